@@ -1,0 +1,298 @@
+"""The one description of a clip, its presets under the field's names, and how clips are combined.
+
+Every gradient clip in the field is ``g <- g * min(1, threshold / norm(g))`` for each group g of entries. A
+`Clip` says which entries form a group (``per``), how a group is measured (``norm``) and what its norm may
+not exceed (``threshold``). It holds no array and no framework: the back ends apply it.
+"""
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Literal, TypeAlias, get_args
+
+from clipwise import thresholds
+from clipwise.errors import ArgumentError, ThresholdError
+from clipwise.thresholds import Threshold, check_number
+
+__all__ = [
+    "AnyClip",
+    "ByName",
+    "Chain",
+    "Clip",
+    "Norm",
+    "Per",
+    "adagc",
+    "adaptive_grad_clip",
+    "auto",
+    "autoclip",
+    "by_name",
+    "chain",
+    "clip_by_block_rms",
+    "clip_by_global_norm",
+    "clip_by_norm",
+    "clip_by_value",
+    "zclip",
+]
+
+Per: TypeAlias = Literal["element", "unit", "tensor", "global"]
+Norm: TypeAlias = float | Literal["rms"]
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One clip: ``g <- g * min(1, threshold / norm(g))`` for each group of entries.
+
+    Args:
+        threshold: what the norm of a group may not exceed: a number of at least 0 (inf never clips), a
+            policy from `clipwise.thresholds`, or for ``per="element"`` also a range ``(low, high)``.
+        per: which entries are measured together: each ``"element"`` alone, one ``"unit"`` (one output neuron
+            or filter), one ``"tensor"``, or all tensors (``"global"``).
+        norm: how a group is measured: 2.0, 1.0, ``math.inf``, any order above 0, or ``"rms"``, the root of
+            the mean square. A single entry is measured by its modulus, whatever the order.
+
+    Raises:
+        ThresholdError: a threshold is negative, NaN or no number, or the range is crossed.
+        ArgumentError: ``per`` or ``norm`` is unknown, or does not go with the threshold.
+
+    >>> Clip(1.0)
+    Clip(threshold=1.0, per='global', norm=2.0)
+    >>> Clip(-1)
+    Traceback (most recent call last):
+    clipwise.errors.ThresholdError: threshold must be at least 0, got -1
+    """
+
+    threshold: float | tuple[float, float] | Threshold
+    per: Per = "global"
+    norm: Norm = 2.0
+
+    def __post_init__(self) -> None:
+        if self.per not in get_args(Per):
+            raise ArgumentError(f"per must be one of {', '.join(get_args(Per))}, got {self.per!r}")
+        object.__setattr__(self, "norm", _order(self.norm))
+        if self.per == "element" and self.norm != 2.0:
+            raise ArgumentError(f"a single entry is measured by its modulus; norm={self.norm!r} means nothing")
+        if isinstance(self.threshold, Threshold):
+            self._check_policy(self.threshold)
+        elif isinstance(self.threshold, tuple | list):
+            object.__setattr__(self, "threshold", self._range(self.threshold))
+        else:
+            object.__setattr__(self, "threshold", check_number("threshold", self.threshold))
+
+    def _range(self, pair: object) -> tuple[float, float]:
+        if self.per != "element":
+            raise ThresholdError(f'a range {pair!r} only bounds single entries (per="element"); a norm has one bound')
+        if not isinstance(pair, tuple | list) or len(pair) != 2:
+            raise ThresholdError(f"a range is a pair (low, high), got {pair!r}")
+        low = check_number("low", pair[0], low=-math.inf)
+        high = check_number("high", pair[1], low=-math.inf)
+        if low > high:
+            raise ThresholdError(f"low must not exceed high, got low={low:g} and high={high:g}")
+        return low, high
+
+    def _check_policy(self, policy: Threshold) -> None:
+        if self.per == "element" and policy.watches_norm:
+            raise ArgumentError(
+                f"{policy!r} would keep a history for every single entry; value clipping takes a number, a range,"
+                ' a schedule, or a policy of the loss or the weights. For a history use per="tensor" or "global".'
+            )
+        if self.per == "unit" and isinstance(policy, thresholds.percentile) and policy.window is None:
+            raise ArgumentError(
+                'a whole history takes about 26 kB a group, too much for per="unit": give the percentile a window'
+            )
+
+
+@dataclass(frozen=True)
+class Chain:
+    """Clips applied one after the other, each to what the one before it left. Made by `chain`."""
+
+    clips: tuple["AnyClip", ...]
+
+    def __post_init__(self) -> None:
+        if not self.clips:
+            raise ArgumentError("chain needs at least one clip")
+        for clip in self.clips:
+            _check_clip("chain", clip)
+
+    def __iter__(self) -> Iterator["AnyClip"]:
+        return iter(self.clips)
+
+
+@dataclass(frozen=True)
+class ByName:
+    """A clip for each part of the model, by the names of its parameters. Made by `by_name`."""
+
+    parts: tuple[tuple[str, "AnyClip | None"], ...]
+
+    def __post_init__(self) -> None:
+        if not self.parts:
+            raise ArgumentError("by_name needs at least one pattern")
+        for pattern, clip in self.parts:
+            if not isinstance(pattern, str) or not pattern:
+                raise ArgumentError(f"by_name: a pattern is a non-empty string, got {pattern!r}")
+            if clip is not None:
+                _check_clip(f"by_name: {pattern!r}", clip)
+
+
+AnyClip: TypeAlias = Clip | Chain | ByName
+
+
+def _check_clip(where: str, clip: object) -> None:
+    if not isinstance(clip, Clip | Chain | ByName):
+        raise ArgumentError(f"{where}: expected a clip such as clip_by_global_norm(1.0), got {clip!r}")
+
+
+def _order(norm: object) -> Norm:
+    if norm == "rms":
+        return "rms"
+    if norm == "inf":
+        return math.inf
+    if isinstance(norm, bool) or not isinstance(norm, int | float) or not norm > 0:
+        raise ArgumentError(f'norm must be a number above 0, inf, or "rms", got {norm!r}')
+    return float(norm)
+
+
+def clip_by_value(
+    threshold: float | Threshold | None = None, *, low: float | None = None, high: float | None = None
+) -> Clip:
+    """Bound every entry: ``g_i <- max(low, min(high, g_i))``; with one threshold t, to [-t, t].
+
+    Simple, and it changes the direction of the gradient. A complex entry is bounded by its modulus.
+
+    Args:
+        threshold: the largest magnitude an entry may keep, at least 0, or a schedule of it.
+        low, high: the range instead; a side that is left out is not bounded.
+
+    Raises:
+        ThresholdError: nothing was given, both forms were, a value is no number, or the range is crossed.
+
+    >>> clip_by_value(0.5).threshold
+    0.5
+    >>> clip_by_value(low=-1.0, high=2.0).threshold
+    (-1.0, 2.0)
+    """
+    if threshold is not None:
+        if low is not None or high is not None:
+            raise ThresholdError("give clip_by_value either a threshold or low and high, not both")
+        if isinstance(threshold, tuple | list):
+            raise ThresholdError(f"give a range as clip_by_value(low=..., high=...), got {threshold!r}")
+        return Clip(threshold, per="element")
+    if low is None and high is None:
+        raise ThresholdError("clip_by_value needs a threshold, or low, high, or both")
+    return Clip((-math.inf if low is None else low, math.inf if high is None else high), per="element")
+
+
+def clip_by_norm(threshold: float | Threshold, norm: Norm = 2.0) -> Clip:
+    """Each tensor by its own norm: ``g <- g * min(1, threshold / ||g||)``. Keeps each tensor's direction.
+
+    Keras' ``clipnorm`` and ``tf.clip_by_norm``.
+
+    >>> clip_by_norm(1.0)
+    Clip(threshold=1.0, per='tensor', norm=2.0)
+    """
+    return Clip(threshold, per="tensor", norm=norm)
+
+
+def clip_by_global_norm(threshold: float | Threshold, norm: Norm = 2.0) -> Clip:
+    """All tensors by their joint norm: ``g_k <- g_k * min(1, threshold / sqrt(sum_k ||g_k||^2))``.
+
+    Keeps the direction of the whole gradient and the relative scale between layers. The
+    ``clip_grad_norm_`` of PyTorch, ``clip_by_global_norm`` of optax and TensorFlow, ``max_grad_norm`` of
+    the trainers. Source: Pascanu, Mikolov, Bengio 2013, arXiv:1211.5063.
+
+    >>> clip_by_global_norm(1.0)
+    Clip(threshold=1.0, per='global', norm=2.0)
+    """
+    return Clip(threshold, per="global", norm=norm)
+
+
+def clip_by_block_rms(threshold: float | Threshold) -> Clip:
+    """Each tensor by the root of its mean square: ``g <- g * min(1, threshold / sqrt(mean(g^2)))``.
+
+    optax' ``clip_by_block_rms``, the update clipping of Adafactor. Source: Shazeer and Stern 2018,
+    arXiv:1804.04235.
+
+    >>> clip_by_block_rms(1.0)
+    Clip(threshold=1.0, per='tensor', norm='rms')
+    """
+    return Clip(threshold, per="tensor", norm="rms")
+
+
+def adaptive_grad_clip(ratio: float = 0.01, eps: float = 1e-3, norm: Norm = 2.0) -> Clip:
+    """AGC: each output unit relative to its weights, ``g <- g * min(1, ratio * max(||w||, eps) / ||g||)``.
+
+    Source: Brock et al. 2021, arXiv:2102.06171, which leaves out the last linear layer: see `by_name`.
+
+    >>> adaptive_grad_clip(0.01).per
+    'unit'
+    """
+    return Clip(thresholds.relative(ratio, eps), per="unit", norm=norm)
+
+
+def autoclip(q: float = 10.0, norm: Norm = 2.0, *, window: int | None = None) -> Clip:
+    """AutoClip: the global norm, at the q-th percentile of all norms so far (or of the last ``window``).
+
+    With q = 10 about nine steps of ten are clipped: the gradient is nearly normalised. Source: Seetharaman
+    et al. 2020, arXiv:2007.14469.
+
+    >>> autoclip(10).threshold
+    percentile(q=10.0, window=None)
+    """
+    return Clip(thresholds.percentile(q, window), per="global", norm=norm)
+
+
+def zclip(z: float = 2.5, norm: Norm = 2.0, *, decay: float = 0.97, warmup: int = 25) -> Clip:
+    """ZClip: the global norm, only where it lies more than z standard deviations above its running mean.
+
+    Source: Kumar et al. 2025, arXiv:2504.02507.
+
+    >>> zclip().threshold
+    zscore(z=2.5, decay=0.97, warmup=25)
+    """
+    return Clip(thresholds.zscore(z, decay, warmup), per="global", norm=norm)
+
+
+def adagc(factor: float = 1.05, norm: Norm = 2.0, *, decay: float = 0.98, warmup: int = 100) -> Clip:
+    """AdaGC: each tensor relative to a moving average of its own clipped norm.
+
+    Source: Wang et al. 2025, arXiv:2502.11034.
+
+    >>> adagc().per
+    'tensor'
+    """
+    return Clip(thresholds.tensor_average(factor, decay, warmup), per="tensor", norm=norm)
+
+
+def auto() -> Clip:
+    """No threshold to guess: the global norm, with a threshold learned from the run (`thresholds.auto`).
+
+    >>> auto()
+    Clip(threshold=auto(), per='global', norm=2.0)
+    """
+    return Clip(thresholds.auto(), per="global", norm=2.0)
+
+
+def chain(*clips: AnyClip) -> Chain:
+    """Clips one after the other, each applied to what the one before it left.
+
+    >>> len(chain(clip_by_value(5.0), clip_by_global_norm(1.0)).clips)
+    2
+    """
+    return Chain(clips)
+
+
+def by_name(parts: Mapping[str, AnyClip | None]) -> ByName:
+    """A clip for each part of the model, chosen by the names of its parameters.
+
+    Args:
+        parts: shell patterns (``*``, ``?``, ``[ab]``) of parameter names to clips; None leaves the part
+            alone. The first pattern that matches a name wins. A parameter that none matches is not clipped;
+            end with ``"*"`` to catch the rest.
+
+    Each part is measured by itself: two parts clipped by global norm have two norms.
+
+    >>> by_name({"encoder.*": clip_by_global_norm(0.5), "*": clip_by_global_norm(1.0)}).parts[0][0]
+    'encoder.*'
+    """
+    if not isinstance(parts, Mapping):
+        raise ArgumentError(f"by_name takes a mapping of patterns to clips, got {parts!r}")
+    return ByName(tuple(parts.items()))

@@ -1,0 +1,76 @@
+"""Every exception that clipwise raises on purpose.
+
+::
+
+    ClipwiseError
+    ├── ThresholdError   (ValueError)    a threshold is negative, NaN, or no number at all
+    ├── ArgumentError    (ValueError)    another argument is outside what is allowed
+    ├── ConfigError      (ValueError)    a configuration cannot be understood
+    ├── ParameterError   (ValueError)    the parameters do not fit the clip: no match, no weights, no loss
+    ├── StateError       (RuntimeError)  a saved state does not fit, or a history was asked of a single call
+    ├── NonFiniteError   (RuntimeError)  a gradient is NaN or Inf and ``nonfinite="error"``
+    └── DataError        (RuntimeError)  data cannot be found, verified or understood
+
+Each message names the value, says what is allowed, and comes before anything was touched. Catch
+`ClipwiseError` for all of them; each is also the built-in class in brackets, so ``except ValueError`` works.
+"""
+
+import difflib
+from collections.abc import Iterable
+
+__all__ = [
+    "ArgumentError",
+    "ClipwiseError",
+    "ConfigError",
+    "DataError",
+    "NonFiniteError",
+    "ParameterError",
+    "StateError",
+    "ThresholdError",
+    "did_you_mean",
+]
+
+
+class ClipwiseError(Exception):
+    """Base of every exception that clipwise raises on purpose."""
+
+
+class ThresholdError(ClipwiseError, ValueError):
+    """A threshold is negative, NaN, or no number at all."""
+
+
+class ArgumentError(ClipwiseError, ValueError):
+    """An argument other than a threshold is outside what is allowed."""
+
+
+class ConfigError(ClipwiseError, ValueError):
+    """A configuration cannot be understood; the message begins with the path of the key."""
+
+
+class ParameterError(ClipwiseError, ValueError):
+    """The parameters do not fit the clip: a pattern matches none, or a policy misses what it observes."""
+
+
+class StateError(ClipwiseError, RuntimeError):
+    """A saved state does not fit this clip, or a policy with a history was used without keeping one."""
+
+
+class NonFiniteError(ClipwiseError, RuntimeError):
+    """A gradient holds NaN or Inf and ``nonfinite="error"`` was asked for."""
+
+
+class DataError(ClipwiseError, RuntimeError):
+    """Data cannot be found, verified or understood."""
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """A sentence naming the nearest known name, or all of them where none is near.
+
+    >>> did_you_mean("clip_by_nrom", ["clip_by_norm", "auto"])
+    "Did you mean 'clip_by_norm'?"
+    """
+    known = list(known)
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+    if near:
+        return f"Did you mean {near[0]!r}?"
+    return "Known: " + ", ".join(repr(k) for k in known) + "."

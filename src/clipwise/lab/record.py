@@ -1,0 +1,70 @@
+"""What one training run leaves behind: plain numbers, so that every table, picture and page reads the same."""
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+__all__ = ["STEP_COLUMNS", "Evaluation", "RunRecord"]
+
+STEP_COLUMNS = ("loss", "norm", "norm_after", "threshold", "clip_fraction", "nonfinite")
+"""One value a step each. ``loss`` is the training loss, the rest comes from `clipwise.ClipReport`."""
+
+
+@dataclass
+class Evaluation:
+    """The held-out figures after ``step`` steps and ``seconds`` of training (evaluation time left out)."""
+
+    step: int
+    seconds: float
+    metrics: dict[str, float]
+
+
+@dataclass
+class RunRecord:
+    """One run of one configuration with one clip and one seed.
+
+    Attributes:
+        label: how people call it: ``"no clipping"``, ``"clip_by_global_norm(5.0)"``, ``"auto"``.
+        clip: the clip in its short string form, None for none.
+        role: ``"baseline"`` (no clipping), ``"configured"``, ``"given"`` (asked for by --clip) or ``"auto"``.
+        seed: the seed of the run.
+        metric: name of the held-out metric people decide by, e.g. ``"bits"``; a key of each evaluation.
+        lower_is_better: whether less of it is better.
+        steps: one list a column of `STEP_COLUMNS`, one entry a step; NaN and Inf are kept as they are.
+        evaluations: held-out figures over the run, the last one final.
+        seconds: training time in seconds.
+        skipped_steps: steps that were not taken because the gradient was not finite.
+        interrupted: the run was stopped before its end.
+    """
+
+    label: str
+    clip: str | None
+    role: str
+    seed: int
+    metric: str
+    lower_is_better: bool
+    steps: dict[str, list[float]] = field(default_factory=lambda: {name: [] for name in STEP_COLUMNS})
+    evaluations: list[Evaluation] = field(default_factory=list)
+    seconds: float = 0.0
+    skipped_steps: int = 0
+    interrupted: bool = False
+
+    @property
+    def final(self) -> dict[str, float]:
+        """The figures of the last evaluation; empty where there was none."""
+        return self.evaluations[-1].metrics if self.evaluations else {}
+
+    def to_json(self) -> str:
+        """JSON with NaN and Infinity as JavaScript and Python read them back."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> "RunRecord":
+        data: dict[str, Any] = json.loads(text)
+        data["evaluations"] = [Evaluation(**e) for e in data["evaluations"]]
+        return cls(**data)
+
+    @classmethod
+    def load(cls, path: Path) -> "RunRecord":
+        return cls.from_json(path.read_text(encoding="utf-8"))

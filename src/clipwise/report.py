@@ -1,0 +1,97 @@
+"""What one clipping step did, and the names under which it is logged everywhere."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from clipwise.namespace import Array
+
+__all__ = ["METRICS", "ClipReport"]
+
+METRICS = ("norm", "norm_after", "threshold", "clip_fraction", "direction", "nonfinite")
+"""The fields that are logged, each as ``clipwise/<field>``."""
+
+
+def _number(value: Any) -> float:
+    """A Python float from an array of any framework; this is where the host waits for the device."""
+    if hasattr(value, "detach"):  # a torch tensor, on any device
+        value = value.detach().cpu()
+    return float(np.asarray(value))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipReport:
+    """What one clipping step measured and did.
+
+    Values stay on the device, as 0-d arrays, until someone reads them: `metrics`, `worst`, `str` and
+    ``float(report.norm)`` wait for the device, making a report does not.
+
+    Attributes:
+        norm: norm of all gradients together before clipping, in the clip's own order (2 for value clipping).
+        norm_after: the same norm after clipping.
+        threshold: what the norm could not exceed; the smallest, where several were in force.
+        clipped: whether anything was clipped.
+        clip_fraction: share of the groups that were clipped: 0 or 1 for a global norm, a share of the
+            tensors, units or entries otherwise.
+        direction: cosine between the whole gradient before and after; None where it was not free and not
+            asked for.
+        nonfinite: number of tensors that held NaN or Inf.
+        skipped: the step was not taken, because of those.
+        names: the name of each tensor that had a gradient.
+        tensor_norms: their norms before clipping, one array of the same length.
+        parts: the reports of the parts, for `chain` by position and for `by_name` by pattern.
+    """
+
+    norm: Array
+    norm_after: Array
+    threshold: Array
+    clipped: Array
+    clip_fraction: Array
+    direction: Array | None = None
+    nonfinite: Array = 0
+    skipped: bool = False
+    names: Sequence[str] = ()
+    tensor_norms: Array | None = None
+    parts: Mapping[str, "ClipReport"] = field(default_factory=dict)
+
+    @property
+    def worst(self) -> str | None:
+        """Name of the first tensor that held NaN or Inf, or else of the one with the largest norm."""
+        if self.tensor_norms is None or not len(self.names):
+            return None
+        norms = self._tensor_norms()
+        bad = np.flatnonzero(~np.isfinite(norms))
+        return self.names[int(bad[0] if len(bad) else np.argmax(norms))]
+
+    def norms(self) -> dict[str, float]:
+        """The norm of each tensor before clipping, by name."""
+        return dict(zip(self.names, self._tensor_norms().tolist(), strict=True)) if self.names else {}
+
+    def metrics(self, *, per_tensor: bool = False) -> dict[str, float]:
+        """The report as plain floats under the names used everywhere: ``clipwise/norm`` and so on.
+
+        With ``per_tensor`` also ``clipwise/norm/<parameter>``. What is not known is left out.
+        """
+        values = {f"clipwise/{name}": getattr(self, name) for name in METRICS}
+        found = {name: _number(value) for name, value in values.items() if value is not None}
+        if per_tensor:
+            found |= {f"clipwise/norm/{name}": norm for name, norm in self.norms().items()}
+        return found
+
+    def _tensor_norms(self) -> np.ndarray[Any, np.dtype[np.float64]]:
+        norms = self.tensor_norms
+        if hasattr(norms, "detach"):
+            norms = norms.detach().cpu()
+        return np.asarray(norms if norms is not None else [], dtype=np.float64)
+
+    def __str__(self) -> str:
+        if self.skipped:
+            return f"step skipped: {_number(self.nonfinite):.0f} tensors not finite, first {self.worst}"
+        if not bool(self.clipped):
+            return f"norm {_number(self.norm):.4g}, not clipped (threshold {_number(self.threshold):.4g})"
+        return (
+            f"norm {_number(self.norm):.4g} -> {_number(self.norm_after):.4g}"
+            f" (threshold {_number(self.threshold):.4g}, {_number(self.clip_fraction):.0%} clipped)"
+        )
