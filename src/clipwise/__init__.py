@@ -1,0 +1,81 @@
+"""clipwise: clipping for machine learning, done once and done right.
+
+::
+
+    import clipwise
+
+    clip = clipwise.clip_by_global_norm(1.0)              # or autoclip(10), zclip(), auto(), ...
+    clipper = clipwise.torch.attach(optimizer, clip)      # before every step from now on
+
+Importing clipwise imports no framework; each back end (`clipwise.torch`, ...) is loaded when first touched.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from clipwise.clip import (
+    AnyClip,
+    ByName,
+    Chain,
+    Clip,
+    adagc,
+    adaptive_grad_clip,
+    auto,
+    autoclip,
+    by_name,
+    chain,
+    clip_by_block_rms,
+    clip_by_global_norm,
+    clip_by_norm,
+    clip_by_value,
+    zclip,
+)
+from clipwise.report import ClipReport
+
+if TYPE_CHECKING:
+    from clipwise import config, torch
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "AnyClip",
+    "ByName",
+    "Chain",
+    "Clip",
+    "ClipReport",
+    "adagc",
+    "adaptive_grad_clip",
+    "auto",
+    "autoclip",
+    "by_name",
+    "chain",
+    "clip_by_block_rms",
+    "clip_by_global_norm",
+    "clip_by_norm",
+    "clip_by_value",
+    "config",
+    "errors",
+    "thresholds",
+    "torch",
+    "zclip",
+]
+
+_LAZY = {"config": None, "torch": "torch"}  # submodule -> the framework whose extra installs it
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module 'clipwise' has no attribute {name!r}")
+    try:
+        return importlib.import_module(f"clipwise.{name}")
+    except ModuleNotFoundError as error:
+        if error.name and error.name == _LAZY[name]:
+            raise ModuleNotFoundError(
+                f'clipwise.{name} needs {error.name}, which is not installed: pip install "clipwise[{name}]"',
+                name=error.name,
+            ) from error
+        raise
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])

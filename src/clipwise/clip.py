@@ -265,8 +265,8 @@ def adagc(factor: float = 1.05, norm: Norm = 2.0, *, decay: float = 0.98, warmup
 def auto() -> Clip:
     """No threshold to guess: the global norm, with a threshold learned from the run (`thresholds.auto`).
 
-    >>> auto()
-    Clip(threshold=auto(), per='global', norm=2.0)
+    >>> auto().per
+    'global'
     """
     return Clip(thresholds.auto(), per="global", norm=2.0)
 

@@ -30,7 +30,7 @@ class Namespace:
     def __init__(self, module: ModuleType, dtype: Any, device: Any) -> None:
         self._module = module
         self._float = dtype
-        self._device = device
+        self.device = device
 
     def __getattr__(self, name: str) -> Any:
         value = getattr(self._module, name)
@@ -38,19 +38,19 @@ class Namespace:
         return value
 
     def zeros(self, shape: tuple[int, ...], *, dtype: Any = None) -> Array:
-        return self._module.zeros(shape, dtype=dtype or self._float, device=self._device)
+        return self._module.zeros(shape, dtype=dtype or self._float, device=self.device)
 
     def full(self, shape: tuple[int, ...], value: float, *, dtype: Any = None) -> Array:
-        return self._module.full(shape, value, dtype=dtype or self._float, device=self._device)
+        return self._module.full(shape, value, dtype=dtype or self._float, device=self.device)
 
     def arange(self, stop: int, *, dtype: Any = None) -> Array:
-        return self._module.arange(stop, dtype=dtype or self._module.int32, device=self._device)
+        return self._module.arange(stop, dtype=dtype or self._module.int32, device=self.device)
 
     def asarray(self, value: Any, *, dtype: Any = None) -> Array:
         """An array as it is; a number as a 0-d array, filled on the device so that no copy waits for the host."""
         if isinstance(value, bool | int | float):
             return self.full((), value, dtype=dtype)
-        return self._module.asarray(value, dtype=dtype, device=self._device)
+        return self._module.asarray(value, dtype=dtype, device=self.device)
 
 
 def namespace_of(value: Any) -> Namespace:

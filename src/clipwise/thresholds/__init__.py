@@ -1,0 +1,36 @@
+"""Threshold policies: what the norm of a gradient may not exceed, step by step. One policy a file.
+
+A policy is a frozen dataclass with two pure functions, ``init(xp, shape)`` and ``update(xp, state, seen)``;
+see `Threshold` and `Observation`. To add one: a file here, an export line below, a row in the tests' table.
+"""
+
+from clipwise.thresholds._auto import auto
+from clipwise.thresholds._base import Observation, Threshold, check_number
+from clipwise.thresholds._fixed import fixed
+from clipwise.thresholds._mean import mean
+from clipwise.thresholds._percentile import percentile
+from clipwise.thresholds._quantile_ema import quantile_ema
+from clipwise.thresholds._reduce_on_instability import reduce_on_instability
+from clipwise.thresholds._relative import relative
+from clipwise.thresholds._schedules import cosine, exponential, linear, schedule
+from clipwise.thresholds._tensor_average import tensor_average
+from clipwise.thresholds._zscore import zscore
+
+__all__ = [
+    "Observation",
+    "Threshold",
+    "auto",
+    "check_number",
+    "cosine",
+    "exponential",
+    "fixed",
+    "linear",
+    "mean",
+    "percentile",
+    "quantile_ema",
+    "reduce_on_instability",
+    "relative",
+    "schedule",
+    "tensor_average",
+    "zscore",
+]

@@ -1,0 +1,59 @@
+"""Where in a configuration something stands, and how a value is shown in a message."""
+
+import reprlib
+from dataclasses import dataclass
+
+from clipwise.errors import ConfigError
+
+__all__ = ["MAX_DEPTH", "Path", "show"]
+
+MAX_DEPTH = 64
+"""Levels a configuration may be nested; far more than anyone writes, far less than Python's own limit."""
+
+
+@dataclass(frozen=True)
+class Path:
+    """The keys that lead to a place in a configuration.
+
+    >>> print(Path() / "gradient_clipping" / "clips" / "encoder.*" / "threshold")
+    gradient_clipping.clips['encoder.*'].threshold
+    >>> print(Path() / "clips" / 1)
+    clips[1]
+    """
+
+    parts: tuple[str | int, ...] = ()
+
+    def __truediv__(self, part: str | int) -> "Path":
+        if len(self.parts) >= MAX_DEPTH:
+            raise Path(self.parts[:4]).error(f"nested deeper than {MAX_DEPTH} levels")
+        return Path((*self.parts, part))
+
+    def __str__(self) -> str:
+        text = ""
+        for part in self.parts:
+            if isinstance(part, str) and part.isidentifier():
+                text += f".{part}" if text else part
+            else:
+                text += f"[{show(part)}]"
+        return text
+
+    def error(self, message: str) -> ConfigError:
+        """The exception that says what is wrong here."""
+        return ConfigError(f"{self}: {message}" if self.parts else message)
+
+
+class _Short(reprlib.Repr):
+    """``repr`` that stays short and never fails: a value in an error message may be anything."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxstring = self.maxother = 80
+        self.maxlevel = 3
+
+    def repr_int(self, value: int, level: int) -> str:
+        # Python refuses to print an integer of more than 4300 digits.
+        return f"an integer of {value.bit_length()} bits" if value.bit_length() > 200 else repr(value)
+
+
+show = _Short().repr
+"""``repr``, cut to a length that fits a message."""

@@ -1,0 +1,136 @@
+"""A clip inside larger settings: under ``gradient_clipping``, or in the keys of other libraries.
+
+A mapping that has one of the keys in `SETTINGS` is a settings mapping. Its other keys belong to the library it
+comes from and are ignored, with two exceptions that would hide a mistake: a key of a clip (``threshold``
+beside ``max_grad_norm``) and a near miss of a settings key (``clip_norm``) are errors.
+"""
+
+import difflib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from clipwise.clip import AnyClip, clip_by_global_norm, clip_by_norm, clip_by_value
+from clipwise.config.dicts import INFINITIES, clip_from
+from clipwise.config.paths import Path, show
+from clipwise.config.registry import located
+from clipwise.thresholds import check_number
+
+__all__ = ["ALGORITHM", "DIRECT", "OWN", "SECTION", "SETTINGS", "read"]
+
+OWN = "gradient_clipping"
+SECTION = "training_parameters"
+ALGORITHM = "gradient_clip_algorithm"
+_LIGHTNING = "gradient_clip_val"
+
+DIRECT: Mapping[str, tuple[str, Callable[[float], AnyClip]]] = {
+    "clipnorm": ("Keras", clip_by_norm),
+    "global_clipnorm": ("Keras", clip_by_global_norm),
+    "clipvalue": ("Keras", clip_by_value),
+    "max_grad_norm": ("Hugging Face Trainer", clip_by_global_norm),
+    _LIGHTNING: ("Lightning", clip_by_global_norm),
+}
+"""Keys of other libraries whose value is a number: whose they are and what they mean. None and 0 clip nothing."""
+
+_ALGORITHMS: Mapping[str, Callable[[float], AnyClip]] = {"norm": clip_by_global_norm, "value": clip_by_value}
+
+SETTINGS = (OWN, SECTION, *DIRECT, ALGORITHM)
+_OF_A_CLIP = ("method", "clips", "threshold", "per", "norm", "low", "high")
+_OF_DEEPSPEED = ("zero_optimization", "train_batch_size", "train_micro_batch_size_per_gpu")
+
+
+@dataclass(frozen=True)
+class _Found:
+    """One setting: where it stands, whether it was given at all (None is not), and the clip it means."""
+
+    path: Path
+    given: bool
+    clip: AnyClip | None
+
+
+def read(spec: object, path: Path) -> AnyClip | None:
+    """The clip that a settings mapping, a clip's own mapping, or a string describes.
+
+    >>> read({"max_grad_norm": 1.0, "learning_rate": 5e-5}, Path())
+    Clip(threshold=1.0, per='global', norm=2.0)
+    """
+    if not isinstance(spec, Mapping):
+        return clip_from(spec, path)
+    if not any(key in SETTINGS for key in spec):
+        if "method" not in spec and not any(key in _OF_A_CLIP for key in spec):
+            _check_others(spec, path, ("method", *SETTINGS), cutoff=0.75)
+            raise path.error(f"no clipping found; expected 'method' or one of {', '.join(map(repr, SETTINGS))}")
+        return clip_from(spec, path)
+    settings = list(_settings(spec, path))
+    if not settings:  # training_parameters, and nothing in it
+        raise (path / SECTION).error(f"no clipping found; expected one of {', '.join(map(repr, SETTINGS))}")
+    given = [setting for setting in settings if setting.given]
+    if len(given) > 1:
+        raise given[1].path.error(f"contradicts {given[0].path}; keep one of the two")
+    return given[0].clip if given else None
+
+
+def _settings(data: Mapping[Any, Any], path: Path) -> Iterator[_Found]:
+    present = [key for key in SETTINGS if key in data]
+    if not present:
+        return
+    for key in _OF_A_CLIP:
+        if key in data:
+            raise (path / key).error(
+                f"is a key of a clip, but stands beside {present[0]!r}; put it inside, or parse that part alone"
+            )
+    _check_others(data, path, SETTINGS, cutoff=0.85)
+    if OWN in data:
+        yield _own(data, path / OWN)
+    if SECTION in data:
+        section = data[SECTION]
+        if not isinstance(section, Mapping):
+            raise (path / SECTION).error(f"must be a mapping, got {show(section)}")
+        yield from _settings(section, path / SECTION)
+    for key, (_, make) in DIRECT.items():
+        if key in data:
+            chosen = _algorithm(data, path) or make if key == _LIGHTNING else make
+            yield _Found(path / key, data[key] is not None, _bounded(data[key], chosen, path / key))
+    if ALGORITHM in data and _LIGHTNING not in data:
+        raise (path / ALGORITHM).error(f"says how to clip, but {_LIGHTNING!r}, which says where, is missing")
+
+
+def _own(data: Mapping[Any, Any], path: Path) -> _Found:
+    value = data[OWN]
+    if isinstance(value, int | float) and not isinstance(value, bool):  # as DeepSpeed writes it
+        return _Found(path, True, _bounded(value, clip_by_global_norm, path))
+    if value == "auto" and any(key in data for key in _OF_DEEPSPEED):
+        raise path.error(
+            "'auto' in a DeepSpeed configuration stands for the Trainer's max_grad_norm, which is not here;"
+            " give the number, or parse max_grad_norm"
+        )
+    return _Found(path, value is not None, read(value, path))
+
+
+def _bounded(value: object, make: Callable[[float], AnyClip], path: Path) -> AnyClip | None:
+    """The clip with this number as its threshold; None where it is None or 0, as these libraries read it."""
+    if value is None:
+        return None
+    if isinstance(value, str) and value in INFINITIES:
+        value = INFINITIES[value]
+    with located(Path(path.parts[:-1]), path.parts[-1:]):
+        number = check_number(str(path.parts[-1]), value)
+        return make(number) if number else None
+
+
+def _algorithm(data: Mapping[Any, Any], path: Path) -> Callable[[float], AnyClip] | None:
+    name = data.get(ALGORITHM)
+    if name is None:
+        return None
+    found = _ALGORITHMS.get(name.lower()) if isinstance(name, str) else None
+    if found is None:
+        raise (path / ALGORITHM).error(f"must be 'norm' or 'value', got {show(name)}")
+    return found
+
+
+def _check_others(data: Mapping[Any, Any], path: Path, known: tuple[str, ...], *, cutoff: float) -> None:
+    """Refuse a key that is nearly, but not quite, one that means something."""
+    for key in data:
+        if isinstance(key, str) and key not in known:
+            for near in difflib.get_close_matches(key, known, n=1, cutoff=cutoff):
+                raise (path / key).error(f"unknown key. Did you mean {near!r}?")

@@ -1,0 +1,62 @@
+"""pydantic's findings as one line a mistake: ``training_parameters.batch_size: must be ..., got ...``."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from clipwise.errors import did_you_mean
+
+__all__ = ["explain"]
+
+RULES = {
+    "greater_than": "above {gt}",
+    "greater_than_equal": "at least {ge}",
+    "less_than": "below {lt}",
+    "less_than_equal": "at most {le}",
+    "literal_error": "one of {expected}",
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "finite_number": "a finite number",
+    "string_type": "a string",
+    "list_type": "a list",
+    "model_type": "a mapping of keys to values",
+    "dict_type": "a mapping of keys to values",
+}
+
+
+def explain(error: ValidationError, model: type[BaseModel]) -> str:
+    """One line for each mistake, in the order of the configuration; unknown keys get the nearest known one.
+
+    Args:
+        error: what pydantic found.
+        model: the model it was checked against, whose field names are the known keys.
+    """
+    return "\n".join(_line(detail, model) for detail in error.errors(include_url=False))
+
+
+def _line(detail: ErrorDetails, model: type[BaseModel]) -> str:
+    path = ".".join(str(part) for part in detail["loc"])
+    kind = detail["type"]
+    if kind == "extra_forbidden":
+        return f"{path}: unknown key. {did_you_mean(str(detail['loc'][-1]), _keys(model, detail['loc'][:-1]))}"
+    if kind == "missing":
+        return f"{path}: must be given"
+    if kind in RULES:
+        return f"{path}: must be {RULES[kind].format(**detail.get('ctx', {}))}, got {_shown(detail['input'])}"
+    return f"{path}: {detail['msg']}, got {_shown(detail['input'])}"
+
+
+def _keys(model: type[BaseModel], path: Sequence[int | str]) -> list[str]:
+    for part in path:
+        section = model.model_fields[str(part)].annotation
+        if isinstance(section, type) and issubclass(section, BaseModel):
+            model = section
+    return list(model.model_fields)
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."

@@ -1,0 +1,34 @@
+"""Does the loss jump? A robust test against the recent losses, shared by the policies that listen to it."""
+
+from typing import Any
+
+from clipwise.namespace import Array
+from clipwise.thresholds import _history
+
+__all__ = ["ENOUGH", "jumped"]
+
+ENOUGH = 10
+"""Losses that must be known before a jump can be told."""
+
+_SIGMA_PER_MAD = 1.4826  # of a normal distribution
+
+
+def jumped(
+    xp: Any, losses: _history.History, loss: Array, z: float
+) -> tuple[Array, Array, _history.History]:
+    """Whether the loss is not finite or above ``median + z * 1.4826 * MAD`` of the last losses, itself included.
+
+    Returns:
+        whether it jumped, whether that can be told yet, and the losses with this one added. A loss that is
+        not finite is always a jump and never enters.
+    """
+    finite = xp.isfinite(loss)
+    losses = _history.add(xp, losses, loss, finite)
+    middle = _history.percentile_of(xp, losses, 50.0)
+    known = losses.count >= ENOUGH
+    # Empty places hold inf and stay there; where nothing is known the median is inf, and inf - inf is NaN.
+    centre = xp.where(losses.count > 0, middle, 0.0)
+    spread = losses._replace(ring=xp.abs(losses.ring - centre[..., None]))
+    mad = xp.where(losses.count > 0, _history.percentile_of(xp, spread, 50.0), 0.0)
+    high = known & (loss > centre + z * _SIGMA_PER_MAD * mad)
+    return ~finite | high, ~finite | known, losses

@@ -1,0 +1,65 @@
+"""A threshold slightly above the average norm."""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
+
+from clipwise.namespace import Array
+from clipwise.thresholds._base import NOTHING, Observation, check_fraction, check_number, usable
+
+__all__ = ["mean"]
+
+
+class MeanState(NamedTuple):
+    """``average`` is not yet corrected for its start at 0; ``weight`` is what it sums to."""
+
+    average: Array
+    weight: Array
+
+
+@dataclass(frozen=True)
+class mean:
+    """A factor times the running average of the norms before: ``T_t = factor * m_{t-1}``.
+
+    ``m_t = (decay * a_{t-1} + (1 - decay) * n_t) / (1 - decay^t)``, with a the running sum: corrected for its
+    start, so that it is the plain mean while it is young. A single spike lifts it by (1 - decay) of its size;
+    `percentile` and `zscore` yield less. The first step, without an average, is not clipped. A norm that is
+    NaN, Inf or exactly 0 never enters.
+
+    Args:
+        factor: how far above the average, at least 0.
+        decay: of the running average, in [0, 1).
+
+    >>> import numpy as np
+    >>> policy = mean(factor=1.5)
+    >>> state = policy.init(np, ())
+    >>> for norm in (2.0, 2.0, 9.0):
+    ...     threshold, state = policy.update(np, state, Observation(norm=np.asarray(norm)))
+    >>> round(float(threshold), 6)
+    3.0
+    """
+
+    factor: float = 1.1
+    decay: float = 0.99
+
+    needs: ClassVar[frozenset[str]] = NOTHING
+    wants: ClassVar[frozenset[str]] = NOTHING
+    remembers: ClassVar[bool] = True
+    watches_norm: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "factor", check_number("factor", self.factor))
+        object.__setattr__(self, "decay", check_fraction("decay", self.decay))
+
+    def init(self, xp: Any, shape: tuple[int, ...]) -> MeanState:
+        return MeanState(xp.zeros(shape), xp.zeros(shape))
+
+    def update(self, xp: Any, state: MeanState, seen: Observation) -> tuple[Array, MeanState]:
+        norm = xp.asarray(seen.norm)
+        started = state.weight > 0
+        average = state.average / xp.where(started, state.weight, 1.0)
+        threshold = xp.where(started, self.factor * average, xp.inf)
+        accept = usable(xp, norm)
+        return threshold, MeanState(
+            xp.where(accept, self.decay * state.average + (1.0 - self.decay) * norm, state.average),
+            xp.where(accept, self.decay * state.weight + (1.0 - self.decay), state.weight),
+        )

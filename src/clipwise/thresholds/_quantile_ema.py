@@ -1,0 +1,64 @@
+"""A threshold that walks to a quantile of the norms without keeping them (Andrew et al.)."""
+
+import math
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
+
+from clipwise.namespace import Array
+from clipwise.thresholds._base import NOTHING, Observation, check_number, usable
+
+__all__ = ["quantile_ema"]
+
+
+class QuantileState(NamedTuple):
+    """The threshold itself."""
+
+    threshold: Array
+
+
+@dataclass(frozen=True)
+class quantile_ema:
+    """A geometric walk towards a quantile: ``C <- C * exp(-rate * (b - quantile))``, b = 1 if n <= C else 0.
+
+    The threshold of a step is C before the walk. It is above a share ``quantile`` of the norms in the long
+    run, needs one number of memory, and moves by at most a factor exp(rate) a step, so no spike can lift it.
+    A norm that is NaN, Inf or exactly 0 does not move it.
+
+    Args:
+        quantile: 0 to 1.
+        rate: step of the walk on the log scale, at least 0.
+        start: first threshold, above 0.
+
+    Source: Andrew et al. 2021, arXiv:1905.03871 (rate .2, start .1, median).
+
+    >>> import numpy as np
+    >>> policy = quantile_ema(start=1.0)
+    >>> _, state = policy.update(np, policy.init(np, ()), Observation(norm=np.asarray(5.0)))
+    >>> round(float(state.threshold), 6)  # exp(.2 * .5)
+    1.105171
+    """
+
+    quantile: float = 0.5
+    rate: float = 0.2
+    start: float = 0.1
+
+    needs: ClassVar[frozenset[str]] = NOTHING
+    wants: ClassVar[frozenset[str]] = NOTHING
+    remembers: ClassVar[bool] = True
+    watches_norm: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "quantile", check_number("quantile", self.quantile, high=1.0))
+        object.__setattr__(self, "rate", check_number("rate", self.rate, high=100.0))
+        object.__setattr__(self, "start", check_number("start", self.start, low=math.ulp(0.0)))
+
+    def init(self, xp: Any, shape: tuple[int, ...]) -> QuantileState:
+        return QuantileState(xp.full(shape, self.start))
+
+    def update(self, xp: Any, state: QuantileState, seen: Observation) -> tuple[Array, QuantileState]:
+        norm = xp.asarray(seen.norm)
+        threshold = state.threshold
+        down = math.exp(-self.rate * (1.0 - self.quantile))
+        up = math.exp(self.rate * self.quantile)
+        moved = threshold * xp.where(norm <= threshold, down, up)
+        return threshold, QuantileState(xp.where(usable(xp, norm), moved, threshold))

@@ -1,0 +1,45 @@
+"""A threshold relative to the norm of the weights (AGC)."""
+
+import math
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from clipwise.namespace import Array
+from clipwise.thresholds._base import NOTHING, Observation, Stateless, check_number
+
+__all__ = ["relative"]
+
+
+@dataclass(frozen=True)
+class relative:
+    """A share of the weights' norm: ``T = ratio * max(||w||, eps)``, for each group.
+
+    Args:
+        ratio: the share, at least 0.
+        eps: floor of the weights' norm, above 0, so that weights that start at 0 can move at all.
+
+    Source: adaptive gradient clipping, Brock et al. 2021, arXiv:2102.06171, there with ``per="unit"``.
+
+    >>> import numpy as np
+    >>> policy = relative(0.01)
+    >>> float(policy.update(np, policy.init(np, ()), Observation(norm=1.0, weight_norm=np.asarray(20.0)))[0])
+    0.2
+    """
+
+    ratio: float = 0.01
+    eps: float = 1e-3
+
+    needs: ClassVar[frozenset[str]] = frozenset({"weight_norm"})
+    wants: ClassVar[frozenset[str]] = NOTHING
+    remembers: ClassVar[bool] = False
+    watches_norm: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "ratio", check_number("ratio", self.ratio))
+        object.__setattr__(self, "eps", check_number("eps", self.eps, low=math.ulp(0.0)))
+
+    def init(self, xp: Any, shape: tuple[int, ...]) -> Stateless:
+        return Stateless()
+
+    def update(self, xp: Any, state: Stateless, seen: Observation) -> tuple[Array, Stateless]:
+        return self.ratio * xp.clip(xp.asarray(seen.weight_norm), self.eps, None), state

@@ -1,0 +1,128 @@
+"""Thresholds that follow the step: start high while gradients are wild, end low to fine-tune."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from clipwise.errors import ArgumentError, ThresholdError
+from clipwise.namespace import Array
+from clipwise.thresholds._base import NOTHING, Observation, Stateless, check_count, check_number
+
+__all__ = ["cosine", "exponential", "linear", "schedule"]
+
+
+@dataclass(frozen=True)
+class _Schedule:
+    """From ``start`` to ``stop`` over ``steps`` steps, then ``stop`` for good."""
+
+    start: float
+    stop: float
+    steps: int
+
+    needs: ClassVar[frozenset[str]] = NOTHING
+    wants: ClassVar[frozenset[str]] = NOTHING
+    remembers: ClassVar[bool] = True
+    watches_norm: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "start", check_number("start", self.start))
+        object.__setattr__(self, "stop", check_number("stop", self.stop))
+        if math.inf in (self.start, self.stop):
+            raise ThresholdError(f"a schedule needs finite ends, got start={self.start:g} and stop={self.stop:g}")
+        check_count("steps", self.steps)
+
+    def init(self, xp: Any, shape: tuple[int, ...]) -> Stateless:
+        return Stateless()
+
+    def update(self, xp: Any, state: Stateless, seen: Observation) -> tuple[Array, Stateless]:
+        progress = xp.clip(xp.asarray(seen.step) / self.steps, 0.0, 1.0)
+        return self._at(xp, progress), state
+
+    def _at(self, xp: Any, progress: Array) -> Array:
+        raise TypeError("use linear, cosine or exponential")
+
+
+@dataclass(frozen=True)
+class linear(_Schedule):
+    """A straight line: ``T_t = start + (stop - start) * min(t / steps, 1)``.
+
+    >>> import numpy as np
+    >>> policy = linear(5.0, 1.0, steps=100)
+    >>> float(policy.update(np, policy.init(np, ()), Observation(norm=0.0, step=50))[0])
+    3.0
+    """
+
+    def _at(self, xp: Any, progress: Array) -> Array:
+        return self.start + (self.stop - self.start) * progress
+
+
+@dataclass(frozen=True)
+class cosine(_Schedule):
+    """Half a cosine: ``T_t = stop + (start - stop) * (1 + cos(pi * min(t / steps, 1))) / 2``.
+
+    Source: Loshchilov and Hutter 2017, arXiv:1608.03983, there for the learning rate.
+
+    >>> import numpy as np
+    >>> policy = cosine(5.0, 1.0, steps=100)
+    >>> float(policy.update(np, policy.init(np, ()), Observation(norm=0.0, step=0))[0])
+    5.0
+    """
+
+    def _at(self, xp: Any, progress: Array) -> Array:
+        return self.stop + (self.start - self.stop) * (1.0 + xp.cos(math.pi * progress)) / 2.0
+
+
+@dataclass(frozen=True)
+class exponential(_Schedule):
+    """The same ratio at every step: ``T_t = start * (stop / start) ** min(t / steps, 1)``; both above 0.
+
+    >>> import numpy as np
+    >>> policy = exponential(4.0, 1.0, steps=100)
+    >>> float(policy.update(np, policy.init(np, ()), Observation(norm=0.0, step=50))[0])
+    2.0
+    """
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not (self.start > 0 and self.stop > 0):
+            raise ThresholdError(
+                f"exponential needs start and stop above 0, got start={self.start:g} and stop={self.stop:g}"
+            )
+
+    def _at(self, xp: Any, progress: Array) -> Array:
+        return self.start * xp.exp(math.log(self.stop / self.start) * progress)
+
+
+@dataclass(frozen=True)
+class schedule:
+    """Any callable of the step: ``T_t = function(t)``, t = 0 for the first step.
+
+    Under JAX the step is a traced integer; elsewhere it is a Python int. A value below 0 or NaN is an error
+    where the step is a Python int and cannot be checked where it is traced.
+
+    >>> import numpy as np
+    >>> policy = schedule(lambda step: 5.0 if step < 1000 else 1.0)
+    >>> policy.update(np, policy.init(np, ()), Observation(norm=0.0, step=2000))[0]
+    1.0
+    """
+
+    function: Callable[[Any], Any]
+
+    needs: ClassVar[frozenset[str]] = NOTHING
+    wants: ClassVar[frozenset[str]] = NOTHING
+    remembers: ClassVar[bool] = True
+    watches_norm: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        if not callable(self.function):
+            raise ArgumentError(f"schedule takes a function of the step, got {self.function!r}")
+
+    def init(self, xp: Any, shape: tuple[int, ...]) -> Stateless:
+        return Stateless()
+
+    def update(self, xp: Any, state: Stateless, seen: Observation) -> tuple[Array, Stateless]:
+        value = self.function(seen.step)
+        if isinstance(value, bool | int | float | str) or value is None:
+            value = check_number(f"the threshold that the schedule gave for step {seen.step}", value)
+        return value, state

@@ -1,0 +1,95 @@
+"""A threshold that only reacts to norms far above their running mean (ZClip)."""
+
+import math
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
+
+from clipwise.namespace import Array
+from clipwise.thresholds._base import NOTHING, Observation, check_count, check_fraction, check_number, usable
+
+__all__ = ["zscore"]
+
+_EPS = 1e-6
+
+
+class ZScoreState(NamedTuple):
+    """Mean and variance of the norms, and how many there were."""
+
+    mean: Array
+    variance: Array
+    count: Array
+
+
+@dataclass(frozen=True)
+class zscore:
+    """Clip what lies more than z standard deviations above the mean, and the more the further above.
+
+    ``z_t = (n_t - mu) / (sigma + 1e-6)``; where ``z_t > z``: ``T_t = mu + z^2 * sigma / z_t``. Then mu and
+    sigma^2 move towards the clipped norm with (1 - decay), so that a spike hardly lifts them::
+
+        mu      <- decay * mu + (1 - decay) * n
+        sigma^2 <- decay * sigma^2 + (1 - decay) * (n - mu)^2        with the new mu
+
+    They start as the mean and the population variance of the first ``warmup`` norms, in which nothing is
+    clipped. Where a step is not clipped, the reported threshold is the level that would have been:
+    ``mu + z * (sigma + 1e-6)``. A norm that is NaN, Inf or exactly 0 never enters.
+
+    Args:
+        z: how many standard deviations are still usual, above 0.
+        decay: of mean and variance, in [0, 1).
+        warmup: number of norms before it acts.
+
+    Source: Kumar et al. 2025, arXiv:2504.02507, "adaptive scaling". The authors' code also clips to a fixed
+    norm of 1; for that, chain it: ``chain(zclip(), clip_by_global_norm(1.0))``.
+
+    >>> import numpy as np
+    >>> policy = zscore(warmup=4)
+    >>> state = policy.init(np, ())
+    >>> for norm in (1.0, 2.0, 1.0, 2.0, 100.0):
+    ...     threshold, state = policy.update(np, state, Observation(norm=np.asarray(norm)))
+    >>> round(float(threshold), 4)  # 1.5 + 2.5^2 * 0.5 / 197
+    1.5159
+    """
+
+    z: float = 2.5
+    decay: float = 0.97
+    warmup: int = 25
+
+    needs: ClassVar[frozenset[str]] = NOTHING
+    wants: ClassVar[frozenset[str]] = NOTHING
+    remembers: ClassVar[bool] = True
+    watches_norm: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "z", check_number("z", self.z, low=math.ulp(0.0)))
+        object.__setattr__(self, "decay", check_fraction("decay", self.decay))
+        check_count("warmup", self.warmup)
+
+    def init(self, xp: Any, shape: tuple[int, ...]) -> ZScoreState:
+        return ZScoreState(xp.zeros(shape), xp.zeros(shape), xp.zeros(shape, dtype=xp.int32))
+
+    def update(self, xp: Any, state: ZScoreState, seen: Observation) -> tuple[Array, ZScoreState]:
+        norm = xp.asarray(seen.norm)
+        mu, variance, count = state
+        accept = usable(xp, norm)
+        active = count >= self.warmup
+
+        sigma = xp.sqrt(variance)
+        score = (norm - mu) / (sigma + _EPS)
+        unusual = score > self.z
+        pulled = mu + self.z**2 * sigma / xp.where(unusual, score, 1.0)
+        threshold = xp.where(unusual, pulled, mu + self.z * (sigma + _EPS))
+        threshold = xp.where(active, threshold, xp.inf)
+
+        # The warm-up's mean and population variance, one value at a time (Welford).
+        number = xp.astype(count, norm.dtype) + 1.0
+        young_mu = mu + (norm - mu) / number
+        young_variance = variance + ((norm - mu) * (norm - young_mu) - variance) / number
+        kept = xp.minimum(norm, threshold)
+        old_mu = self.decay * mu + (1.0 - self.decay) * kept
+        old_variance = self.decay * variance + (1.0 - self.decay) * (kept - old_mu) ** 2
+        return threshold, ZScoreState(
+            xp.where(accept, xp.where(active, old_mu, young_mu), mu),
+            xp.where(accept, xp.where(active, old_variance, young_variance), variance),
+            count + xp.astype(accept, xp.int32),
+        )

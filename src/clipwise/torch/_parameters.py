@@ -1,0 +1,74 @@
+"""Parameters with their names: who is clipped, each of them once."""
+
+from collections.abc import Iterable
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from clipwise.errors import ParameterError
+
+__all__ = ["Parameters", "embedding_weights", "named", "of_optimizer"]
+
+Parameters: TypeAlias = Tensor | nn.Module | Iterable[Tensor] | Iterable[tuple[str, Tensor]]
+
+
+def named(parameters: Parameters) -> dict[str, Tensor]:
+    """Parameters by name, each tensor once (tied weights), in their order.
+
+    Takes a tensor, a module, an iterable of tensors (named by their position) or of pairs such as
+    ``model.named_parameters()``.
+    """
+    if isinstance(parameters, Tensor):
+        return {"0": parameters}
+    if isinstance(parameters, nn.Module):
+        return dict(parameters.named_parameters())
+    if isinstance(parameters, str | bytes) or not isinstance(parameters, Iterable):
+        raise ParameterError(f"expected parameters, such as model.parameters(), got {parameters!r}")
+    found: dict[str, Tensor] = {}
+    seen: set[int] = set()
+    for position, item in enumerate(parameters):
+        name, tensor = _pair(item, position)
+        if id(tensor) in seen:
+            continue
+        if name in found:
+            raise ParameterError(f"two different parameters are both named {name!r}")
+        seen.add(id(tensor))
+        found[name] = tensor
+    return found
+
+
+def _pair(item: Any, position: int) -> tuple[str, Tensor]:
+    if isinstance(item, Tensor):
+        return str(position), item
+    if isinstance(item, tuple) and len(item) == 2 and isinstance(item[0], str) and isinstance(item[1], Tensor):
+        return item[0], item[1]
+    raise ParameterError(f"expected a tensor or a (name, tensor) pair at position {position}, got {item!r}")
+
+
+def of_optimizer(optimizer: torch.optim.Optimizer, model: nn.Module | None) -> dict[str, Tensor]:
+    """The optimizer's parameters, by the names the model gives them, or the optimizer itself, or by position."""
+    names = {id(p): name for name, p in model.named_parameters()} if model is not None else {}
+    found: dict[str, Tensor] = {}
+    seen: set[int] = set()
+    for number, group in enumerate(optimizer.param_groups):
+        own_names = group.get("param_names", [])
+        for position, parameter in enumerate(group["params"]):
+            if id(parameter) in seen:
+                continue
+            seen.add(id(parameter))
+            name = names.get(id(parameter))
+            if name is None:
+                name = own_names[position] if position < len(own_names) else f"group{number}.{position}"
+            found[name] = parameter
+    if model is not None and found and not seen & names.keys():
+        raise ParameterError("none of the optimizer's parameters belongs to the model that was given")
+    return found
+
+
+def embedding_weights(model: nn.Module | None) -> set[int]:
+    """Ids of the weights of embeddings: their norm grows with the vocabulary, not with what a step moves."""
+    if model is None:
+        return set()
+    kinds = (nn.Embedding, nn.EmbeddingBag)
+    return {id(module.weight) for module in model.modules() if isinstance(module, kinds)}

@@ -1,0 +1,210 @@
+"""Clip before every step of an optimizer, from one line, through its own hooks."""
+
+import functools
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from clipwise.clip import AnyClip
+from clipwise.errors import ArgumentError
+from clipwise.torch._parameters import of_optimizer
+from clipwise.torch._stage import Facts
+from clipwise.torch.clipper import Clipper, NonFinite
+
+__all__ = ["AttachedClipper", "attach"]
+
+
+def attach(
+    optimizer: Optimizer,
+    clip: AnyClip,
+    *,
+    model: nn.Module | None = None,
+    nonfinite: NonFinite = "skip",
+    direction: bool = False,
+) -> "AttachedClipper":
+    """Clip the gradients of an optimizer's parameters before each of its steps, from now on.
+
+    The loop stays as it is::
+
+        clipper = clipwise.torch.attach(optimizer, clipwise.clip_by_global_norm(1.0), model=model)
+        for batch in data:
+            optimizer.zero_grad()
+            loss = model(batch)
+            loss.backward()
+            optimizer.step()          # clipped; clipper.report says what was done
+
+    It clips what the step is about to use: the sum over micro-batches under accumulation, gradients without
+    their scale under `torch.amp.GradScaler` (with fused optimizers too, which step on scaled gradients), and
+    after each evaluation of a closure. A step that the scaler skips is neither clipped nor counted.
+
+    Args:
+        optimizer: any `torch.optim.Optimizer`; wrappers that carry one (Fabric, Accelerate) as well.
+        clip: what to do.
+        model: gives parameters their names, for reports and `by_name`, and tells which are embeddings.
+        nonfinite: as for `Clipper`. With ``"skip"`` a step whose gradients hold NaN or Inf does not happen
+            at all: parameters and optimizer state stay as they were, and it is counted in
+            ``clipper.skipped_steps``. Finding out waits for the device once a step.
+        direction: as for `Clipper`.
+
+    Returns:
+        An `AttachedClipper`; also a context manager that detaches at its end.
+
+    Raises:
+        ArgumentError: this is no optimizer, or a clip is attached to it already.
+        ParameterError: a pattern of `by_name` matches no parameter, or the model is another one.
+    """
+    return AttachedClipper(optimizer, clip, model=model, nonfinite=nonfinite, direction=direction)
+
+
+class AttachedClipper(Clipper):
+    """A `Clipper` that acts before every step of an optimizer. Made by `attach`."""
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        clip: AnyClip,
+        *,
+        model: nn.Module | None,
+        nonfinite: NonFinite,
+        direction: bool,
+    ) -> None:
+        self.optimizer = _unwrapped(optimizer)
+        if any(_owner(hook) is not None for hook in self.optimizer._optimizer_step_pre_hooks.values()):
+            raise ArgumentError("a clip is attached to this optimizer already: detach it first, or use clipwise.chain")
+        self._model = model
+        parameters = of_optimizer(self.optimizer, model)
+        super().__init__(parameters.items(), clip, nonfinite=nonfinite, direction=direction, model=model)
+        self._held_back: list[tuple[Tensor, Tensor]] = []
+        self._handles = [
+            self.optimizer.register_step_pre_hook(self._before_step),
+            self.optimizer.register_step_post_hook(self._after_step),
+        ]
+
+    def detach(self) -> None:
+        """Stop clipping; the report and the counts stay."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles = []
+
+    def __enter__(self) -> "AttachedClipper":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.detach()
+
+    def _before_step(
+        self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+        if kwargs.get("closure") is not None:
+            return args, kwargs | {"closure": self._clipping(kwargs["closure"])}
+        if len(args) > 1 and callable(args[1]):  # args[0] is the optimizer
+            return (args[0], self._clipping(args[1]), *args[2:]), kwargs
+        self._clip_for_step()
+        return None
+
+    def _clipping(self, closure: Callable[[], Any]) -> Callable[[], Any]:
+        """The closure, with the gradients clipped after each of its backward passes."""
+
+        @functools.wraps(closure)
+        def wrapped() -> Any:
+            self._give_back()
+            loss = closure()
+            self._clip_for_step()
+            return loss
+
+        return wrapped
+
+    def _after_step(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self._give_back()
+
+    @torch.no_grad()
+    def _clip_for_step(self) -> None:
+        self._take_in_new_parameters()
+        found_inf = getattr(self.optimizer, "found_inf", None)
+        if found_inf is not None and bool(found_inf):
+            self._losses.clear()
+            return  # the optimizer will skip this step by itself
+        self._unscale()
+        if self.clip_().skipped:
+            # Every optimizer leaves a parameter without a gradient, and its state, as they are.
+            self._held_back = [(p, p.grad) for p in self.parameters.values() if p.grad is not None]
+            for parameter, _ in self._held_back:
+                parameter.grad = None
+
+    def _give_back(self) -> None:
+        for parameter, gradient in self._held_back:
+            if parameter.grad is None:
+                parameter.grad = gradient
+        self._held_back = []
+
+    def _unscale(self) -> None:
+        """Divide by the scale that a GradScaler left for a fused optimizer, and tell the optimizer so."""
+        scale = getattr(self.optimizer, "grad_scale", None)
+        if scale is None:
+            return
+        for parameter in self.parameters.values():
+            if parameter.grad is not None:
+                parameter.grad.mul_((1.0 / scale).to(parameter.grad.device))
+        self.optimizer.grad_scale = None  # type: ignore[attr-defined]
+
+    def _take_in_new_parameters(self) -> None:
+        """Parameters that `Optimizer.add_param_group` brought after the clip was attached."""
+        count = sum(len(group["params"]) for group in self.optimizer.param_groups)
+        if count == self._known:
+            return
+        known = {id(p) for p in self.parameters.values()}
+        current = of_optimizer(self.optimizer, self._model)
+        new = {name: p for name, p in current.items() if id(p) not in known}
+        self.parameters |= new
+        self._plan.extend(new)
+        self._known = count
+
+    @functools.cached_property
+    def _known(self) -> int:
+        return sum(len(group["params"]) for group in self.optimizer.param_groups)
+
+    def _facts(self) -> Facts:
+        facts = super()._facts()
+        groups = self.optimizer.param_groups
+        return Facts(
+            step=facts.step,
+            loss=facts.loss,
+            learning_rate=_largest([group["lr"] for group in groups if "lr" in group]),
+            momentum=max((float(group.get("momentum", 0.0)) for group in groups), default=0.0),
+            scale_free=_is_scale_free(self.optimizer),
+        )
+
+
+def _unwrapped(optimizer: Any) -> Optimizer:
+    """The `torch.optim.Optimizer` itself, also from inside a wrapper that passes its steps on to it."""
+    inner = getattr(optimizer, "optimizer", None)
+    if isinstance(inner, Optimizer):
+        return _unwrapped(inner)
+    if not isinstance(optimizer, Optimizer):
+        raise ArgumentError(f"attach takes a torch.optim.Optimizer, got {optimizer!r}")
+    return optimizer
+
+
+def _owner(hook: Any) -> AttachedClipper | None:
+    owner = getattr(hook, "__self__", None)
+    return owner if isinstance(owner, AttachedClipper) else None
+
+
+def _largest(rates: list[float | Tensor]) -> float | Tensor | None:
+    if not rates:
+        return None
+    if any(isinstance(rate, Tensor) for rate in rates):
+        return torch.stack([torch.as_tensor(rate) for rate in rates]).max()
+    return max(rates)
+
+
+def _is_scale_free(optimizer: Optimizer) -> bool:
+    """Whether the optimizer divides by the gradient's own size; of those in use only the SGD family does not."""
+    proportional = isinstance(optimizer, torch.optim.SGD | torch.optim.ASGD)
+    return not (proportional or "sgd" in type(optimizer).__name__.lower())

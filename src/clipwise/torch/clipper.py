@@ -1,0 +1,260 @@
+"""A clip at work on one set of parameters: its history, its counts, its last report."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, Literal, TypeAlias, get_args
+
+import torch
+from torch import Tensor, nn
+
+from clipwise.clip import AnyClip, ByName, Chain, Clip
+from clipwise.errors import ArgumentError, NonFiniteError, ParameterError, StateError
+from clipwise.report import ClipReport
+from clipwise.torch._measure import Measure, values_of
+from clipwise.torch._parameters import Parameters, embedding_weights, named
+from clipwise.torch._plan import make_plan
+from clipwise.torch._stage import Facts
+from clipwise.torch.engines import reference as engine
+
+__all__ = ["Clipper", "NonFinite"]
+
+NonFinite: TypeAlias = Literal["skip", "zero", "error", "propagate"]
+
+
+class Clipper:
+    """Clips the gradients of some parameters each time `clip_` is called, and remembers between the calls.
+
+    For a plain loop `clipwise.torch.attach` is one line less. Use this where there is no optimizer to attach
+    to, or where the moment of clipping is yours to choose::
+
+        clipper = Clipper(model.named_parameters(), clipwise.autoclip(10))
+        ...
+        loss.backward()
+        report = clipper.clip_()
+        if not report.skipped:
+            optimizer.step()
+
+    Args:
+        parameters: a module, tensors, or (name, tensor) pairs; a tensor that is listed twice counts once.
+        clip: what to do.
+        nonfinite: what happens to gradients that hold NaN or Inf: ``"skip"`` leaves them and reports
+            ``skipped``; ``"zero"`` puts 0 in the place of such entries and clips the rest; ``"error"`` raises
+            before anything is touched; ``"propagate"`` clips as if nothing were wrong. All but the last wait
+            for the device once a step.
+        direction: measure the cosine between the gradients before and after even where it is not free; it
+            costs a copy of the gradients.
+        model: tells which weights are embeddings, for `clipwise.auto`.
+
+    Attributes:
+        report: the `ClipReport` of the last call, None before the first.
+        steps: calls so far.
+        skipped_steps: those that were skipped.
+
+    Raises:
+        ArgumentError: the clip or ``nonfinite`` is not one.
+        ParameterError: a pattern of `by_name` matches nothing.
+    """
+
+    def __init__(
+        self,
+        parameters: Parameters,
+        clip: AnyClip,
+        *,
+        nonfinite: NonFinite = "propagate",
+        direction: bool = False,
+        model: nn.Module | None = None,
+    ) -> None:
+        if not isinstance(clip, Clip | Chain | ByName):
+            raise ArgumentError(f"expected a clip such as clipwise.clip_by_global_norm(1.0), got {clip!r}")
+        if nonfinite not in get_args(NonFinite):
+            allowed = ", ".join(get_args(NonFinite))
+            raise ArgumentError(f"nonfinite must be one of {allowed}, got {nonfinite!r}")
+        if model is None and isinstance(parameters, nn.Module):
+            model = parameters
+        self.clip = clip
+        self.nonfinite = nonfinite
+        self.direction = direction
+        self.parameters = named(parameters)
+        self.report: ClipReport | None = None
+        self.steps = 0
+        self.skipped_steps = 0
+        self._clipped_steps = torch.zeros((), dtype=torch.int64)
+        self._losses: list[Tensor] = []
+        self._plan = make_plan(clip, self.parameters, embedding_weights(model))
+
+    @property
+    def clipped_steps(self) -> int:
+        """How many steps were clipped; reading it waits for the device."""
+        return int(self._clipped_steps)
+
+    def observe(self, loss: Tensor | float) -> None:
+        """Tell the loss of the coming step, for thresholds that react to it.
+
+        Call it before the step, once for each micro-batch; several losses count as their mean.
+        """
+        loss = loss.detach() if isinstance(loss, Tensor) else torch.tensor(float(loss))
+        if loss.numel() != 1:
+            raise ArgumentError(f"observe takes one loss, got a tensor of shape {tuple(loss.shape)}")
+        self._losses.append(loss.reshape(()))
+
+    @torch.no_grad()
+    def clip_(self) -> ClipReport:
+        """Clip the gradients as they are now, in place, and report.
+
+        Raises:
+            NonFiniteError: a gradient is NaN or Inf and ``nonfinite="error"``; nothing was touched.
+            ParameterError: the threshold follows the loss and `observe` was not called.
+        """
+        gradients = self._gradients()
+        if "loss" in self._plan.needs() and not self._losses:
+            raise ParameterError("the threshold follows the loss: call clipper.observe(loss) before every step")
+        report = self._clip(gradients) if gradients else self._nothing()
+        self.steps += 1
+        self.skipped_steps += report.skipped
+        clipped = torch.as_tensor(report.clipped)
+        self._clipped_steps = self._clipped_steps.to(clipped.device) + clipped
+        self._losses.clear()
+        self.report = report
+        return report
+
+    def _gradients(self) -> dict[str, Tensor]:
+        found = {}
+        for name, parameter in self.parameters.items():
+            gradient = parameter.grad
+            if gradient is None:
+                continue
+            if gradient.is_sparse and not gradient.is_coalesced():
+                gradient = parameter.grad = gradient.coalesce()
+            found[name] = _writable(parameter, gradient)
+        return found
+
+    def _clip(self, gradients: dict[str, Tensor]) -> ClipReport:
+        measure = Measure(list(gradients.values()))
+        self._plan.premeasure(measure)
+        norms = measure.tensors(self._plan.p)
+        bad = ~norms.isfinite()
+        names = tuple(gradients)
+        facts = {"names": names, "tensor_norms": norms, "nonfinite": bad.sum()}
+
+        if self.nonfinite != "propagate" and bool(bad.any()):
+            if self.nonfinite == "error":
+                first = names[int(bad.nonzero()[0])]
+                raise NonFiniteError(f"the gradient of {first!r} holds NaN or Inf ({int(bad.sum())} tensors in all)")
+            if self.nonfinite == "skip":
+                return dataclasses.replace(self._skip(measure), **facts)
+            for gradient, is_bad in zip(measure.gradients, bad.tolist(), strict=True):
+                if is_bad:
+                    _zero_nonfinite_(values_of(gradient))
+            measure = Measure(measure.gradients)
+
+        before = [values_of(g).clone() for g in measure.gradients] if self.direction else []
+        report = self._plan.apply(gradients, measure, self._facts())
+        if before:
+            report = dataclasses.replace(report, direction=_cosine(before, measure))
+        return dataclasses.replace(report, **facts)
+
+    def _facts(self) -> Facts:
+        loss = None
+        if self._losses:
+            device = self._losses[0].device
+            loss = torch.stack([one.to(device, engine.wide(device)) for one in self._losses]).mean()
+        return Facts(step=self.steps, loss=loss)
+
+    def _skip(self, measure: Measure) -> ClipReport:
+        norm = measure.total(self._plan.p)
+        nothing = torch.zeros_like(norm)
+        return ClipReport(
+            norm=norm,
+            norm_after=nothing,
+            threshold=torch.full_like(norm, torch.nan),
+            clipped=nothing.bool(),
+            clip_fraction=nothing,
+            skipped=True,
+        )
+
+    def _nothing(self) -> ClipReport:
+        """The report of a call without any gradient: norm 0, on the parameters' device."""
+        device = next((p.device for p in self.parameters.values()), torch.device("cpu"))
+        zero = torch.zeros((), dtype=engine.wide(device), device=device)
+        return ClipReport(
+            norm=zero,
+            norm_after=zero,
+            threshold=torch.full_like(zero, torch.inf),
+            clipped=zero.bool(),
+            clip_fraction=zero,
+            direction=torch.ones_like(zero),
+        )
+
+    # Checkpoints.
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that the next step depends on: counts and the histories of the thresholds.
+
+        Holds tensors, numbers, lists and dicts only, so ``torch.load(..., weights_only=True)`` reads it.
+        """
+        return {
+            "version": 1,
+            "steps": self.steps,
+            "skipped_steps": self.skipped_steps,
+            "clipped_steps": self.clipped_steps,
+            "thresholds": [_to_dict(stage.state) for stage in self._plan.stages()],
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue where `state_dict` was taken; the run goes on as if it had never stopped.
+
+        Raises:
+            StateError: it was taken with another kind of clip, or with other parameters. Nothing is changed.
+        """
+        if not isinstance(state, Mapping) or state.get("version") != 1:
+            raise StateError("this is no state of a Clipper, or one of a newer version of clipwise")
+        stages = list(self._plan.stages())
+        saved = state["thresholds"]
+        if len(saved) != len(stages):
+            raise StateError(f"the saved state has {len(saved)} thresholds, {self.clip!r} has {len(stages)}")
+        loaded = [_from_dict(stage.state, one, repr(stage.clip)) for stage, one in zip(stages, saved, strict=True)]
+        for stage, new in zip(stages, loaded, strict=True):
+            stage.state = new
+        self.steps = int(state["steps"])
+        self.skipped_steps = int(state["skipped_steps"])
+        self._clipped_steps = torch.tensor(int(state["clipped_steps"]))
+
+
+def _writable(parameter: Tensor, gradient: Tensor) -> Tensor:
+    """The gradient, or a copy put in its place where several of its entries share one memory (``expand``)."""
+    if not gradient.is_sparse and any(
+        stride == 0 and size > 1 for stride, size in zip(gradient.stride(), gradient.shape, strict=True)
+    ):
+        gradient = parameter.grad = gradient.contiguous()
+    return gradient
+
+
+def _zero_nonfinite_(values: Tensor) -> None:
+    real = torch.view_as_real(values) if values.is_complex() else values
+    real.nan_to_num_(nan=0.0, posinf=0.0, neginf=0.0)
+
+
+def _cosine(before: list[Tensor], measure: Measure) -> Tensor:
+    sums = torch.zeros(3, dtype=measure.dtype, device=measure.device)
+    for old, new in zip(before, measure.gradients, strict=True):
+        sums += torch.stack(engine.cosine(old, values_of(new))).to(sums)
+    lengths = sums[1].sqrt() * sums[2].sqrt()
+    return torch.where(lengths > 0, sums[0] / lengths, torch.ones_like(lengths))
+
+
+def _to_dict(state: Any) -> Any:
+    if isinstance(state, Tensor):
+        return state.clone()
+    return {name: _to_dict(getattr(state, name)) for name in getattr(state, "_fields", ())}
+
+
+def _from_dict(like: Any, saved: Any, clip: str) -> Any:
+    if isinstance(like, Tensor):
+        if not isinstance(saved, Tensor) or saved.shape != like.shape:
+            found = tuple(saved.shape) if isinstance(saved, Tensor) else type(saved).__name__
+            raise StateError(f"the saved state does not fit {clip}: expected {tuple(like.shape)}, found {found}")
+        return saved.to(like.device, like.dtype, copy=True)
+    fields = getattr(like, "_fields", ())
+    if not isinstance(saved, Mapping) or set(saved) != set(fields):
+        raise StateError(f"the saved state does not fit {clip}: expected the fields {list(fields)}")
+    return type(like)(*[_from_dict(getattr(like, name), saved[name], clip) for name in fields])

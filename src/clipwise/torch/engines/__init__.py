@@ -1,0 +1,1 @@
+"""The arithmetic behind `clipwise.torch`: measure norms, scale, clamp. One engine a file, the same functions in each."""

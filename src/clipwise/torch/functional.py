@@ -1,0 +1,66 @@
+"""One clip, once: for a step that keeps nothing in mind."""
+
+from torch import nn
+
+from clipwise.clip import AnyClip, ByName, Chain, Clip
+from clipwise.errors import StateError
+from clipwise.report import ClipReport
+from clipwise.thresholds import Threshold
+from clipwise.torch._parameters import Parameters
+from clipwise.torch.clipper import Clipper, NonFinite
+
+__all__ = ["clip_"]
+
+
+def clip_(
+    parameters: Parameters,
+    clip: AnyClip,
+    *,
+    nonfinite: NonFinite = "propagate",
+    direction: bool = False,
+) -> ClipReport:
+    """Clip the gradients of some parameters in place, once, and report.
+
+    ``g <- g * min(1, threshold / norm(g))`` for each group of entries; see `clipwise.Clip`.
+
+    Args:
+        parameters: a module, a tensor, tensors, or (name, tensor) pairs. Those without a gradient are left
+            out; a tensor that is listed twice counts once.
+        clip: what to do. Its threshold must not depend on earlier steps: for that, something has to
+            remember them, which is what `attach` and `Clipper` are for.
+        nonfinite, direction: as for `Clipper`; ``"skip"`` leaves the gradients as they are.
+
+    Raises:
+        StateError: the threshold depends on earlier steps. Nothing was touched.
+        NonFiniteError: a gradient is NaN or Inf and ``nonfinite="error"``. Nothing was touched.
+
+    >>> import torch, clipwise
+    >>> weight = torch.zeros(2, requires_grad=True)
+    >>> weight.grad = torch.tensor([3.0, 4.0])
+    >>> report = clipwise.torch.clip_([weight], clipwise.clip_by_global_norm(1.0))
+    >>> print(report)
+    norm 5 -> 1 (threshold 1, 100% clipped)
+    >>> weight.grad
+    tensor([0.6000, 0.8000])
+    """
+    remembering = _remembering(clip)
+    if remembering is not None:
+        raise StateError(
+            f"{remembering!r} depends on earlier steps and clip_ keeps none:"
+            " use clipwise.torch.attach(optimizer, clip) or clipwise.torch.Clipper(parameters, clip)"
+        )
+    model = parameters if isinstance(parameters, nn.Module) else None
+    return Clipper(parameters, clip, nonfinite=nonfinite, direction=direction, model=model).clip_()
+
+
+def _remembering(clip: AnyClip | None) -> Threshold | None:
+    """The first threshold that depends on earlier steps."""
+    match clip:
+        case Clip(threshold=Threshold() as policy) if policy.remembers:
+            return policy
+        case Chain(clips=clips):
+            return next(filter(None, map(_remembering, clips)), None)
+        case ByName(parts=parts):
+            return next(filter(None, (_remembering(part) for _, part in parts)), None)
+        case _:
+            return None
