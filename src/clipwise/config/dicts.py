@@ -25,9 +25,9 @@ from clipwise.config.registry import (
 )
 from clipwise.thresholds import Threshold
 
-__all__ = ["INFINITIES", "clip_from"]
+__all__ = ["clip_from", "number_from"]
 
-INFINITIES = {"inf": math.inf, "-inf": -math.inf}
+_INFINITIES = {"inf": math.inf, "-inf": -math.inf}
 """How infinity is written in JSON, which has no number for it."""
 
 
@@ -44,11 +44,11 @@ def clip_from(data: object, path: Path) -> AnyClip | None:
     if isinstance(data, Mapping):
         return _from_mapping(data, path)
     if isinstance(data, numbers.Number) and not isinstance(data, bool):
-        raise path.error(
-            f"the number {show(data)} alone does not say what it bounds; write for example"
-            f" 'clip_by_global_norm({show(data)})'"
-        )
-    raise path.error(f"expected a clip: a mapping with a method, or a text such as 'auto', got {show(data)}")
+        raise strings.lone_number(data, path)
+    raise path.error(
+        "expected a clip: a mapping with a method, a text such as 'auto', or 'none' for no clipping,"
+        f" got {show(data)}"
+    )
 
 
 def _from_mapping(data: Mapping[Any, Any], path: Path) -> AnyClip | None:
@@ -127,8 +127,8 @@ def _value(parameter: Parameter, value: object, path: Path) -> Any:
     if value is None and parameter.none:
         return None
     if isinstance(value, str):
-        if parameter.number and value in INFINITIES:
-            return INFINITIES[value]
+        if parameter.number and value in _INFINITIES:
+            return _INFINITIES[value]
         if value in parameter.words:
             return value
     if parameter.policy and isinstance(value, Threshold):
@@ -141,8 +141,7 @@ def _value(parameter: Parameter, value: object, path: Path) -> Any:
     elif isinstance(value, numbers.Real) and (parameter.number or parameter.whole):
         return _number(parameter, value, path)
     elif parameter.pair and isinstance(value, list | tuple) and len(value) == 2:
-        bound = Parameter(name=parameter.name, required=True, positional=True, number=True)
-        return tuple(_value(bound, item, path / i) for i, item in enumerate(value))
+        return tuple(number_from(item, path / i) for i, item in enumerate(value))
     elif parameter.function and callable(value):
         return value
     if parameter.function:
@@ -151,6 +150,12 @@ def _value(parameter: Parameter, value: object, path: Path) -> Any:
             " use linear, cosine or exponential, or make the schedule in Python"
         )
     raise path.error(f"must be {parameter.expects}, got {show(value)}")
+
+
+def number_from(value: object, path: Path) -> float:
+    """A number as a file may hold it, "inf" included; its range is the caller's matter."""
+    number: float = _value(Parameter(name="", required=True, positional=True, number=True), value, path)
+    return number
 
 
 def _number(parameter: Parameter, value: numbers.Real, path: Path) -> int | float:

@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import re
 from typing import TYPE_CHECKING, Any
 
 from clipwise.clip import AnyClip
@@ -30,7 +31,7 @@ def load(path: str | os.PathLike[str]) -> AnyClip | None:
     readers = {".json": _read_json, ".yaml": _read_yaml, ".yml": _read_yaml}
     reader = readers.get(file.suffix.lower())
     if reader is None:
-        raise ConfigError(f"{file}: a configuration is a {', '.join(readers)} file, got {file.suffix or 'no ending'!r}")
+        raise ConfigError(f"{file}: must end in {', '.join(readers)}, got {file.suffix!r}")
     try:
         text = file.read_text(encoding="utf-8-sig")
     except OSError as error:
@@ -88,15 +89,13 @@ def _read_yaml(text: str) -> Any:
 
 def _strict_loader() -> "type[yaml.SafeLoader]":
     """PyYAML's safe loader, but a key given twice is an error, and 1e-3 is a number."""
-    import re
-
     import yaml
 
     class StrictLoader(yaml.SafeLoader):
-        def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode | None:
+        def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
             node = super().compose_mapping_node(anchor)
             seen = set()
-            for key, _ in node.value if node else ():
+            for key, _ in node.value:
                 if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
                     if (key.tag, key.value) in seen:
                         raise yaml.MarkedYAMLError(
@@ -105,6 +104,7 @@ def _strict_loader() -> "type[yaml.SafeLoader]":
                     seen.add((key.tag, key.value))
             return node
 
+    # YAML 1.1 wants a dot in a float, so PyYAML reads 1e-3 as a text.
     StrictLoader.add_implicit_resolver(
         "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
     )

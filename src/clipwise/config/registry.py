@@ -93,7 +93,7 @@ class Entry:
     summary: str
 
     @classmethod
-    def of(cls, name: str, make: Callable[..., Any]) -> "Entry":
+    def of(cls, name: str, make: Any) -> "Entry":
         signature = inspect.signature(make, eval_str=True)
         parameters = {p.name: Parameter.of(p) for p in signature.parameters.values()}
         return cls(name, make, parameters, (inspect.getdoc(make) or "").split("\n", 1)[0].replace("``", "`"))
@@ -112,7 +112,7 @@ class Entry:
 @functools.cache
 def methods() -> Mapping[str, Entry]:
     """Every preset, and ``clip``, the general form, as the last."""
-    found = {name: getattr(presets, name) for name in presets.__all__}
+    found: dict[str, Any] = {name: getattr(presets, name) for name in presets.__all__}
     makers = {name: f for name, f in found.items() if inspect.isfunction(f) and name not in COMBINATORS}
     return {name: Entry.of(name, make) for name, make in [*makers.items(), ("clip", Clip)]}
 
@@ -120,11 +120,11 @@ def methods() -> Mapping[str, Entry]:
 @functools.cache
 def policies() -> Mapping[str, Entry]:
     """Every threshold policy: the exported dataclasses that have its two functions."""
-    found = {name: getattr(thresholds, name) for name in thresholds.__all__}
+    found: dict[str, Any] = {name: getattr(thresholds, name) for name in thresholds.__all__}
     return {
-        name: Entry.of(name, kind)
-        for name, kind in found.items()
-        if dataclasses.is_dataclass(kind) and hasattr(kind, "init") and hasattr(kind, "update")
+        name: Entry.of(name, policy)
+        for name, policy in found.items()
+        if dataclasses.is_dataclass(policy) and hasattr(policy, "init") and hasattr(policy, "update")
     }
 
 
@@ -159,7 +159,7 @@ def find_policy(name: str, path: Path) -> Entry:
     if entry is not None:
         return entry
     if name in method_names():
-        raise path.error(f"{name!r} is a clip; expected a number or a threshold policy, as in 'percentile(10)'")
+        raise path.error(f"{name!r} is a clip; expected a number or a policy such as 'percentile(10)'")
     raise path.error(f"unknown policy {name!r}. {did_you_mean(name, policies())}")
 
 
@@ -170,7 +170,7 @@ def unknown_key(path: Path, key: str, known: Iterable[str]) -> ConfigError:
 
 @contextmanager
 def located(path: Path, names: Iterable[str]) -> Iterator[None]:
-    """Give errors of a constructor the place in the configuration; a message begins with the argument's name."""
+    """Turn the errors of a constructor, which name an argument, into ConfigErrors that name the place."""
     try:
         yield
     except (ThresholdError, ArgumentError) as error:

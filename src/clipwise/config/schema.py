@@ -13,7 +13,7 @@ from clipwise.config.registry import (
     methods,
     policies,
 )
-from clipwise.config.settings import ALGORITHM, DIRECT, OWN, SECTION
+from clipwise.config.settings import ALGORITHM, CLIP_KEYS, DIRECT, OWN, SECTION
 from clipwise.errors import ClipwiseError
 
 __all__ = ["schema"]
@@ -41,7 +41,7 @@ def schema() -> dict[str, Any]:
         "anyOf": [_ref("clip"), _ref("settings")],
         "$defs": {
             "clip": {
-                "description": "A clip, as a mapping with a method or as a text such as 'clip_by_global_norm(1.0)'.",
+                "description": "A mapping with a method, or a text such as 'clip_by_global_norm(1.0)'.",
                 "anyOf": [
                     {"type": "null"},
                     _text((*method_names(), "None")),
@@ -51,7 +51,7 @@ def schema() -> dict[str, Any]:
                 ],
             },
             "policy": {
-                "description": "A threshold that follows the run, as a mapping or as a text such as 'percentile(10)'.",
+                "description": "A mapping with a policy, or a text such as 'percentile(10)'.",
                 "anyOf": [
                     _text(tuple(entry.name for entry in known_policies)),
                     *(_ref(f"policy.{entry.name}") for entry in known_policies),
@@ -60,7 +60,7 @@ def schema() -> dict[str, Any]:
             **{f"method.{entry.name}": _entry(entry, "method", _names(entry)) for entry in singles},
             **{f"policy.{entry.name}": _entry(entry, "policy", [entry.name]) for entry in known_policies},
             **_combinators(),
-            "settings": _settings(),
+            **_settings(),
         },
     }
 
@@ -69,10 +69,11 @@ def _entry(entry: Entry, tag: str, names: list[str]) -> dict[str, Any]:
     properties = {name: _parameter(parameter) for name, parameter in entry.parameters.items()}
     required = [tag, *(name for name, parameter in entry.parameters.items() if parameter.required)]
     made = _object({tag: {"enum": names}} | properties, required, entry.summary)
-    try:
-        entry.make(**{name: 1 for name in required[1:]})
-    except ClipwiseError:  # none of its parameters is required, yet it needs one of them
-        made["minProperties"] = len(required) + 1
+    if required == [tag]:
+        try:
+            entry.make()
+        except ClipwiseError:  # no parameter is required, yet it needs one of them
+            made["minProperties"] = 2
     return made
 
 
@@ -80,9 +81,7 @@ def _parameter(parameter: Parameter) -> dict[str, Any]:
     options: list[dict[str, Any]] = []
     if parameter.number:
         # Only a threshold is known to have a least value, and so no infinite one below.
-        options += (
-            [_NUMBER | {"minimum": 0}, {"const": "inf"}] if parameter.policy else [_NUMBER, _INFINITE]
-        )
+        options += [_NUMBER | {"minimum": 0}, {"const": "inf"}] if parameter.policy else [_NUMBER, _INFINITE]
     if parameter.whole and not parameter.number:
         options.append({"type": "integer"})
     if parameter.flag:
@@ -103,13 +102,12 @@ def _combinators() -> dict[str, Any]:
     item = {"allOf": [_ref("clip")], "not": {"enum": [None, NONE, "None"]}}
     chain = {"type": "array", "items": item, "minItems": 1}
     by_name = {"type": "object", "additionalProperties": _ref("clip"), "minProperties": 1}
-    summaries = {
-        "chain": "Clips one after the other, each applied to what the one before it left.",
-        "by_name": "A clip for each part of the model, by patterns of parameter names; the first match wins.",
-    }
     return {
-        f"method.{name}": _object({"method": {"const": name}, "clips": clips}, ["method", "clips"], summaries[name])
-        for name, clips in (("chain", chain), ("by_name", by_name))
+        f"method.{name}": _object({"method": {"const": name}, "clips": clips}, ["method", "clips"], summary)
+        for name, clips, summary in (
+            ("chain", chain, "Clips one after the other, each applied to what the one before it left."),
+            ("by_name", by_name, "A clip for each part of the model; the first pattern that matches wins."),
+        )
     }
 
 
@@ -120,18 +118,20 @@ def _settings() -> dict[str, Any]:
         for key, (library, make) in DIRECT.items()
     }
     nested = {"anyOf": [_ref("clip"), {"type": "number", "minimum": 0}, _ref("settings")]}
-    properties = {
-        OWN: nested | {"description": "The clip; a number is the global norm, as in DeepSpeed, and 0 clips nothing."},
-        SECTION: {"type": "object", "description": "Settings of a training, which may hold gradient_clipping."},
+    keys = {
+        OWN: nested | {"description": "The clip; a number is the global norm, as in DeepSpeed."},
+        SECTION: _ref("settings.keys") | {"description": "Settings that may hold gradient_clipping."},
         **direct,
         ALGORITHM: {"enum": ["norm", "value", None], "description": "Lightning: global norm or value."},
     }
     return {
-        "type": "object",
-        "description": "Settings that hold a clip; the keys of other libraries beside it are ignored.",
-        "properties": properties,
-        "anyOf": [{"required": [key]} for key in (OWN, SECTION, *DIRECT)],
-        "not": {"required": ["method"]},
+        "settings": {
+            "description": "Settings that hold a clip; other keys of the same settings are ignored.",
+            "allOf": [_ref("settings.keys")],
+            "anyOf": [{"required": [key]} for key in (OWN, SECTION, *DIRECT)],
+            "propertyNames": {"not": {"enum": list(CLIP_KEYS)}},
+        },
+        "settings.keys": {"type": "object", "properties": keys},
     }
 
 

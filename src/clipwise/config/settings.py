@@ -1,22 +1,23 @@
 """A clip inside larger settings: under ``gradient_clipping``, or in the keys of other libraries.
 
-A mapping that has one of the keys in `SETTINGS` is a settings mapping. Its other keys belong to the library it
-comes from and are ignored, with two exceptions that would hide a mistake: a key of a clip (``threshold``
+A mapping that has one of the keys in `SETTINGS` is a settings mapping. Its other keys belong to the library
+it comes from and are ignored, with two exceptions that would hide a mistake: a key of a clip (``threshold``
 beside ``max_grad_norm``) and a near miss of a settings key (``clip_norm``) are errors.
 """
 
 import difflib
+import numbers
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from clipwise.clip import AnyClip, clip_by_global_norm, clip_by_norm, clip_by_value
-from clipwise.config.dicts import INFINITIES, clip_from
+from clipwise.config.dicts import clip_from, number_from
 from clipwise.config.paths import Path, show
 from clipwise.config.registry import located
 from clipwise.thresholds import check_number
 
-__all__ = ["ALGORITHM", "DIRECT", "OWN", "SECTION", "SETTINGS", "read"]
+__all__ = ["ALGORITHM", "CLIP_KEYS", "DIRECT", "OWN", "SECTION", "SETTINGS", "read"]
 
 OWN = "gradient_clipping"
 SECTION = "training_parameters"
@@ -30,12 +31,13 @@ DIRECT: Mapping[str, tuple[str, Callable[[float], AnyClip]]] = {
     "max_grad_norm": ("Hugging Face Trainer", clip_by_global_norm),
     _LIGHTNING: ("Lightning", clip_by_global_norm),
 }
-"""Keys of other libraries whose value is a number: whose they are and what they mean. None and 0 clip nothing."""
+"""Keys of other libraries that hold a number: whose they are, what they mean. None and 0 clip nothing."""
 
 _ALGORITHMS: Mapping[str, Callable[[float], AnyClip]] = {"norm": clip_by_global_norm, "value": clip_by_value}
 
 SETTINGS = (OWN, SECTION, *DIRECT, ALGORITHM)
-_OF_A_CLIP = ("method", "clips", "threshold", "per", "norm", "low", "high")
+_EXPECTED = "expected 'method' or one of " + ", ".join(map(repr, SETTINGS))
+CLIP_KEYS = ("method", "clips", "threshold", "per", "norm", "low", "high")
 _OF_DEEPSPEED = ("zero_optimization", "train_batch_size", "train_micro_batch_size_per_gpu")
 
 
@@ -57,13 +59,13 @@ def read(spec: object, path: Path) -> AnyClip | None:
     if not isinstance(spec, Mapping):
         return clip_from(spec, path)
     if not any(key in SETTINGS for key in spec):
-        if "method" not in spec and not any(key in _OF_A_CLIP for key in spec):
+        if "method" not in spec and not any(key in CLIP_KEYS for key in spec):
             _check_others(spec, path, ("method", *SETTINGS), cutoff=0.75)
-            raise path.error(f"no clipping found; expected 'method' or one of {', '.join(map(repr, SETTINGS))}")
+            raise path.error("no clipping found; " + _EXPECTED)
         return clip_from(spec, path)
     settings = list(_settings(spec, path))
     if not settings:  # training_parameters, and nothing in it
-        raise (path / SECTION).error(f"no clipping found; expected one of {', '.join(map(repr, SETTINGS))}")
+        raise (path / SECTION).error("no clipping found; " + _EXPECTED)
     given = [setting for setting in settings if setting.given]
     if len(given) > 1:
         raise given[1].path.error(f"contradicts {given[0].path}; keep one of the two")
@@ -74,14 +76,14 @@ def _settings(data: Mapping[Any, Any], path: Path) -> Iterator[_Found]:
     present = [key for key in SETTINGS if key in data]
     if not present:
         return
-    for key in _OF_A_CLIP:
+    for key in CLIP_KEYS:
         if key in data:
             raise (path / key).error(
-                f"is a key of a clip, but stands beside {present[0]!r}; put it inside, or parse that part alone"
+                f"a key of a clip beside {present[0]!r}; put it inside, or parse {present[0]!r} alone"
             )
     _check_others(data, path, SETTINGS, cutoff=0.85)
     if OWN in data:
-        yield _own(data, path / OWN)
+        yield _own(data, path)
     if SECTION in data:
         section = data[SECTION]
         if not isinstance(section, Mapping):
@@ -90,32 +92,29 @@ def _settings(data: Mapping[Any, Any], path: Path) -> Iterator[_Found]:
     for key, (_, make) in DIRECT.items():
         if key in data:
             chosen = _algorithm(data, path) or make if key == _LIGHTNING else make
-            yield _Found(path / key, data[key] is not None, _bounded(data[key], chosen, path / key))
+            yield _Found(path / key, data[key] is not None, _bounded(data[key], chosen, path, key))
     if ALGORITHM in data and _LIGHTNING not in data:
         raise (path / ALGORITHM).error(f"says how to clip, but {_LIGHTNING!r}, which says where, is missing")
 
 
 def _own(data: Mapping[Any, Any], path: Path) -> _Found:
-    value = data[OWN]
-    if isinstance(value, int | float) and not isinstance(value, bool):  # as DeepSpeed writes it
-        return _Found(path, True, _bounded(value, clip_by_global_norm, path))
+    value, here = data[OWN], path / OWN
+    if isinstance(value, numbers.Real) and not isinstance(value, bool):  # as DeepSpeed writes it
+        return _Found(here, True, _bounded(value, clip_by_global_norm, path, OWN))
     if value == "auto" and any(key in data for key in _OF_DEEPSPEED):
-        raise path.error(
-            "'auto' in a DeepSpeed configuration stands for the Trainer's max_grad_norm, which is not here;"
-            " give the number, or parse max_grad_norm"
+        raise here.error(
+            "'auto' in a DeepSpeed configuration stands for the Trainer's max_grad_norm; write the number"
         )
-    return _Found(path, value is not None, read(value, path))
+    return _Found(here, value is not None, read(value, here))
 
 
-def _bounded(value: object, make: Callable[[float], AnyClip], path: Path) -> AnyClip | None:
+def _bounded(value: object, make: Callable[[float], AnyClip], path: Path, key: str) -> AnyClip | None:
     """The clip with this number as its threshold; None where it is None or 0, as these libraries read it."""
     if value is None:
         return None
-    if isinstance(value, str) and value in INFINITIES:
-        value = INFINITIES[value]
-    with located(Path(path.parts[:-1]), path.parts[-1:]):
-        number = check_number(str(path.parts[-1]), value)
-        return make(number) if number else None
+    number = number_from(value, path / key)
+    with located(path, (key,)):
+        return make(check_number(key, number)) if number else None
 
 
 def _algorithm(data: Mapping[Any, Any], path: Path) -> Callable[[float], AnyClip] | None:

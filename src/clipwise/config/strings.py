@@ -1,7 +1,7 @@
 """The short string form, ``"clip_by_global_norm(percentile(10))"``, to plain data and back.
 
 A string is parsed as a Python expression and its tree is walked; nothing in it is ever evaluated. What comes
-out is the same plain data that a JSON file would hold, so `clipwise.config.dicts` is the only one to judge it.
+out is the plain data that a JSON file would hold, so `clipwise.config.dicts` is the only one to judge it.
 """
 
 import ast
@@ -11,10 +11,19 @@ from collections.abc import Mapping
 from typing import Any
 
 from clipwise.config.paths import Path, show
-from clipwise.config.registry import COMBINATORS, NONE, Entry, find_method, find_policy, methods, policies, unknown_key
+from clipwise.config.registry import (
+    COMBINATORS,
+    NONE,
+    Entry,
+    find_method,
+    find_policy,
+    methods,
+    policies,
+    unknown_key,
+)
 from clipwise.errors import ConfigError
 
-__all__ = ["MAX_LENGTH", "read_clip", "read_policy", "write"]
+__all__ = ["MAX_LENGTH", "lone_number", "read_clip", "read_policy", "write"]
 
 MAX_LENGTH = 20_000
 """Characters a string may have; a longer description belongs in a file."""
@@ -57,6 +66,14 @@ def write(data: Mapping[str, Any] | None) -> str:
     return text
 
 
+def lone_number(number: object, path: Path) -> ConfigError:
+    """The exception for a number where a clip is expected."""
+    return path.error(
+        f"the number {show(number)} alone does not say what it bounds; write for example"
+        f" 'clip_by_global_norm({show(number)})'"
+    )
+
+
 class _Reader:
     """Walks the tree of one string."""
 
@@ -68,7 +85,7 @@ class _Reader:
         self.text = text.strip()
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("error")  # such as an unknown escape in a pattern: a mistake, not a remark
+                warnings.simplefilter("error")  # an unknown escape in a pattern is a mistake
                 self.tree: ast.expr = ast.parse(self.text, mode="eval").body
         except SyntaxError as error:
             line = f"line {error.lineno}, " if "\n" in self.text else ""
@@ -84,6 +101,12 @@ class _Reader:
             return None
         if isinstance(node, ast.Call):
             return self._call(self._name(node, path), node.args, node.keywords, path)
+        if self.text.endswith((".json", ".yaml", ".yml")):
+            raise path.error(
+                f"expected {_CLIP}, got {show(self.text)}; a file is read with clipwise.config.load"
+            )
+        if isinstance(node, ast.Constant) and type(node.value) in (int, float):
+            raise lone_number(node.value, path)
         raise path.error(f"expected {_CLIP}, got {self._source(node)}")
 
     def value(self, node: ast.expr, path: Path, *, takes_policy: bool) -> Any:
@@ -128,7 +151,7 @@ class _Reader:
 
     def _by_name(self, args: list[ast.expr], path: Path) -> dict[str, dict[str, Any] | None]:
         if len(args) != 1 or not isinstance(args[0], ast.Dict):
-            raise path.error("by_name takes one mapping, as in by_name({'encoder.*': clip_by_norm(0.5), '*': none})")
+            raise path.error("by_name takes one mapping, as in by_name({'head.*': none, '*': auto})")
         clips: dict[str, dict[str, Any] | None] = {}
         for key, node in zip(args[0].keys, args[0].values, strict=True):
             if not isinstance(key, ast.Constant) or not isinstance(key.value, str):
@@ -144,7 +167,9 @@ class _Reader:
     ) -> dict[str, Any]:
         positional = [p.name for p in entry.parameters.values() if p.positional]
         if len(args) > len(positional):
-            raise path.error(f"{entry.name} takes at most {len(positional)} positional arguments, got {len(args)}")
+            raise path.error(
+                f"{entry.name} takes {len(positional)} positional arguments at most, got {len(args)}"
+            )
         found: dict[str, Any] = {}
         for name, node in [*zip(positional, args, strict=False), *((k.arg, k.value) for k in keywords)]:
             if name is None or isinstance(node, ast.Starred):
@@ -158,7 +183,7 @@ class _Reader:
 
     def _name(self, node: ast.Call, path: Path) -> str:
         if not isinstance(node.func, ast.Name):
-            raise path.error(f"expected the name of a clip or policy before the bracket, got {self._source(node.func)}")
+            raise path.error(f"expected a name before the bracket, got {self._source(node.func)}")
         return node.func.id
 
     def _source(self, node: ast.expr) -> str:

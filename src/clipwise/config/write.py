@@ -1,4 +1,4 @@
-"""Clips back to plain data, under the name that says most: ``autoclip`` rather than a percentile of a norm."""
+"""Clips back to plain data, under the name that says most: ``autoclip`` rather than a global norm."""
 
 import math
 from collections.abc import Mapping
@@ -19,12 +19,13 @@ def to_data(clip: AnyClip | None, path: Path) -> dict[str, Any] | None:
     if clip is None:
         return None
     if isinstance(clip, Chain):
-        return {"method": "chain", "clips": [to_data(c, path / "clips" / i) for i, c in enumerate(clip.clips)]}
+        clips = [to_data(part, path / "clips" / i) for i, part in enumerate(clip.clips)]
+        return {"method": "chain", "clips": clips}
     if isinstance(clip, ByName):
         parts: dict[str, Any] = {}
         for pattern, part in clip.parts:
             if pattern in parts:
-                raise (path / "clips" / pattern).error("this pattern is given twice, so the second never applies")
+                raise (path / "clips" / pattern).error("this pattern is given twice; the first wins")
             parts[pattern] = to_data(part, path / "clips" / pattern)
         return {"method": "by_name", "clips": parts}
     if isinstance(clip, Clip):
@@ -38,7 +39,7 @@ def _single(clip: Clip, path: Path) -> dict[str, Any]:
         arguments = _arguments(entry, clip)
         if _makes(entry, arguments, clip):
             return {"method": entry.name} | _pruned(entry, arguments, clip, path)
-    raise path.error(f"{show(clip)} cannot be written as any method")  # pragma: no cover - ``clip`` always fits
+    raise path.error(f"{show(clip)} is not what any method makes")
 
 
 def _arguments(entry: Entry, clip: Clip) -> dict[str, Any]:
@@ -63,7 +64,7 @@ def _makes(entry: Entry, arguments: Mapping[str, Any], wanted: object) -> bool:
 def _pruned(entry: Entry, arguments: dict[str, Any], wanted: object, path: Path) -> dict[str, Any]:
     """The arguments in the entry's order, without those that change nothing."""
     kept = {name: arguments[name] for name in entry.parameters if name in arguments}
-    for name in reversed(entry.parameters):
+    for name in reversed(list(entry.parameters)):
         rest = {key: value for key, value in kept.items() if key != name}
         if name in kept and not entry.parameters[name].required and _makes(entry, rest, wanted):
             kept = rest
@@ -91,7 +92,7 @@ def _policy(policy: Threshold, path: Path) -> dict[str, Any]:
     entry = policies().get(type(policy).__name__)
     if entry is None or entry.make is not type(policy):
         raise path.error(
-            f"{show(policy)} is not one of clipwise.thresholds, so it has no name here; keep this clip in Python"
+            f"{show(policy)} is not of clipwise.thresholds and has no name here; keep this clip in Python"
         )
     arguments = {name: getattr(policy, name) for name in entry.parameters}
     return {"policy": entry.name} | _pruned(entry, arguments, policy, path)

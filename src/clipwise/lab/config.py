@@ -6,22 +6,25 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, ValidationError
 
-from clipwise.clip import AnyClip
-from clipwise.config import parse
-from clipwise.config.files import read_mapping
+from clipwise.clip import AnyClip, ByName, Chain, Clip
+from clipwise.config import parse, to_dict
 from clipwise.errors import ConfigError
-from clipwise.lab.config_checks import LEARNING_RATES, SOURCES, fill_and_check
+from clipwise.lab.config_checks import DEFAULTS, LEARNING_RATES, SOURCES, fill_and_check
 from clipwise.lab.config_errors import explain
+from clipwise.lab.config_file import read_mapping
 
 __all__ = ["DataConfig", "LabConfig", "ModelParameters", "TrainingParameters", "load_config", "parse_config"]
 
 Task: TypeAlias = Literal["Language_Modeling", "Sequence_Classification", "Time_Series_Forecasting"]
 Positive: TypeAlias = Annotated[int, Field(ge=1)]
 
+
 def _named(*names: str) -> BeforeValidator:
     """Take any spelling of a name: upper or lower case."""
     by_lower = {name.lower(): name for name in names}
-    return BeforeValidator(lambda value: by_lower.get(value.lower(), value) if isinstance(value, str) else value)
+    return BeforeValidator(
+        lambda value: by_lower.get(value.lower(), value) if isinstance(value, str) else value
+    )
 
 
 class _Section(BaseModel):
@@ -35,14 +38,14 @@ class ModelParameters(_Section):
         hidden_size: width of the core.
         layers: how many are stacked.
         embedding_size: width of a symbol's embedding, and at most of a category's.
-        heads: attention heads (Transformer only); they divide hidden_size.
+        heads: attention heads (Transformer only); they divide hidden_size; at most 4 when left out.
         dropout: share of activations dropped, in [0, 1).
     """
 
     hidden_size: Positive = 128
     layers: Positive = 1
     embedding_size: Positive = 64
-    heads: Positive = 4
+    heads: Positive | None = None
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
 
 
@@ -90,7 +93,9 @@ class TrainingParameters(_Section):
         evaluate_every: steps between two looks at the held-out data; a tenth of the run when left out.
     """
 
-    optimizer: Annotated[Literal["SGD", "Adam", "AdamW", "RMSprop", "Adagrad"], _named(*LEARNING_RATES)] = "Adam"
+    optimizer: Annotated[Literal["SGD", "Adam", "AdamW", "RMSprop", "Adagrad"], _named(*LEARNING_RATES)] = (
+        "Adam"
+    )
     learning_rate: Annotated[float, Field(gt=0)] | None = None
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
@@ -138,12 +143,32 @@ class LabConfig(_Section):
     @property
     def clip(self) -> AnyClip | None:
         """The clip that ``training_parameters.gradient_clipping`` describes; None for no clipping."""
-        return parse(self.training_parameters.gradient_clipping)
+        return parse(
+            {"training_parameters": {"gradient_clipping": self.training_parameters.gradient_clipping}}
+        )
+
+    @property
+    def batch_size(self) -> int:
+        """``training_parameters.batch_size``, filled in."""
+        return self.training_parameters.batch_size or DEFAULTS[self.task]["batch_size"]
+
+    @property
+    def sequence_length(self) -> int:
+        """``training_parameters.sequence_length``, filled in."""
+        return self.training_parameters.sequence_length or DEFAULTS[self.task]["sequence_length"]
 
     @property
     def data_path(self) -> Path | None:
         """The user's own file, found from the folder of the configuration file."""
         return None if self.data.path is None else self._folder / Path(self.data.path).expanduser()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Every key with its value, defaults filled in, as plain values that JSON can hold."""
+        plain = self.model_dump()
+        given = plain["training_parameters"]["gradient_clipping"]
+        if isinstance(given, Clip | Chain | ByName):
+            plain["training_parameters"]["gradient_clipping"] = to_dict(given)
+        return plain
 
     def override(self, *, steps: int | None = None, **top: Any) -> "LabConfig":
         """A copy with other ``steps`` (in place of epochs) or top-level keys; None leaves a key as it is.

@@ -1,14 +1,14 @@
 """The defaults of each task, and what keys may not say together."""
 
-from typing import TYPE_CHECKING, Any
+import math
+from typing import TYPE_CHECKING
 
-from clipwise.config import parse
 from clipwise.errors import ConfigError
 
 if TYPE_CHECKING:
     from clipwise.lab.config import LabConfig
 
-__all__ = ["LEARNING_RATES", "SOURCES", "fill_and_check"]
+__all__ = ["DEFAULTS", "LEARNING_RATES", "SOURCES", "fill_and_check"]
 
 SOURCES = {
     "Language_Modeling": ("shakespeare", "chatterbot"),
@@ -22,13 +22,21 @@ LOSSES = {
 }
 DATA_KEYS = {
     "Language_Modeling": {"source", "path", "max_characters"},
-    "Sequence_Classification": {"source", "path", "sequence_key", "time_column", "target", "features", "max_rows"},
+    "Sequence_Classification": {
+        "source",
+        "path",
+        "sequence_key",
+        "time_column",
+        "target",
+        "features",
+        "max_rows",
+    },
     "Time_Series_Forecasting": {"source", "path", "time_column", "value_column", "features", "max_rows"},
 }
 LEARNING_RATES = {"SGD": 0.1, "Adam": 0.001, "AdamW": 0.001, "RMSprop": 0.01, "Adagrad": 0.01}
 """torch's own defaults, and 0.1 for SGD."""
 
-DEFAULTS: dict[str, dict[str, Any]] = {
+DEFAULTS: dict[str, dict[str, int]] = {
     "Language_Modeling": {"steps": 1500, "batch_size": 32, "sequence_length": 64},
     "Sequence_Classification": {"steps": 1500, "batch_size": 64, "sequence_length": 32},
     "Time_Series_Forecasting": {"steps": 1000, "batch_size": 64, "sequence_length": 48},
@@ -44,21 +52,29 @@ def fill_and_check(config: "LabConfig") -> None:
 
 def _check_model(config: "LabConfig") -> None:
     size = config.model_parameters
-    if config.model_type == "Transformer" and size.hidden_size % size.heads:
+    if config.model_type == "Transformer":
+        size.heads = size.heads or math.gcd(4, size.hidden_size)
+        if size.hidden_size % size.heads:
+            raise ConfigError(
+                f"model_parameters.heads: must divide hidden_size={size.hidden_size}, got {size.heads}"
+            )
+    elif size.heads is not None:
         raise ConfigError(
-            f"model_parameters.heads: must divide hidden_size={size.hidden_size}, got {size.heads}"
+            f"model_parameters.heads: only a Transformer has heads, got model_type {config.model_type!r}"
         )
-    if config.model_type != "Transformer" and "heads" in size.model_fields_set:
-        raise ConfigError(f"model_parameters.heads: only a Transformer has heads, got model_type {config.model_type!r}")
 
 
 def _check_data(config: "LabConfig") -> None:
     data, task = config.data, config.task
     for key in data.model_fields_set:
         if getattr(data, key) is not None and key not in DATA_KEYS[task]:
-            raise ConfigError(f"data.{key}: is not used by {task}; allowed: {', '.join(sorted(DATA_KEYS[task]))}")
+            raise ConfigError(
+                f"data.{key}: is not used by {task}; allowed: {', '.join(sorted(DATA_KEYS[task]))}"
+            )
     if data.source and data.path:
-        raise ConfigError(f"data.source and data.path contradict each other: {data.source!r} and {data.path!r}")
+        raise ConfigError(
+            f"data.source and data.path contradict each other: {data.source!r} and {data.path!r}"
+        )
     columns = [k for k in ("sequence_key", "time_column", "target", "value_column") if k in DATA_KEYS[task]]
     if data.path is None:
         data.source = data.source or SOURCES[task][0]  # type: ignore[assignment]
@@ -67,7 +83,9 @@ def _check_data(config: "LabConfig") -> None:
             raise ConfigError(f"data.source: must be {allowed} for {task}, got {data.source!r}")
         for key in columns:
             if getattr(data, key) is not None:
-                raise ConfigError(f"data.{key}: needs data.path; the source {data.source!r} has its own columns")
+                raise ConfigError(
+                    f"data.{key}: needs data.path; the source {data.source!r} has its own columns"
+                )
         return
     for key in columns:
         if getattr(data, key) is None and (task, key) != ("Time_Series_Forecasting", "time_column"):
@@ -90,7 +108,9 @@ def _check_training(config: "LabConfig") -> None:
     training.loss = training.loss or LOSSES[config.task][0]  # type: ignore[assignment]
     if training.loss not in LOSSES[config.task]:
         allowed = ", ".join(repr(loss) for loss in LOSSES[config.task])
-        raise ConfigError(f"training_parameters.loss: must be one of {allowed} for {config.task}, got {training.loss!r}")
+        raise ConfigError(
+            f"training_parameters.loss: must be one of {allowed} for {config.task}, got {training.loss!r}"
+        )
     if training.momentum and training.optimizer not in ("SGD", "RMSprop"):
         raise ConfigError(f"training_parameters.momentum: {training.optimizer} has none; SGD and RMSprop do")
     parts = training.accumulate * config.devices
@@ -99,15 +119,4 @@ def _check_training(config: "LabConfig") -> None:
             f"training_parameters.batch_size: must be a multiple of accumulate * devices = {parts},"
             f" got {training.batch_size}"
         )
-    try:
-        parse(training.gradient_clipping)
-    except ConfigError as error:
-        raise ConfigError(_with_path(str(error))) from error
-
-
-def _with_path(message: str) -> str:
-    if message.startswith("training_parameters."):
-        return message
-    inner = message.removeprefix("gradient_clipping")
-    joint = "" if inner.startswith((".", ":", "[")) else "."
-    return f"training_parameters.gradient_clipping{joint}{inner}"
+    _ = config.clip  # refuses a clip that cannot be understood, under the path of its key

@@ -41,7 +41,9 @@ def _line(detail: ErrorDetails, model: type[BaseModel]) -> str:
     path = ".".join(str(part) for part in detail["loc"])
     kind = detail["type"]
     if kind == "extra_forbidden":
-        return f"{path}: unknown key. {did_you_mean(str(detail['loc'][-1]), _keys(model, detail['loc'][:-1]))}"
+        return (
+            f"{path}: unknown key. {did_you_mean(str(detail['loc'][-1]), _keys(model, detail['loc'][:-1]))}"
+        )
     if kind == "missing":
         return f"{path}: must be given"
     if kind in RULES:

@@ -1,7 +1,7 @@
 """The figures people decide by, computed from what a run left behind.
 
-Everything here is arithmetic on a `RunRecord`; nothing is drawn or printed. A run that diverged keeps its place
-in every figure: what cannot be known is NaN, and over several seeds NaN counts as the worst value there is.
+Everything here is arithmetic on a `RunRecord`; nothing is drawn or printed. A run that diverged keeps its
+place in every figure: what cannot be known is NaN, and over several seeds NaN counts as the worst value.
 """
 
 import math
@@ -13,7 +13,16 @@ from numpy.typing import NDArray
 
 from clipwise.lab.record import Evaluation, RunRecord
 
-__all__ = ["BLOWN_UP", "DEFINITIONS", "Figures", "error", "error_reduction", "find_target", "measure", "spikes"]
+__all__ = [
+    "BLOWN_UP",
+    "DEFINITIONS",
+    "Figures",
+    "error",
+    "error_reduction",
+    "find_target",
+    "measure",
+    "spikes",
+]
 
 BLOWN_UP = 10.0
 """A loss that stays above this many times the loss of the first step has blown up."""
@@ -22,15 +31,15 @@ FINAL_SHARE = 0.05
 """The share of the last steps over which the final training loss is taken."""
 
 CLOSE = 1.10
-"""Runs whose final error is at most this many times the best one are close to it, for the automatic target."""
+"""Runs whose final error is at most this many times the best one count for the automatic target."""
 
 DEFINITIONS = {
     "final": "held-out metric at the last evaluation; NaN where the run diverged before it",
     "best": "best held-out metric of all evaluations, and the step of it",
     "error_reduction": (
-        "(e0 - e) / e0 * 100 with e the final metric of the run and e0 of the run without clipping and the same"
-        " seed; where more of a metric is better, e = 1 - metric; undefined where either run diverged or was"
-        " interrupted"
+        "(e0 - e) / e0 * 100 with e the final metric of the run and e0 that of the run without clipping and"
+        " the same seed; where more of a metric is better, e = 1 - metric; undefined where a run diverged or"
+        " was interrupted"
     ),
     "final_loss": "median training loss of the last 5 % of the steps",
     "steps_to_target": "step of the first evaluation that reached the target; never, if none did",
@@ -38,12 +47,12 @@ DEFINITIONS = {
     "norm": "norm of all gradients together before clipping: median, 95th percentile and largest finite one",
     "threshold": "median over the steps of what the norm could not exceed",
     "clipped_steps": "share of the steps in which anything was clipped",
-    "clip_fraction": "mean share of the groups (the whole gradient, tensors, units or entries) that were clipped",
+    "clip_fraction": "mean share of the groups (whole gradient, tensors, units or entries) that were clipped",
     "spikes": (
-        "steps whose loss lies above median + 5 * max(1.4826 * MAD, 1 % of the median) of the 100 finite losses"
-        " before it (at least 20)"
+        "steps whose loss lies above median + 5 * max(1.4826 * MAD, 1 % of the median) of the 100 finite"
+        " losses before it (at least 20)"
     ),
-    "nonfinite_steps": "steps whose loss or gradient was NaN or infinite; skipped_steps of them were not taken",
+    "nonfinite_steps": "steps whose loss or gradient was NaN or infinite; skipped_steps were not taken",
     "roughness": "mean |loss[t] - loss[t-1]| over consecutive finite losses, divided by their median",
     "diverged": (
         "the loss was not finite at the end, or stayed above 10 times the loss of the first step;"
@@ -154,7 +163,7 @@ def measure(record: RunRecord, *, baseline: RunRecord | None = None, target: flo
 
 
 def error(value: float, *, lower_is_better: bool) -> float:
-    """What is to be reduced: the metric itself, or 1 - metric where more of it is better (accuracy, F1, AUC)."""
+    """What is to be reduced: the metric, or 1 - metric where more of it is better (accuracy, F1, AUC)."""
     return value if lower_is_better else 1.0 - value
 
 
@@ -181,8 +190,8 @@ def error_reduction(base: float, value: float, *, lower_is_better: bool) -> floa
 def find_target(records: Iterable[RunRecord]) -> float | None:
     """A value of the held-out metric that every good run reached.
 
-    The worst final value among the runs whose final error is at most 1.1 times the best one, so that the time to
-    the target compares all good runs and the others show that they never arrived. None if every run diverged.
+    The worst final value among the runs whose final error is at most 1.1 times the best one, so that the time
+    to the target compares all good runs and the others show that they never arrived. None if all diverged.
     """
     finals = []
     lower = True
@@ -200,12 +209,14 @@ def find_target(records: Iterable[RunRecord]) -> float | None:
     return max(close) if lower else min(close)
 
 
-def spikes(loss: Sequence[float] | Floats, *, window: int = 100, warmup: int = 20, z: float = 5.0) -> NDArray[np.bool_]:
+def spikes(
+    loss: Sequence[float] | Floats, *, window: int = 100, warmup: int = 20, z: float = 5.0
+) -> NDArray[np.bool_]:
     """Which losses stand out from those before them.
 
-    ``loss[t] > median + z * max(1.4826 * MAD, 0.01 * |median|)`` of the last ``window`` finite losses before t;
-    nothing before ``warmup`` of them. The floor keeps a nearly constant loss from counting its rounding. A loss
-    that is not finite is no spike and enters no history: it is counted by itself.
+    ``loss[t] > median + z * max(1.4826 * MAD, 0.01 * |median|)`` of the last ``window`` finite losses before
+    t; nothing before ``warmup`` of them. The floor keeps a nearly constant loss from counting its rounding. A
+    loss that is not finite is no spike and enters no history: it is counted by itself.
     """
     values = np.asarray(loss, dtype=np.float64)
     found = np.zeros(len(values), dtype=bool)
@@ -223,7 +234,9 @@ def spikes(loss: Sequence[float] | Floats, *, window: int = 100, warmup: int = 2
 
 def _bound(before: Floats, z: float) -> Floats:
     median = np.median(before, axis=1)
-    with np.errstate(over="ignore"):  # a loss near the largest float: the bound is then infinite, as it should be
+    with np.errstate(
+        over="ignore"
+    ):  # a loss near the largest float: the bound is then infinite, as it should be
         mad = np.median(np.abs(before - median[:, None]), axis=1)
         bound: Floats = median + z * np.maximum(1.4826 * mad, 0.01 * np.abs(median))
     return bound
@@ -251,7 +264,9 @@ def _roughness(loss: Floats) -> float:
     finite = _finite(loss)
     with np.errstate(over="ignore", invalid="ignore"):
         steps = np.abs(np.diff(loss))
-        steps = steps[~np.isnan(steps) & np.isfinite(loss[:-1]) & np.isfinite(loss[1:])] if len(loss) else steps
+        steps = (
+            steps[~np.isnan(steps) & np.isfinite(loss[:-1]) & np.isfinite(loss[1:])] if len(loss) else steps
+        )
         if not len(steps) or np.median(finite) == 0:
             return math.nan
         return float(np.mean(steps) / abs(np.median(finite)))
@@ -266,7 +281,7 @@ def _nonfinite_steps(record: RunRecord, loss: Floats, norm: Floats) -> int:
 
 
 def _usable(evaluation: Evaluation, metric: str) -> bool:
-    """Whether the model could still be evaluated: its metric, and its held-out loss if there is one, are finite."""
+    """Whether the model could still be evaluated: its metric, and the held-out loss if any, are finite."""
     values = evaluation.metrics
     return math.isfinite(values.get(metric, math.nan)) and math.isfinite(values.get("loss", 0.0))
 
@@ -283,7 +298,12 @@ def _diverged_at(record: RunRecord, loss: Floats) -> int | None:
     if np.isfinite(loss[-1]) and _final_loss(loss) <= limit:
         return None  # one spike at the very end
     last = record.evaluations[-1] if record.evaluations else None
-    if not np.isfinite(loss[-1]) and last is not None and last.step >= len(loss) and _usable(last, record.metric):
+    if (
+        not np.isfinite(loss[-1])
+        and last is not None
+        and last.step >= len(loss)
+        and _usable(last, record.metric)
+    ):
         return None  # one bad batch at the very end: the step was skipped and the model is sound
     good = np.flatnonzero(~bad)
     return int(good[-1]) + 2 if len(good) else 1
@@ -318,7 +338,10 @@ def _reached(record: RunRecord, target: float | None) -> Evaluation | None:
     goal = error(target, lower_is_better=record.lower_is_better)
     for evaluation in record.evaluations:
         value = evaluation.metrics.get(record.metric, math.nan)
-        if _usable(evaluation, record.metric) and error(value, lower_is_better=record.lower_is_better) <= goal:
+        if (
+            _usable(evaluation, record.metric)
+            and error(value, lower_is_better=record.lower_is_better) <= goal
+        ):
             return evaluation
     return None
 

@@ -61,7 +61,9 @@ def require_columns(frame: pl.DataFrame, columns: Sequence[tuple[str, str]], whe
     """Check that each ``(key, column)`` is there; ``key`` is the setting that asked for the column."""
     for key, column in columns:
         if column not in frame.columns:
-            raise DataError(f"{where}: no column {column!r} (data.{key}). {did_you_mean(column, frame.columns)}")
+            raise DataError(
+                f"{where}: no column {column!r} (data.{key}). {did_you_mean(column, frame.columns)}"
+            )
 
 
 def numbers(frame: pl.DataFrame, key: str, column: str, where: str) -> pl.Series:
@@ -101,13 +103,14 @@ def times(frame: pl.DataFrame, column: str, where: str) -> pl.Series:
     if series.dtype.is_numeric():
         values = series.cast(pl.Float64)
     else:
-        values = _parse(series, frame[column].len() - series.null_count())
-        if values is None:
+        parsed = _parse(series, series.len() - series.null_count())
+        if parsed is None:
             sample = series.drop_nulls().head(1).to_list()
             raise DataError(
                 f"{where}: column {column!r} (data.time_column) must be numbers or times such as"
                 f" 2011-12-09 12:50, got {sample[0] if sample else 'nothing'!r}"
             )
+        values = parsed
     if values.null_count() or values.is_nan().any():
         raise DataError(f"{where}: column {column!r} (data.time_column) has rows without a time")
     return values

@@ -124,7 +124,9 @@ def best_of(groups: Iterable[Group]) -> Group | None:
     candidates = [
         each
         for each in groups
-        if not each.interrupted and math.isfinite(each.final.median) and 2 * len(each.diverged) < len(each.runs)
+        if not each.interrupted
+        and math.isfinite(each.final.median)
+        and 2 * len(each.diverged) < len(each.runs)
     ]
     if not candidates:
         return None

@@ -22,17 +22,15 @@ class LanguageModeling(Task):
     """Character by character; held-out bits a character decide.
 
     A recurrent model reads ``batch_size`` continuous streams of the text and keeps its state from one step to
-    the next, detached: truncated backpropagation through time. A Transformer, which has no state, reads windows
-    from random places.
+    the next, detached: truncated backpropagation through time. A Transformer, which has no state, reads
+    windows from random places.
     """
 
     metric = "bits"
     lower_is_better = True
 
     def __init__(self, config: LabConfig, corpus: Corpus) -> None:
-        training = config.training_parameters
-        assert training.batch_size is not None and training.sequence_length is not None
-        self.batch, self.steps = training.batch_size, training.sequence_length
+        self.batch, self.steps = config.batch_size, config.sequence_length
         self.recurrent = config.model_type != "Transformer"
         self.corpus = corpus
         self.spec = ModelSpec(
@@ -41,7 +39,7 @@ class LanguageModeling(Task):
             vocabulary=len(corpus.characters),
             per_step=True,
             sequence_length=self.steps,
-            **config.model_parameters.model_dump(),
+            **config.model_parameters.model_dump(exclude_none=True),
         )
         self.steps_per_epoch = max(1, (len(corpus.train) // self.batch - 1) // self.steps)
         self.details = {"characters": "".join(corpus.characters)}

@@ -51,7 +51,9 @@ class RecurrentCore(nn.Module):
     def __init__(self, spec: ModelSpec, input_size: int) -> None:
         super().__init__()
         cell = {"LSTM": nn.LSTM, "GRU": nn.GRU, "RNN": nn.RNN}[spec.kind]
-        between = spec.dropout if spec.layers > 1 else 0.0  # torch drops between layers only, and warns otherwise
+        between = (
+            spec.dropout if spec.layers > 1 else 0.0
+        )  # torch drops between layers only, and warns otherwise
         self.cell = cell(input_size, spec.hidden_size, spec.layers, batch_first=True, dropout=between)
 
     def forward(self, x: Tensor, state: State, lengths: Tensor | None) -> tuple[Tensor, State]:
@@ -104,14 +106,21 @@ class SequenceModel(nn.Module):
         else:
             # A category with n values gets about n/2 dimensions, at most embedding_size.
             widths = [min(spec.embedding_size, (n + 1) // 2) for n in spec.categories]
-            self.values = nn.ModuleList(nn.Embedding(n, w) for n, w in zip(spec.categories, widths, strict=True))
+            self.values = nn.ModuleList(
+                nn.Embedding(n, w) for n, w in zip(spec.categories, widths, strict=True)
+            )
             size = spec.numeric + sum(widths)
         self.core = TransformerCore(spec, size) if spec.kind == "Transformer" else RecurrentCore(spec, size)
         self.drop = nn.Dropout(spec.dropout)
         self.head = nn.Linear(spec.hidden_size, spec.outputs)
 
     def forward(
-        self, x: Tensor, state: State = None, *, lengths: Tensor | None = None, categories: Tensor | None = None
+        self,
+        x: Tensor,
+        state: State = None,
+        *,
+        lengths: Tensor | None = None,
+        categories: Tensor | None = None,
     ) -> tuple[Tensor, State]:
         """Outputs and the state after the last step.
 
@@ -130,7 +139,9 @@ class SequenceModel(nn.Module):
             x = torch.cat([x, *(table(categories[..., i]) for i, table in enumerate(self.values))], dim=-1)
         out, state = self.core(x, state, lengths)
         if not self.spec.per_step:
-            out = out[:, -1] if lengths is None else out[torch.arange(len(out), device=out.device), lengths - 1]
+            out = (
+                out[:, -1] if lengths is None else out[torch.arange(len(out), device=out.device), lengths - 1]
+            )
         return self.head(self.drop(out)), state
 
 

@@ -1,4 +1,4 @@
-"""The picture: held-out metric, training loss, gradient norm with its thresholds, and how often each clip fired.
+"""The picture: held-out metric, training loss, gradient norm with thresholds, and how often each clip fired.
 
 The colours are those of Okabe and Ito, which colour-blind people can tell apart; line styles differ as well.
 """
@@ -13,6 +13,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
@@ -69,7 +70,9 @@ class Series:
     runs: tuple[RunRecord, ...]
 
 
-def draw(records: Sequence[RunRecord], groups: Sequence[Group], *, title: str, theme: Theme = "light") -> bytes:
+def draw(
+    records: Sequence[RunRecord], groups: Sequence[Group], *, title: str, theme: Theme = "light"
+) -> bytes:
     """The picture as PNG bytes, 1950 pixels wide.
 
     Args:
@@ -80,9 +83,9 @@ def draw(records: Sequence[RunRecord], groups: Sequence[Group], *, title: str, t
     """
     look = LOOKS[theme]
     series = _series(records, look)
-    figure = Figure(figsize=(13, 8.6), dpi=150, facecolor=look.paper, layout="constrained")
+    layout = ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.1, wspace=0.03, hspace=0.05)
+    figure = Figure(figsize=(13, 8.6), dpi=150, facecolor=look.paper, layout=layout)
     FigureCanvasAgg(figure)
-    figure.get_layout_engine().set(w_pad=0.12, h_pad=0.1, wspace=0.03, hspace=0.05)  # type: ignore[union-attr]
     axes = figure.subplot_mosaic(
         [["metric", "loss"], ["norm", "clipped"]], height_ratios=[1.12, 1.0], width_ratios=[1.15, 1.0]
     )
@@ -94,7 +97,8 @@ def draw(records: Sequence[RunRecord], groups: Sequence[Group], *, title: str, t
     _clipped(axes["clipped"], series, groups, look)
     figure.suptitle(_shorten(title, 110), fontsize=15, fontweight="bold", color=look.ink, x=0.012, ha="left")
     handles = [
-        Line2D([], [], color=s.colour, linestyle=s.dash, marker=s.mark, markersize=5, linewidth=2.2) for s in series
+        Line2D([], [], color=s.colour, linestyle=s.dash, marker=s.mark, markersize=5, linewidth=2.2)
+        for s in series
     ]
     figure.legend(
         handles,
@@ -160,27 +164,43 @@ def _metric(axes: Axes, series: Sequence[Series], look: Look) -> None:
     axes.set_ylim(low, high)
     ends: list[tuple[float, str, str]] = []
     for s in series:
-        finals = []
+        alone = len(s.runs) == 1
         for run in s.runs:
-            steps = [e.step for e in run.evaluations]
-            values = np.array([e.metrics.get(run.metric, math.nan) for e in run.evaluations])
-            shown = np.clip(values, low, high)
-            axes.plot(
-                steps, shown, color=s.colour, linestyle=s.dash, linewidth=2.2, marker=s.mark, markersize=4.5,
-                alpha=1.0 if len(s.runs) == 1 else 0.75,
-            )  # fmt: skip
+            steps, shown = _held_out(run, low, high)
+            look_of = {"linewidth": 2.2, "marker": s.mark} if alone else {"linewidth": 1.0, "alpha": 0.45}
+            axes.plot(steps, shown, color=s.colour, linestyle=s.dash, markersize=4.5, **look_of)
             _mark_divergence(axes, run, s, look, steps, shown)
-            if measure(run).diverged_at is None and len(values):
-                finals.append(values[-1])
-        if finals:
-            ends.append((float(np.median(finals)), number(float(np.median(finals))), s.colour))
+        if not alone:
+            steps, middle = _median_over([_held_out(run, low, high) for run in s.runs])
+            axes.plot(
+                steps, middle, color=s.colour, linestyle=s.dash, linewidth=2.4, marker=s.mark, markersize=4.5
+            )
+        finals = [run.final.get(run.metric, math.nan) for run in s.runs if measure(run).diverged_at is None]
+        if finals and len(finals) * 2 > len(s.runs):
+            middle_final = float(np.median(finals))
+            ends.append((middle_final, number(middle_final), s.colour))
     _label_ends(axes, ends, (low, high))
     axes.set_xlabel("step", color=look.quiet)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=7))
 
 
+def _held_out(run: RunRecord, low: float, high: float) -> tuple[list[int], Floats]:
+    values = np.array([e.metrics.get(run.metric, math.nan) for e in run.evaluations], dtype=np.float64)
+    return [e.step for e in run.evaluations], np.clip(values, low, high)
+
+
+def _median_over(curves: Sequence[tuple[Sequence[int], Floats]]) -> tuple[list[int], Floats]:
+    """The median over the seeds at every step at which any of them has a value."""
+    at: dict[int, list[float]] = {}
+    for steps, values in curves:
+        for step, value in zip(steps, values.tolist(), strict=True):
+            if math.isfinite(value):
+                at.setdefault(step, []).append(value)
+    return sorted(at), np.array([np.median(at[step]) for step in sorted(at)], dtype=np.float64)
+
+
 def _metric_limits(series: Sequence[Series]) -> tuple[float, float]:
-    """From the runs that did not diverge; a blown-up one leaves through the top instead of flattening the rest."""
+    """From the runs that did not diverge; one that blew up leaves through the top and flattens nothing."""
     runs = [run for s in series for run in s.runs]
     sound = [run for run in runs if measure(run).diverged_at is None] or runs
     values = np.array([e.metrics.get(run.metric, math.nan) for run in sound for e in run.evaluations])
@@ -194,14 +214,25 @@ def _metric_limits(series: Sequence[Series]) -> tuple[float, float]:
     return low - pad, high + pad
 
 
-def _mark_divergence(axes: Axes, run: RunRecord, s: Series, look: Look, steps: list[int], shown: Floats) -> None:
+def _mark_divergence(
+    axes: Axes, run: RunRecord, s: Series, look: Look, steps: list[int], shown: Floats
+) -> None:
     at = measure(run).diverged_at
     if at is None:
         return
     before = [y for x, y in zip(steps, shown, strict=True) if x < at and math.isfinite(y)]
     top = axes.get_ylim()[1] if run.lower_is_better else axes.get_ylim()[0]
     y = before[-1] if before else top - 0.06 * (top - axes.get_ylim()[0] or top - axes.get_ylim()[1])
-    axes.plot([at], [y], marker="X", markersize=11, color=s.colour, markeredgecolor=look.paper, zorder=6, clip_on=False)
+    axes.plot(
+        [at],
+        [y],
+        marker="X",
+        markersize=11,
+        color=s.colour,
+        markeredgecolor=look.paper,
+        zorder=6,
+        clip_on=False,
+    )
     axes.annotate(
         f"diverged at step {at}", (at, y), xytext=(10, 0), textcoords="offset points", va="center",
         fontsize=10, color=s.colour, fontweight="bold", zorder=7,
@@ -217,8 +248,9 @@ def _label_ends(axes: Axes, ends: Sequence[tuple[float, str, str]], limits: tupl
     for value, text, colour in sorted(ends):
         position = max(min(value, high), position + gap)
         axes.annotate(
-            text, (1.0, position), xycoords=("axes fraction", "data"), xytext=(6, 0), textcoords="offset points",
-            va="center", fontsize=10.5, fontweight="bold", color=colour, annotation_clip=False,
+            text, (1.0, position), xycoords=("axes fraction", "data"), xytext=(6, 0),
+            textcoords="offset points", va="center", fontsize=10.5, fontweight="bold", color=colour,
+            annotation_clip=False,
         )  # fmt: skip
 
 
@@ -235,25 +267,31 @@ def _smooth(values: Floats, window: int) -> Floats:
 
 
 def _lines(axes: Axes, s: Series, column: str, limits: tuple[float, float]) -> None:
-    """Every step faintly, and a running median over a fortieth of the run on top of it."""
+    """Every step faintly; on top a running median over a fortieth of the run, the middle one of all seeds."""
+    curves = []
     for run in s.runs:
         values = np.asarray(run.steps[column], dtype=np.float64)
-        steps = np.arange(1, len(values) + 1)
+        values[np.isinf(values)] = np.nan
         thin = max(1, len(values) // 4000)  # more points than pixels only cost time
-        shown = np.where(np.isinf(values), np.nan, np.clip(values, *limits))
+        steps, shown = np.arange(1, len(values) + 1)[::thin], np.clip(values, *limits)[::thin]
         alpha = 0.22 if len(s.runs) == 1 else 0.1
-        axes.plot(steps[::thin], shown[::thin], color=s.colour, linewidth=0.7, alpha=alpha)
-        smooth = np.clip(_smooth(values[::thin], max(1, len(values[::thin]) // 40)), *limits)
-        axes.plot(steps[::thin], smooth, color=s.colour, linestyle=s.dash, linewidth=1.9, alpha=0.95)
-        at = measure(run).diverged_at
+        axes.plot(steps, shown, color=s.colour, linewidth=0.7, alpha=alpha)
+        curves.append((steps.tolist(), _smooth(shown, max(1, len(shown) // 40))))
         known = np.flatnonzero(np.isfinite(shown))
+        at = measure(run).diverged_at
         if at is not None and len(known):
-            last = known[min(np.searchsorted(known, at - 1), len(known) - 1)]
-            edge = axes.get_facecolor()
+            last = known[min(int(np.searchsorted(steps[known], at)), len(known) - 1)]
             axes.plot(
-                [steps[last]], [shown[last]], marker="X", markersize=10, color=s.colour, markeredgecolor=edge,
-                zorder=6, clip_on=False,
+                [steps[last]], [shown[last]], marker="X", markersize=10, color=s.colour,
+                markeredgecolor=axes.get_facecolor(), zorder=6, clip_on=False,
             )  # fmt: skip
+    axes.plot(
+        *(curves[0] if len(curves) == 1 else _median_over(curves)),
+        color=s.colour,
+        linestyle=s.dash,
+        linewidth=1.9,
+        alpha=0.95,
+    )
 
 
 def _loss(axes: Axes, series: Sequence[Series], look: Look) -> None:
@@ -303,7 +341,9 @@ def _norm(axes: Axes, series: Sequence[Series], look: Look) -> None:
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=7))
 
 
-def _range(columns: Sequence[Sequence[float]], q_low: float = 0.0, q_high: float = 99.9) -> tuple[float, float]:
+def _range(
+    columns: Sequence[Sequence[float]], q_low: float = 0.0, q_high: float = 99.9
+) -> tuple[float, float]:
     values = np.concatenate([np.asarray(c, dtype=np.float64) for c in columns]) if columns else np.zeros(0)
     values = values[np.isfinite(values)]
     if not len(values):
@@ -326,6 +366,10 @@ def _clipped(axes: Axes, series: Sequence[Series], groups: Sequence[Group], look
         axes.barh(index + 0.12, share, height=0.34, color=s.colour, zorder=2)
         axes.text(0.0, index - 0.14, _shorten(s.label, 58), color=look.ink, fontsize=10.5, va="bottom")
         text = "never fired" if share == 0 else percent(share)
-        axes.text(1.0, index - 0.14, text, color=s.colour, fontsize=11, fontweight="bold", va="bottom", ha="right")
+        axes.text(
+            1.0, index - 0.14, text, color=s.colour, fontsize=11, fontweight="bold", va="bottom", ha="right"
+        )
     if not rows:
-        axes.text(0.5, 0.5, "no clipping", color=look.quiet, ha="center", va="center", transform=axes.transAxes)
+        axes.text(
+            0.5, 0.5, "no clipping", color=look.quiet, ha="center", va="center", transform=axes.transAxes
+        )

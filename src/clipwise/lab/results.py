@@ -1,4 +1,4 @@
-"""Results on disk: written beside their place and moved there at the end, so that earlier ones stay whole till then."""
+"""Results on disk: written beside their place and moved there at the end; earlier ones stay till then."""
 
 import csv
 import io
@@ -29,7 +29,8 @@ class Results:
         name: stem of the files, ``"comparison"`` or ``"training"``.
         records: the runs.
         config_path: the configuration file, as it was given.
-        config: its content with every default filled in.
+        config: its content.
+        settings: the same with the options of the command and every default filled in.
         command: the whole command, for reproducing it.
         options: its options that a next command should keep.
         target: the target asked for, or None for the automatic one.
@@ -40,6 +41,7 @@ class Results:
     records: tuple[RunRecord, ...]
     config_path: str
     config: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)
     command: str = ""
     options: tuple[str, ...] = ()
     target: float | None = None
@@ -66,10 +68,12 @@ class Results:
             "command": self.command,
             "config_path": self.config_path,
             "config": dict(self.config),
+            "settings": dict(self.settings),
             "environment": dict(self.environment),
             "records": [asdict(record) for record in self.records],
         }
-        return json.dumps(_strict(data), indent=1, allow_nan=False, ensure_ascii=False)
+        lines = (f"{json.dumps(key)}: {_dump(value)}" for key, value in data.items())
+        return "{\n" + ",\n".join(lines) + "\n}\n"
 
 
 def load(path: Path) -> list[RunRecord]:
@@ -124,16 +128,20 @@ def check_folder(folder: Path) -> None:
     """
     if folder.exists() and not folder.is_dir():
         raise ArgumentError(f"--out: {folder} is a file; give a folder")
-    there = next((p for p in (folder.absolute().parent, *folder.absolute().parent.parents) if p.exists()), None)
+    there = next(
+        (p for p in (folder.absolute().parent, *folder.absolute().parent.parents) if p.exists()), None
+    )
     for place in (folder, there):
         if place is None or not place.exists():
             continue
         if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
-            raise ArgumentError(f"--out: cannot write results to {folder}: {place} is not a folder one may write to")
+            raise ArgumentError(
+                f"--out: cannot write results to {folder}: {place} is not a folder one may write to"
+            )
 
 
 def interrupted_folder(folder: Path) -> Path:
-    """Where partial results go: the folder itself if it holds none yet, else ``<name>-interrupted``, numbered."""
+    """Where partial results go: the folder if it is empty or new, else ``<name>-interrupted``, numbered."""
     candidate, number = folder, 1
     while candidate.exists() and any(candidate.iterdir()):
         candidate = folder.with_name(f"{folder.name}-interrupted" + (f"-{number}" if number > 1 else ""))
@@ -149,6 +157,10 @@ def steps_csv(record: RunRecord) -> str:
     columns = [record.steps[name] for name in STEP_COLUMNS]
     writer.writerows([step, *values] for step, values in enumerate(zip(*columns, strict=True), start=1))
     return out.getvalue()
+
+
+def _dump(value: Any) -> str:
+    return json.dumps(_strict(value), allow_nan=False, ensure_ascii=False)
 
 
 def _strict(value: Any) -> Any:

@@ -1,7 +1,7 @@
 """The figures as tables: in the terminal, as CSV, and as rows that the page shows.
 
-Three tables of about five columns each fit a terminal of 80 characters and a telephone: what came out, what the
-gradients were, and what the training loss did.
+Three tables of about five columns each fit a terminal of 80 characters and a telephone: what came out, what
+the gradients were, and what the training loss did.
 """
 
 import csv
@@ -24,7 +24,7 @@ __all__ = ["Cell", "Sheet", "csv_text", "rich_table", "sheets"]
 
 @dataclass(frozen=True)
 class Cell:
-    """One entry of a table; ``mood`` is ``"best"``, ``"bad"``, ``"quiet"`` or empty, ``range`` that over the seeds."""
+    """One entry; ``mood`` is ``"best"``, ``"bad"``, ``"quiet"`` or empty, ``range`` that over the seeds."""
 
     text: str
     mood: str = ""
@@ -150,7 +150,9 @@ def _reached(group: Group) -> Cell:
     if math.isinf(steps.low):
         return Cell("–" if group.interrupted else "never", "quiet")
     if math.isinf(steps.high):
-        return Cell(f"{sum(run.steps_to_target is not None for run in group.runs)} of {len(group.runs)} seeds")
+        return Cell(
+            f"{sum(run.steps_to_target is not None for run in group.runs)} of {len(group.runs)} seeds"
+        )
     text = f"step {steps.median:.0f}, {duration(seconds.median)}"
     return Cell(text, "", "" if steps.low == steps.high else f"{number(steps.low)} – {number(steps.high)}")
 
@@ -170,7 +172,9 @@ STYLES = {"best": "bold green", "bad": "red", "quiet": "dim", "": ""}
 
 def rich_table(sheet: Sheet, *, ranges: bool = True) -> Table:
     """One sheet for the terminal; without ``ranges`` only the medians, which is narrower."""
-    table = Table(title=sheet.title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(
+        title=sheet.title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False
+    )
     ranges = ranges and any(cell.range for row in sheet.rows for cell in row)
     widest = min(max((len(row[0].text) for row in sheet.rows), default=4), 16 if ranges else 28)
     for index, name in enumerate(sheet.header):

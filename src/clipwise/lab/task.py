@@ -1,4 +1,4 @@
-"""What training needs to know of a task: its model's shapes, its batches, its loss and its held-out figures."""
+"""What training needs to know of a task: the model's shapes, the batches, the loss, the held-out figures."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator

@@ -20,20 +20,25 @@ HELD_OUT = 0.1
 
 DEFAULT_CHARACTERS = 1_100_000
 
-PLAYS = (
-    "hamlet macbeth lear othello romeo_and_juliet julius_caesar midsummer_nights_dream merchant_of_venice tempest"
-    " antony_and_cleopatra coriolanus richard_iii richard_ii henry_iv_part_1 henry_iv_part_2 henry_v twelfth_night"
-    " as_you_like_it much_ado_about_nothing measure_for_measure winters_tale cymbeline troilus_and_cressida"
-    " taming_of_the_shrew comedy_of_errors loves_labours_lost two_gentlemen_of_verona merry_wives_of_windsor"
-    " alls_well_that_ends_well timon_of_athens pericles henry_vi_part_1 henry_vi_part_2 henry_vi_part_3"
-    " henry_viii john tragedy_of_titus_andronicus"
-).split()
+# fmt: off
+PLAYS = [
+    "hamlet", "macbeth", "lear", "othello", "romeo_and_juliet", "julius_caesar", "midsummer_nights_dream",
+    "merchant_of_venice", "tempest", "antony_and_cleopatra", "coriolanus", "richard_iii", "richard_ii",
+    "henry_iv_part_1", "henry_iv_part_2", "henry_v", "twelfth_night", "as_you_like_it",
+    "much_ado_about_nothing", "measure_for_measure", "winters_tale", "cymbeline", "troilus_and_cressida",
+    "taming_of_the_shrew", "comedy_of_errors", "loves_labours_lost", "two_gentlemen_of_verona",
+    "merry_wives_of_windsor", "alls_well_that_ends_well", "timon_of_athens", "pericles",
+    "henry_vi_part_1", "henry_vi_part_2", "henry_vi_part_3", "henry_viii", "john",
+    "tragedy_of_titus_andronicus",
+]
 """The plays in modern spelling, best known first; the order is part of the data set."""
 
-ENGLISH = (
-    "ai botprofile coding computers conversations emotion food gossip greetings health history humor literature"
-    " money movies politics psychology science sports tech_support trivia"
-).split()
+ENGLISH = [
+    "ai", "botprofile", "coding", "computers", "conversations", "emotion", "food", "gossip", "greetings",
+    "health", "history", "humor", "literature", "money", "movies", "politics", "psychology", "science",
+    "sports", "tech_support", "trivia",
+]
+# fmt: on
 
 
 @dataclass(frozen=True)
@@ -76,7 +81,9 @@ def chatterbot(limit: int | None = None) -> str:
     """
     import yaml
 
-    paths = archives.members(archives.CHATTERBOT, [f"chatterbot_corpus/data/english/{name}.yml" for name in ENGLISH])
+    paths = archives.members(
+        archives.CHATTERBOT, [f"chatterbot_corpus/data/english/{name}.yml" for name in ENGLISH]
+    )
     seen: dict[str, None] = {}
     for path in paths:
         for conversation in yaml.safe_load(path.read_text(encoding="utf-8"))["conversations"]:
@@ -101,7 +108,9 @@ def read_text(path: Path, limit: int | None = None) -> str:
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not UTF-8 text (byte {error.start} is 0x{content[error.start]:02x})") from error
+        raise DataError(
+            f"{path}: not UTF-8 text (byte {error.start} is 0x{content[error.start]:02x})"
+        ) from error
     if not text.strip():
         raise DataError(f"{path}: the file is empty")
     return text.replace("\r\n", "\n")[:limit]
@@ -111,7 +120,7 @@ def make_corpus(text: str, name: str, *, sequence_length: int, batch_size: int) 
     """Split a text by position, its last tenth held out, and number the characters of the first part.
 
     Raises:
-        DataError: the text is too short for the batch: every one of ``batch_size`` streams needs one sequence.
+        DataError: the text is too short: each of ``batch_size`` streams needs a sequence.
     """
     cut = round(len(text) * (1 - HELD_OUT))
     # One more than a sequence, since each character is predicted from the one before it.
@@ -120,7 +129,7 @@ def make_corpus(text: str, name: str, *, sequence_length: int, batch_size: int) 
         needed = max(round(batch_size * least / (1 - HELD_OUT)), round(least / HELD_OUT)) + 1
         raise DataError(
             f"{name}: {len(text)} characters are too few; with batch_size {batch_size} and sequence_length"
-            f" {sequence_length} a language model needs at least {needed}. Give a longer text or smaller batches"
+            f" {sequence_length} a language model needs at least {needed}. Give a longer text or a smaller batch"
         )
     characters = ("\N{REPLACEMENT CHARACTER}", *sorted(set(text[:cut]) - {"\N{REPLACEMENT CHARACTER}"}))
     number = {character: i for i, character in enumerate(characters)}

@@ -20,7 +20,7 @@ NOTICEABLE = 1.0
 """Per cent of error below which a difference is called none."""
 
 NORMALISED = 0.85
-"""Mean clip fraction from which on clipping is nearly a normalisation; AutoClip at q=10 clips 0.9 by design."""
+"""Mean clip fraction from which on clipping nearly normalises; AutoClip at q=10 clips 0.9 by design."""
 
 
 def verdict(groups: Sequence[Group]) -> list[str]:
@@ -58,8 +58,8 @@ def headline(groups: Sequence[Group]) -> str:
 def next_command(groups: Sequence[Group], config_path: str, options: Sequence[str] = ()) -> str:
     """The command worth trying next.
 
-    A threshold near the 95th percentile of the norms where the configured one never fired, a smaller one where
-    every run diverged, several seeds where there was one, and otherwise a training with the best clip.
+    A threshold near the 95th percentile of the norms where the configured one never fired, a smaller one
+    where every run diverged, several seeds where there was one, and otherwise a training with the best clip.
 
     Args:
         groups: what was measured.
@@ -72,7 +72,9 @@ def next_command(groups: Sequence[Group], config_path: str, options: Sequence[st
         norms = [run.norm_median for each in groups for run in each.runs if math.isfinite(run.norm_median)]
         threshold = number(0.1 * min(norms), 2) if norms else "0.1"
         return _command("compare", config_path, "--clip", f"clip_by_global_norm({threshold})", *tail)
-    idle = next((each for each in groups if _never_fired(each) and each.role in ("configured", "given")), None)
+    idle = next(
+        (each for each in groups if _never_fired(each) and each.role in ("configured", "given")), None
+    )
     if idle is not None and not idle.diverged and idle.first.norm_p95 > 0:
         threshold = number(idle.spread("norm_p95").median, 2)
         return _command("compare", config_path, "--clip", f"clip_by_global_norm({threshold})", *tail)
@@ -97,8 +99,8 @@ def _baseline(group: Group) -> str:
     if all(not run.learned for run in group.runs) and math.isfinite(group.first.first_loss):
         run = group.first
         return (
-            f"Without clipping nothing was learned: the training loss ended at {number(run.final_loss)}, it began"
-            f" at {number(run.first_loss)} ({value})."
+            f"Without clipping nothing was learned: the training loss ended at {number(run.final_loss)}, it"
+            f" began at {number(run.first_loss)} ({value})."
         )
     return f"Without clipping the {_runs(group)} ended at {value}."
 
@@ -139,12 +141,18 @@ def _idle(group: Group, baseline: Group | None) -> str:
     if _measures_all(group.first.clip):
         found = f"the largest norm was {norm}"
     else:
-        found = f"no single group reached its threshold (the largest norm of all gradients together was {norm})"
+        found = (
+            f"no single group reached its threshold (the largest norm of all gradients together was {norm})"
+        )
     if baseline is None:
-        return f"{group.label} never fired: {found}; it ended at {value_of(group.metric, group.final.median)}."
+        return (
+            f"{group.label} never fired: {found}; it ended at {value_of(group.metric, group.final.median)}."
+        )
     if _same_runs(group, baseline):
         return f"{group.label} never fired: {found}; it is the same run as without clipping."
-    return f"{group.label} never fired: {found}; any difference from the run without clipping has other causes."
+    return (
+        f"{group.label} never fired: {found}; any difference from the run without clipping has other causes."
+    )
 
 
 def _normalised(group: Group) -> str | None:
@@ -153,7 +161,9 @@ def _normalised(group: Group) -> str | None:
         return None
     clip = _parsed(group.first.clip)
     if isinstance(clip, Clip) and clip.per == "element":
-        return f"{group.label} clips {percent(fraction)} of the entries: little more than their signs is left."
+        return (
+            f"{group.label} clips {percent(fraction)} of the entries: little more than their signs is left."
+        )
     what = "steps" if _measures_all(group.first.clip) else "groups in a step"
     return (
         f"{group.label} clips {percent(fraction)} of the {what}: the gradient is nearly normalised, and the"
@@ -175,7 +185,9 @@ def _conclusion(groups: Sequence[Group], baseline: Group | None) -> str | None:
         return None
     best = best_of(groups)
     if best is None:
-        return "Every run diverged: no clip tried here is enough; lower the learning rate, or look at the data."
+        return (
+            "Every run diverged: no clip tried here is enough; lower the learning rate, or look at the data."
+        )
     if best is baseline:
         return None if any(_close(each, best) for each in finished) else "No clip did better than none."
     close = [each.label for each in finished if each is not baseline and _close(each, best)]
@@ -258,7 +270,17 @@ def _same_runs(one: Group, other: Group) -> bool:
     """Whether both took the same path; the roughness alone sums over every loss."""
 
     def path(run: Figures) -> str:
-        return repr((run.steps, run.last_loss, run.final_loss, run.roughness, run.norm_median, run.norm_max, run.final))
+        return repr(
+            (
+                run.steps,
+                run.last_loss,
+                run.final_loss,
+                run.roughness,
+                run.norm_median,
+                run.norm_max,
+                run.final,
+            )
+        )
 
     return {run.seed: path(run) for run in one.runs} == {run.seed: path(run) for run in other.runs}
 

@@ -80,8 +80,10 @@ def _of_ring(xp: Any, ordered: Array, count: Array, q: float) -> Array:
     above = xp.where(index + 1 < last, index + 1, last)
     at_low = xp.take_along_axis(ordered, index[..., None], axis=-1)[..., 0]
     at_high = xp.take_along_axis(ordered, above[..., None], axis=-1)[..., 0]
-    between = xp.where(at_high > at_low, (at_high - at_low) * (rank - low), xp.zeros_like(at_low))
-    return xp.where(count > 0, at_low + between, math.inf)
+    # An empty history holds inf, and inf - inf is NaN.
+    low_value, high_value = (xp.where(count > 0, value, 0.0) for value in (at_low, at_high))
+    value = low_value + (high_value - low_value) * (rank - low)
+    return xp.where(count > 0, value, xp.inf)
 
 
 def _of_bins(xp: Any, bins: Array, count: Array, q: float, like: Array) -> Array:

@@ -60,5 +60,5 @@ class quantile_ema:
         threshold = state.threshold
         down = math.exp(-self.rate * (1.0 - self.quantile))
         up = math.exp(self.rate * self.quantile)
-        moved = threshold * xp.where(norm <= threshold, down, up)
+        moved = xp.where(norm <= threshold, threshold * down, threshold * up)
         return threshold, QuantileState(xp.where(usable(xp, norm), moved, threshold))

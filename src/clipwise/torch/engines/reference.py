@@ -29,7 +29,7 @@ def tensor_norm(values: Tensor, p: float) -> Tensor:
     dtype = wide(values.device)
     if values.numel() == 0:
         return torch.zeros((), dtype=dtype, device=values.device)
-    if p == math.inf:
+    if p == math.inf and not values.is_complex():
         return torch.linalg.vector_norm(values, p).to(dtype)
     if values.numel() <= PIECE or not values.is_contiguous():
         return _row_norms(values.reshape(1, -1), p, dtype)[0]
@@ -43,7 +43,7 @@ def unit_norms(values: Tensor, p: float) -> Tensor:
         return tensor_norm(values, p).reshape(1)
     dtype = wide(values.device)
     rows = values.reshape(values.shape[0], -1)
-    if p == math.inf:
+    if p == math.inf and not rows.is_complex():
         return torch.linalg.vector_norm(rows, p, dim=1).to(dtype)
     at_once = max(1, PIECE // rows.shape[1])
     return torch.cat([_row_norms(some, p, dtype) for some in rows.split(at_once)])
@@ -60,7 +60,7 @@ def combine(norms: Tensor, p: float) -> Tensor:
 
 def _row_norms(rows: Tensor, p: float, dtype: torch.dtype) -> Tensor:
     if rows.is_complex():
-        rows = rows.abs()
+        rows = rows.to(dtype.to_complex()).abs()
     if rows.dtype == dtype or p > 4 or p < 0.5:
         return _scaled_norms(rows.to(dtype), p)
     return torch.linalg.vector_norm(rows, p, dim=1, dtype=dtype)
@@ -69,6 +69,8 @@ def _row_norms(rows: Tensor, p: float, dtype: torch.dtype) -> Tensor:
 def _scaled_norms(rows: Tensor, p: float) -> Tensor:
     """The p-norm of each row, divided by its largest entry first so that no power leaves the dtype's range."""
     largest = torch.linalg.vector_norm(rows, math.inf, dim=1)
+    if p == math.inf:
+        return largest
     divisor = torch.where((largest > 0) & largest.isfinite(), largest, torch.ones_like(largest))
     return divisor * torch.linalg.vector_norm(rows / divisor[:, None], p, dim=1)
 

@@ -1,0 +1,78 @@
+"""The command line: ``clipwise train``, ``clipwise compare``, ``clipwise schema``.
+
+Nothing heavy is imported before a command needs it, so that ``clipwise --help`` answers at once.
+"""
+
+import os
+import sys
+from collections.abc import Sequence
+
+from clipwise.errors import ClipwiseError
+
+__all__ = ["main"]
+
+EXTRA = frozenset(
+    {
+        "click",
+        "rich",
+        "torch",
+        "lightning_fabric",
+        "lightning_utilities",
+        "pydantic",
+        "polars",
+        "sklearn",
+        "matplotlib",
+    }
+)
+"""What the extra ``clipwise[lab]`` brings along."""
+
+INTERRUPTED = 130
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code.
+
+    0: done. 2: a mistake in what was asked for, said in one sentence on stderr. 130: stopped by Ctrl-C, after
+    saving what was trained. Anything unforeseen keeps its traceback.
+
+    Args:
+        args: the words of the command line; those of the process when left out.
+    """
+    try:
+        import click
+
+        from clipwise.cli.commands import cli
+
+        try:
+            return int(cli.main(args, prog_name="clipwise", standalone_mode=False) or 0)
+        except click.ClickException as error:
+            error.show()
+            return error.exit_code
+        except click.Abort:
+            return _stopped()
+    except KeyboardInterrupt:
+        return _stopped()
+    except ClipwiseError as error:
+        return _mistake(str(error))
+    except ModuleNotFoundError as error:
+        missing = (error.name or "").partition(".")[0]
+        if missing not in EXTRA:
+            raise
+        return _mistake(
+            f'the command line needs {missing}, which is not installed: pip install "clipwise[lab]"'
+        )
+    except (
+        BrokenPipeError
+    ):  # the reader has gone, as in `clipwise compare ... | head`; nothing is left to say
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _mistake(sentence: str) -> int:
+    print(f"Error: {sentence}", file=sys.stderr)
+    return 2
+
+
+def _stopped() -> int:
+    print("Interrupted before anything was trained; nothing was written.", file=sys.stderr)
+    return INTERRUPTED

@@ -1,0 +1,101 @@
+"""The commands and their options."""
+
+import json
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import click
+
+__all__ = ["cli"]
+
+CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+
+
+@click.group(context_settings=CONTEXT)
+@click.version_option(metadata.version("clipwise"), prog_name="clipwise")
+def cli() -> None:
+    """Clipping for machine learning, done once and done right."""
+
+
+def _common(command: Any) -> Any:
+    """The options of both trainings, and the configuration they override."""
+    options = [
+        click.argument("config", type=click.Path(path_type=Path)),
+        click.option("--seed", type=int, metavar="N", help="The (first) seed."),
+        click.option(
+            "--steps",
+            type=int,
+            metavar="N",
+            help="How many steps, in place of the configured steps or epochs.",
+        ),
+        click.option("--device", metavar="D", help="auto, cpu, cuda or mps."),
+        click.option("--devices", type=int, metavar="N", help="How many devices."),
+        click.option("--precision", metavar="P", help="32, bf16 or 16."),
+        click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Folder for the results."),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+@cli.command()
+@_common
+@click.option(
+    "--clip",
+    metavar="EXPR",
+    help="A clip in place of the configured one, e.g. 'clip_by_norm(1.0)', auto, none.",
+)
+def train(config: Path, clip: str | None, out: Path | None, **overrides: Any) -> int:
+    """Train what CONFIG (a JSON or YAML file) describes.
+
+    The result, with the trained weights in model.pt, goes to clipwise-results/<name of CONFIG>-train, unless
+    --out says otherwise.
+
+    Example: clipwise train examples/chatbot-gru.json --clip auto
+    """
+    from clipwise.cli.session import train_command
+
+    return train_command(config, clip=clip, out=out, overrides=overrides)
+
+
+@cli.command()
+@_common
+@click.option(
+    "--clip",
+    "clips",
+    multiple=True,
+    metavar="EXPR",
+    help="A further clip to run; may be given several times.",
+)
+@click.option(
+    "--seeds",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="Seeds for each clip.",
+)
+@click.option("--no-auto", is_flag=True, help="Leave out clipwise's automatic threshold.")
+@click.option("--no-baseline", is_flag=True, help="Leave out the run without clipping.")
+@click.option("--target", type=float, metavar="VALUE", help="Held-out value whose first reaching is timed.")
+@click.option("--open", "show", is_flag=True, help="Open the page in the browser at the end.")
+def compare(config: Path, out: Path | None, **options: Any) -> int:
+    """Train CONFIG without clipping, as configured, with each --clip and with auto, side by side.
+
+    Prints what happened and saves figures (JSON, CSV), a picture and a page to clipwise-results/<name of
+    CONFIG>, unless --out says otherwise. Ctrl-C saves what was trained so far.
+
+    Example: clipwise compare examples/shakespeare-lstm-sgd.json --clip 'clip_by_global_norm(1.0)' --seeds 3
+    """
+    from clipwise.cli.session import compare_command
+
+    return compare_command(config, out=out, **options)
+
+
+@cli.command()
+def schema() -> None:
+    """Print the JSON Schema of a clip's configuration, for editors."""
+    from clipwise.config import schema as clip_schema
+
+    click.echo(json.dumps(clip_schema(), indent=2))

@@ -1,0 +1,155 @@
+"""What people see: a bar for each run while it trains, and tables, verdict and paths at the end.
+
+Progress goes to stderr and results to stdout. Where stderr is no terminal, a run is one plain line.
+"""
+
+import math
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Column, Table
+from rich.text import Text
+
+from clipwise.lab import compare
+from clipwise.lab.record import RunRecord
+from clipwise.lab.results import Results
+from clipwise.lab.table import rich_table, sheets
+from clipwise.lab.verdict import headline, verdict
+from clipwise.lab.wording import duration, number, percent, value_of
+
+__all__ = ["say", "show", "watcher"]
+
+PLAIN_WIDTH = 110
+"""Columns of the tables in a file or a pipe, where there is no terminal to ask."""
+
+NARROW = 100
+"""Below this width only the first table shows the range over the seeds."""
+
+
+def say(sentence: str) -> None:
+    """One sentence on stderr."""
+    Console(stderr=True, highlight=False).print(Text(sentence), soft_wrap=True)
+
+
+@contextmanager
+def watcher() -> Iterator[compare.Watcher]:
+    """Bars on a terminal, plain lines elsewhere."""
+    console = Console(stderr=True, highlight=False)
+    if not console.is_terminal:
+        yield Lines(console)
+        return
+    with _progress(console) as progress:
+        yield Bars(progress)
+
+
+def _progress(console: Console) -> Progress:
+    """The columns that fit the width: below 80 characters there is no bar."""
+    wide = console.width >= 110
+    columns = [
+        TextColumn("{task.fields[name]}", table_column=_column(max_width=34 if wide else 24)),
+        *([BarColumn(bar_width=18 if wide else 8)] if console.width >= 80 else []),
+        MofNCompleteColumn(),
+        TextColumn("[cyan]{task.fields[figures]}", table_column=_column()),
+        TimeRemainingColumn(compact=True, elapsed_when_finished=True),
+    ]
+    return Progress(*columns, console=console, refresh_per_second=8)
+
+
+def _column(max_width: int | None = None) -> Column:
+    return Column(no_wrap=True, max_width=max_width, overflow="ellipsis")
+
+
+class Bars:
+    """One progress bar a run: loss, norm, threshold, clip fraction, time left."""
+
+    def __init__(self, progress: Progress) -> None:
+        self.progress = progress
+        self.task: TaskID | None = None
+
+    def begin(self, job: compare.Job, index: int, count: int) -> compare.Progress:
+        name = f"{index}/{count} {job.label}, seed {job.seed}"
+        task = self.task = self.progress.add_task(name, total=None, name=name, figures="preparing")
+
+        def update(step: int, total: int, figures: Mapping[str, float]) -> None:
+            self.progress.update(task, completed=step, total=total, figures=_figures(figures))
+
+        return update
+
+    def end(self, record: RunRecord) -> None:
+        if self.task is not None:
+            steps = len(record.steps["loss"])
+            text = _end(record)
+            self.progress.update(self.task, completed=steps, total=steps, figures=text)
+            self.progress.stop_task(self.task)
+
+
+class Lines:
+    """One plain line a run, when it has ended."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self.name = ""
+
+    def begin(self, job: compare.Job, index: int, count: int) -> compare.Progress:
+        self.name = f"[{index}/{count}] {job.label}, seed {job.seed}"
+        return lambda step, total, figures: None
+
+    def end(self, record: RunRecord) -> None:
+        line = f"{self.name}: {_end(record)}, {len(record.steps['loss'])} steps in {duration(record.seconds)}"
+        self.console.print(Text(line), soft_wrap=True)
+
+
+def _figures(values: Mapping[str, float]) -> str:
+    """``loss 1.71  norm 2.4  threshold 0.1  clipped 98 %``; what is unknown or infinite is left out."""
+    parts = [f"{name} {number(values[name], 3)}" for name in ("loss", "norm") if name in values]
+    if math.isfinite(values.get("threshold", math.inf)):
+        parts.append(f"threshold {number(values['threshold'], 3)}")
+        parts.append(f"clipped {percent(values.get('clip_fraction', math.nan))}")
+    return "  ".join(parts)
+
+
+def _end(record: RunRecord) -> str:
+    if record.interrupted:
+        return "interrupted"
+    value = record.final.get(record.metric, math.nan)
+    loss = record.steps["loss"][-1] if record.steps["loss"] else math.nan
+    if not math.isfinite(value) or not math.isfinite(loss):
+        return "diverged"
+    return value_of(record.metric, value)
+
+
+def show(results: Results, folder: Path) -> None:
+    """Tables, verdict, where the picture and the page are, and the command to try next, on stdout."""
+    console = Console(highlight=False)
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console = Console(highlight=False, width=PLAIN_WIDTH)
+    groups = results.groups()
+    console.print()
+    for index, sheet in enumerate(sheets(groups, target=results.the_target())):
+        console.print(rich_table(sheet, ranges=index == 0 or console.width >= NARROW))
+    console.print(Text(headline(groups), style="bold"))
+    for sentence in verdict(groups):
+        console.print(_bullet(sentence))
+    console.print()
+    paths = [("picture", "png"), ("page", "html"), ("figures", "json"), ("one row a run", "csv")]
+    for name, suffix in paths:
+        _line(console, name, str(folder / f"{results.name}.{suffix}"))
+    for name in ("model.pt", "steps.csv"):
+        if (folder / name).exists():
+            _line(console, "weights" if name == "model.pt" else "one row a step", str(folder / name))
+    console.print()
+    _line(console, "try next", results.next_command())
+
+
+def _bullet(sentence: str) -> Table:
+    grid = Table.grid(padding=(0, 1))
+    grid.add_row(Text("•", style="dim"), Text(sentence))
+    return grid
+
+
+def _line(console: Console, name: str, text: str) -> None:
+    console.print(Text.assemble((f"{name:<15}", "dim"), text), soft_wrap=True)

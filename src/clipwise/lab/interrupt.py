@@ -1,0 +1,44 @@
+"""Ctrl-C as a question that is answered between two steps."""
+
+import signal
+import threading
+from collections.abc import Callable
+from types import FrameType, TracebackType
+
+__all__ = ["Interrupt"]
+
+
+class Interrupt:
+    """While it is entered, the first Ctrl-C only sets ``asked``; the second raises KeyboardInterrupt at once.
+
+    So a step is finished or not begun, and what was trained can be saved. Outside the main thread, where
+    Python delivers no signal, it does nothing.
+
+    Args:
+        tell: called on the first Ctrl-C, to pass it on.
+    """
+
+    def __init__(self, tell: Callable[[], None] | None = None) -> None:
+        self.asked = False
+        self._tell = tell
+        self._before: Callable[[int, FrameType | None], object] | int | None = None
+        self._installed = False
+
+    def __enter__(self) -> "Interrupt":
+        if threading.current_thread() is threading.main_thread():
+            self._before = signal.signal(signal.SIGINT, self._handle)
+            self._installed = True
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._installed:
+            signal.signal(signal.SIGINT, signal.SIG_DFL if self._before is None else self._before)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self.asked:
+            raise KeyboardInterrupt
+        self.asked = True
+        if self._tell is not None:
+            self._tell()

@@ -1,0 +1,103 @@
+"""Train what a configuration describes, with one clip and one seed, and keep the record of it."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+
+from clipwise import config as clip_config
+from clipwise.clip import AnyClip
+from clipwise.errors import ConfigError
+from clipwise.lab.config import LabConfig
+from clipwise.lab.devices import make_fabric
+from clipwise.lab.interrupt import Interrupt
+from clipwise.lab.load import load_task
+from clipwise.lab.loop import Progress, Run
+from clipwise.lab.processes import train_in_processes
+from clipwise.lab.record import RunRecord
+
+__all__ = ["Progress", "train"]
+
+
+def train(
+    config: LabConfig,
+    clip: AnyClip | None,
+    *,
+    label: str,
+    role: str,
+    seed: int | None = None,
+    progress: Progress | None = None,
+    checkpoint: Path | None = None,
+) -> RunRecord:
+    """Train the model of a configuration once.
+
+    Runs with the same configuration and seed start from the same weights and see the same data in the same
+    order, whatever the clip; on one machine, two runs with the same clip as well are equal to the last bit.
+    A run whose weights are no longer finite, or whose last 50 losses are not, is ended there: its record is
+    shorter, its last figures are NaN.
+
+    Args:
+        config: made by `clipwise.lab.config.load_config`.
+        clip: the clip; None for no clipping, which also lets NaN and Inf through.
+        label, role: how the record is called, see `RunRecord`.
+        seed: in place of the configuration's.
+        progress: called a few times a second, see `Progress`.
+        checkpoint: where to write the trained weights at the end, also of an interrupted run.
+
+    Returns:
+        The record. After Ctrl-C it ends at the step that was under way and says ``interrupted``.
+
+    Raises:
+        ConfigError: the device or precision is not to be had here, or does not fit the data.
+        DataError: the data cannot be found, verified or understood.
+        NonFiniteError: a gradient is NaN or Inf and the configuration says ``nonfinite: "error"``.
+    """
+    fabric = make_fabric(config)
+    task = load_task(config)
+    record = RunRecord(
+        label=label,
+        clip=_written(clip),
+        role=role,
+        seed=config.seed if seed is None else seed,
+        metric=task.metric,
+        lower_is_better=task.lower_is_better,
+    )
+    if config.devices > 1:
+        return train_in_processes(fabric, config, clip, record, progress, checkpoint)
+    with _reproducible(), Interrupt() as interrupt:
+        run = Run(fabric, config, task, clip, record)
+        run.train(lambda: interrupt.asked, progress)
+        if checkpoint is not None:
+            run.save(checkpoint)
+    return record
+
+
+def _written(clip: AnyClip | None) -> str | None:
+    if clip is None:
+        return None
+    try:
+        return clip_config.to_string(clip)
+    except ConfigError:  # a schedule of the user's own function cannot be written as text
+        return repr(clip)
+
+
+@contextmanager
+def _reproducible() -> Iterator[None]:
+    """torch's deterministic algorithms, wherever it has one, and its random state left as it was."""
+    # cuBLAS reads this when it starts; without it, recurrent layers on a GPU add up in changing order.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    before = (
+        torch.are_deterministic_algorithms_enabled(),
+        torch.is_deterministic_algorithms_warn_only_enabled(),
+    )
+    benchmark = torch.backends.cudnn.benchmark
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.backends.cudnn.benchmark = False
+    try:
+        with torch.random.fork_rng():
+            yield
+    finally:
+        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+        torch.backends.cudnn.benchmark = benchmark

@@ -1,0 +1,33 @@
+"""The table on PyTorch."""
+
+import numpy as np
+import torch
+
+import clipwise
+
+NAME = "torch"
+DTYPES = ["float64", "float32", "bfloat16", "float16", "complex64"]
+
+
+def to_torch(value: np.ndarray, dtype: str) -> torch.Tensor:
+    return torch.from_numpy(np.array(value)).to(getattr(torch, dtype))
+
+
+def to_numpy(value: torch.Tensor) -> np.ndarray:
+    return value.detach().to(torch.complex128 if value.is_complex() else torch.float64).numpy()
+
+
+def rounded(gradients, dtype: str):
+    return {k: None if v is None else to_numpy(to_torch(v, dtype)) for k, v in gradients.items()}
+
+
+def run(gradients, clip, dtype: str):
+    parameters = {}
+    for name, value in gradients.items():
+        shape = (2, 2) if value is None else value.shape
+        parameters[name] = torch.nn.Parameter(torch.ones(shape, dtype=getattr(torch, dtype)))
+        if value is not None:
+            parameters[name].grad = to_torch(value, dtype)
+    report = clipwise.torch.clip_(parameters.items(), clip)
+    found = {name: to_numpy(p.grad) for name, p in parameters.items() if p.grad is not None}
+    return found, report

@@ -1,0 +1,158 @@
+"""Each policy once more, as a plain loop over Python floats in float64, written from its paper's formula.
+
+An oracle takes the norms of one group (with NaN, Inf and 0 among them) and gives the threshold of each step.
+"""
+
+import math
+
+import numpy as np
+
+
+def counts(norm):
+    return math.isfinite(norm) and norm > 0
+
+
+def fixed(norms, value):
+    return [value for _ in norms]
+
+
+def linear(norms, start, stop, steps):
+    return [start + (stop - start) * min(t / steps, 1.0) for t in range(len(norms))]
+
+
+def cosine(norms, start, stop, steps):
+    return [
+        stop + (start - stop) * (1 + math.cos(math.pi * min(t / steps, 1.0))) / 2 for t in range(len(norms))
+    ]
+
+
+def exponential(norms, start, stop, steps):
+    return [start * (stop / start) ** min(t / steps, 1.0) for t in range(len(norms))]
+
+
+def percentile(norms, q, window=None):
+    history, out = [], []
+    for n in norms:
+        if counts(n):
+            history.append(n)
+        recent = history if window is None else history[-window:]
+        out.append(float(np.percentile(recent, q)) if recent else math.inf)
+    return out
+
+
+def mean(norms, factor, decay):
+    history, out = [], []
+    for n in norms:
+        # The average with weights decay^age that sum to one.
+        weights = [decay ** (len(history) - 1 - i) for i in range(len(history))]
+        average = sum(w * h for w, h in zip(weights, history, strict=True)) / sum(weights) if history else None
+        out.append(math.inf if average is None else factor * average)
+        if counts(n):
+            history.append(n)
+    return out
+
+
+def zscore(norms, z, decay, warmup):
+    buffer, mu, variance, out = [], None, None, []
+    for n in norms:
+        if mu is None:
+            out.append(math.inf)
+            if counts(n):
+                buffer.append(n)
+            if len(buffer) == warmup:
+                mu = sum(buffer) / warmup
+                variance = sum((b - mu) ** 2 for b in buffer) / warmup
+            continue
+        sigma = math.sqrt(variance)
+        score = (n - mu) / (sigma + 1e-6)
+        threshold = mu + z * (sigma + 1e-6)
+        if score > z:
+            threshold = mu + z * z * sigma / score
+        out.append(threshold)
+        if counts(n):
+            kept = threshold if score > z else n
+            mu = decay * mu + (1 - decay) * kept
+            variance = decay * variance + (1 - decay) * (kept - mu) ** 2
+    return out
+
+
+def tensor_average(norms, together, factor, decay, warmup, start=1.0):
+    gamma, seen, out = math.inf, 0, []
+    for n, g in zip(norms, together, strict=True):
+        young = seen < warmup
+        threshold = n * min(1.0, start / g) if young else factor * gamma
+        out.append(threshold)
+        if not (counts(n) and math.isfinite(g)):
+            continue
+        seen += 1
+        if young:
+            gamma = min(gamma, n * min(1.0, start / g))
+        else:
+            gamma = decay * gamma + (1 - decay) * min(n, factor * gamma)
+    return out
+
+
+def quantile_ema(norms, quantile, rate, start):
+    c, out = start, []
+    for n in norms:
+        out.append(c)
+        if counts(n):
+            c *= math.exp(-rate * ((1.0 if n <= c else 0.0) - quantile))
+    return out
+
+
+def loss_jumps(losses, window, z):
+    """Whether each loss jumps, None where that cannot be told yet."""
+    history, out = [], []
+    for loss in losses:
+        if not math.isfinite(loss):
+            out.append(True)
+            continue
+        history = [*history, loss][-window:]
+        if len(history) < 10:
+            out.append(None)
+            continue
+        middle = float(np.median(history))
+        mad = float(np.median(np.abs(np.array(history) - middle)))
+        out.append(loss > middle + z * 1.4826 * mad)
+    return out
+
+
+def reduce_on_instability(losses, start, factor, patience, floor, window=100, z=3.0):
+    threshold, jumps, calm, out = start, 0, 0, []
+    for jump in loss_jumps(losses, window, z):
+        if jump:
+            jumps, calm = jumps + 1, 0
+        else:
+            calm += 1
+            if calm >= window:
+                jumps = 0
+        if jumps >= patience:
+            threshold, jumps = max(floor, factor * threshold), 0
+        out.append(threshold)
+    return out
+
+
+def auto(norms, weights, count, rate, momentum, losses, low=0.005, high=0.1, q=90, cap=10.0, floor=0.05):
+    history, f, out = [], 1.0, []
+    for i, (n, jump) in enumerate(zip(norms, loss_jumps(losses, 100, 3.0), strict=True)):
+        if counts(n):
+            history.append(min(n, cap * float(np.median(history[-1000:]))) if len(history) >= 5 else n)
+        if jump is not None:
+            f = max(floor, 0.5 * f) if jump else min(1.0, 1.02 * f)
+        t = float(np.percentile(history, q)) if history else math.inf
+        if rate[i] > 0:
+            reach = max(weights[i], 1e-3 * math.sqrt(count)) / (rate[i] / (1 - momentum))
+            out.append(max(low * reach, f * min(max(t, low * reach), high * reach)))
+        else:
+            out.append(f * t)
+    return out
+
+
+def auto_scale_free(norms):
+    history, out = [], []
+    for n in norms:
+        if counts(n):
+            history.append(n)
+        out.append(5.0 * float(np.median(history[-200:])) if len(history) > 20 else math.inf)
+    return out

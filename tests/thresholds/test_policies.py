@@ -1,0 +1,230 @@
+"""Every policy against its float64 loop, on numpy and torch, one group and several, through bad norms."""
+
+import math
+
+import array_api_compat.numpy
+import array_api_compat.torch
+import numpy as np
+import pytest
+import torch
+
+from clipwise import thresholds
+from clipwise.errors import ArgumentError, ParameterError, ThresholdError
+from clipwise.namespace import Namespace
+from clipwise.thresholds import Observation
+
+from . import oracles
+
+STEPS = 300
+BACK_ENDS = {
+    "numpy-float64": (Namespace(array_api_compat.numpy, np.float64, None), np.float64),
+    "numpy-float32": (Namespace(array_api_compat.numpy, np.float32, None), np.float32),
+    "numpy itself": (np, np.float64),
+    "torch-float64": (Namespace(array_api_compat.torch, torch.float64, torch.device("cpu")), torch.float64),
+    "torch-float32": (Namespace(array_api_compat.torch, torch.float32, torch.device("cpu")), torch.float32),
+}
+
+
+def series(seed: int, spikes: bool = True) -> np.ndarray:
+    """Norms as training has them: skewed, drifting, with spikes, NaN, Inf and exact zeros."""
+    rng = np.random.default_rng(seed)
+    norms = np.exp(rng.normal(0.0, 0.5, STEPS) + np.linspace(0.0, -1.0, STEPS))
+    if spikes:
+        norms[rng.integers(5, STEPS, 8)] *= 100.0
+        for place, value in zip(rng.integers(0, STEPS, 9), [math.nan, math.inf, 0.0] * 3, strict=True):
+            norms[place] = value
+    return norms
+
+
+NORMS = np.stack([series(1), series(2), series(3)], axis=1)
+TOGETHER = np.sqrt((NORMS**2).sum(axis=1))
+WEIGHTS = np.linspace(5.0, 8.0, STEPS)
+RATES = np.concatenate([[0.0, 0.0], np.full(STEPS - 2, 0.5)])
+LOSSES = series(4)
+
+POLICIES = [
+    (thresholds.fixed(0.7), lambda n, k: oracles.fixed(n, 0.7)),
+    (thresholds.linear(5, 1, 100), lambda n, k: oracles.linear(n, 5, 1, 100)),
+    (thresholds.cosine(5, 1, 100), lambda n, k: oracles.cosine(n, 5, 1, 100)),
+    (thresholds.exponential(5, 1, 100), lambda n, k: oracles.exponential(n, 5, 1, 100)),
+    (thresholds.schedule(lambda t: 5.0 if t < 7 else 1.0), lambda n, k: [5.0] * 7 + [1.0] * (len(n) - 7)),
+    (thresholds.percentile(), lambda n, k: oracles.percentile(n, 10)),
+    (thresholds.percentile(90, 20), lambda n, k: oracles.percentile(n, 90, 20)),
+    (thresholds.percentile(0, 1), lambda n, k: oracles.percentile(n, 0, 1)),
+    (thresholds.percentile(100), lambda n, k: oracles.percentile(n, 100)),
+    (thresholds.mean(1.5, 0.9), lambda n, k: oracles.mean(n, 1.5, 0.9)),
+    (thresholds.zscore(), lambda n, k: oracles.zscore(n, 2.5, 0.97, 25)),
+    (thresholds.zscore(1.0, 0.5, 1), lambda n, k: oracles.zscore(n, 1.0, 0.5, 1)),
+    (thresholds.relative(0.02, 6.0), lambda n, k: [0.02 * max(w, 6.0) for w in WEIGHTS]),
+    (thresholds.tensor_average(), lambda n, k: oracles.tensor_average(n, TOGETHER, 1.05, 0.98, 100)),
+    (thresholds.tensor_average(2.0, 0.5, 3), lambda n, k: oracles.tensor_average(n, TOGETHER, 2.0, 0.5, 3)),
+    (thresholds.quantile_ema(), lambda n, k: oracles.quantile_ema(n, 0.5, 0.2, 0.1)),
+    (
+        thresholds.reduce_on_instability(1.0, 0.5, patience=2, floor=0.05),
+        lambda n, k: oracles.reduce_on_instability(LOSSES, 1.0, 0.5, 2, 0.05),
+    ),
+    (
+        thresholds.reduce_on_instability(2.0, 0.9, patience=1, floor=0.0, window=15, z=1.0),
+        lambda n, k: oracles.reduce_on_instability(LOSSES, 2.0, 0.9, 1, 0.0, 15, 1.0),
+    ),
+    (thresholds.auto(), lambda n, k: oracles.auto(n, WEIGHTS, 1000, RATES, 0.9, LOSSES)),
+]
+
+
+def run(policy, back_end: str, shape: tuple[int, ...], scale_free: bool = False) -> np.ndarray:
+    """The threshold of each step, ``(steps, *shape)``."""
+    xp, dtype = BACK_ENDS[back_end]
+
+    def array(value):
+        if isinstance(dtype, torch.dtype):
+            return torch.as_tensor(value, dtype=dtype)
+        return np.asarray(value, dtype=dtype)
+
+    state = policy.init(xp, shape)
+    out = []
+    for t in range(STEPS):
+        norm = array(NORMS[t] if shape else NORMS[t, 0])
+        seen = Observation(
+            norm=norm,
+            step=t,
+            global_norm=array(TOGETHER[t]),
+            weight_norm=array(np.full(shape, WEIGHTS[t])),
+            weight_count=1000,
+            learning_rate=RATES[t],
+            momentum=0.9,
+            scale_free=scale_free,
+            loss=array(LOSSES[t]),
+        )
+        before = shapes_of(state)
+        threshold, state = policy.update(xp, state, seen)
+        assert shapes_of(state) == before, "a state changes neither shape nor dtype, or it could not be compiled"
+        out.append(np.broadcast_to(np.asarray(threshold, dtype=np.float64), shape))
+    return np.stack(out)
+
+
+def shapes_of(state) -> list:
+    if isinstance(state, tuple):
+        return [shapes_of(field) for field in state]
+    return [tuple(state.shape), state.dtype]
+
+
+@pytest.mark.parametrize("back_end", BACK_ENDS)
+@pytest.mark.parametrize(("policy", "oracle"), POLICIES, ids=lambda p: repr(p)[:40] if not callable(p) else "")
+@pytest.mark.parametrize("shape", [(), (3,)], ids=["one", "three"])
+@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning", "ignore:overflow:RuntimeWarning")
+def test_policy_gives_the_thresholds_of_its_formula(policy, oracle, back_end, shape):
+    found = run(policy, back_end, shape)
+    expected = np.stack([oracle(NORMS[:, k], k) for k in range(3)], axis=1)
+    # float32: 300 recursive updates, each rounded at 6e-8, whose differences cancel in variances.
+    tolerance = 1e-12 if "64" in back_end or "itself" in back_end else 2e-4
+    if shape == ():
+        expected = expected[:, 0]
+    # Where the norm itself is NaN or Inf there is nothing to clip; its threshold may be anything.
+    judged = np.isfinite(NORMS if shape else NORMS[:, 0])
+    np.testing.assert_allclose(found[judged], expected[judged], rtol=tolerance)
+
+
+@pytest.mark.parametrize("back_end", BACK_ENDS)
+def test_auto_for_scale_free_optimizers_is_five_medians(back_end):
+    found = run(thresholds.auto(), back_end, (3,), scale_free=True)
+    expected = np.stack([oracles.auto_scale_free(NORMS[:, k]) for k in range(3)], axis=1)
+    np.testing.assert_allclose(found, expected, rtol=1e-12 if "float32" not in back_end else 1e-6)
+
+
+@pytest.mark.parametrize("q", [0, 1, 10, 50, 90, 99, 100])
+def test_long_history_keeps_its_stated_error(q):
+    """A whole history of 5,000 norms over ten decades, against numpy's percentile of all of them."""
+    rng = np.random.default_rng(0)
+    norms = 10.0 ** rng.uniform(-5, 5, 5000)
+    policy = thresholds.percentile(q)
+    state = policy.init(np, ())
+    for t, norm in enumerate(norms):
+        threshold, state = policy.update(np, state, Observation(norm=np.asarray(norm)))
+        if t > 1000 and t % 500 == 0:
+            # A sketch answers with the norm at the rank below; numpy interpolates to the one above.
+            low = np.percentile(norms[: t + 1], q, method="lower")
+            assert threshold == pytest.approx(low, rel=0.00501)
+
+
+def test_memory_stays_bounded():
+    policy = thresholds.percentile()
+    state = policy.init(np, ())
+    assert sum(field.nbytes for field in state) < 60_000  # float64 ring and int64-free bins
+    assert state.bins.dtype == np.int32
+
+
+@pytest.mark.parametrize("name", ["percentile", "mean", "zscore", "tensor_average", "quantile_ema", "auto"])
+def test_a_history_of_nothing_usable_never_clips(name):
+    """All norms NaN, Inf or 0: nothing is learned, and a later ordinary first norm is not clipped."""
+    policy = getattr(thresholds, name)()
+    if name == "quantile_ema":  # starts from a number, not from a history
+        policy = thresholds.quantile_ema(start=10.0)
+    state = policy.init(np, ())
+    with np.errstate(invalid="ignore"):
+        for norm in [math.nan, math.inf, 0.0, -0.0, math.inf]:
+            seen = Observation(norm=np.asarray(norm), global_norm=np.asarray(norm))
+            _, state = policy.update(np, state, seen)
+        one = np.asarray(0.9)
+        threshold, _ = policy.update(np, state, Observation(norm=one, global_norm=one))
+    assert threshold >= 0.9
+
+
+def test_policies_run_on_plain_floats():
+    for policy in (thresholds.percentile(), thresholds.zscore(), thresholds.auto(), thresholds.mean()):
+        state = policy.init(np, ())
+        for norm in (1.0, 2.0, 3.0):
+            threshold, state = policy.update(np, state, Observation(norm=norm))
+        assert float(threshold) > 0
+
+
+def test_what_policies_say_of_themselves():
+    """The back ends rely on these: a policy whose answer depends on the past says so."""
+    for name in thresholds.__all__:
+        policy_type = getattr(thresholds, name)
+        if not isinstance(policy_type, type) or not hasattr(policy_type, "update") or name == "Threshold":
+            continue
+        assert policy_type.remembers == (name not in ("fixed", "relative")), name
+        assert isinstance(policy_type.needs, frozenset), name
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "words"),
+    [
+        (lambda: thresholds.percentile(101), ThresholdError, "q must be within [0, 100], got 101"),
+        (lambda: thresholds.percentile(math.nan), ThresholdError, "q must be a number, got NaN"),
+        (lambda: thresholds.percentile(10, 0), ArgumentError, "window must be a whole number of at least 1, got 0"),
+        (lambda: thresholds.percentile(10, 2.5), ArgumentError, "got 2.5"),
+        (lambda: thresholds.zscore(0), ThresholdError, "z must be at least"),
+        (lambda: thresholds.zscore(2.5, 1.0), ArgumentError, "decay must be at least 0 and below 1, got 1.0"),
+        (lambda: thresholds.mean(-1), ThresholdError, "factor must be at least 0, got -1"),
+        (lambda: thresholds.fixed("1"), ThresholdError, "value must be a number, got '1'"),
+        (lambda: thresholds.linear(5, -1, 10), ThresholdError, "stop must be at least 0, got -1"),
+        (lambda: thresholds.linear(math.inf, 1, 10), ThresholdError, "finite"),
+        (lambda: thresholds.exponential(5, 0, 10), ThresholdError, "above 0"),
+        (lambda: thresholds.cosine(5, 1, 0), ArgumentError, "steps"),
+        (lambda: thresholds.schedule(3.0), ArgumentError, "got 3.0"),
+        (lambda: thresholds.relative(-0.1), ThresholdError, "ratio must be at least 0, got -0.1"),
+        (lambda: thresholds.relative(0.1, 0.0), ThresholdError, "eps"),
+        (lambda: thresholds.quantile_ema(1.5), ThresholdError, "quantile must be within [0, 1], got 1.5"),
+        (lambda: thresholds.reduce_on_instability(floor=2.0), ThresholdError, "floor must not exceed start=1"),
+        (lambda: thresholds.reduce_on_instability(factor=1.0), ArgumentError, "got 1.0"),
+        (lambda: thresholds.auto(low=1.0), ArgumentError, "low must not exceed high=0.1, got 1"),
+        (lambda: thresholds.auto(window=5), ArgumentError, "window must be a whole number of at least 10, got 5"),
+    ],
+)
+def test_bad_arguments_are_named(make, error, words):
+    with pytest.raises(error) as caught:
+        make()
+    assert words in str(caught.value)
+
+
+def test_a_schedule_that_gives_nonsense_is_named():
+    policy = thresholds.schedule(lambda step: -2.0)
+    with pytest.raises(ThresholdError, match=r"for step 3 must be at least 0, got -2\.0"):
+        policy.update(np, policy.init(np, ()), Observation(norm=1.0, step=3))
+
+
+def test_a_policy_of_the_loss_asks_for_it():
+    policy = thresholds.reduce_on_instability()
+    with pytest.raises(ParameterError, match="observe"):
+        policy.update(np, policy.init(np, ()), Observation(norm=1.0))
