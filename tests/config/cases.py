@@ -43,8 +43,8 @@ STRINGS = [
     ("clip_by_block_rms(1.0)", c.clip_by_block_rms(1)),
     ("clip_by_block_rms(percentile(90.0))", c.clip_by_block_rms(t.percentile(90))),
     ("clip(1.0, per='unit')", c.Clip(1, per="unit")),
-    ("clip(1.0, norm='rms')", None),  # filled in below: the string names the default per="global"
-    ("clip(relative(0.1), per='tensor', norm='rms')", None),
+    ("clip_by_global_norm(1.0, norm='rms')", c.Clip(1, norm="rms")),
+    ("autoclip(norm='rms')", c.Clip(t.percentile(), norm="rms")),
     (
         "chain(clip_by_value(5.0), clip_by_global_norm(1.0))",
         c.chain(c.clip_by_value(5), c.clip_by_global_norm(1)),
@@ -55,11 +55,7 @@ STRINGS = [
         c.by_name({"encoder.*": c.clip_by_global_norm(0.5), "*": None}),
     ),
     (
-        'by_name({"it\'s [ab]?": chain(auto()), \'\\\\é\': zclip()})',
+        "by_name({\"it's [ab]?\": chain(auto()), '\\\\é': zclip()})",
         c.by_name({"it's [ab]?": c.chain(c.auto()), "\\é": c.zclip()}),
     ),
-]
-STRINGS = [
-    (text, {"clip(1.0, norm='rms')": c.Clip(1.0, per="global", norm="rms")}.get(text, clip))
-    for text, clip in STRINGS
 ]

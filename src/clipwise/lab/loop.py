@@ -33,8 +33,8 @@ SHOWN = ("loss", "norm", "threshold", "clip_fraction")
 
 
 Progress: TypeAlias = Callable[[int, int, dict[str, float]], None]
-"""``progress(step, total, figures)``, called a few times a second with the steps taken, the steps to take, and
-``loss``, ``norm``, ``threshold`` and ``clip_fraction`` of the last step."""
+"""``progress(step, total, figures)``, called a few times a second with the steps taken, the steps to take,
+and ``loss``, ``norm``, ``threshold`` and ``clip_fraction`` of the last step."""
 
 
 class Run:

@@ -17,11 +17,11 @@ def files(results: Results) -> dict[str, str | bytes]:
     """Name to content: ``comparison.json``, ``.csv``, ``.png`` and ``.html``, or ``training.*``."""
     groups = results.groups()
     title = headline(groups)
-    light, dark = (draw(results.records, groups, title=title, theme=theme) for theme in ("light", "dark"))
+    light, dark = (draw(results.records, groups, theme=theme) for theme in ("light", "dark"))
     return {
         f"{results.name}.json": results.to_json(),
         f"{results.name}.csv": csv_text(groups),
-        f"{results.name}.png": light,
+        f"{results.name}.png": draw(results.records, groups, title=title),
         f"{results.name}.html": render(results, light=light, dark=dark),
     }
 

@@ -47,7 +47,7 @@ def render(results: Results, *, light: bytes, dark: bytes) -> str:
 <header><p>{escape(_subtitle(results, seeds))}</p><h1>{escape(title)}</h1></header>
 <section aria-label="What happened"><h2>What happened</h2>
 {_list(verdict(groups))}</section>
-<section aria-label="Picture">{_picture(light, dark, title)}</section>
+<section aria-label="Picture"><div class="scroll">{_picture(light, dark, title)}</div></section>
 <section aria-label="Figures"><div class="scroll">
 {tables}
 </div>{_target_note(results, target)}</section>
@@ -58,11 +58,11 @@ def render(results: Results, *, light: bytes, dark: bytes) -> str:
 <pre>{_json(results.settings)}</pre></details></section>
 <section aria-label="Reproduce"><h2>Reproduce it</h2>
 <p>Save the configuration as <code>{escape(results.config_path)}</code>, then</p>
-<pre>{escape(results.command)}</pre>
+<pre class="command">{escape(results.command)}</pre>
 <p>Made with</p>
 {_definitions(results.environment)}
 <p>To try next</p>
-<pre>{escape(results.next_command())}</pre></section>
+<pre class="command">{escape(results.next_command())}</pre></section>
 </div>
 <section><details><summary>What the figures mean</summary>
 {_definitions(DEFINITIONS)}</details></section>

@@ -31,7 +31,7 @@ section {
 }
 ul { margin: 0; padding-left: 1.2rem; }
 li + li { margin-top: .35rem; }
-img { display: block; width: 100%; height: auto; border-radius: 6px; }
+img { display: block; width: 100%; min-width: 640px; height: auto; border-radius: 6px; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; width: 100%; font-size: .94rem; font-variant-numeric: tabular-nums; }
 caption { text-align: left; font-weight: 600; padding: .9rem 0 .35rem; }
@@ -51,6 +51,7 @@ pre {
   background: var(--code); border-radius: 8px; padding: .8rem 1rem; margin: 0; overflow-x: auto;
   font: .88rem/1.5 ui-monospace, SFMono-Regular, Menlo, Consolas, monospace;
 }
+pre.command { white-space: pre-wrap; overflow-wrap: anywhere; }
 pre + p { margin-top: 1rem; }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: .3rem 1.2rem; margin: 0; font-size: .94rem; }
 dt { font-weight: 500; color: var(--quiet); }

@@ -71,14 +71,14 @@ class Series:
 
 
 def draw(
-    records: Sequence[RunRecord], groups: Sequence[Group], *, title: str, theme: Theme = "light"
+    records: Sequence[RunRecord], groups: Sequence[Group], *, title: str = "", theme: Theme = "light"
 ) -> bytes:
     """The picture as PNG bytes, 1950 pixels wide.
 
     Args:
         records: the runs; the seeds of one clip share a colour.
         groups: their figures.
-        title: one line above.
+        title: one line above; none where it is empty.
         theme: for a light or a dark page.
     """
     look = LOOKS[theme]
@@ -91,11 +91,19 @@ def draw(
     )
     for panel in axes.values():
         _dress(panel, look)
+    last = max((len(record.steps["loss"]) for record in records), default=1)
+    for name in ("metric", "loss", "norm"):
+        axes[name].set_xlim(0, last * 1.02)
+        axes[name].set_xlabel("step", color=look.quiet)
+        axes[name].xaxis.set_major_locator(MaxNLocator(integer=True, nbins=7))
     _metric(axes["metric"], series, look)
     _loss(axes["loss"], series, look)
     _norm(axes["norm"], series, look)
     _clipped(axes["clipped"], series, groups, look)
-    figure.suptitle(_shorten(title, 110), fontsize=15, fontweight="bold", color=look.ink, x=0.012, ha="left")
+    if title:
+        figure.suptitle(
+            _shorten(title, 110), fontsize=15, fontweight="bold", color=look.ink, x=0.012, ha="left"
+        )
     handles = [
         Line2D([], [], color=s.colour, linestyle=s.dash, marker=s.mark, markersize=5, linewidth=2.2)
         for s in series
@@ -169,19 +177,17 @@ def _metric(axes: Axes, series: Sequence[Series], look: Look) -> None:
             steps, shown = _held_out(run, low, high)
             look_of = {"linewidth": 2.2, "marker": s.mark} if alone else {"linewidth": 1.0, "alpha": 0.45}
             axes.plot(steps, shown, color=s.colour, linestyle=s.dash, markersize=4.5, **look_of)
-            _mark_divergence(axes, run, s, look, steps, shown)
         if not alone:
             steps, middle = _median_over([_held_out(run, low, high) for run in s.runs])
             axes.plot(
                 steps, middle, color=s.colour, linestyle=s.dash, linewidth=2.4, marker=s.mark, markersize=4.5
             )
+        _mark_divergence(axes, s, look)
         finals = [run.final.get(run.metric, math.nan) for run in s.runs if measure(run).diverged_at is None]
         if finals and len(finals) * 2 > len(s.runs):
             middle_final = float(np.median(finals))
             ends.append((middle_final, number(middle_final), s.colour))
     _label_ends(axes, ends, (low, high))
-    axes.set_xlabel("step", color=look.quiet)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=7))
 
 
 def _held_out(run: RunRecord, low: float, high: float) -> tuple[list[int], Floats]:
@@ -214,30 +220,32 @@ def _metric_limits(series: Sequence[Series]) -> tuple[float, float]:
     return low - pad, high + pad
 
 
-def _mark_divergence(
-    axes: Axes, run: RunRecord, s: Series, look: Look, steps: list[int], shown: Floats
-) -> None:
-    at = measure(run).diverged_at
-    if at is None:
-        return
-    before = [y for x, y in zip(steps, shown, strict=True) if x < at and math.isfinite(y)]
-    top = axes.get_ylim()[1] if run.lower_is_better else axes.get_ylim()[0]
-    y = before[-1] if before else top - 0.06 * (top - axes.get_ylim()[0] or top - axes.get_ylim()[1])
-    axes.plot(
-        [at],
-        [y],
-        marker="X",
-        markersize=11,
-        color=s.colour,
-        markeredgecolor=look.paper,
-        zorder=6,
-        clip_on=False,
-    )
-    axes.annotate(
-        f"diverged at step {at}", (at, y), xytext=(10, 0), textcoords="offset points", va="center",
-        fontsize=10, color=s.colour, fontweight="bold", zorder=7,
-        bbox={"boxstyle": "round,pad=0.2", "facecolor": look.panel, "edgecolor": "none", "alpha": 0.85},
-    )  # fmt: skip
+def _mark_divergence(axes: Axes, s: Series, look: Look) -> None:
+    """A cross where each run diverged, after its last sound evaluation, and the step of the first in words."""
+    low, high = axes.get_ylim()
+    found = []
+    for run in s.runs:
+        at = measure(run).diverged_at
+        if at is None:
+            continue
+        steps, shown = _held_out(run, low, high)
+        before = [y for x, y in zip(steps, shown.tolist(), strict=True) if x < at and math.isfinite(y)]
+        edge = 0.94 if run.lower_is_better else 0.06
+        found.append((at, before[-1] if before else low + edge * (high - low)))
+    for at, y in found:
+        axes.plot(
+            [at], [y], marker="X", markersize=11, color=s.colour, markeredgecolor=look.panel, zorder=6,
+            clip_on=False,
+        )  # fmt: skip
+    if found:
+        at, y = min(found)
+        many = "diverged" if len(s.runs) == 1 else f"{len(found)} of {len(s.runs)} diverged, the first"
+        left = at < 0.6 * axes.get_xlim()[1]
+        axes.annotate(
+            f"{many} at step {at}", (at, y), xytext=(10 if left else -10, 0), textcoords="offset points",
+            va="center", ha="left" if left else "right", fontsize=10, color=s.colour, fontweight="bold", zorder=7,
+            bbox={"boxstyle": "round,pad=0.2", "facecolor": look.panel, "edgecolor": "none", "alpha": 0.85},
+        )  # fmt: skip
 
 
 def _label_ends(axes: Axes, ends: Sequence[tuple[float, str, str]], limits: tuple[float, float]) -> None:
@@ -297,7 +305,7 @@ def _lines(axes: Axes, s: Series, column: str, limits: tuple[float, float]) -> N
 def _loss(axes: Axes, series: Sequence[Series], look: Look) -> None:
     runs = [run for s in series for run in s.runs]
     sound = [run for run in runs if measure(run).diverged_at is None] or runs
-    low, high = _range([run.steps["loss"] for run in sound])
+    low, high = _range([run.steps["loss"] for run in sound], 0.0, 98.5)
     first = [value for run in runs for value in run.steps["loss"][:1] if math.isfinite(value)]
     high = max([high, *first])
     wide = low > 0 and high > 30 * low
@@ -309,8 +317,6 @@ def _loss(axes: Axes, series: Sequence[Series], look: Look) -> None:
     _caption(axes, look, "Training loss", "each step, and its running median")
     for s in series:
         _lines(axes, s, "loss", limits)
-    axes.set_xlabel("step", color=look.quiet)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=7))
 
 
 def _norm(axes: Axes, series: Sequence[Series], look: Look) -> None:
@@ -337,8 +343,6 @@ def _norm(axes: Axes, series: Sequence[Series], look: Look) -> None:
             if s.role != "baseline" and not np.isnan(bound).all():
                 steps = np.arange(1, len(bound) + 1)
                 axes.plot(steps, bound, color=s.colour, linestyle=(0, (1, 1.4)), linewidth=2.0, zorder=5)
-    axes.set_xlabel("step", color=look.quiet)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=7))
 
 
 def _range(

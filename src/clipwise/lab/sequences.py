@@ -1,8 +1,8 @@
 """Rows of a table as labelled sequences: by key, in order of time, split by time.
 
 What an example is follows from the target. If it is the same in all rows of every sequence (a label for a
-customer, a device, a session), each whole sequence is one example. If it changes within sequences (a label for
-a transaction), every row is one: the row itself and the rows of its sequence before it, never one after it.
+customer, a device, a session), each whole sequence is one example. If it changes within sequences (a label
+for a transaction), every row is one: the row itself and the rows of its sequence before it, none after it.
 
 The latest fifth of the examples is held out. Means, deviations and known categories come from rows up to that
 moment alone.
@@ -175,7 +175,7 @@ def _split(
 def _numeric(
     frame: pl.DataFrame, columns: Sequence[str], known: Array, name: str
 ) -> tuple[list[Array], list[str], int]:
-    """Standardised columns, a mark for what was missing beside each that has gaps, and how many there were."""
+    """Standardised columns, a mark of what was missing beside each that has gaps, and how many gaps."""
     found: list[Array] = []
     names: list[str] = []
     total = 0

@@ -1,4 +1,4 @@
-"""A column of a table as a series to forecast: put in order, gaps closed from the past alone, standardised."""
+"""A column of a table as a series to forecast: in order, gaps closed from the past alone, standardised."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -78,7 +78,7 @@ def make_series(
     if not observed.any():
         raise DataError(f"{name}: column {value!r} (data.value_column) holds no number")
     start = int(np.argmax(observed))
-    # Another feature may still have no number here: then its first one stands in, which only the first rows see.
+    # A further feature may begin later than the series; its first number stands in for the rows before that.
     filled = [column.fill_null(strategy="forward").fill_null(strategy="backward") for column in columns]
     table = np.stack([column.to_numpy() for column in filled], axis=1).astype(np.float64)[start:]
     observed = observed[start:]

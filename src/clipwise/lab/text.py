@@ -129,7 +129,7 @@ def make_corpus(text: str, name: str, *, sequence_length: int, batch_size: int) 
         needed = max(round(batch_size * least / (1 - HELD_OUT)), round(least / HELD_OUT)) + 1
         raise DataError(
             f"{name}: {len(text)} characters are too few; with batch_size {batch_size} and sequence_length"
-            f" {sequence_length} a language model needs at least {needed}. Give a longer text or a smaller batch"
+            f" {sequence_length} a language model needs at least {needed}: give more text or smaller batches"
         )
     characters = ("\N{REPLACEMENT CHARACTER}", *sorted(set(text[:cut]) - {"\N{REPLACEMENT CHARACTER}"}))
     number = {character: i for i, character in enumerate(characters)}

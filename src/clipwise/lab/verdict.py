@@ -68,6 +68,7 @@ def next_command(groups: Sequence[Group], config_path: str, options: Sequence[st
     """
     best = best_of(groups)
     tail = [*options]
+    clips = [w for g in groups if g.role == "given" and g.first.clip for w in ("--clip", g.first.clip)]
     if best is None:
         norms = [run.norm_median for each in groups for run in each.runs if math.isfinite(run.norm_median)]
         threshold = number(0.1 * min(norms), 2) if norms else "0.1"
@@ -79,7 +80,7 @@ def next_command(groups: Sequence[Group], config_path: str, options: Sequence[st
         threshold = number(idle.spread("norm_p95").median, 2)
         return _command("compare", config_path, "--clip", f"clip_by_global_norm({threshold})", *tail)
     if len(groups) > 1 and all(len(each.runs) == 1 for each in groups):
-        return _command("compare", config_path, "--seeds", "3", *tail)
+        return _command("compare", config_path, *clips, "--seeds", "3", *tail)
     clip = "none" if best.first.clip is None else best.first.clip
     if len(groups) > 1:
         return _command("train", config_path, "--clip", clip, *tail)

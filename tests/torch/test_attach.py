@@ -1,0 +1,334 @@
+"""`attach` in the loops people write, each against a reference loop written out by hand."""
+
+import contextlib
+import copy
+import math
+
+import pytest
+import torch
+from torch import nn
+
+import clipwise
+from clipwise.errors import ArgumentError, ParameterError
+
+THRESHOLD = 0.05
+
+
+def make_model(seed: int = 0) -> nn.Module:
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 3))
+
+
+def batch(step: int) -> torch.Tensor:
+    return torch.randn(5, 6, generator=torch.Generator().manual_seed(step))
+
+
+def loss_of(model: nn.Module, step: int) -> torch.Tensor:
+    return model(batch(step)).square().mean() * (10.0 if step % 3 == 2 else 1.0)
+
+
+def clip_by_hand(parameters, threshold: float = THRESHOLD) -> None:
+    """The formula, written out: no clipwise, no torch.nn.utils."""
+    grads = [p.grad for p in parameters if p.grad is not None]
+    norm = math.sqrt(sum(g.double().square().sum().item() for g in grads))
+    if norm > threshold:
+        for g in grads:
+            g.copy_(g.double() * (threshold / norm))
+
+
+def assert_same(a: nn.Module, b: nn.Module) -> None:
+    for p, q in zip(a.parameters(), b.parameters(), strict=True):
+        # One rounding of each clipped entry (6e-8), carried through a few steps of optimizers that divide by it.
+        torch.testing.assert_close(p, q, rtol=2e-6, atol=1e-7)
+
+
+OPTIMIZERS = {
+    "sgd": lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9),
+    "adam": lambda p: torch.optim.Adam(p, lr=0.01),
+    "fused adamw": lambda p: torch.optim.AdamW(p, lr=0.01, fused=True),
+    "rmsprop": lambda p: torch.optim.RMSprop(p, lr=0.01),
+    "foreach adam": lambda p: torch.optim.Adam(p, lr=0.01, foreach=True),
+}
+CLIP = clipwise.clip_by_global_norm(THRESHOLD)
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_plain_loop_with_a_schedule_of_the_rate(optimizer):
+    ours, reference = make_model(), make_model()
+    optimizers = [OPTIMIZERS[optimizer](m.parameters()) for m in (ours, reference)]
+    schedulers = [torch.optim.lr_scheduler.StepLR(o, 3, 0.5) for o in optimizers]
+    clipper = clipwise.torch.attach(optimizers[0], CLIP, model=ours)
+    for step in range(9):
+        for model, opt, scheduler in zip((ours, reference), optimizers, schedulers, strict=True):
+            opt.zero_grad()
+            loss_of(model, step).backward()
+            if model is reference:
+                clip_by_hand(model.parameters())
+            opt.step()
+            scheduler.step()
+    assert_same(ours, reference)
+    assert clipper.steps == 9
+    assert 0 < clipper.clipped_steps <= 9
+    assert clipper.report.worst in dict(ours.named_parameters())
+
+
+def test_accumulation_clips_the_sum_once_a_real_step():
+    ours, reference = make_model(), make_model()
+    optimizers = [OPTIMIZERS["sgd"](m.parameters()) for m in (ours, reference)]
+    clipper = clipwise.torch.attach(optimizers[0], CLIP)
+    for model, opt in zip((ours, reference), optimizers, strict=True):
+        for step in range(12):
+            (loss_of(model, step) / 4).backward()
+            if step % 4 == 3:
+                if model is reference:
+                    clip_by_hand(model.parameters())
+                opt.step()
+                opt.zero_grad()
+    assert_same(ours, reference)
+    assert clipper.steps == 3
+
+
+@pytest.mark.parametrize("user_unscales", [False, True])
+@pytest.mark.parametrize("optimizer", ["sgd", "fused adamw", "adam"])
+def test_grad_scaler_clips_true_gradients(optimizer, user_unscales):
+    """A scale of 2^14 through the whole loop: the parameters are those of a loop without any scaling."""
+    ours, reference = make_model(), make_model()
+    opt, ref = OPTIMIZERS[optimizer](ours.parameters()), OPTIMIZERS[optimizer](reference.parameters())
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**14, growth_interval=4)
+    clipper = clipwise.torch.attach(opt, CLIP)
+    for step in range(9):
+        opt.zero_grad()
+        scaler.scale(loss_of(ours, step)).backward()
+        if user_unscales:
+            scaler.unscale_(opt)
+        scaler.step(opt)
+        scaler.update()
+
+        ref.zero_grad()
+        loss_of(reference, step).backward()
+        true_norm = math.sqrt(sum(p.grad.square().sum().item() for p in reference.parameters()))
+        assert float(clipper.report.norm) == pytest.approx(true_norm, rel=1e-4)
+        clip_by_hand(reference.parameters())
+        ref.step()
+    assert_same(ours, reference)
+    assert not hasattr(opt, "grad_scale")
+
+
+@pytest.mark.parametrize("user_unscales", [False, True])
+@pytest.mark.parametrize("optimizer", ["sgd", "fused adamw"])
+def test_a_step_that_the_scaler_skips_is_neither_clipped_nor_counted(optimizer, user_unscales):
+    model = make_model()
+    opt = OPTIMIZERS[optimizer](model.parameters())
+    scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+    clipper = clipwise.torch.attach(opt, clipwise.autoclip(10))
+    for step in range(4):
+        before = copy.deepcopy(model)
+        opt.zero_grad()
+        scaler.scale(loss_of(model, step)).backward()
+        if step == 2:
+            next(model.parameters()).grad[0, 0] = math.inf
+        if user_unscales:
+            scaler.unscale_(opt)
+        scaler.step(opt)
+        scaler.update()
+        if step == 2:
+            assert all(torch.equal(p, q) for p, q in zip(model.parameters(), before.parameters(), strict=True))
+    assert clipper.steps == 3
+    assert clipper.skipped_steps == 0
+    assert scaler.get_scale() == 512.0  # it saw the overflow and backed off
+
+
+def test_closure_is_clipped_after_each_evaluation():
+    """LBFGS evaluates several times a step; each time it must see clipped gradients."""
+    ours, reference = make_model().double(), make_model().double()
+    opt, ref = (torch.optim.LBFGS(m.parameters(), lr=0.05, max_iter=3) for m in (ours, reference))
+    clipper = clipwise.torch.attach(opt, CLIP)
+
+    def closure_for(model, optimizer, by_hand):
+        def closure():
+            optimizer.zero_grad()
+            loss = model(batch(0).double()).square().mean()
+            loss.backward()
+            if by_hand:
+                clip_by_hand(model.parameters())
+            return loss
+
+        return closure
+
+    for _ in range(3):
+        opt.step(closure_for(ours, opt, False))
+        ref.step(closure=closure_for(reference, ref, True))
+    for p, q in zip(ours.parameters(), reference.parameters(), strict=True):
+        torch.testing.assert_close(p, q, rtol=1e-7, atol=1e-10)  # curvature amplifies the last bits
+    assert clipper.steps > 3
+
+
+def test_a_closure_given_by_keyword_to_sgd():
+    ours, reference = make_model(), make_model()
+    opt, ref = OPTIMIZERS["sgd"](ours.parameters()), OPTIMIZERS["sgd"](reference.parameters())
+    clipper = clipwise.torch.attach(opt, CLIP)
+    for step in range(4):
+
+        def closure(step=step):
+            opt.zero_grad()
+            loss = loss_of(ours, step)
+            loss.backward()
+            return loss
+
+        returned = opt.step(closure=closure)
+        ref.zero_grad()
+        expected = loss_of(reference, step)
+        expected.backward()
+        clip_by_hand(reference.parameters())
+        ref.step()
+        assert returned.item() == pytest.approx(expected.item(), rel=1e-5)
+    assert_same(ours, reference)
+    assert clipper.steps == 4
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("closure", [False, True])
+def test_skip_takes_no_step_at_all(optimizer, closure):
+    """Parameters and optimizer state stay as they were, momentum and weight decay included."""
+    ours, reference = make_model(), make_model()
+    opt, ref = OPTIMIZERS[optimizer](ours.parameters()), OPTIMIZERS[optimizer](reference.parameters())
+    clipper = clipwise.torch.attach(opt, CLIP, model=ours)
+    for step in range(6):
+
+        def backward(step=step):
+            opt.zero_grad()
+            loss = loss_of(ours, step)
+            loss.backward()
+            if step == 3:
+                ours[2].bias.grad[1] = math.nan
+            return loss
+
+        if closure:
+            opt.step(backward)
+        else:
+            backward()
+            opt.step()
+        if step == 3:
+            assert clipper.report.skipped
+            assert clipper.report.worst == "2.bias"
+            assert math.isnan(ours[2].bias.grad[1])  # the gradients are there to look at
+            continue
+        ref.zero_grad()
+        loss_of(reference, step).backward()
+        clip_by_hand(reference.parameters())
+        ref.step()
+    assert_same(ours, reference)
+    assert (clipper.steps, clipper.skipped_steps) == (6, 1)
+
+
+def test_bf16_gradients_are_measured_wide():
+    model = make_model().bfloat16()
+    opt = torch.optim.SGD(model.parameters(), lr=0.1)
+    clipper = clipwise.torch.attach(opt, clipwise.clip_by_global_norm(math.inf))
+    model(batch(0).bfloat16()).square().mean().backward()
+    expected = math.sqrt(sum(p.grad.double().square().sum().item() for p in model.parameters()))
+    opt.step()
+    assert float(clipper.report.norm) == pytest.approx(expected, rel=1e-12)
+
+
+def test_bf16_autocast():
+    ours, reference = make_model(), make_model()
+    opt, ref = OPTIMIZERS["sgd"](ours.parameters()), OPTIMIZERS["sgd"](reference.parameters())
+    clipwise.torch.attach(opt, CLIP)
+    for step in range(4):
+        for model, optimizer in ((ours, opt), (reference, ref)):
+            optimizer.zero_grad()
+            with torch.autocast("cpu", torch.bfloat16):
+                loss = loss_of(model, step)
+            loss.backward()
+            if model is reference:
+                clip_by_hand(model.parameters())
+            optimizer.step()
+    assert_same(ours, reference)
+
+
+def test_detach_and_context_manager():
+    model = make_model()
+    opt = torch.optim.SGD(model.parameters(), lr=0.1)
+    with clipwise.torch.attach(opt, CLIP) as clipper:
+        loss_of(model, 0).backward()
+        opt.step()
+    opt.step()
+    assert clipper.steps == 1
+    with contextlib.suppress(RuntimeError), clipwise.torch.attach(opt, CLIP):
+        raise RuntimeError
+    clipwise.torch.attach(opt, CLIP).detach()
+
+
+def test_parameters_that_are_added_later_are_clipped_too():
+    model, head = make_model(), nn.Linear(3, 1)
+    for clip in (CLIP, clipwise.adagc(warmup=2), clipwise.Clip(clipwise.thresholds.percentile(50, 3), per="unit")):
+        opt = torch.optim.SGD(model.parameters(), lr=0.0)
+        clipper = clipwise.torch.attach(opt, clip)
+        for step in range(4):
+            if step == 2:
+                opt.add_param_group({"params": head.parameters()})
+            opt.zero_grad()
+            head(model(batch(step))).sum().backward()
+            opt.step()
+        assert len(clipper.report.names) == 6
+
+
+def test_gradients_that_come_and_go_keep_their_own_history():
+    """A parameter without a gradient in some steps: the others' thresholds do not shift places."""
+    a, b = nn.Parameter(torch.zeros(1)), nn.Parameter(torch.zeros(1))
+    opt = torch.optim.SGD([a, b], lr=0.0)
+    clip = clipwise.Clip(clipwise.thresholds.percentile(0), per="tensor")
+    clipwise.torch.attach(opt, clip)
+    for step, (ga, gb) in enumerate([(1.0, 100.0), (None, 0.5), (3.0, None), (2.0, 50.0), (5.0, 500.0)]):
+        for p, g in ((a, ga), (b, gb)):
+            p.grad = None if g is None else torch.tensor([g])
+        opt.step()
+        expected = {0: (1.0, 100.0), 1: (None, 0.5), 2: (1.0, None), 3: (1.0, 0.5), 4: (1.0, 0.5)}[step]
+        for p, value in ((a, expected[0]), (b, expected[1])):
+            assert (None if p.grad is None else p.grad.item()) == value
+
+
+def test_auto_knows_the_optimizer():
+    """SGD gets the bound relative to the weights, Adam none; embeddings are left out of the weights' norm."""
+    embedding, linear = nn.Embedding(1000, 4), nn.Linear(4, 1)
+    model = nn.ModuleDict({"embedding": embedding, "linear": linear})
+
+    def threshold_with(optimizer) -> float:
+        with clipwise.torch.attach(optimizer, clipwise.auto(), model=model) as clipper:
+            for p in model.parameters():
+                p.grad = torch.full_like(p, 1e3)
+            optimizer.step()
+        return float(clipper.report.threshold)
+
+    weights = math.sqrt(sum(p.double().square().sum().item() for p in linear.parameters()))
+    expected = 0.1 * weights * (1 - 0.9) / 1e-9
+    found = threshold_with(torch.optim.SGD(model.parameters(), lr=1e-9, momentum=0.9))
+    norm = 1e3 * math.sqrt(sum(p.numel() for p in model.parameters()))
+    low = 0.005 * weights * (1 - 0.9) / 1e-9
+    assert found == pytest.approx(min(max(norm, low), expected), rel=1e-6)
+    assert threshold_with(torch.optim.Adam(model.parameters(), lr=1e-9)) == math.inf
+
+
+class TestBadInput:
+    def test_no_optimizer(self):
+        with pytest.raises(ArgumentError, match=r"takes a torch\.optim\.Optimizer, got Linear"):
+            clipwise.torch.attach(nn.Linear(1, 1), CLIP)
+
+    def test_twice(self):
+        opt = torch.optim.SGD(make_model().parameters(), lr=0.1)
+        clipwise.torch.attach(opt, CLIP)
+        with pytest.raises(ArgumentError, match="attached to this optimizer already"):
+            clipwise.torch.attach(opt, CLIP)
+
+    def test_another_model(self):
+        opt = torch.optim.SGD(make_model().parameters(), lr=0.1)
+        with pytest.raises(ParameterError, match="none of the optimizer's parameters belongs to the model"):
+            clipwise.torch.attach(opt, CLIP, model=make_model())
+
+    def test_a_pattern_without_match_leaves_the_optimizer_alone(self):
+        model = make_model()
+        opt = torch.optim.SGD(model.parameters(), lr=0.1)
+        with pytest.raises(ParameterError, match="'3.*' matches no parameter"):
+            clipwise.torch.attach(opt, clipwise.by_name({"3.*": CLIP}), model=model)
+        assert not opt._optimizer_step_pre_hooks
