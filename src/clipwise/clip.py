@@ -70,7 +70,9 @@ class Clip:
             raise ArgumentError(f"per must be one of {', '.join(get_args(Per))}, got {self.per!r}")
         object.__setattr__(self, "norm", _order(self.norm))
         if self.per == "element" and self.norm != 2.0:
-            raise ArgumentError(f"a single entry is measured by its modulus; norm={self.norm!r} means nothing")
+            raise ArgumentError(
+                f"a single entry is measured by its modulus; norm={self.norm!r} means nothing"
+            )
         if isinstance(self.threshold, Threshold):
             self._check_policy(self.threshold)
         elif isinstance(self.threshold, tuple | list):
@@ -80,7 +82,9 @@ class Clip:
 
     def _range(self, pair: object) -> tuple[float, float]:
         if self.per != "element":
-            raise ThresholdError(f'a range {pair!r} only bounds single entries (per="element"); a norm has one bound')
+            raise ThresholdError(
+                f'a range {pair!r} only bounds single entries (per="element"); a norm has one bound'
+            )
         if not isinstance(pair, tuple | list) or len(pair) != 2:
             raise ThresholdError(f"a range is a pair (low, high), got {pair!r}")
         low = check_number("low", pair[0], low=-math.inf)
@@ -92,12 +96,12 @@ class Clip:
     def _check_policy(self, policy: Threshold) -> None:
         if self.per == "element" and policy.watches_norm:
             raise ArgumentError(
-                f"{policy!r} would keep a history for every single entry; value clipping takes a number, a range,"
-                ' a schedule, or a policy of the loss or the weights. For a history use per="tensor" or "global".'
+                f"{policy!r} would keep a history for every single entry; value clipping takes a number,"
+                ' a range, a schedule, or a policy of the loss or weights; use per="tensor" or "global"'
             )
         if self.per == "unit" and isinstance(policy, thresholds.percentile) and policy.window is None:
             raise ArgumentError(
-                'a whole history takes about 26 kB a group, too much for per="unit": give the percentile a window'
+                'a whole history takes 26 kB a group, too much for per="unit": give the percentile a window'
             )
 
 

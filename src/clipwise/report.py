@@ -81,10 +81,10 @@ class ClipReport:
         return found
 
     def _tensor_norms(self) -> np.ndarray[Any, np.dtype[np.float64]]:
-        norms = self.tensor_norms
+        norms: Any = [] if self.tensor_norms is None else self.tensor_norms
         if hasattr(norms, "detach"):
             norms = norms.detach().cpu()
-        return np.asarray(norms if norms is not None else [], dtype=np.float64)
+        return np.asarray(norms, dtype=np.float64)
 
     def __str__(self) -> str:
         if self.skipped:

@@ -111,6 +111,11 @@ def test_what_settings_mean(settings, clip):
         ),
         ({"training_parameters": 1}, "training_parameters: must be a mapping, got 1"),
         ({"training_parameters": {"optimizer": "Adam"}}, "training_parameters: no clipping found"),
+        (
+            {"training_parameters": {"gradient_cliping": NORM}},
+            "training_parameters.gradient_cliping: unknown key. Did you mean 'gradient_clipping'?",
+        ),
+        ({"training_parameters": NORM}, "training_parameters: no clipping found; expected one of 'gradient"),
         ({"gradient_cliping": NORM}, "gradient_cliping: unknown key. Did you mean 'gradient_clipping'?"),
         ({"methd": "norm", "treshold": 1}, "methd: unknown key. Did you mean 'method'?"),
         ({"optimizer": "Adam"}, "no clipping found; expected 'method' or one of 'gradient_clipping'"),

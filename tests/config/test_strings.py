@@ -56,6 +56,7 @@ def test_other_ways_to_write_a_clip(text, clip):
         ("clip_by_norm(zclip)", "threshold: 'zclip' is a clip; expected a number or a policy"),
         ("clip_by_norm(percentil)", "threshold: unknown policy 'percentil'. Did you mean 'percentile'?"),
         ("clip_by_norm(percentile(200))", "threshold.q: must be within [0, 100], got 200"),
+        ("clip_by_norm(auto(floor=2))", "threshold: floor and down are at most 1"),
         ("clip_by_norm(-1)", "threshold: must be at least 0, got -1"),
         ("clip_by_norm(nan)", "threshold: must be a number, got NaN"),
         ("clip_by_norm(True)", "threshold: must be a number or a policy such as 'percentile(10)', got True"),

@@ -37,7 +37,10 @@ def inputs(dtype: str) -> dict[str, dict[str, np.ndarray | None]]:
         rows["beyond float32"] = {"weight": normal(4, 4, scale=1e200), "bias": normal(4, scale=1e-200)}
     if dtype.startswith("complex"):
         rows = {
-            name: {k: v if v is None else v * np.exp(1j * 2.0 * np.arange(v.size).reshape(v.shape)) for k, v in row.items()}
+            name: {
+                k: v if v is None else v * np.exp(1j * 2.0 * np.arange(v.size).reshape(v.shape))
+                for k, v in row.items()
+            }
             for name, row in rows.items()
         }
     return rows

@@ -1,10 +1,8 @@
 """The one table, on every back end, against the float64 oracle.
 
 A back end is a function that takes numpy gradients, a clip and a dtype, and returns the clipped gradients in
-numpy and the report. To add one: a module here with ``NAME``, ``DTYPES`` and ``run``, and a line in BACK_ENDS.
+numpy and the report. To add one: a module here with ``NAME``, ``DTYPES`` and ``run``, a line in BACK_ENDS.
 """
-
-import math
 
 import numpy as np
 import pytest
@@ -17,9 +15,23 @@ from .cases import CLIPS, RANGES, THRESHOLDS, inputs
 BACK_ENDS = [on_torch]
 
 # The norm itself is exact to float64; each entry is rounded once when stored, and a coefficient once.
-RELATIVE = {"float64": 1e-14, "float32": 3e-7, "float16": 2e-3, "bfloat16": 1.6e-2, "complex64": 3e-7, "complex128": 1e-14}
+RELATIVE = {
+    "float64": 1e-14,
+    "float32": 3e-7,
+    "float16": 2e-3,
+    "bfloat16": 1.6e-2,
+    "complex64": 3e-7,
+    "complex128": 1e-14,
+}
 # Below the smallest normal number an entry keeps fewer digits.
-SMALLEST = {"float64": 1e-323, "float32": 3e-45, "float16": 1.2e-7, "bfloat16": 1e-40, "complex64": 3e-45, "complex128": 1e-323}
+SMALLEST = {
+    "float64": 1e-323,
+    "float32": 3e-45,
+    "float16": 1.2e-7,
+    "bfloat16": 1e-40,
+    "complex64": 3e-45,
+    "complex128": 1e-323,
+}
 
 TABLE = [
     pytest.param(back_end, dtype, per, norm, id=f"{back_end.NAME}-{dtype}-{per}-{norm}")
@@ -37,16 +49,22 @@ def check(back_end, gradients, clip: Clip, dtype: str) -> None:
     assert float(report.norm) == pytest.approx(norm, rel=1e-12, abs=1e-323)
     assert set(found) == set(expected)
     for name, value in found.items():
-        np.testing.assert_allclose(value, expected[name], rtol=RELATIVE[dtype], atol=SMALLEST[dtype], err_msg=name)
+        np.testing.assert_allclose(
+            value, expected[name], rtol=RELATIVE[dtype], atol=SMALLEST[dtype], err_msg=name
+        )
         assert not np.isnan(value).any()
         same = np.array_equal(oracle.widened(given[name]), expected[name])
         if same:
             np.testing.assert_array_equal(value, oracle.widened(given[name]), err_msg="not to the bit")
     changed = any(not np.array_equal(oracle.widened(given[n]), expected[n]) for n in expected)
     assert bool(report.clipped) == changed
-    after = oracle.p_norm(np.concatenate([v.ravel() for v in expected.values()] or [np.zeros(0)]),
-                          2.0 if clip.per == "element" else clip.norm)
-    assert float(report.norm_after) == pytest.approx(after, rel=max(RELATIVE[dtype] * 2, 1e-12), abs=SMALLEST[dtype] * 1e3)
+    after = oracle.p_norm(
+        np.concatenate([v.ravel() for v in expected.values()] or [np.zeros(0)]),
+        2.0 if clip.per == "element" else clip.norm,
+    )
+    assert float(report.norm_after) == pytest.approx(
+        after, rel=max(RELATIVE[dtype] * 2, 1e-12), abs=SMALLEST[dtype] * 1e3
+    )
 
 
 @pytest.mark.parametrize(("back_end", "dtype", "per", "norm"), TABLE)

@@ -45,7 +45,9 @@ def mean(norms, factor, decay):
     for n in norms:
         # The average with weights decay^age that sum to one.
         weights = [decay ** (len(history) - 1 - i) for i in range(len(history))]
-        average = sum(w * h for w, h in zip(weights, history, strict=True)) / sum(weights) if history else None
+        average = (
+            sum(w * h for w, h in zip(weights, history, strict=True)) / sum(weights) if history else None
+        )
         out.append(math.inf if average is None else factor * average)
         if counts(n):
             history.append(n)

@@ -97,7 +97,9 @@ def run(policy, back_end: str, shape: tuple[int, ...], scale_free: bool = False)
         )
         before = shapes_of(state)
         threshold, state = policy.update(xp, state, seen)
-        assert shapes_of(state) == before, "a state changes neither shape nor dtype, or it could not be compiled"
+        assert shapes_of(state) == before, (
+            "a state changes neither shape nor dtype, or it could not be compiled"
+        )
         out.append(np.broadcast_to(np.asarray(threshold, dtype=np.float64), shape))
     return np.stack(out)
 
@@ -109,7 +111,9 @@ def shapes_of(state) -> list:
 
 
 @pytest.mark.parametrize("back_end", BACK_ENDS)
-@pytest.mark.parametrize(("policy", "oracle"), POLICIES, ids=lambda p: repr(p)[:40] if not callable(p) else "")
+@pytest.mark.parametrize(
+    ("policy", "oracle"), POLICIES, ids=lambda p: repr(p)[:40] if not callable(p) else ""
+)
 @pytest.mark.parametrize("shape", [(), (3,)], ids=["one", "three"])
 @pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning", "ignore:overflow:RuntimeWarning")
 def test_policy_gives_the_thresholds_of_its_formula(policy, oracle, back_end, shape):
@@ -192,7 +196,11 @@ def test_what_policies_say_of_themselves():
     [
         (lambda: thresholds.percentile(101), ThresholdError, "q must be within [0, 100], got 101"),
         (lambda: thresholds.percentile(math.nan), ThresholdError, "q must be a number, got NaN"),
-        (lambda: thresholds.percentile(10, 0), ArgumentError, "window must be a whole number of at least 1, got 0"),
+        (
+            lambda: thresholds.percentile(10, 0),
+            ArgumentError,
+            "window must be a whole number of at least 1, got 0",
+        ),
         (lambda: thresholds.percentile(10, 2.5), ArgumentError, "got 2.5"),
         (lambda: thresholds.zscore(0), ThresholdError, "z must be at least"),
         (lambda: thresholds.zscore(2.5, 1.0), ArgumentError, "decay must be at least 0 and below 1, got 1.0"),
@@ -206,10 +214,18 @@ def test_what_policies_say_of_themselves():
         (lambda: thresholds.relative(-0.1), ThresholdError, "ratio must be at least 0, got -0.1"),
         (lambda: thresholds.relative(0.1, 0.0), ThresholdError, "eps"),
         (lambda: thresholds.quantile_ema(1.5), ThresholdError, "quantile must be within [0, 1], got 1.5"),
-        (lambda: thresholds.reduce_on_instability(floor=2.0), ThresholdError, "floor must not exceed start=1"),
+        (
+            lambda: thresholds.reduce_on_instability(floor=2.0),
+            ThresholdError,
+            "floor must not exceed start=1",
+        ),
         (lambda: thresholds.reduce_on_instability(factor=1.0), ArgumentError, "got 1.0"),
         (lambda: thresholds.auto(low=1.0), ArgumentError, "low must not exceed high=0.1, got 1"),
-        (lambda: thresholds.auto(window=5), ArgumentError, "window must be a whole number of at least 10, got 5"),
+        (
+            lambda: thresholds.auto(window=5),
+            ArgumentError,
+            "window must be a whole number of at least 10, got 5",
+        ),
     ],
 )
 def test_bad_arguments_are_named(make, error, words):

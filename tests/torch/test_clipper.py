@@ -195,14 +195,19 @@ class TestByName:
         assert p.grad.item() == 1.0
 
     def test_a_pattern_that_matches_nothing_is_named_with_the_nearest(self):
-        with pytest.raises(ParameterError, match=r"'encoder\.weight' matches no parameter; Did you mean 'decoder\.weight'"):
+        with pytest.raises(
+            ParameterError, match=r"'encoder\.weight' matches no parameter; Did you mean 'decoder\.weight'"
+        ):
             clipwise.torch.clip_(
-                [("decoder.weight", parameter(0.0))], clipwise.by_name({"encoder.weight": clipwise.clip_by_norm(1.0)})
+                [("decoder.weight", parameter(0.0))],
+                clipwise.by_name({"encoder.weight": clipwise.clip_by_norm(1.0)}),
             )
 
     def test_without_names_it_says_how_to_give_them(self):
         with pytest.raises(ParameterError, match=r"give model=\.\.\., or model\.named_parameters\(\)"):
-            clipwise.torch.clip_([parameter(0.0)], clipwise.by_name({"encoder.*": clipwise.clip_by_norm(1.0)}))
+            clipwise.torch.clip_(
+                [parameter(0.0)], clipwise.by_name({"encoder.*": clipwise.clip_by_norm(1.0)})
+            )
 
 
 class TestReport:
@@ -212,7 +217,10 @@ class TestReport:
         report = clipwise.torch.clip_(model, clipwise.clip_by_norm(0.1))
         metrics = report.metrics(per_tensor=True)
         assert set(metrics) == {
-            *(f"clipwise/{n}" for n in ("norm", "norm_after", "threshold", "clip_fraction", "direction", "nonfinite")),
+            *(
+                f"clipwise/{n}"
+                for n in ("norm", "norm_after", "threshold", "clip_fraction", "direction", "nonfinite")
+            ),
             *(f"clipwise/norm/{name}" for name, _ in model.named_parameters()),
         }
         assert report.worst == max(report.norms(), key=report.norms().get)
@@ -318,7 +326,9 @@ class TestBadInput:
             clipwise.torch.clip_([1.0], clipwise.clip_by_norm(1.0))
         with pytest.raises(ParameterError, match=r"expected parameters, .* got 3"):
             clipwise.torch.clip_(3, clipwise.clip_by_norm(1.0))
-        with pytest.raises(ArgumentError, match="nonfinite must be one of skip, zero, error, propagate, got 'ignore'"):
+        with pytest.raises(
+            ArgumentError, match="nonfinite must be one of skip, zero, error, propagate, got 'ignore'"
+        ):
             clipwise.torch.clip_([], clipwise.clip_by_norm(1.0), nonfinite="ignore")
 
     def test_a_policy_of_the_loss_without_a_loss(self):

@@ -26,7 +26,7 @@ __all__ = ["say", "show", "watcher"]
 PLAIN_WIDTH = 110
 """Columns of the tables in a file or a pipe, where there is no terminal to ask."""
 
-NARROW = 100
+NARROW = 140
 """Below this width only the first table shows the range over the seeds."""
 
 

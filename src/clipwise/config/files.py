@@ -96,7 +96,7 @@ def _strict_loader() -> "type[yaml.SafeLoader]":
             node = super().compose_mapping_node(anchor)
             seen = set()
             for key, _ in node.value:
-                if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
+                if isinstance(key, yaml.ScalarNode):
                     if (key.tag, key.value) in seen:
                         raise yaml.MarkedYAMLError(
                             problem=f"the key {key.value!r} is given twice", problem_mark=key.start_mark

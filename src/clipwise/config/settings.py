@@ -36,7 +36,7 @@ DIRECT: Mapping[str, tuple[str, Callable[[float], AnyClip]]] = {
 _ALGORITHMS: Mapping[str, Callable[[float], AnyClip]] = {"norm": clip_by_global_norm, "value": clip_by_value}
 
 SETTINGS = (OWN, SECTION, *DIRECT, ALGORITHM)
-_EXPECTED = "expected 'method' or one of " + ", ".join(map(repr, SETTINGS))
+_NAMES = ", ".join(map(repr, SETTINGS))
 CLIP_KEYS = ("method", "clips", "threshold", "per", "norm", "low", "high")
 _OF_DEEPSPEED = ("zero_optimization", "train_batch_size", "train_micro_batch_size_per_gpu")
 
@@ -61,11 +61,11 @@ def read(spec: object, path: Path) -> AnyClip | None:
     if not any(key in SETTINGS for key in spec):
         if "method" not in spec and not any(key in CLIP_KEYS for key in spec):
             _check_others(spec, path, ("method", *SETTINGS), cutoff=0.75)
-            raise path.error("no clipping found; " + _EXPECTED)
+            raise path.error(f"no clipping found; expected 'method' or one of {_NAMES}")
         return clip_from(spec, path)
     settings = list(_settings(spec, path))
     if not settings:  # training_parameters, and nothing in it
-        raise (path / SECTION).error("no clipping found; " + _EXPECTED)
+        raise (path / SECTION).error(f"no clipping found; expected one of {_NAMES}")
     given = [setting for setting in settings if setting.given]
     if len(given) > 1:
         raise given[1].path.error(f"contradicts {given[0].path}; keep one of the two")
@@ -74,6 +74,7 @@ def read(spec: object, path: Path) -> AnyClip | None:
 
 def _settings(data: Mapping[Any, Any], path: Path) -> Iterator[_Found]:
     present = [key for key in SETTINGS if key in data]
+    _check_others(data, path, SETTINGS, cutoff=0.85)
     if not present:
         return
     for key in CLIP_KEYS:
@@ -81,7 +82,6 @@ def _settings(data: Mapping[Any, Any], path: Path) -> Iterator[_Found]:
             raise (path / key).error(
                 f"a key of a clip beside {present[0]!r}; put it inside, or parse {present[0]!r} alone"
             )
-    _check_others(data, path, SETTINGS, cutoff=0.85)
     if OWN in data:
         yield _own(data, path)
     if SECTION in data:

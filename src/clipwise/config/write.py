@@ -74,7 +74,9 @@ def _pruned(entry: Entry, arguments: dict[str, Any], wanted: object, path: Path)
 def _plain(value: object, path: Path) -> Any:
     if isinstance(value, float) and math.isinf(value):
         return "inf" if value > 0 else "-inf"
-    if value is None or isinstance(value, bool | int | float | str):
+    if isinstance(value, float):
+        return float(value)  # numpy's float64 is a float too, and prints differently
+    if value is None or isinstance(value, bool | int | str):
         return value
     if isinstance(value, tuple):
         return [_plain(item, path) for item in value]

@@ -297,23 +297,27 @@ def _diverged_at(record: RunRecord, loss: Floats) -> int | None:
         return _broken_at_the_end(record, len(loss))
     if np.isfinite(loss[-1]) and _final_loss(loss) <= limit:
         return None  # one spike at the very end
-    last = record.evaluations[-1] if record.evaluations else None
-    if (
-        not np.isfinite(loss[-1])
-        and last is not None
-        and last.step >= len(loss)
-        and _usable(last, record.metric)
-    ):
-        return None  # one bad batch at the very end: the step was skipped and the model is sound
+    if not np.isfinite(loss[-1]) and _sound_at_the_end(record, limit):
+        return None  # one bad batch at the very end: its step was skipped
     good = np.flatnonzero(~bad)
     return int(good[-1]) + 2 if len(good) else 1
 
 
+def _last_look(record: RunRecord, steps: int) -> Evaluation | None:
+    """The evaluation after the last step, if there was one."""
+    last = record.evaluations[-1] if record.evaluations else None
+    return last if last is not None and last.step >= steps else None
+
+
+def _sound_at_the_end(record: RunRecord, limit: float) -> bool:
+    last = _last_look(record, len(record.steps["loss"]))
+    return last is not None and _usable(last, record.metric) and last.metrics.get("loss", 0.0) <= limit
+
+
 def _broken_at_the_end(record: RunRecord, steps: int) -> int | None:
     """The last step, where its update broke the weights: its own loss, taken before that, looks innocent."""
-    last = record.evaluations[-1] if record.evaluations else None
-    broken = last is not None and last.step >= steps and not _usable(last, record.metric)
-    return steps if broken else None
+    last = _last_look(record, steps)
+    return steps if last is not None and not _usable(last, record.metric) else None
 
 
 def _final(record: RunRecord, diverged_at: int | None) -> float:

@@ -81,7 +81,7 @@ def next_command(groups: Sequence[Group], config_path: str, options: Sequence[st
         return _command("compare", config_path, "--clip", f"clip_by_global_norm({threshold})", *tail)
     if len(groups) > 1 and all(len(each.runs) == 1 for each in groups):
         return _command("compare", config_path, *clips, "--seeds", "3", *tail)
-    clip = "none" if best.first.clip is None else best.first.clip
+    clip = "none" if best.first.clip is None else best.first.clip.removesuffix("()")
     if len(groups) > 1:
         return _command("train", config_path, "--clip", clip, *tail)
     return _command("compare", config_path, *([] if best.role == "configured" else ["--clip", clip]), *tail)

@@ -129,9 +129,7 @@ class auto:
         """The factor after this loss, and the losses with it."""
         if loss is None:
             return state.factor, state.losses
-        jump, known, losses = jumped(
-            xp, state.losses, xp.zeros_like(state.factor) + xp.asarray(loss), self.z
-        )
+        jump, known, losses = jumped(xp, state.losses, xp.zeros_like(state.factor) + xp.asarray(loss), self.z)
         lowered = xp.clip(state.factor * self.down, self.floor, None)
         raised = xp.clip(state.factor * self.up, None, 1.0)
         return xp.where(known, xp.where(jump, lowered, raised), state.factor), losses
@@ -155,6 +153,8 @@ def _reach(xp: Any, seen: Observation) -> Array | None:
         return None
     weights = xp.asarray(seen.weight_norm)
     if seen.weight_count is not None:
-        weights = xp.maximum(weights, _SMALLEST_WEIGHT * xp.sqrt(xp.asarray(seen.weight_count, dtype=weights.dtype)))
+        weights = xp.maximum(
+            weights, _SMALLEST_WEIGHT * xp.sqrt(xp.asarray(seen.weight_count, dtype=weights.dtype))
+        )
     rate = xp.asarray(seen.learning_rate, dtype=weights.dtype) / (1.0 - (seen.momentum or 0.0))
     return xp.where(rate > 0, weights / xp.where(rate > 0, rate, 1.0), xp.zeros_like(weights))

@@ -89,7 +89,7 @@ def check_number(name: str, value: Any, *, low: float = 0.0, high: float = math.
         raise ThresholdError(f"{name} must be a number, got {value!r}")
     try:
         number = float(value)
-    except (TypeError, ValueError, RuntimeError) as error:
+    except (TypeError, ValueError, OverflowError, RuntimeError) as error:
         raise ThresholdError(f"{name} must be a single number, got {value!r}") from error
     if math.isnan(number):
         raise ThresholdError(f"{name} must be a number, got NaN")

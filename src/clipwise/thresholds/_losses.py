@@ -13,10 +13,8 @@ ENOUGH = 10
 _SIGMA_PER_MAD = 1.4826  # of a normal distribution
 
 
-def jumped(
-    xp: Any, losses: _history.History, loss: Array, z: float
-) -> tuple[Array, Array, _history.History]:
-    """Whether the loss is not finite or above ``median + z * 1.4826 * MAD`` of the last losses, itself included.
+def jumped(xp: Any, losses: _history.History, loss: Array, z: float) -> tuple[Array, Array, _history.History]:
+    """Whether the loss is not finite or above ``median + z * 1.4826 * MAD`` of the last, itself included.
 
     Returns:
         whether it jumped, whether that can be told yet, and the losses with this one added. A loss that is

@@ -29,7 +29,9 @@ class _Schedule:
         object.__setattr__(self, "start", check_number("start", self.start))
         object.__setattr__(self, "stop", check_number("stop", self.stop))
         if math.inf in (self.start, self.stop):
-            raise ThresholdError(f"a schedule needs finite ends, got start={self.start:g} and stop={self.stop:g}")
+            raise ThresholdError(
+                f"a schedule needs finite ends, got start={self.start:g} and stop={self.stop:g}"
+            )
         check_count("steps", self.steps)
 
     def init(self, xp: Any, shape: tuple[int, ...]) -> Stateless:

@@ -23,8 +23,10 @@ class tensor_average:
     In the first ``warmup`` steps all gradients are clipped together to a global norm of ``start``, and gamma
     is the smallest clipped norm seen; then ``T_t = factor * gamma_{t-1}`` for each group::
 
-        t <= warmup:  c_t = n_t * min(1, start / global norm),   gamma_t = min(gamma_{t-1}, c_t)
-        t >  warmup:  c_t = min(n_t, factor * gamma_{t-1}),      gamma_t = decay * gamma_{t-1} + (1 - decay) * c_t
+        t <= warmup:  c_t = n_t * min(1, start / global norm)
+                      gamma_t = min(gamma_{t-1}, c_t)
+        t >  warmup:  c_t = min(n_t, factor * gamma_{t-1})
+                      gamma_t = decay * gamma_{t-1} + (1 - decay) * c_t
 
     A norm that is NaN, Inf or exactly 0 never enters: a tensor whose first gradients are 0 (the second factor
     of a low-rank adapter) would otherwise be held at 0 for ever. The warm-up counts each group's own norms.

@@ -51,6 +51,14 @@ class Measure:
             self._units[p] = [_units(g, p).to(self.device, self.dtype) for g in self.gradients]
         return self._units[p]
 
+    def part(self, places: Sequence[int]) -> "Measure":
+        """The measure of some of the gradients, with what is known of them."""
+        part = Measure([self.gradients[i] for i in places])
+        part.device, part.dtype = self.device, self.dtype
+        part._tensors = {p: norms[list(places)] for p, norms in self._tensors.items()}
+        part._units = {p: [units[i] for i in places] for p, units in self._units.items()}
+        return part
+
     def total(self, p: float) -> Tensor:
         """The p-norm of all gradients together, 0-d."""
         return engine.combine(self.tensors(p), p)
@@ -61,7 +69,7 @@ def _units(gradient: Tensor, p: float) -> Tensor:
         return engine.unit_norms(values_of(gradient), p)
     if gradient.sparse_dim() != 1:
         raise ParameterError(
-            f"per='unit' takes gradients that are sparse along axis 0, got {gradient.sparse_dim()} sparse axes"
+            f"per='unit' takes gradients sparse along axis 0 only, got {gradient.sparse_dim()} sparse axes"
         )
     rows = engine.unit_norms(gradient._values().reshape(gradient._nnz(), -1), p)
     return rows.new_zeros(gradient.shape[0]).index_copy_(0, gradient._indices()[0], rows)

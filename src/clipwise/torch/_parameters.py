@@ -41,13 +41,18 @@ def named(parameters: Parameters) -> dict[str, Tensor]:
 def _pair(item: Any, position: int) -> tuple[str, Tensor]:
     if isinstance(item, Tensor):
         return str(position), item
-    if isinstance(item, tuple) and len(item) == 2 and isinstance(item[0], str) and isinstance(item[1], Tensor):
+    if (
+        isinstance(item, tuple)
+        and len(item) == 2
+        and isinstance(item[0], str)
+        and isinstance(item[1], Tensor)
+    ):
         return item[0], item[1]
     raise ParameterError(f"expected a tensor or a (name, tensor) pair at position {position}, got {item!r}")
 
 
 def of_optimizer(optimizer: torch.optim.Optimizer, model: nn.Module | None) -> dict[str, Tensor]:
-    """The optimizer's parameters, by the names the model gives them, or the optimizer itself, or by position."""
+    """The optimizer's parameters, named by the model, or by the optimizer itself, or by position."""
     names = {id(p): name for name, p in model.named_parameters()} if model is not None else {}
     found: dict[str, Tensor] = {}
     seen: set[int] = set()

@@ -19,7 +19,7 @@ Gradients = Mapping[str, Tensor]
 
 
 def root_order(clip: AnyClip) -> float:
-    """The order in which the joint norm of a whole description is reported: of its first clip, or 2 if they differ."""
+    """The order of the joint norm that is reported: that of the first clip, or 2 where parts differ."""
     if isinstance(clip, Clip):
         return order_of(clip)
     if isinstance(clip, Chain):
@@ -62,9 +62,6 @@ class Plan(ABC):
         """What the policies must be told."""
         return frozenset().union(*[s.policy.needs for s in self.stages() if s.policy])
 
-    def premeasure(self, measure: Measure) -> None:
-        """Measure first what the rest can be derived from."""
-
 
 class _Single(Plan):
     def __init__(self, clip: Clip, parameters: Mapping[str, Tensor], embeddings: set[int]) -> None:
@@ -91,10 +88,6 @@ class _Single(Plan):
     def stages(self) -> Iterator[Stage]:
         yield self.stage
 
-    def premeasure(self, measure: Measure) -> None:
-        if self.stage.clip.per == "unit":
-            measure.units(self.p)
-
 
 class _Chain(Plan):
     def __init__(self, clip: Chain, parameters: Mapping[str, Tensor], embeddings: set[int]) -> None:
@@ -102,9 +95,10 @@ class _Chain(Plan):
         self.p = self.plans[0].p
 
     def apply(self, gradients: Gradients, measure: Measure, facts: Facts) -> ClipReport:
-        reports = [self.plans[0].apply(gradients, measure, facts)]
-        for plan in self.plans[1:]:
-            reports.append(plan.apply(gradients, Measure(measure.gradients), facts))
+        reports: list[ClipReport] = []
+        for plan in self.plans:
+            reports.append(plan.apply(gradients, measure, facts))
+            measure = Measure(measure.gradients)  # changed since
         same = self.plans[-1].p == self.p
         after = reports[-1].norm_after if same else Measure(measure.gradients).total(self.p)
         return ClipReport(
@@ -123,9 +117,6 @@ class _Chain(Plan):
     def stages(self) -> Iterator[Stage]:
         for plan in self.plans:
             yield from plan.stages()
-
-    def premeasure(self, measure: Measure) -> None:
-        self.plans[0].premeasure(measure)
 
 
 class _ByName(Plan):
@@ -157,9 +148,12 @@ class _ByName(Plan):
         reports: dict[str, ClipReport] = {}
         weights: list[int] = []
         for pattern, plan in self.plans.items():
-            own = {name: g for name, g in gradients.items() if self.owner.get(name) == pattern}
-            if own:
-                reports[pattern] = plan.apply(own, Measure(list(own.values())), facts)
+            places = [i for i, name in enumerate(gradients) if self.owner.get(name) == pattern]
+            if places:
+                part = measure.part(places)
+                names = list(gradients)
+                own = {names[i]: gradient for i, gradient in zip(places, part.gradients, strict=True)}
+                reports[pattern] = plan.apply(own, part, facts)
                 weights.append(len(own))
         if not reports:
             return _untouched(norm)

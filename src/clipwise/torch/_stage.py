@@ -51,7 +51,7 @@ class Stage:
 
     Args:
         clip: what to do.
-        parameters: all that it may ever see, in a fixed order; a policy's state has its entries in that order.
+        parameters: all that it may ever see, in a fixed order, which is that of a policy's state.
         embeddings: ids of weights that say little about how far a step may go.
     """
 
@@ -123,12 +123,13 @@ class Stage:
     # One norm for each tensor or unit.
 
     def _by_group(self, measure: Measure, present: Sequence[int], facts: Facts) -> Outcome:
-        if self.clip.per == "unit":
-            parts = measure.units(self.p)
-        else:
-            parts = list(measure.tensors(self.p).split(1))
+        unit = self.clip.per == "unit"
+        parts = measure.units(self.p) if unit else list(measure.tensors(self.p).split(1))
         counts = [len(part) for part in parts]
-        sizes = [self._rms_size(n / count) if count else 1.0 for n, count in zip(measure.sizes, counts, strict=True)]
+        sizes = [
+            self._rms_size(n / count) if count else 1.0
+            for n, count in zip(measure.sizes, counts, strict=True)
+        ]
         norms = torch.cat([part / size for part, size in zip(parts, sizes, strict=True)])
 
         everything = measure.total(self.p) / self._rms_size(sum(measure.sizes))
@@ -299,7 +300,9 @@ def _direction(norms: Tensor, coefficient: Tensor) -> Tensor:
 
 def _magnitude(low: float | Tensor, high: float | Tensor, measure: Measure) -> Tensor:
     bounds = [torch.as_tensor(b, dtype=measure.dtype, device=measure.device) for b in (low, high)]
-    return torch.stack([bound.abs().amin() if bound.numel() else bound.new_zeros(()) for bound in bounds]).max()
+    return torch.stack(
+        [bound.abs().amin() if bound.numel() else bound.new_zeros(()) for bound in bounds]
+    ).max()
 
 
 def _map(function: Any, state: Any) -> Any:

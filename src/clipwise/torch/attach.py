@@ -74,7 +74,9 @@ class AttachedClipper(Clipper):
     ) -> None:
         self.optimizer = _unwrapped(optimizer)
         if any(_owner(hook) is not None for hook in self.optimizer._optimizer_step_pre_hooks.values()):
-            raise ArgumentError("a clip is attached to this optimizer already: detach it first, or use clipwise.chain")
+            raise ArgumentError(
+                "a clip is attached to this optimizer already: detach it first, or use clipwise.chain"
+            )
         self._model = model
         parameters = of_optimizer(self.optimizer, model)
         super().__init__(parameters.items(), clip, nonfinite=nonfinite, direction=direction, model=model)
@@ -205,6 +207,6 @@ def _largest(rates: list[float | Tensor]) -> float | Tensor | None:
 
 
 def _is_scale_free(optimizer: Optimizer) -> bool:
-    """Whether the optimizer divides by the gradient's own size; of those in use only the SGD family does not."""
+    """Whether the optimizer divides by the gradient's own size; only the SGD family is known not to."""
     proportional = isinstance(optimizer, torch.optim.SGD | torch.optim.ASGD)
     return not (proportional or "sgd" in type(optimizer).__name__.lower())

@@ -107,7 +107,9 @@ class Clipper:
         """
         gradients = self._gradients()
         if "loss" in self._plan.needs() and not self._losses:
-            raise ParameterError("the threshold follows the loss: call clipper.observe(loss) before every step")
+            raise ParameterError(
+                "the threshold follows the loss: call clipper.observe(loss) before every step"
+            )
         report = self._clip(gradients) if gradients else self._nothing()
         self.steps += 1
         self.skipped_steps += report.skipped
@@ -130,18 +132,22 @@ class Clipper:
 
     def _clip(self, gradients: dict[str, Tensor]) -> ClipReport:
         measure = Measure(list(gradients.values()))
-        self._plan.premeasure(measure)
+        if isinstance(self.clip, Clip) and self.clip.per == "unit":
+            measure.units(self._plan.p)  # the norms of the tensors follow from these: one read for both
         norms = measure.tensors(self._plan.p)
         bad = ~norms.isfinite()
         names = tuple(gradients)
-        facts = {"names": names, "tensor_norms": norms, "nonfinite": bad.sum()}
 
         if self.nonfinite != "propagate" and bool(bad.any()):
             if self.nonfinite == "error":
                 first = names[int(bad.nonzero()[0])]
-                raise NonFiniteError(f"the gradient of {first!r} holds NaN or Inf ({int(bad.sum())} tensors in all)")
+                raise NonFiniteError(
+                    f"the gradient of {first!r} holds NaN or Inf ({int(bad.sum())} tensors in all)"
+                )
             if self.nonfinite == "skip":
-                return dataclasses.replace(self._skip(measure), **facts)
+                return dataclasses.replace(
+                    self._skip(measure), names=names, tensor_norms=norms, nonfinite=bad.sum()
+                )
             for gradient, is_bad in zip(measure.gradients, bad.tolist(), strict=True):
                 if is_bad:
                     _zero_nonfinite_(values_of(gradient))
@@ -151,7 +157,7 @@ class Clipper:
         report = self._plan.apply(gradients, measure, self._facts())
         if before:
             report = dataclasses.replace(report, direction=_cosine(before, measure))
-        return dataclasses.replace(report, **facts)
+        return dataclasses.replace(report, names=names, tensor_norms=norms, nonfinite=bad.sum())
 
     def _facts(self) -> Facts:
         loss = None
@@ -212,7 +218,9 @@ class Clipper:
         saved = state["thresholds"]
         if len(saved) != len(stages):
             raise StateError(f"the saved state has {len(saved)} thresholds, {self.clip!r} has {len(stages)}")
-        loaded = [_from_dict(stage.state, one, repr(stage.clip)) for stage, one in zip(stages, saved, strict=True)]
+        loaded = [
+            _from_dict(stage.state, one, repr(stage.clip)) for stage, one in zip(stages, saved, strict=True)
+        ]
         for stage, new in zip(stages, loaded, strict=True):
             stage.state = new
         self.steps = int(state["steps"])
@@ -252,7 +260,9 @@ def _from_dict(like: Any, saved: Any, clip: str) -> Any:
     if isinstance(like, Tensor):
         if not isinstance(saved, Tensor) or saved.shape != like.shape:
             found = tuple(saved.shape) if isinstance(saved, Tensor) else type(saved).__name__
-            raise StateError(f"the saved state does not fit {clip}: expected {tuple(like.shape)}, found {found}")
+            raise StateError(
+                f"the saved state does not fit {clip}: expected {tuple(like.shape)}, found {found}"
+            )
         return saved.to(like.device, like.dtype, copy=True)
     fields = getattr(like, "_fields", ())
     if not isinstance(saved, Mapping) or set(saved) != set(fields):

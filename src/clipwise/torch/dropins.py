@@ -11,10 +11,10 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
+from clipwise.thresholds import check_number
 from clipwise.torch._measure import Measure, values_of
 from clipwise.torch._parameters import named
 from clipwise.torch.engines import reference as engine
-from clipwise.thresholds import check_number
 
 __all__ = ["clip_grad_norm_", "clip_grad_value_", "get_total_norm"]
 
@@ -50,8 +50,8 @@ def get_total_norm(
     norm = Measure([t.coalesce() if t.is_sparse else t for t in tensors]).total(order)
     if error_if_nonfinite and not bool(norm.isfinite()):
         raise RuntimeError(
-            f"the total norm of order {order} of the gradients is non-finite, so it cannot be clipped; to scale by"
-            " the non-finite norm anyway, set error_if_nonfinite=False"
+            f"the total norm of order {order} of the gradients is non-finite, so it cannot be clipped; to"
+            " scale by the non-finite norm anyway, set error_if_nonfinite=False"
         )
     return _narrowed(norm, tensors)
 
@@ -64,7 +64,7 @@ def clip_grad_norm_(
     error_if_nonfinite: bool = False,
     foreach: bool | None = None,
 ) -> Tensor:
-    """Clip by the global norm: ``g <- g * min(1, max_norm / (norm + 1e-6))``; `torch.nn.utils.clip_grad_norm_`.
+    """`torch.nn.utils.clip_grad_norm_`: ``g <- g * min(1, max_norm / (norm + 1e-6))`` over all gradients.
 
     Args:
         parameters: a tensor or tensors; those without a gradient are left out.
@@ -93,9 +93,7 @@ def clip_grad_norm_(
 
 
 @torch.no_grad()
-def clip_grad_value_(
-    parameters: TensorOrTensors, clip_value: float, foreach: bool | None = None
-) -> None:
+def clip_grad_value_(parameters: TensorOrTensors, clip_value: float, foreach: bool | None = None) -> None:
     """Bound every entry to [-clip_value, clip_value]: `torch.nn.utils.clip_grad_value_`.
 
     Args:
@@ -121,7 +119,9 @@ def _gradients(parameters: TensorOrTensors) -> list[Tensor]:
     if isinstance(parameters, types.GeneratorType):
         parameters = list(parameters)
         if not parameters:
-            warnings.warn("`parameters` is an empty generator, no gradient clipping will occur.", stacklevel=4)
+            warnings.warn(
+                "`parameters` is an empty generator, no gradient clipping will occur.", stacklevel=4
+            )
     found = []
     for parameter in named(parameters).values():
         if parameter.grad is None:

@@ -1,1 +1,1 @@
-"""The arithmetic behind `clipwise.torch`: measure norms, scale, clamp. One engine a file, the same functions in each."""
+"""The arithmetic behind `clipwise.torch`: norms, scaling, clamping. One engine a file, one set of names."""

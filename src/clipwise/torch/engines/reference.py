@@ -30,7 +30,8 @@ def tensor_norm(values: Tensor, p: float) -> Tensor:
     if values.numel() == 0:
         return torch.zeros((), dtype=dtype, device=values.device)
     if p == math.inf and not values.is_complex():
-        return torch.linalg.vector_norm(values, p).to(dtype)
+        largest: Tensor = torch.linalg.vector_norm(values, p)
+        return largest.to(dtype)
     if values.numel() <= PIECE or not values.is_contiguous():
         return _row_norms(values.reshape(1, -1), p, dtype)[0]
     pieces = values.view(-1).split(PIECE)
@@ -44,7 +45,8 @@ def unit_norms(values: Tensor, p: float) -> Tensor:
     dtype = wide(values.device)
     rows = values.reshape(values.shape[0], -1)
     if p == math.inf and not rows.is_complex():
-        return torch.linalg.vector_norm(rows, p, dim=1).to(dtype)
+        largest: Tensor = torch.linalg.vector_norm(rows, p, dim=1)
+        return largest.to(dtype)
     at_once = max(1, PIECE // rows.shape[1])
     return torch.cat([_row_norms(some, p, dtype) for some in rows.split(at_once)])
 
@@ -63,16 +65,18 @@ def _row_norms(rows: Tensor, p: float, dtype: torch.dtype) -> Tensor:
         rows = rows.to(dtype.to_complex()).abs()
     if rows.dtype == dtype or p > 4 or p < 0.5:
         return _scaled_norms(rows.to(dtype), p)
-    return torch.linalg.vector_norm(rows, p, dim=1, dtype=dtype)
+    norms: Tensor = torch.linalg.vector_norm(rows, p, dim=1, dtype=dtype)
+    return norms
 
 
 def _scaled_norms(rows: Tensor, p: float) -> Tensor:
-    """The p-norm of each row, divided by its largest entry first so that no power leaves the dtype's range."""
-    largest = torch.linalg.vector_norm(rows, math.inf, dim=1)
+    """The p-norm of each row, divided by its largest entry first: no power leaves the dtype's range."""
+    largest: Tensor = torch.linalg.vector_norm(rows, math.inf, dim=1)
     if p == math.inf:
         return largest
     divisor = torch.where((largest > 0) & largest.isfinite(), largest, torch.ones_like(largest))
-    return divisor * torch.linalg.vector_norm(rows / divisor[:, None], p, dim=1)
+    norms: Tensor = torch.linalg.vector_norm(rows / divisor[:, None], p, dim=1)
+    return divisor * norms
 
 
 def scale_(values: Tensor, coefficient: Tensor) -> None:
@@ -81,7 +85,7 @@ def scale_(values: Tensor, coefficient: Tensor) -> None:
         coefficient = coefficient.reshape(-1, *[1] * (values.ndim - 1)) if values.ndim else coefficient[0]
     coefficient = coefficient.to(values.device)
     if values.dtype in _HALF:
-        # A coefficient in half precision would miss the threshold by half a per cent (bf16) or underflow (fp16).
+        # A coefficient in half precision would miss the threshold by 0.4 % (bf16) or underflow (fp16).
         # A 0-d one on the CPU is kept in float32 by torch; any other would be rounded first.
         if coefficient.ndim == 0 and values.device.type == "cpu":
             values.mul_(coefficient.float())

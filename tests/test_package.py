@@ -1,0 +1,87 @@
+"""The public names, what importing costs, and which way imports point."""
+
+import subprocess
+import sys
+
+import clipwise
+import pytest
+
+FRAMEWORKS = ("torch", "jax", "keras", "tensorflow", "optax", "lightning", "lightning_fabric", "transformers")
+HEAVY = (*FRAMEWORKS, "sklearn", "polars", "pandas", "matplotlib", "pydantic", "rich", "click", "yaml")
+
+
+def modules_after(statement: str) -> set[str]:
+    """The top-level modules that a fresh interpreter has loaded after a statement."""
+    code = f"{statement}\nimport sys\nprint(*{{name.partition('.')[0] for name in sys.modules}})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return set(done.stdout.split())
+
+
+def test_the_exported_names():
+    assert clipwise.__all__ == sorted(
+        [
+            *("AnyClip", "ByName", "Chain", "Clip", "ClipReport"),
+            *("clip_by_value", "clip_by_norm", "clip_by_global_norm", "clip_by_block_rms"),
+            *("adaptive_grad_clip", "autoclip", "zclip", "adagc", "auto", "chain", "by_name"),
+            *("config", "errors", "thresholds", "torch"),
+        ]
+    )
+    for name in clipwise.__all__:
+        assert getattr(clipwise, name) is not None
+    assert set(clipwise.__all__) <= set(dir(clipwise))
+
+
+def test_the_names_of_the_torch_back_end():
+    assert clipwise.torch.__all__ == sorted(
+        [
+            *("AttachedClipper", "Clipper", "attach", "clip_"),
+            *("clip_grad_norm_", "clip_grad_value_", "get_total_norm"),
+        ]
+    )
+    for name in clipwise.torch.__all__:
+        assert getattr(clipwise.torch, name).__doc__
+
+
+def test_every_public_thing_says_what_it_does():
+    for module in (clipwise, clipwise.thresholds, clipwise.torch, clipwise.config, clipwise.errors):
+        for name in module.__all__:
+            thing = getattr(module, name)
+            if callable(thing) and getattr(thing, "__module__", "").startswith("clipwise"):
+                assert thing.__doc__, f"{module.__name__}.{name} has no docstring"
+
+
+def test_an_unknown_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="no attribute 'clip_by_mood'"):
+        _ = clipwise.clip_by_mood
+
+
+def test_importing_clipwise_imports_no_framework_and_nothing_heavy():
+    assert not modules_after("import clipwise") & set(HEAVY)
+    assert not modules_after("import clipwise.config") & set(HEAVY)
+
+
+def test_a_back_end_imports_no_other():
+    # torch imports none of the others by itself either.
+    assert not modules_after("import clipwise; clipwise.torch") & (set(HEAVY) - {"torch"})
+
+
+def test_a_missing_framework_says_what_to_install():
+    code = (
+        "import sys; sys.modules['torch'] = None\n"
+        "import clipwise\n"
+        "try: clipwise.torch\n"
+        "except ModuleNotFoundError as error: print(error)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert 'pip install "clipwise[torch]"' in done.stdout
+
+
+def test_imports_point_downwards():
+    """The contracts in pyproject.toml, through import-linter."""
+    done = subprocess.run(
+        [sys.executable, "-c", "from importlinter.cli import lint_imports_command as run; run()"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
