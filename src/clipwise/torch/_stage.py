@@ -1,16 +1,16 @@
 """One `Clip` at work on a list of parameters, with the state of its threshold policy."""
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import array_api_compat.torch as torch_namespace
 import torch
 from torch import Tensor
 
 from clipwise.clip import Clip
-from clipwise.namespace import Namespace
+from clipwise.namespace import Namespace, namespace_of
 from clipwise.thresholds import Observation, Threshold
 from clipwise.torch._measure import Measure, values_of
 from clipwise.torch.engines import reference as engine
@@ -217,22 +217,20 @@ class Stage:
         """One threshold for each of ``norms``, which are those of the parameters that have a gradient."""
         if self.policy is None:
             return torch.full_like(norms, self._number)
+        if not (self.policy.remembers and norms.ndim == 1 and len(present) < len(self.parameters)):
+            return self._ask(facts, norms, everything, self._weights(present, norms)).expand_as(norms)
         # A memory has a place for every parameter, with or without a gradient in this step.
-        whole = self.policy.remembers and norms.ndim == 1 and len(present) < len(self.parameters)
-        places = range(len(self.parameters)) if whole else present
-        if whole:
-            mask = self._mask(present, norms.device)
-            norms = norms.new_zeros(self._shape()).masked_scatter_(mask, norms)
-        threshold = self._ask(facts, norms, everything, self._weights(places, norms))
-        threshold = torch.as_tensor(threshold, dtype=norms.dtype, device=norms.device).expand_as(norms)
-        return threshold[mask] if whole else threshold
+        places = self._places(present, norms.device)
+        whole = norms.new_zeros(self._shape()).index_copy_(0, places, norms)
+        weights = self._weights(range(len(self.parameters)), whole)
+        return self._ask(facts, whole, everything, weights).expand_as(whole)[places]
 
-    def _mask(self, present: Sequence[int], device: torch.device) -> Tensor:
-        here = torch.zeros(len(self.parameters), dtype=torch.bool)
-        here[list(present)] = True
-        if self.clip.per == "unit":
-            here = here.repeat_interleave(torch.tensor([_unit_count(p) for p in self.parameters]))
-        return here.to(device)
+    def _places(self, present: Sequence[int], device: torch.device) -> Tensor:
+        """Where the groups of these parameters are among the groups of all."""
+        counts = [_unit_count(p) if self.clip.per == "unit" else 1 for p in self.parameters]
+        starts = list(itertools.accumulate(counts, initial=0))
+        places = [place for i in present for place in range(starts[i], starts[i + 1])]
+        return torch.tensor(places, device=device)
 
     def _ask(
         self, facts: Facts, norms: Tensor, everything: Tensor | None, weights: tuple[Tensor, int] | None
@@ -276,7 +274,7 @@ class Stage:
 
 
 def _namespace(device: torch.device) -> Namespace:
-    return Namespace(torch_namespace, engine.wide(device), device)
+    return namespace_of(torch.empty((), dtype=engine.wide(device), device=device))
 
 
 def _unit_count(parameter: Tensor) -> int:
