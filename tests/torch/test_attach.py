@@ -316,7 +316,26 @@ def test_auto_knows_the_optimizer():
     assert threshold_with(torch.optim.Adam(model.parameters(), lr=1e-9)) == math.inf
 
 
+@pytest.mark.parametrize(
+    "spec",
+    [
+        "clip_by_global_norm(0.05)",
+        {"gradient_clipping": {"method": "clip_by_global_norm", "threshold": 0.05}},
+    ],
+)
+def test_a_string_or_a_configuration_will_do(spec):
+    opt = torch.optim.SGD(make_model().parameters(), lr=0.1)
+    assert clipwise.torch.attach(opt, spec).clip == CLIP
+
+
 class TestBadInput:
+    @pytest.mark.parametrize("spec", [None, 1.0, "none", torch.ones(1)])
+    def test_no_clip(self, spec):
+        opt = torch.optim.SGD(make_model().parameters(), lr=0.1)
+        with pytest.raises(ArgumentError, match="expected a clip such as"):
+            clipwise.torch.attach(opt, spec)
+        assert not opt._optimizer_step_pre_hooks
+
     def test_no_optimizer(self):
         with pytest.raises(ArgumentError, match=r"takes a torch\.optim\.Optimizer, got Linear"):
             clipwise.torch.attach(nn.Linear(1, 1), CLIP)

@@ -15,8 +15,10 @@ from clipwise.errors import ArgumentError
 from clipwise.lab.compare import Watcher, plan, run, single
 from clipwise.lab.config import LabConfig, load_config
 from clipwise.lab.config_file import read_mapping
+from clipwise.lab.output import environment, files
 from clipwise.lab.record import RunRecord
 from clipwise.lab.results import Results, check_folder, interrupted_folder, save, steps_csv
+from clipwise.lab.train import train
 
 __all__ = ["compare_command", "train_command"]
 
@@ -53,8 +55,6 @@ def compare_command(
     ]
     words += ["--no-auto"] * no_auto + ["--no-baseline"] * no_baseline + _words({"target": target}) + kept
 
-    from clipwise.lab.train import train
-
     def finish(records: Sequence[RunRecord]) -> Results:
         return _results(
             "comparison", "compare", config, loaded, given, records, words=words, kept=kept, target=target
@@ -75,8 +75,6 @@ def train_command(config: Path, *, clip: str | None, out: Path | None, overrides
     kept = _words(overrides)
     words = [*_words({"clip": clip}), *kept]
 
-    from clipwise.lab.train import train
-
     def finish(records: Sequence[RunRecord]) -> Results:
         return _results("training", "train", config, loaded, given, records, words=words, kept=kept)
 
@@ -94,8 +92,8 @@ def train_command(config: Path, *, clip: str | None, out: Path | None, overrides
                 progress=progress,
                 checkpoint=weights,
             )
-            watch.end(record)
             yield record
+            watch.end(record)
 
         return _session(trained, finish, folder, expected=1, weights=weights)
 
@@ -153,8 +151,6 @@ def _counted(records: Sequence[RunRecord], expected: int) -> str:
 
 
 def _save(results: Results, folder: Path, weights: Path | None) -> Path:
-    from clipwise.lab.output import files
-
     with _uninterrupted():
         content = files(results)
         if results.name == "training":
@@ -189,8 +185,6 @@ def _results(
     kept: Sequence[str],
     target: float | None = None,
 ) -> Results:
-    from clipwise.lab.output import environment
-
     return Results(
         name=name,
         records=tuple(records),
@@ -205,7 +199,10 @@ def _results(
 
 
 def _words(options: Mapping[str, Any]) -> list[str]:
-    """Options as words of a command line; those not given are left out."""
+    """Options as words of a command line, always in the same order; those not given are left out."""
     return [
-        word for name, value in options.items() if value is not None for word in (f"--{name}", str(value))
+        word
+        for name, value in sorted(options.items())
+        if value is not None
+        for word in (f"--{name}", str(value))
     ]

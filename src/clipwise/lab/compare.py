@@ -82,17 +82,15 @@ def plan(
     asked += [("given", _given(text)) for text in clips]
     if auto:
         asked.append(("auto", presets.auto()))
-    chosen: list[tuple[str, AnyClip | None]] = []
+    chosen: list[tuple[str, str, AnyClip | None]] = []
     for role, clip in asked:
         clip = None if _never_clips(clip) else clip
-        if all(clip != other for _, other in chosen):
-            chosen.append((_role(role, clip), clip))
+        if all(clip != other for *_, other in chosen):
+            chosen.append((label_of(clip), _role(role, clip), clip))
     if not chosen:
         raise ConfigError("nothing to run: --no-baseline and --no-auto leave no clip; give one with --clip")
     first = config.seed
-    return [
-        Job(label_of(clip), role, clip, seed) for seed in range(first, first + seeds) for role, clip in chosen
-    ]
+    return [Job(*each, seed) for seed in range(first, first + seeds) for each in chosen]
 
 
 def single(config: LabConfig, clip: str | None = None) -> Job:
@@ -113,8 +111,8 @@ def run(jobs: Sequence[Job], config: LabConfig, train: Train, watcher: Watcher) 
     for index, job in enumerate(jobs, start=1):
         progress = watcher.begin(job, index, len(jobs))
         record = train(config, job.clip, label=job.label, role=job.role, seed=job.seed, progress=progress)
+        yield record  # first of all: what was trained must be in safe hands before anything else can fail
         watcher.end(record)
-        yield record
         if record.interrupted:
             return
 

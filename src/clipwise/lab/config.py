@@ -165,7 +165,7 @@ class LabConfig(_Section):
     def to_dict(self) -> dict[str, Any]:
         """Every key with its value, defaults filled in, as plain values that JSON can hold."""
         plain = self.model_dump()
-        given = plain["training_parameters"]["gradient_clipping"]
+        given = self.training_parameters.gradient_clipping
         if isinstance(given, Clip | Chain | ByName):
             plain["training_parameters"]["gradient_clipping"] = to_dict(given)
         return plain

@@ -1,7 +1,7 @@
 """pydantic's findings as one line a mistake: ``training_parameters.batch_size: must be ..., got ...``."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
@@ -11,10 +11,10 @@ from clipwise.errors import did_you_mean
 __all__ = ["explain"]
 
 RULES = {
-    "greater_than": "above {gt}",
-    "greater_than_equal": "at least {ge}",
-    "less_than": "below {lt}",
-    "less_than_equal": "at most {le}",
+    "greater_than": "above {gt:g}",
+    "greater_than_equal": "at least {ge:g}",
+    "less_than": "below {lt:g}",
+    "less_than_equal": "at most {le:g}",
     "literal_error": "one of {expected}",
     "int_type": "a whole number",
     "int_from_float": "a whole number",
@@ -45,7 +45,8 @@ def _line(detail: ErrorDetails, model: type[BaseModel]) -> str:
             f"{path}: unknown key. {did_you_mean(str(detail['loc'][-1]), _keys(model, detail['loc'][:-1]))}"
         )
     if kind == "missing":
-        return f"{path}: must be given"
+        allowed = get_args(model.model_fields[str(detail["loc"][-1])].annotation)
+        return f"{path}: must be given, one of {', '.join(map(repr, allowed))}"
     if kind in RULES:
         return f"{path}: must be {RULES[kind].format(**detail.get('ctx', {}))}, got {_shown(detail['input'])}"
     return f"{path}: {detail['msg']}, got {_shown(detail['input'])}"

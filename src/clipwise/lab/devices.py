@@ -8,7 +8,7 @@ from lightning_fabric import Fabric
 from clipwise.errors import ConfigError
 from clipwise.lab.config import LabConfig
 
-__all__ = ["chosen_device", "make_fabric"]
+__all__ = ["chosen_device", "make_fabric", "quiet"]
 
 PRECISIONS = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
 
@@ -35,10 +35,14 @@ def chosen_device(config: LabConfig) -> str:
     return device
 
 
+def quiet() -> None:
+    """Keep Fabric from announcing each run and process on the terminal; its warnings stay."""
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
+
+
 def make_fabric(config: LabConfig) -> Fabric:
     """The Fabric of a configuration: one process, or with several devices one process a device."""
-    # Fabric announces what it found on the log of every run; the record says it better.
-    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
+    quiet()
     return Fabric(
         accelerator=chosen_device(config),
         devices=config.devices,

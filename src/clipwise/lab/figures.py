@@ -291,7 +291,7 @@ def _diverged_at(record: RunRecord, loss: Floats) -> int | None:
     if not len(loss):
         return None
     finite = _finite(loss)
-    limit = BLOWN_UP * abs(finite[0]) if len(finite) else math.inf
+    limit = BLOWN_UP * abs(float(finite[0])) if len(finite) else math.inf
     bad = ~(np.isfinite(loss) & (loss <= limit))
     if not bad[-1]:
         return _broken_at_the_end(record, len(loss))
@@ -311,7 +311,7 @@ def _last_look(record: RunRecord, steps: int) -> Evaluation | None:
 
 def _sound_at_the_end(record: RunRecord, limit: float) -> bool:
     last = _last_look(record, len(record.steps["loss"]))
-    return last is not None and _usable(last, record.metric) and last.metrics.get("loss", 0.0) <= limit
+    return last is not None and _usable(last, record.metric) and last.metrics.get("loss", math.inf) <= limit
 
 
 def _broken_at_the_end(record: RunRecord, steps: int) -> int | None:

@@ -26,8 +26,8 @@ __all__ = ["Progress", "Run"]
 FLUSH_STEPS = 50
 """Steps after which the device is waited for, at the latest, and a run is checked for being past help."""
 
-FLUSH_SECONDS = 0.2
-"""Time after which progress is told even if that many steps have not passed."""
+TOLD_SECONDS = 0.2
+"""Time between two calls of the progress function, which wait for the device too."""
 
 SHOWN = ("loss", "norm", "threshold", "clip_fraction")
 
@@ -85,7 +85,7 @@ class Run:
                 if self.step % self.every == 0 and self.step < self.total and not hopeless:
                     self._evaluate()
                 now = time.perf_counter()
-                if progress is not None and (len(self.recorder) >= FLUSH_STEPS or now - told > FLUSH_SECONDS):
+                if progress is not None and now - told > TOLD_SECONDS:
                     told = now
                     self.recorder.flush()
                     progress(self.step, self.total, {name: self.recorder.latest[name] for name in SHOWN})
@@ -96,9 +96,7 @@ class Run:
                     break
         except KeyboardInterrupt:
             self.record.interrupted = True
-        self._finish()
-        if progress is not None and self.recorder.latest:
-            progress(self.step, self.total, {name: self.recorder.latest[name] for name in SHOWN})
+        self._finish(progress)
 
     def save(self, path: Path) -> None:
         """Write the weights and what goes with them."""
@@ -156,21 +154,26 @@ class Run:
         return not any(map(math.isfinite, recent)) or not _all_finite(self.model)
 
     def _evaluate(self) -> None:
-        self.recorder.flush()
-        self.record.seconds += time.perf_counter() - self._since
+        self._stop_clock()
         figures = self.task.evaluate(self.model, self.fabric.device, self.fabric.autocast)
         self.record.evaluations.append(Evaluation(self.step, self.record.seconds, figures))
         self._since = time.perf_counter()
 
-    def _finish(self) -> None:
+    def _stop_clock(self) -> None:
+        self.recorder.flush()  # this waits for the device, so that its work is counted
+        now = time.perf_counter()
+        self.record.seconds += now - self._since
+        self._since = now
+
+    def _finish(self, progress: Progress | None) -> None:
         """The last figures, also of a run that was stopped: it is worth knowing how far it came."""
-        self.recorder.flush()
+        self._stop_clock()
         evaluated = self.record.evaluations[-1].step if self.record.evaluations else 0
         try:
+            if progress is not None and self.recorder.latest:
+                progress(self.step, self.total, {name: self.recorder.latest[name] for name in SHOWN})
             if self.step > evaluated:
                 self._evaluate()
-            else:
-                self.record.seconds += time.perf_counter() - self._since
         except KeyboardInterrupt:
             self.record.interrupted = True
         self.record.skipped_steps = self.clipper.skipped_steps + self._scaler_skips

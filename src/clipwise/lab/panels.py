@@ -100,8 +100,8 @@ def clipped(axes: Axes, series: Sequence[Series], groups: Sequence[Group], look:
 
 
 def shorten(text: str, length: int) -> str:
-    """A text of at most so many characters."""
-    return text if len(text) <= length else text[: length - 1] + "…"
+    """A text of at most so many characters, for matplotlib, to which two dollar signs mean a formula."""
+    return (text if len(text) <= length else text[: length - 1] + "…").replace("$", r"\$")
 
 
 def _caption(axes: Axes, look: Look, title: str, note: str) -> None:
@@ -140,7 +140,7 @@ def _within(curve: Curve, low: float, high: float) -> Curve:
 
 
 def _lines(axes: Axes, s: Series, column: str, look: Look) -> None:
-    """Every step faintly, its running median (the middle one of several seeds), a cross where a run diverged."""
+    """Every step faintly, its running median (of several seeds the middle one), a cross at a divergence."""
     curves = [_within(step_curve(run, column), *axes.get_ylim()) for run in s.runs]
     for curve, at in zip(curves, s.diverged_at, strict=True):
         axes.plot(curve.steps, curve.values, color=s.colour, lw=0.7, alpha=0.22 if len(curves) == 1 else 0.1)

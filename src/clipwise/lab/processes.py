@@ -8,6 +8,7 @@ import itertools
 import pickle
 import tempfile
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,16 @@ from torch import multiprocessing
 from clipwise.clip import AnyClip
 from clipwise.errors import ClipwiseError
 from clipwise.lab.config import LabConfig
+from clipwise.lab.devices import quiet
 from clipwise.lab.interrupt import Interrupt
 from clipwise.lab.load import load_task
 from clipwise.lab.loop import Progress, Run
 from clipwise.lab.record import RunRecord
 
 __all__ = ["train_in_processes"]
+
+ASK_EVERY = 10
+"""Steps between two questions whether to stop: all processes answer, which waits for the devices."""
 
 
 def train_in_processes(
@@ -42,8 +47,7 @@ def train_in_processes(
     with tempfile.TemporaryDirectory(prefix="clipwise-") as folder:
         outcome = Path(folder) / "outcome"
         with Interrupt(asked.set):
-            work: Any = _work  # Fabric's annotation leaves out the further arguments
-            fabric.launch(work, config, clip, record, messages, asked, outcome, checkpoint)
+            fabric.launch(_Worker(config, clip, record, messages, asked, outcome, checkpoint))
         messages.put(None)
         reader.join()
         found: RunRecord | ClipwiseError = pickle.loads(outcome.read_bytes())
@@ -58,43 +62,58 @@ def _pass_on(messages: Any, progress: Progress | None) -> None:
             progress(*message)
 
 
-def _work(
-    fabric: Fabric,
-    config: LabConfig,
-    clip: AnyClip | None,
-    record: RunRecord,
-    messages: Any,
-    asked: Any,
-    outcome: Path,
-    checkpoint: Path | None,
-) -> None:
-    """What each process does; the first one speaks for all."""
-    first = fabric.global_rank == 0
+class _Worker:
+    """What each process does; the first one speaks for all.
 
-    calls = itertools.count(1)
+    It carries its arguments itself: Fabric would take dataclasses among them apart to look for modules.
+    """
 
-    def stop() -> bool:
-        # All processes must stop at the same step, or those that go on wait for the others for ever. Asking
-        # them all waits for the device, so it is not done at every step.
-        if next(calls) % 10:
-            return False
-        wish = torch.tensor(float(asked.is_set()), device=fabric.device)
-        total: Any = fabric.all_reduce(wish, reduce_op="sum")
-        return bool(total > 0)
+    def __init__(
+        self,
+        config: LabConfig,
+        clip: AnyClip | None,
+        record: RunRecord,
+        messages: Any,
+        asked: Any,
+        outcome: Path,
+        checkpoint: Path | None,
+    ) -> None:
+        self.config, self.clip, self.record = config, clip, record
+        self.messages, self.asked = messages, asked
+        self.outcome, self.checkpoint = outcome, checkpoint
 
-    def tell(step: int, total: int, figures: dict[str, float]) -> None:
-        messages.put((step, total, figures))
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        quiet()  # here, where a new process gets its work: Fabric speaks before it calls
 
-    result: RunRecord | ClipwiseError
-    # Ctrl-C in a terminal reaches every process; here it means nothing, the event does.
-    with Interrupt():
-        try:
-            run = Run(fabric, config, load_task(config), clip, record)
-            run.train(stop, tell if first else None)
-            if first and checkpoint is not None:
-                run.save(checkpoint)
-            result = record
-        except ClipwiseError as error:
-            result = error
-    if first:
-        outcome.write_bytes(pickle.dumps(result))
+    def __call__(self, fabric: Fabric) -> None:
+        first = fabric.global_rank == 0
+        result: RunRecord | ClipwiseError
+        # Ctrl-C in a terminal reaches every process; here it means nothing, the event does.
+        with Interrupt():
+            try:
+                run = Run(fabric, self.config, load_task(self.config), self.clip, self.record)
+                run.train(self._stop(fabric), self._tell if first else None)
+                if first and self.checkpoint is not None:
+                    run.save(self.checkpoint)
+                result = self.record
+            except ClipwiseError as error:
+                result = error
+        if first:
+            self.outcome.write_bytes(pickle.dumps(result))
+
+    def _tell(self, step: int, total: int, figures: dict[str, float]) -> None:
+        self.messages.put((step, total, figures))
+
+    def _stop(self, fabric: Fabric) -> Callable[[], bool]:
+        """Whether to stop, the same answer in all processes: one that went on would wait for the others."""
+        calls = itertools.count(1)
+
+        def stop() -> bool:
+            if next(calls) % ASK_EVERY:
+                return False
+            wish = torch.tensor(float(self.asked.is_set()), device=fabric.device)
+            total: Any = fabric.all_reduce(wish, reduce_op="sum")
+            return bool(total > 0)
+
+        return stop

@@ -26,10 +26,6 @@ class StepRecorder:
         self.latest: dict[str, float] = {}
         self._pending: list[Tensor] = []
 
-    def __len__(self) -> int:
-        """Steps that are not flushed yet."""
-        return len(self._pending)
-
     def add(self, loss: Tensor, report: ClipReport | None) -> None:
         """Note a step; a report of None means that a gradient scaler dropped it, its gradient not finite."""
         if report is None:
@@ -45,8 +41,8 @@ class StepRecorder:
         """Move what was noted to ``columns``; this waits for the device."""
         if not self._pending:
             return
-        for row in torch.stack(self._pending).tolist():
-            for name, value in zip(STEP_COLUMNS, row, strict=True):
-                self.columns[name].append(value)
+        columns = torch.stack(self._pending, dim=1).tolist()
         self._pending.clear()
+        for name, values in zip(STEP_COLUMNS, columns, strict=True):
+            self.columns[name].extend(values)
         self.latest = {name: column[-1] for name, column in self.columns.items()}

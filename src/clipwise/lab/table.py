@@ -119,12 +119,13 @@ def _final(group: Group, best: Group | None) -> Cell:
     if group.interrupted:
         return Cell("interrupted", "quiet")
     final = group.final
+    bad, runs = len(group.diverged), len(group.runs)
+    if 2 * bad >= runs:
+        return Cell("diverged", "bad", "" if bad == runs else f"{bad} of {runs} seeds")
+    if bad:
+        return Cell(number(final.median), "bad", f"{bad} of {runs} diverged")
     if not math.isfinite(final.median):
-        return Cell("diverged", "bad") if group.diverged else Cell("–", "quiet")
-    if len(group.diverged) == len(group.runs):
-        return Cell(f"diverged ({number(final.median)})", "bad")
-    if group.diverged:
-        return Cell(number(final.median), "bad", f"{len(group.diverged)} of {len(group.runs)} diverged")
+        return Cell("–", "quiet")
     return _of(final, number, "best" if group is best else "")
 
 

@@ -21,6 +21,11 @@ from clipwise.lab.record import RunRecord
 __all__ = ["Progress", "train"]
 
 
+SMALL = 256
+"""Width up to which a recurrent step is too little work for two threads: they gain a tenth on an idle machine,
+and waiting for each other they lose a factor of a hundred where another program wants the cores."""
+
+
 def train(
     config: LabConfig,
     clip: AnyClip | None,
@@ -66,10 +71,11 @@ def train(
     )
     if config.devices > 1:
         return train_in_processes(fabric, config, clip, record, progress, checkpoint)
-    with _reproducible(), Interrupt() as interrupt:
+    with _reproducible(config), Interrupt() as interrupt:
         run = Run(fabric, config, task, clip, record)
         run.train(lambda: interrupt.asked, progress)
         if checkpoint is not None:
+            interrupt.asked = False  # a second Ctrl-C waits until the file is written
             run.save(checkpoint)
     return record
 
@@ -84,20 +90,23 @@ def _written(clip: AnyClip | None) -> str | None:
 
 
 @contextmanager
-def _reproducible() -> Iterator[None]:
-    """torch's deterministic algorithms, wherever it has one, and its random state left as it was."""
+def _reproducible(config: LabConfig) -> Iterator[None]:
+    """torch's deterministic algorithms, wherever it has one; its global settings are put back at the end."""
     # cuBLAS reads this when it starts; without it, recurrent layers on a GPU add up in changing order.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     before = (
         torch.are_deterministic_algorithms_enabled(),
         torch.is_deterministic_algorithms_warn_only_enabled(),
     )
-    benchmark = torch.backends.cudnn.benchmark
+    benchmark, threads = torch.backends.cudnn.benchmark, torch.get_num_threads()
     torch.use_deterministic_algorithms(True, warn_only=True)
     torch.backends.cudnn.benchmark = False
+    if config.model_type != "Transformer" and config.model_parameters.hidden_size <= SMALL:
+        torch.set_num_threads(1)
     try:
         with torch.random.fork_rng():
             yield
     finally:
         torch.use_deterministic_algorithms(before[0], warn_only=before[1])
         torch.backends.cudnn.benchmark = benchmark
+        torch.set_num_threads(threads)

@@ -1,7 +1,7 @@
 """Clip before every step of an optimizer, from one line, through its own hooks."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any
 
@@ -20,7 +20,7 @@ __all__ = ["AttachedClipper", "attach"]
 
 def attach(
     optimizer: Optimizer,
-    clip: AnyClip,
+    clip: AnyClip | str | Mapping[str, Any],
     *,
     model: nn.Module | None = None,
     nonfinite: NonFinite = "skip",
@@ -43,7 +43,7 @@ def attach(
 
     Args:
         optimizer: any `torch.optim.Optimizer`; wrappers that carry one (Fabric, Accelerate) as well.
-        clip: what to do.
+        clip: what to do; a string or a mapping is read by `clipwise.config.parse`.
         model: gives parameters their names, for reports and `by_name`, and tells which are embeddings.
         nonfinite: as for `Clipper`. With ``"skip"`` a step whose gradients hold NaN or Inf does not happen
             at all: parameters and optimizer state stay as they were, and it is counted in
@@ -66,7 +66,7 @@ class AttachedClipper(Clipper):
     def __init__(
         self,
         optimizer: Optimizer,
-        clip: AnyClip,
+        clip: AnyClip | str | Mapping[str, Any],
         *,
         model: nn.Module | None,
         nonfinite: NonFinite,

@@ -7,6 +7,7 @@ from typing import Any, Literal, TypeAlias, get_args
 import torch
 from torch import Tensor, nn
 
+from clipwise import config
 from clipwise.clip import AnyClip, ByName, Chain, Clip
 from clipwise.errors import ArgumentError, NonFiniteError, ParameterError, StateError
 from clipwise.report import ClipReport
@@ -16,9 +17,17 @@ from clipwise.torch._plan import make_plan
 from clipwise.torch._stage import Facts
 from clipwise.torch.engines import reference as engine
 
-__all__ = ["Clipper", "NonFinite"]
+__all__ = ["Clipper", "NonFinite", "as_clip"]
 
 NonFinite: TypeAlias = Literal["skip", "zero", "error", "propagate"]
+
+
+def as_clip(clip: AnyClip | str | Mapping[str, Any]) -> AnyClip:
+    """The clip itself, or what a string or a mapping describes; ArgumentError for anything else."""
+    found = config.parse(clip) if isinstance(clip, str | Mapping) else clip
+    if not isinstance(found, Clip | Chain | ByName):
+        raise ArgumentError(f"expected a clip such as clipwise.clip_by_global_norm(1.0), got {clip!r}")
+    return found
 
 
 class Clipper:
@@ -36,7 +45,7 @@ class Clipper:
 
     Args:
         parameters: a module, tensors, or (name, tensor) pairs; a tensor that is listed twice counts once.
-        clip: what to do.
+        clip: what to do; a string or a mapping is read by `clipwise.config.parse`.
         nonfinite: what happens to gradients that hold NaN or Inf: ``"skip"`` leaves them and reports
             ``skipped``; ``"zero"`` puts 0 in the place of such entries and clips the rest; ``"error"`` raises
             before anything is touched; ``"propagate"`` clips as if nothing were wrong. All but the last wait
@@ -58,14 +67,13 @@ class Clipper:
     def __init__(
         self,
         parameters: Parameters,
-        clip: AnyClip,
+        clip: AnyClip | str | Mapping[str, Any],
         *,
         nonfinite: NonFinite = "propagate",
         direction: bool = False,
         model: nn.Module | None = None,
     ) -> None:
-        if not isinstance(clip, Clip | Chain | ByName):
-            raise ArgumentError(f"expected a clip such as clipwise.clip_by_global_norm(1.0), got {clip!r}")
+        clip = as_clip(clip)
         if nonfinite not in get_args(NonFinite):
             allowed = ", ".join(get_args(NonFinite))
             raise ArgumentError(f"nonfinite must be one of {allowed}, got {nonfinite!r}")

@@ -1,5 +1,8 @@
 """One clip, once: for a step that keeps nothing in mind."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from torch import nn
 
 from clipwise.clip import AnyClip, ByName, Chain, Clip
@@ -7,14 +10,14 @@ from clipwise.errors import StateError
 from clipwise.report import ClipReport
 from clipwise.thresholds import Threshold
 from clipwise.torch._parameters import Parameters
-from clipwise.torch.clipper import Clipper, NonFinite
+from clipwise.torch.clipper import Clipper, NonFinite, as_clip
 
 __all__ = ["clip_"]
 
 
 def clip_(
     parameters: Parameters,
-    clip: AnyClip,
+    clip: AnyClip | str | Mapping[str, Any],
     *,
     nonfinite: NonFinite = "propagate",
     direction: bool = False,
@@ -26,8 +29,8 @@ def clip_(
     Args:
         parameters: a module, a tensor, tensors, or (name, tensor) pairs. Those without a gradient are left
             out; a tensor that is listed twice counts once.
-        clip: what to do. Its threshold must not depend on earlier steps: for that, something has to
-            remember them, which is what `attach` and `Clipper` are for.
+        clip: what to do; a string or a mapping is read by `clipwise.config.parse`. Its threshold must not
+            depend on earlier steps: something would have to remember them, which `attach` and `Clipper` do.
         nonfinite, direction: as for `Clipper`; ``"skip"`` leaves the gradients as they are.
 
     Raises:
@@ -43,6 +46,7 @@ def clip_(
     >>> weight.grad
     tensor([0.6000, 0.8000])
     """
+    clip = as_clip(clip)
     remembering = _remembering(clip)
     if remembering is not None:
         raise StateError(
