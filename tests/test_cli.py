@@ -2,7 +2,9 @@
 
 import csv
 import json
+import math
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -11,13 +13,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.progress import Progress
 
 from clipwise.cli import main
+from clipwise.cli.display import Bars
 from clipwise.errors import NonFiniteError
 from clipwise.lab import results
+from clipwise.lab.compare import Job
 from tests.lab.records import record
 
-ROOT = Path(__file__).parents[1]
+NAN, INF = math.nan, math.inf
 FILES = {"comparison.csv", "comparison.html", "comparison.json", "comparison.png"}
 
 
@@ -81,6 +86,40 @@ def test_compare_runs_and_says_what_happened(folder: Path, capsys: pytest.Captur
     assert "try next" in out
     assert len([line for line in err.splitlines() if line.startswith("[")]) == 8  # one plain line a run
     assert "\x1b" not in out + err
+
+
+def test_a_bar_shows_loss_norm_threshold_and_how_often_it_clips() -> None:
+    progress = Progress()
+    bars = Bars(progress, seeds=True)
+    update = bars.begin(Job("zclip", "given", None, 3), 1, 2)
+    (task,) = progress.tasks
+    assert task.fields == {"name": "1/2 zclip, seed 3", "figures": "preparing"}
+    for fraction in (1.0, 0.0):
+        update(5, 10, {"loss": 1.5, "norm": 2.0, "threshold": 0.1, "clip_fraction": fraction})
+    assert (task.completed, task.total) == (5, 10)
+    assert task.fields["figures"] == "loss 1.5  norm 2  threshold 0.1  clipped 50 %"
+    update(6, 10, {"loss": NAN, "norm": NAN, "threshold": INF, "clip_fraction": 0.0})
+    assert task.fields["figures"] == "loss NaN  norm NaN"  # without clipping there is no threshold to show
+    bars.end(record(label="zclip", held_out=[2.0]))
+    assert task.fields["figures"] == "2 bits"
+    assert task.finished
+
+
+@pytest.mark.parametrize("colour", [True, False])
+def test_bars_on_a_terminal(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], colour: bool
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")  # what rich takes for a terminal
+    monkeypatch.setenv("COLUMNS", "140")
+    if not colour:
+        monkeypatch.setenv("NO_COLOR", "1")
+    assert main(["compare", "tiny.json", "--no-auto"]) == 0
+    out, err = capsys.readouterr()
+    assert "1/2 no clipping" in err
+    assert "2/2 clip_by_global_norm(0.1)" in err
+    assert "6/6" in err
+    coloured = re.search(r"\x1b\[[0-9;]*3[0-9]", out + err) is not None
+    assert coloured == colour
 
 
 def test_the_command_on_the_page_reproduces_the_numbers(folder: Path) -> None:
@@ -305,7 +344,7 @@ def test_results_that_cannot_be_written_are_a_sentence(
     assert "cannot write results to clipwise-results/tiny-train: No space left" in capsys.readouterr().err
 
 
-def command(*words: str, **environment: str) -> list[str]:
+def command(*words: str) -> list[str]:
     return [sys.executable, "-m", "clipwise", *words]
 
 
@@ -332,7 +371,7 @@ def test_sigint_to_a_real_process(folder: Path) -> None:
     assert "no clipping" in out
 
 
-def test_a_reader_that_goes_away_is_no_error(folder: Path) -> None:
+def test_a_reader_that_goes_away_gets_no_traceback(folder: Path) -> None:
     process = subprocess.Popen(
         command("schema"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, pipesize=4096, bufsize=0
     )

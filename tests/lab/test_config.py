@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+
 from clipwise import clip_by_global_norm, clip_by_norm
 from clipwise.errors import ConfigError
 from clipwise.lab.config import LabConfig, load_config, parse_config

@@ -35,7 +35,7 @@ def test_one_seed() -> None:
         "reached 2.5": "step 4, 2.0 s",
     }
     assert row(held_out, "no clipping")["reached 2.5"] == "never"
-    assert row(gradients, "clip_by_global_norm(0.5)")["steps clipped"] == "50 %"
+    assert row(gradients, "clip_by_global_norm(0.5)")["clipped"] == "50 %"
     assert row(gradients, "no clipping")["threshold"] == "–"
     assert row(loss, "no clipping")["time"] == "2.0 s"
 
@@ -71,6 +71,15 @@ def test_target_reached_by_some_seeds() -> None:
     assert row(tables(*runs, target=3.0)[0], "clip_by_global_norm(0.5)")["reached 3"] == "2 of 3 seeds"
 
 
+def test_no_difference_has_no_sign() -> None:
+    assert (
+        row(tables(record(held_out=[2.0]), clipped(held_out=[2.0]))[0], "clip_by_global_norm(0.5)")[
+            "vs. none"
+        ]
+        == "0.0 %"
+    )
+
+
 def test_interrupted_is_not_compared() -> None:
     runs = [record(held_out=[8.0]), clipped(held_out=[2.0], interrupted=True)]
     found = row(tables(*runs)[0], "clip_by_global_norm(0.5)")
@@ -79,13 +88,18 @@ def test_interrupted_is_not_compared() -> None:
 
 def test_per_tensor_clipping_shows_both_shares() -> None:
     gradients = tables(clipped("clip_by_norm(1.0)", fraction=[0.5, 0.5, 0.0, 0.0]))[1]
-    assert row(gradients, "clip_by_norm(1.0)")["steps clipped"] == "50 % (25 % of groups)"
+    assert row(gradients, "clip_by_norm(1.0)")["clipped"] == "50 % (25 % of groups)"
 
 
 @pytest.mark.parametrize("seeds", [1, 3])
 def test_every_column_is_there_on_a_terminal_of_80_characters(seeds: int) -> None:
     runs = [
-        make(seed=s, held_out=[8.123 + s, 7.1], loss=[4.0, 3.0 + s, 2.0, 1.0], norm=[1.0 + s, 2.2, 3.3, 4.4])
+        make(
+            seed=s,
+            held_out=[8.123 + s, 7.1],
+            loss=[4.0, 3.0 + s, 2.0, 1.0],
+            norm=[1.2345 + s, 0.2282, 33.33, 0.4454],
+        )
         for s in range(seeds)
         for make in (record, clipped)
     ]

@@ -3,7 +3,6 @@
 Nothing heavy is imported before a command needs it, so that ``clipwise --help`` answers at once.
 """
 
-import os
 import sys
 from collections.abc import Sequence
 
@@ -61,11 +60,6 @@ def main(args: Sequence[str] | None = None) -> int:
         return _mistake(
             f'the command line needs {missing}, which is not installed: pip install "clipwise[lab]"'
         )
-    except (
-        BrokenPipeError
-    ):  # the reader has gone, as in `clipwise compare ... | head`; nothing is left to say
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
 
 
 def _mistake(sentence: str) -> int:
@@ -74,5 +68,5 @@ def _mistake(sentence: str) -> int:
 
 
 def _stopped() -> int:
-    print("Interrupted before anything was trained; nothing was written.", file=sys.stderr)
+    print("Interrupted.", file=sys.stderr)
     return INTERRUPTED

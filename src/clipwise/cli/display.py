@@ -36,21 +36,21 @@ def say(sentence: str) -> None:
 
 
 @contextmanager
-def watcher() -> Iterator[compare.Watcher]:
-    """Bars on a terminal, plain lines elsewhere."""
+def watcher(*, seeds: bool = True) -> Iterator[compare.Watcher]:
+    """Bars on a terminal, plain lines elsewhere; ``seeds`` says whether each run is named with its seed."""
     console = Console(stderr=True, highlight=False)
     if not console.is_terminal:
-        yield Lines(console)
+        yield Lines(console, seeds)
         return
     with _progress(console) as progress:
-        yield Bars(progress)
+        yield Bars(progress, seeds)
 
 
 def _progress(console: Console) -> Progress:
     """The columns that fit the width: below 80 characters there is no bar."""
     wide = console.width >= 110
     columns = [
-        TextColumn("{task.fields[name]}", table_column=_column(max_width=34 if wide else 24)),
+        TextColumn("{task.fields[name]}", table_column=_column(max_width=36 if wide else 24)),
         *([BarColumn(bar_width=18 if wide else 8)] if console.width >= 80 else []),
         MofNCompleteColumn(),
         TextColumn("[cyan]{task.fields[figures]}", table_column=_column()),
@@ -66,16 +66,21 @@ def _column(max_width: int | None = None) -> Column:
 class Bars:
     """One progress bar a run: loss, norm, threshold, clip fraction, time left."""
 
-    def __init__(self, progress: Progress) -> None:
+    def __init__(self, progress: Progress, seeds: bool) -> None:
         self.progress = progress
+        self.seeds = seeds
         self.task: TaskID | None = None
 
     def begin(self, job: compare.Job, index: int, count: int) -> compare.Progress:
-        name = f"{index}/{count} {job.label}, seed {job.seed}"
+        name = f"{index}/{count} {_name(job, self.seeds)}"
         task = self.task = self.progress.add_task(name, total=None, name=name, figures="preparing")
+        fractions: list[float] = []
 
         def update(step: int, total: int, figures: Mapping[str, float]) -> None:
-            self.progress.update(task, completed=step, total=total, figures=_figures(figures))
+            # A global norm is clipped or not: one step says 0 % or 100 %, their mean how often it happens.
+            fractions.append(figures.get("clip_fraction", math.nan))
+            shown = {**figures, "clip_fraction": sum(fractions) / len(fractions)}
+            self.progress.update(task, completed=step, total=total, figures=_figures(shown))
 
         return update
 
@@ -90,17 +95,22 @@ class Bars:
 class Lines:
     """One plain line a run, when it has ended."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, seeds: bool) -> None:
         self.console = console
+        self.seeds = seeds
         self.name = ""
 
     def begin(self, job: compare.Job, index: int, count: int) -> compare.Progress:
-        self.name = f"[{index}/{count}] {job.label}, seed {job.seed}"
+        self.name = f"[{index}/{count}] {_name(job, self.seeds)}"
         return lambda step, total, figures: None
 
     def end(self, record: RunRecord) -> None:
         line = f"{self.name}: {_end(record)}, {len(record.steps['loss'])} steps in {duration(record.seconds)}"
         self.console.print(Text(line), soft_wrap=True)
+
+
+def _name(job: compare.Job, seeds: bool) -> str:
+    return f"{job.label}, seed {job.seed}" if seeds else job.label
 
 
 def _figures(values: Mapping[str, float]) -> str:

@@ -61,7 +61,12 @@ def compare_command(
         )
 
     return _session(
-        lambda watch: run(jobs, loaded, train, watch), finish, folder, expected=len(jobs), browse=show
+        lambda watch: run(jobs, loaded, train, watch),
+        finish,
+        folder,
+        expected=len(jobs),
+        seeds=seeds > 1,
+        browse=show,
     )
 
 
@@ -104,22 +109,23 @@ def _session(
     folder: Path,
     *,
     expected: int,
+    seeds: bool = False,
     weights: Path | None = None,
     browse: bool = False,
 ) -> int:
     """Train, save, show. What was trained is saved whatever stops the training."""
     records: list[RunRecord] = []
     try:
-        with watcher() as watch:
+        with watcher(seeds=seeds) as watch:
             for record in trained(watch):
                 # one by one: what is there must stay where the next one raises
                 records.append(record)  # noqa: PERF402
     except KeyboardInterrupt:
         pass  # said below, once what there is has been saved
     except BaseException:
-        if _any(records):
-            place = _save(finish(_any(records)), interrupted_folder(folder), weights)
-            say(f"Stopped by an error; the {len(records)} finished before it are in {place}")
+        if usable := _any(records):
+            place = _save(finish(usable), interrupted_folder(folder), weights)
+            say(f"Stopped by an error: {_counted(usable, expected)} saved in {place}")
         raise
     usable = _any(records)
     complete = len(records) == expected and not any(record.interrupted for record in records)
@@ -143,7 +149,7 @@ def _any(records: Sequence[RunRecord]) -> tuple[RunRecord, ...]:
 
 
 def _counted(records: Sequence[RunRecord], expected: int) -> str:
-    """``2 of 4 runs (the last one 120 steps long) were``."""
+    """``2 of 4 runs (the last one 120 steps long)``."""
     partial = (
         f" (the last one {len(records[-1].steps['loss'])} steps long)" if records[-1].interrupted else ""
     )

@@ -8,7 +8,6 @@ into the cache, the rest is thrown away, and nothing of the package is installed
 
 import hashlib
 import logging
-import re
 import subprocess
 import sys
 import tarfile
@@ -105,6 +104,7 @@ def download(archive: Archive, folder: Path) -> Path:
         f"{archive.package}=={archive.version} --hash=sha256:{archive.sha256}\n", encoding="ascii"
     )
     command = [sys.executable, "-m", "pip", "download", "--disable-pip-version-check", "--no-input"]
+    command += ["--retries", "2"]  # offline, pip says why when it tries again; it need not try for long
     command += ["--no-deps", "--require-hashes", "--only-binary" if wheel else "--no-binary", ":all:"]
     command += ["--dest", str(folder), "--requirement", str(requirements)]
     done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
@@ -149,10 +149,7 @@ def _reason(stderr: str) -> str:
     """The cause in a few words, from the last error line that pip printed."""
     if "DO NOT MATCH THE HASHES" in stderr:
         return "its hash is not the expected one"
-    offline = (
-        r"Connection(Error| refused)|NewConnection|NameResolution|Temporary failure|timed out|Max retries"
-    )
-    if re.search(offline, stderr):
+    if "after connection broken by" in stderr:
         return "the index cannot be reached"
     errors = [
         line.removeprefix("ERROR:").strip() for line in stderr.splitlines() if line.startswith("ERROR:")

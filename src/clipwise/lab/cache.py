@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from uuid import uuid4
 
@@ -44,5 +45,6 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> Path:
     except OSError as error:
         raise DataError(f"{path} cannot be written ({error.strerror or error})") from error
     finally:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):  # it is there only if writing or moving it failed
+            part.unlink()
     return path

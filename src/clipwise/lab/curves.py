@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from clipwise.lab.figures import measure
+from clipwise.lab.divergence import diverged_at
 from clipwise.lab.record import RunRecord
 
 __all__ = [
@@ -55,7 +55,7 @@ def until_divergence(run: RunRecord) -> tuple[RunRecord, int | None]:
 
     What follows it is noise over many powers of ten, which would flatten everything else.
     """
-    at = measure(run).diverged_at
+    at = diverged_at(run)
     if at is None:
         return run, None
     steps = {name: values[:at] for name, values in run.steps.items()}

@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from clipwise.lab.divergence import Floats, column, diverged_at, final_loss, finite, usable
 from clipwise.lab.record import Evaluation, RunRecord
 
 __all__ = [
-    "BLOWN_UP",
     "DEFINITIONS",
     "Figures",
     "error",
@@ -23,12 +23,6 @@ __all__ = [
     "measure",
     "spikes",
 ]
-
-BLOWN_UP = 10.0
-"""A loss that stays above this many times the loss of the first step has blown up."""
-
-FINAL_SHARE = 0.05
-"""The share of the last steps over which the final training loss is taken."""
 
 CLOSE = 1.10
 """Runs whose final error is at most this many times the best one count for the automatic target."""
@@ -60,8 +54,6 @@ DEFINITIONS = {
     ),
 }
 """What each figure means, in one sentence; shown on the page."""
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,15 +110,15 @@ def measure(record: RunRecord, *, baseline: RunRecord | None = None, target: flo
         baseline: the run without clipping and with the same seed, for the error reduction.
         target: the value of the held-out metric whose first reaching is looked for.
     """
-    loss, norm = _column(record, "loss"), _column(record, "norm")
-    diverged_at = _diverged_at(record, loss)
+    loss, norm = column(record, "loss"), column(record, "norm")
+    at = diverged_at(record)
     reached = _reached(record, target)
     best = _best(record)
     finite_norm = norm[np.isfinite(norm)]
-    fraction = _finite(_column(record, "clip_fraction"))
-    threshold = _column(record, "threshold")
+    fraction = finite(column(record, "clip_fraction"))
+    threshold = column(record, "threshold")
     threshold = threshold[~np.isnan(threshold)]
-    finite_loss = _finite(loss)
+    finite_loss = finite(loss)
     return Figures(
         label=record.label,
         clip=record.clip,
@@ -137,11 +129,11 @@ def measure(record: RunRecord, *, baseline: RunRecord | None = None, target: flo
         steps=len(loss),
         seconds=record.seconds,
         interrupted=record.interrupted,
-        diverged_at=diverged_at,
+        diverged_at=at,
         first_loss=float(finite_loss[0]) if len(finite_loss) else math.nan,
-        final_loss=_final_loss(loss),
+        final_loss=final_loss(loss),
         last_loss=float(loss[-1]) if len(loss) else math.nan,
-        final=_final(record, diverged_at),
+        final=_final(record, at),
         best=math.nan if best is None else best.metrics[record.metric],
         best_step=None if best is None else best.step,
         error_reduction=None if baseline is None else _reduction(baseline, record),
@@ -197,9 +189,9 @@ def find_target(records: Iterable[RunRecord]) -> float | None:
     lower = True
     for record in records:
         lower = record.lower_is_better
-        diverged_at = _diverged_at(record, _column(record, "loss"))
-        value = _final(record, diverged_at)
-        if diverged_at is None and not record.interrupted and math.isfinite(value):
+        at = diverged_at(record)
+        value = _final(record, at)
+        if at is None and not record.interrupted and math.isfinite(value):
             finals.append(value)
     if not finals:
         return None
@@ -242,98 +234,44 @@ def _bound(before: Floats, z: float) -> Floats:
     return bound
 
 
-def _column(record: RunRecord, name: str) -> Floats:
-    return np.asarray(record.steps.get(name, []), dtype=np.float64)
-
-
-def _finite(values: Floats) -> Floats:
-    return values[np.isfinite(values)]
-
-
 def _quantile(values: Floats, q: float) -> float:
     return float(np.percentile(values, q)) if len(values) else math.nan
 
 
-def _final_loss(loss: Floats) -> float:
-    if not len(loss):
-        return math.nan
-    return float(np.median(loss[-max(1, round(FINAL_SHARE * len(loss))) :]))
-
-
 def _roughness(loss: Floats) -> float:
-    finite = _finite(loss)
+    known = finite(loss)
     with np.errstate(over="ignore", invalid="ignore"):
         steps = np.abs(np.diff(loss))
         steps = (
             steps[~np.isnan(steps) & np.isfinite(loss[:-1]) & np.isfinite(loss[1:])] if len(loss) else steps
         )
-        if not len(steps) or np.median(finite) == 0:
+        if not len(steps) or np.median(known) == 0:
             return math.nan
-        return float(np.mean(steps) / abs(np.median(finite)))
+        return float(np.mean(steps) / abs(np.median(known)))
 
 
 def _nonfinite_steps(record: RunRecord, loss: Floats, norm: Floats) -> int:
     bad = ~np.isfinite(loss)
     bad[: len(norm)] |= ~np.isfinite(norm[: len(bad)])
-    counted = _column(record, "nonfinite")
+    counted = column(record, "nonfinite")
     bad[: len(counted)] |= counted[: len(bad)] > 0
     return int(bad.sum())
 
 
-def _usable(evaluation: Evaluation, metric: str) -> bool:
-    """Whether the model could still be evaluated: its metric, and the held-out loss if any, are finite."""
-    values = evaluation.metrics
-    return math.isfinite(values.get(metric, math.nan)) and math.isfinite(values.get("loss", 0.0))
-
-
-def _diverged_at(record: RunRecord, loss: Floats) -> int | None:
-    """The step from which on, to the end, the loss was never again finite and near where it began."""
-    if not len(loss):
-        return None
-    finite = _finite(loss)
-    limit = BLOWN_UP * abs(float(finite[0])) if len(finite) else math.inf
-    bad = ~(np.isfinite(loss) & (loss <= limit))
-    if not bad[-1]:
-        return _broken_at_the_end(record, len(loss))
-    if np.isfinite(loss[-1]) and _final_loss(loss) <= limit:
-        return None  # one spike at the very end
-    if not np.isfinite(loss[-1]) and _sound_at_the_end(record, limit):
-        return None  # one bad batch at the very end: its step was skipped
-    good = np.flatnonzero(~bad)
-    return int(good[-1]) + 2 if len(good) else 1
-
-
-def _last_look(record: RunRecord, steps: int) -> Evaluation | None:
-    """The evaluation after the last step, if there was one."""
-    last = record.evaluations[-1] if record.evaluations else None
-    return last if last is not None and last.step >= steps else None
-
-
-def _sound_at_the_end(record: RunRecord, limit: float) -> bool:
-    last = _last_look(record, len(record.steps["loss"]))
-    return last is not None and _usable(last, record.metric) and last.metrics.get("loss", math.inf) <= limit
-
-
-def _broken_at_the_end(record: RunRecord, steps: int) -> int | None:
-    """The last step, where its update broke the weights: its own loss, taken before that, looks innocent."""
-    last = _last_look(record, steps)
-    return steps if last is not None and not _usable(last, record.metric) else None
-
-
-def _final(record: RunRecord, diverged_at: int | None) -> float:
+def _final(record: RunRecord, at: int | None) -> float:
     if not record.evaluations:
         return math.nan
     last = record.evaluations[-1]
-    if diverged_at is not None and last.step < diverged_at:
+    if at is not None and last.step < at:
         return math.nan  # evaluated before it diverged: not what the run ended with
     return last.metrics.get(record.metric, math.nan)
 
 
 def _best(record: RunRecord) -> Evaluation | None:
-    usable = [e for e in record.evaluations if _usable(e, record.metric)]
-    if not usable:
+    sound = [e for e in record.evaluations if usable(e, record.metric)]
+    if not sound:
         return None
-    return min(usable, key=lambda e: error(e.metrics[record.metric], lower_is_better=record.lower_is_better))
+    return min(sound, key=lambda e: error(e.metrics[record.metric], lower_is_better=record.lower_is_better))
 
 
 def _reached(record: RunRecord, target: float | None) -> Evaluation | None:
@@ -342,10 +280,7 @@ def _reached(record: RunRecord, target: float | None) -> Evaluation | None:
     goal = error(target, lower_is_better=record.lower_is_better)
     for evaluation in record.evaluations:
         value = evaluation.metrics.get(record.metric, math.nan)
-        if (
-            _usable(evaluation, record.metric)
-            and error(value, lower_is_better=record.lower_is_better) <= goal
-        ):
+        if usable(evaluation, record.metric) and error(value, lower_is_better=record.lower_is_better) <= goal:
             return evaluation
     return None
 
@@ -353,8 +288,8 @@ def _reached(record: RunRecord, target: float | None) -> Evaluation | None:
 def _reduction(baseline: RunRecord, record: RunRecord) -> float | None:
     values = []
     for run in (baseline, record):
-        diverged_at = _diverged_at(run, _column(run, "loss"))
-        if diverged_at is not None or run.interrupted:
+        at = diverged_at(run)
+        if at is not None or run.interrupted:
             return None  # a per cent of a blown-up or unfinished number says nothing
-        values.append(_final(run, diverged_at))
+        values.append(_final(run, at))
     return error_reduction(*values, lower_is_better=record.lower_is_better)

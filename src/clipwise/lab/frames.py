@@ -117,6 +117,8 @@ def times(frame: pl.DataFrame, column: str, where: str) -> pl.Series:
 
 
 def _parse(series: pl.Series, expected: int) -> pl.Series | None:
+    if series.dtype != pl.String:
+        return None
     for form in FORMATS:
         found = series.str.to_datetime(form, strict=False, time_unit="us")
         if found.len() - found.null_count() == expected:

@@ -66,9 +66,9 @@ class Group:
         return any(run.interrupted for run in self.runs)
 
     @property
-    def fired(self) -> bool:
-        """Whether anything was ever clipped, in any seed."""
-        return any(run.clipped_steps > 0 for run in self.runs)
+    def never_fired(self) -> bool:
+        """Whether there was a clip, and it is known that it never clipped anything."""
+        return self.role != "baseline" and all(run.clipped_steps == 0 for run in self.runs)
 
     @property
     def worst(self) -> float:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from clipwise.lab.curves import Curve, Series, held_out, limits, middle, smooth, step_curve
 from clipwise.lab.groups import Group
@@ -56,8 +57,9 @@ def loss(axes: Axes, series: Sequence[Series], look: Look) -> None:
     pad = 0.05 * (high - low) or 1.0
     wide = low > 0 and high > 30 * low
     if wide:
-        axes.set_yscale("log")
-    axes.set_ylim(*((low / 1.3, high * 1.3) if wide else (low - pad, high + pad)))
+        _logarithmic(axes, low / 1.3, high * 1.3)
+    else:
+        axes.set_ylim(low - pad, high + pad)
     _caption(axes, look, "Training loss", "each step, and its running median")
     for s in series:
         _lines(axes, s, "loss", look)
@@ -65,8 +67,7 @@ def loss(axes: Axes, series: Sequence[Series], look: Look) -> None:
 
 def norm(axes: Axes, series: Sequence[Series], look: Look) -> None:
     """The gradient norm before clipping, and what it was not to exceed, on a logarithmic scale."""
-    axes.set_yscale("log")
-    axes.set_ylim(*_norm_limits(series))
+    _logarithmic(axes, *_norm_limits(series))
     _caption(axes, look, "Gradient norm before clipping", "dotted: the threshold")
     for s in series:
         _lines(axes, s, "norm", look)
@@ -91,7 +92,7 @@ def clipped(axes: Axes, series: Sequence[Series], groups: Sequence[Group], look:
         axes.barh(index + 0.12, 1.0, height=0.34, color=look.grid, zorder=1)
         axes.barh(index + 0.12, share, height=0.34, color=s.colour, zorder=2)
         axes.text(0.0, index - 0.14, shorten(s.label, 58), color=look.ink, fontsize=10.5, va="bottom")
-        text = percent(share) if group.fired else "never fired"
+        text = "never fired" if group.never_fired else percent(share)
         axes.text(
             1.0, index - 0.14, text, color=s.colour, fontsize=11, fontweight="bold", va="bottom", ha="right"
         )
@@ -129,6 +130,15 @@ def _norm_limits(series: Sequence[Series]) -> tuple[float, float]:
     if bounds is not None:  # in sight even where it never fires, but not at the price of the norms
         low, high = min(low, max(bounds[0], low / 1e3)), max(high, min(bounds[1], high * 1e3))
     return low / 1.8, high * 1.8
+
+
+def _logarithmic(axes: Axes, low: float, high: float) -> None:
+    """A logarithmic scale whose numbers are plain; below two powers of ten also at 2 and 5."""
+    axes.set_yscale("log")
+    axes.set_ylim(low, high)
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 100 * low else (1,)))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: number(value)))
+    axes.yaxis.set_minor_formatter(NullFormatter())
 
 
 def _positive(curve: Curve) -> Curve:

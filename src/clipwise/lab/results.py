@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from clipwise.errors import ArgumentError, DataError
+from clipwise.lab.advice import next_command
 from clipwise.lab.figures import find_target
 from clipwise.lab.groups import Group, group
 from clipwise.lab.record import STEP_COLUMNS, Evaluation, RunRecord
-from clipwise.lab.verdict import headline, next_command, verdict
+from clipwise.lab.verdict import headline, verdict
 
 __all__ = ["Results", "check_folder", "interrupted_folder", "load", "save", "steps_csv"]
 

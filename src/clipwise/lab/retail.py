@@ -1,8 +1,9 @@
 """Online Retail II as a table for classification: will a customer's next invoice be a cancellation?
 
 No public package was found that carries true fraud labels; a cancelled invoice stands in for a fraudulent
-one. Every row is one invoice of a customer who has bought before. The target says whether it is a cancellation;
-everything else in the row was known before it was written: figures of the customer's *previous* invoice.
+one. Every row is one invoice of a customer who has bought before. The target says whether it is a
+cancellation; everything else in the row was known before it was written: the customer's country, and figures
+of the *previous* invoice.
 That matters, because a cancellation carries a number that begins with C and negative quantities, so that any
 figure of the invoice itself would give the answer away. A customer's first invoice has nothing before it and
 only serves as the past of the second.

@@ -69,7 +69,7 @@ def _outcome(groups: Sequence[Group], target: float | None) -> Sheet:
 
 
 def _gradients(groups: Sequence[Group]) -> Sheet:
-    header = ("clip", "median", "p95", "largest", "threshold", "steps clipped")
+    header = ("clip", "median", "p95", "largest", "threshold", "clipped")
     none = Cell("–", "quiet")
     rows = tuple(
         (
@@ -133,6 +133,8 @@ def _versus(group: Group, baseline: Group | None) -> Cell:
     reduction = group.reduction(baseline)
     if reduction is None:
         return Cell("–", "quiet")
+    if abs(reduction) < 0.05:
+        return Cell("0.0 %")
     text = f"{-reduction:+.1f} %" if abs(reduction) < 1000 else f"{number(1 - reduction / 100, 3)} x"
     return Cell(text, "bad" if reduction < -1 else "")
 
@@ -177,7 +179,7 @@ def rich_table(sheet: Sheet, *, ranges: bool = True) -> Table:
         title=sheet.title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False
     )
     ranges = ranges and any(cell.range for row in sheet.rows for cell in row)
-    widest = min(max((len(row[0].text) for row in sheet.rows), default=4), 16 if ranges else 28)
+    widest = min(max((len(row[0].text) for row in sheet.rows), default=4), 16 if ranges else 24)
     for index, name in enumerate(sheet.header):
         side: JustifyMethod = "right" if index else "left"
         table.add_column(Text(name), justify=side, overflow="fold", min_width=0 if index else widest)

@@ -1,6 +1,7 @@
 """Text for language models: read, split by position, and turned into symbols."""
 
 import random
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -87,7 +88,8 @@ def chatterbot(limit: int | None = None) -> str:
     seen: dict[str, None] = {}
     for path in paths:
         for conversation in yaml.safe_load(path.read_text(encoding="utf-8"))["conversations"]:
-            seen["\n".join(str(utterance).strip() for utterance in conversation)] = None
+            lines = "\n".join(str(utterance).strip() for utterance in conversation)
+            seen[re.sub(r"\n\s*\n", "\n", lines)] = None  # a blank line is where a conversation ends
     conversations = list(seen)
     random.Random(0).shuffle(conversations)
     return "\n\n".join(conversations)[:limit]

@@ -22,8 +22,8 @@ __all__ = ["Progress", "train"]
 
 
 SMALL = 256
-"""Width up to which a recurrent step is too little work for two threads: they gain a tenth on an idle machine,
-and waiting for each other they lose a factor of a hundred where another program wants the cores."""
+"""Width up to which a recurrent step is too little work for two threads: on an idle machine they gain a
+tenth, and where another program wants the cores, waiting for each other costs a factor of up to a hundred."""
 
 
 def train(

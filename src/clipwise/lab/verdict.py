@@ -4,7 +4,6 @@ Each rule is one small function from the measured groups to a sentence or None; 
 """
 
 import math
-import shlex
 from collections.abc import Sequence
 
 from clipwise import config
@@ -14,7 +13,7 @@ from clipwise.lab.figures import Figures
 from clipwise.lab.groups import Group, baseline_of, best_of
 from clipwise.lab.wording import join, metric_name, number, percent, value_of
 
-__all__ = ["headline", "next_command", "verdict"]
+__all__ = ["headline", "verdict"]
 
 NOTICEABLE = 1.0
 """Per cent of error below which a difference is called none."""
@@ -44,7 +43,8 @@ def headline(groups: Sequence[Group]) -> str:
     if baseline is None or baseline.interrupted or len(groups) == 1:
         return f"{best.label}: {value}"
     if best is baseline:
-        return f"No clip did better than none: {value}"
+        same = any(_close(each, best) for each in groups)
+        return f"{'Clipping made no difference here' if same else 'No clip did better than none'}: {value}"
     if baseline.diverged:
         return f"{best.label}: {value}; without clipping {_count_diverged(baseline)} diverged"
     reduction = best.reduction(baseline)
@@ -53,42 +53,6 @@ def headline(groups: Sequence[Group]) -> str:
     if abs(reduction) < NOTICEABLE:
         return f"Clipping made no difference here: {value}"
     return f"{best.label}: {value}, {_change(best, reduction)} than without clipping"
-
-
-def next_command(groups: Sequence[Group], config_path: str, options: Sequence[str] = ()) -> str:
-    """The command worth trying next.
-
-    A threshold near the 95th percentile of the norms where the configured one never fired, a smaller one
-    where every run diverged, several seeds where there was one, and otherwise a training with the best clip.
-
-    Args:
-        groups: what was measured.
-        config_path: the configuration, as it was given.
-        options: the other options of the command that was run, kept.
-    """
-    best = best_of(groups)
-    tail = [*options]
-    clips = [w for g in groups if g.role == "given" and g.first.clip for w in ("--clip", g.first.clip)]
-    if best is None:
-        norms = [run.norm_median for each in groups for run in each.runs if math.isfinite(run.norm_median)]
-        threshold = number(0.1 * min(norms), 2) if norms else "0.1"
-        return _command("compare", config_path, "--clip", f"clip_by_global_norm({threshold})", *tail)
-    idle = next(
-        (each for each in groups if _never_fired(each) and each.role in ("configured", "given")), None
-    )
-    if idle is not None and not idle.diverged and idle.first.norm_p95 > 0:
-        threshold = number(idle.spread("norm_p95").median, 2)
-        return _command("compare", config_path, "--clip", f"clip_by_global_norm({threshold})", *tail)
-    if len(groups) > 1 and all(len(each.runs) == 1 for each in groups):
-        return _command("compare", config_path, *clips, "--seeds", "3", *tail)
-    clip = "none" if best.first.clip is None else best.first.clip.removesuffix("()")
-    if len(groups) > 1:
-        return _command("train", config_path, "--clip", clip, *tail)
-    return _command("compare", config_path, *([] if best.role == "configured" else ["--clip", clip]), *tail)
-
-
-def _command(*words: str) -> str:
-    return shlex.join(["clipwise", *words])
 
 
 def _baseline(group: Group) -> str:
@@ -109,7 +73,7 @@ def _baseline(group: Group) -> str:
 def _outcome(group: Group, baseline: Group | None) -> str:
     if group.interrupted:
         return _interrupted(group, group.label)
-    if _never_fired(group):
+    if group.never_fired:
         return _idle(group, baseline)
     if group.diverged:
         who = group.label if len(group.runs) == 1 else f"{group.label}: {_count_diverged(group)}"
@@ -261,10 +225,6 @@ def _overlap(one: Group, other: Group) -> bool:
     if min(len(one.runs), len(other.runs)) < 2:
         return False
     return one.final.low <= other.final.high and other.final.low <= one.final.high
-
-
-def _never_fired(group: Group) -> bool:
-    return group.role != "baseline" and all(run.clipped_steps == 0 for run in group.runs)
 
 
 def _same_runs(one: Group, other: Group) -> bool:

@@ -48,7 +48,7 @@ def duration(seconds: float | None) -> str:
     """Seconds, or minutes and hours where that is long.
 
     >>> duration(4.21), duration(75), duration(7300)
-    ('4.2 s', '1 min 15 s', '2 h 2 min')
+    ('4.2 s', '1 min 15 s', '2 h 1 min')
     """
     if seconds is None or not math.isfinite(seconds):
         return "–"
