@@ -69,14 +69,15 @@ def train(
         metric=task.metric,
         lower_is_better=task.lower_is_better,
     )
-    if config.devices > 1:
-        return train_in_processes(fabric, config, clip, record, progress, checkpoint)
-    with _reproducible(config), Interrupt() as interrupt:
-        run = Run(fabric, config, task, clip, record)
-        run.train(lambda: interrupt.asked, progress)
-        if checkpoint is not None:
-            interrupt.asked = False  # a second Ctrl-C waits until the file is written
-            run.save(checkpoint)
+    with _reproducible(config):
+        if config.devices > 1:  # Fabric hands the settings on to the processes
+            return train_in_processes(fabric, config, clip, record, progress, checkpoint)
+        with Interrupt() as interrupt:
+            run = Run(fabric, config, task, clip, record)
+            run.train(lambda: interrupt.asked, progress)
+            if checkpoint is not None:
+                interrupt.asked = False  # a second Ctrl-C waits until the file is written
+                run.save(checkpoint)
     return record
 
 
@@ -104,7 +105,7 @@ def _reproducible(config: LabConfig) -> Iterator[None]:
     if config.model_type != "Transformer" and config.model_parameters.hidden_size <= SMALL:
         torch.set_num_threads(1)
     try:
-        with torch.random.fork_rng():
+        with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
             yield
     finally:
         torch.use_deterministic_algorithms(before[0], warn_only=before[1])
