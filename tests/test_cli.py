@@ -18,8 +18,8 @@ from rich.progress import Progress
 from clipwise.cli import main
 from clipwise.cli.display import Bars
 from clipwise.errors import NonFiniteError
-from clipwise.lab import results
-from clipwise.lab.compare import Job
+from clipwise.lab.compare.runs import Job
+from clipwise.lab.report import results
 from tests.lab.records import record
 
 NAN, INF = math.nan, math.inf
@@ -359,9 +359,11 @@ def test_sigint_to_a_real_process(folder: Path) -> None:
         text=True,
     )
     assert process.stderr is not None
+    data = process.stderr.readline()
     first = process.stderr.readline()  # printed when the first of 3,000 runs has ended
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=120)
+    assert data.startswith("data: text.txt: ")
     assert first.startswith("[1/3000] no clipping, seed 0: ")
     assert process.returncode == 130, err
     assert "Traceback" not in err

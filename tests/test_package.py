@@ -3,8 +3,9 @@
 import subprocess
 import sys
 
-import clipwise
 import pytest
+
+import clipwise
 
 FRAMEWORKS = ("torch", "jax", "keras", "tensorflow", "optax", "lightning", "lightning_fabric", "transformers")
 HEAVY = (*FRAMEWORKS, "sklearn", "polars", "pandas", "matplotlib", "pydantic", "rich", "click", "yaml")

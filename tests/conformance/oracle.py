@@ -58,4 +58,5 @@ def clip(gradients, per, norm, threshold):
 
 def _by_modulus(values: np.ndarray, threshold: float) -> np.ndarray:
     modulus = np.abs(values)
-    return np.where(modulus > threshold, values * (threshold / np.where(modulus > 0, modulus, 1.0)), values)
+    over = modulus > threshold
+    return np.where(over, values * (np.where(over, threshold, 1.0) / np.where(over, modulus, 1.0)), values)

@@ -3,6 +3,7 @@
 Nothing heavy is imported before a command needs it, so that ``clipwise --help`` answers at once.
 """
 
+import os
 import sys
 from collections.abc import Sequence
 
@@ -37,6 +38,9 @@ def main(args: Sequence[str] | None = None) -> int:
     Args:
         args: the words of the command line; those of the process when left out.
     """
+    # Threads that spin while they wait starve each other where another program wants the cores too: a step of
+    # a small model can take a hundred times as long. OpenMP reads this when torch is first imported.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         import click
 

@@ -14,14 +14,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Column, Table
 from rich.text import Text
 
-from clipwise.lab import compare
+from clipwise.lab.compare import runs as compare
+from clipwise.lab.compare.verdict import headline, verdict
+from clipwise.lab.compare.wording import duration, number, percent, value_of
 from clipwise.lab.record import RunRecord
-from clipwise.lab.results import Results
-from clipwise.lab.table import rich_table, sheets
-from clipwise.lab.verdict import headline, verdict
-from clipwise.lab.wording import duration, number, percent, value_of
+from clipwise.lab.report.results import Results
+from clipwise.lab.report.table import rich_table, sheets
 
-__all__ = ["say", "show", "watcher"]
+__all__ = ["preparing", "say", "show", "watcher"]
 
 PLAIN_WIDTH = 110
 """Columns of the tables in a file or a pipe, where there is no terminal to ask."""
@@ -33,6 +33,13 @@ NARROW = 140
 def say(sentence: str) -> None:
     """One sentence on stderr."""
     Console(stderr=True, highlight=False).print(Text(sentence), soft_wrap=True)
+
+
+@contextmanager
+def preparing() -> Iterator[None]:
+    """A spinner while the data is fetched and read, which takes a while the first time."""
+    with Console(stderr=True).status("preparing the data"):
+        yield
 
 
 @contextmanager

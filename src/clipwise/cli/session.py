@@ -10,15 +10,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from clipwise.cli.display import say, show, watcher
+from clipwise.cli.display import preparing, say, show, watcher
+from clipwise.config.files import read_mapping
 from clipwise.errors import ArgumentError
-from clipwise.lab.compare import Watcher, plan, run, single
-from clipwise.lab.config import LabConfig, load_config
-from clipwise.lab.config_file import read_mapping
-from clipwise.lab.output import environment, files
+from clipwise.lab.compare.runs import Watcher, plan, run, single
+from clipwise.lab.config.lab_config import LabConfig, load_config
 from clipwise.lab.record import RunRecord
-from clipwise.lab.results import Results, check_folder, interrupted_folder, save, steps_csv
-from clipwise.lab.train import train
+from clipwise.lab.report.output import environment, files
+from clipwise.lab.report.results import Results, check_folder, interrupted_folder, save, steps_csv
+from clipwise.lab.tasks.load import load_task
+from clipwise.lab.training.train import train
 
 __all__ = ["compare_command", "train_command"]
 
@@ -48,6 +49,7 @@ def compare_command(
     jobs = plan(loaded, clips=clips, seeds=seeds, auto=not no_auto, baseline=not no_baseline)
     folder = RESULTS / config.stem if out is None else out
     check_folder(folder)
+    data = _prepare(loaded)
     kept = _words(overrides)
     words = [
         *(w for clip in clips for w in ("--clip", clip)),
@@ -57,7 +59,16 @@ def compare_command(
 
     def finish(records: Sequence[RunRecord]) -> Results:
         return _results(
-            "comparison", "compare", config, loaded, given, records, words=words, kept=kept, target=target
+            "comparison",
+            "compare",
+            config,
+            loaded,
+            given,
+            records,
+            data=data,
+            words=words,
+            kept=kept,
+            target=target,
         )
 
     return _session(
@@ -77,11 +88,14 @@ def train_command(config: Path, *, clip: str | None, out: Path | None, overrides
     job = single(loaded, clip)
     folder = RESULTS / f"{config.stem}-train" if out is None else out
     check_folder(folder)
+    data = _prepare(loaded)
     kept = _words(overrides)
     words = [*_words({"clip": clip}), *kept]
 
     def finish(records: Sequence[RunRecord]) -> Results:
-        return _results("training", "train", config, loaded, given, records, words=words, kept=kept)
+        return _results(
+            "training", "train", config, loaded, given, records, data=data, words=words, kept=kept
+        )
 
     with tempfile.TemporaryDirectory(prefix="clipwise-") as name:
         weights = Path(name) / "model.pt"
@@ -101,6 +115,14 @@ def train_command(config: Path, *, clip: str | None, out: Path | None, overrides
             watch.end(record)
 
         return _session(trained, finish, folder, expected=1, weights=weights)
+
+
+def _prepare(config: LabConfig) -> str:
+    """Fetch and read the data, say in a few words what it is, and return them."""
+    with preparing():
+        summary = load_task(config).summary
+    say(f"data: {summary}")
+    return summary
 
 
 def _session(
@@ -187,6 +209,7 @@ def _results(
     given: Mapping[str, Any],
     records: Sequence[RunRecord],
     *,
+    data: str,
     words: Sequence[str],
     kept: Sequence[str],
     target: float | None = None,
@@ -200,7 +223,7 @@ def _results(
         command=shlex.join(["clipwise", command, str(path), *words]),
         options=tuple(kept),
         target=target,
-        environment=environment(config),
+        environment={"data": data} | environment(config),
     )
 
 

@@ -14,7 +14,7 @@ from clipwise.errors import ConfigError
 if TYPE_CHECKING:
     import yaml
 
-__all__ = ["load"]
+__all__ = ["load", "read", "read_mapping"]
 
 
 def load(path: str | os.PathLike[str]) -> AnyClip | None:
@@ -27,6 +27,33 @@ def load(path: str | os.PathLike[str]) -> AnyClip | None:
         ConfigError: the file cannot be read, is empty or malformed (with line and column), gives a key
             twice, or describes no clip. The message begins with the file's path, then the key's.
     """
+    data = read(path)
+    try:
+        if data is None:
+            raise ConfigError('the file is empty; for no clipping write "none"')
+        return settings.read(data, Path())
+    except ConfigError as error:
+        raise ConfigError(f"{os.fspath(path)}: {error}") from error
+
+
+def read_mapping(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """The mapping that a ``.json``, ``.yaml`` or ``.yml`` file holds, whatever its keys.
+
+    Raises:
+        ConfigError: as for `load`, or the file holds no mapping.
+    """
+    data = read(path)
+    if data is None:
+        raise ConfigError(f"{os.fspath(path)}: the file is empty")
+    if not isinstance(data, dict):
+        raise ConfigError(
+            f"{os.fspath(path)}: must hold a mapping of keys to values, got {type(data).__name__}"
+        )
+    return data
+
+
+def read(path: str | os.PathLike[str]) -> Any:
+    """What a ``.json``, ``.yaml`` or ``.yml`` file holds; None if it is empty."""
     file = pathlib.Path(path)
     readers = {".json": _read_json, ".yaml": _read_yaml, ".yml": _read_yaml}
     reader = readers.get(file.suffix.lower())
@@ -39,10 +66,7 @@ def load(path: str | os.PathLike[str]) -> AnyClip | None:
     except UnicodeDecodeError as error:
         raise ConfigError(f"{file}: is not UTF-8 text (byte {error.start})") from error
     try:
-        data = reader(text) if text.strip() else None
-        if data is None:
-            raise ConfigError('the file is empty; for no clipping write "none"')
-        return settings.read(data, Path())
+        return reader(text) if text.strip() else None
     except ConfigError as error:
         raise ConfigError(f"{file}: {error}") from error
 

@@ -1,4 +1,4 @@
-"""What one training run leaves behind: plain numbers, so that every table, picture and page reads the same."""
+"""What one training run leaves behind: plain numbers, which every table, picture and page reads alike."""
 
 import json
 from dataclasses import asdict, dataclass, field

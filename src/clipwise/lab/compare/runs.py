@@ -1,0 +1,145 @@
+"""Which runs a comparison consists of, and how they are trained one after the other."""
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from clipwise import clip as presets
+from clipwise.clip import AnyClip, Clip
+from clipwise.config import parse, to_string
+from clipwise.errors import ConfigError
+from clipwise.lab.config.lab_config import LabConfig
+from clipwise.lab.record import RunRecord
+
+__all__ = ["Job", "Progress", "Train", "Watcher", "label_of", "plan", "run", "single"]
+
+Progress = Callable[[int, int, Mapping[str, float]], None]
+"""Called as ``progress(step, total, {"loss": ..., "norm": ..., "threshold": ..., "clip_fraction": ...})``."""
+
+
+class Train(Protocol):
+    """What trains one run; `clipwise.lab.training.train.train`."""
+
+    def __call__(
+        self,
+        config: LabConfig,
+        clip: AnyClip | None,
+        *,
+        label: str,
+        role: str,
+        seed: int,
+        progress: Progress | None = None,
+        checkpoint: Path | None = None,
+    ) -> RunRecord: ...
+
+
+class Watcher(Protocol):
+    """Someone who looks at the runs as they go; `clipwise.cli.display` has two."""
+
+    def begin(self, job: "Job", index: int, count: int) -> Progress: ...
+
+    def end(self, record: RunRecord) -> None: ...
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run to train."""
+
+    label: str
+    role: str
+    clip: AnyClip | None
+    seed: int
+
+
+def plan(
+    config: LabConfig,
+    *,
+    clips: Sequence[str] = (),
+    seeds: int = 1,
+    auto: bool = True,
+    baseline: bool = True,
+) -> list[Job]:
+    """The runs of a comparison: no clipping, as configured, each given clip, and auto; each for every seed.
+
+    The same clip is run once, whoever asked for it. All clips of one seed come before the next seed, so that
+    an interrupted comparison is still one.
+
+    Args:
+        config: what is trained; its clip is the configured one, its seed the first.
+        clips: further clips in their string form.
+        seeds: how many seeds.
+        auto: whether `auto` is among them.
+        baseline: whether no clipping is.
+
+    Raises:
+        ConfigError: a clip cannot be understood, or nothing is left to run.
+    """
+    asked: list[tuple[str, AnyClip | None]] = [("baseline", None)] if baseline else []
+    if config.clip is not None:
+        asked.append(("configured", config.clip))
+    asked += [("given", _given(text)) for text in clips]
+    if auto:
+        asked.append(("auto", presets.auto()))
+    chosen: list[tuple[str, str, AnyClip | None]] = []
+    for role, clip in asked:
+        clip = None if _never_clips(clip) else clip
+        if all(clip != other for *_, other in chosen):
+            chosen.append((label_of(clip), _role(role, clip), clip))
+    if not chosen:
+        raise ConfigError("nothing to run: --no-baseline and --no-auto leave no clip; give one with --clip")
+    first = config.seed
+    return [Job(*each, seed) for seed in range(first, first + seeds) for each in chosen]
+
+
+def single(config: LabConfig, clip: str | None = None) -> Job:
+    """The one run of a training: with the clip given, or else the configured one."""
+    chosen = config.clip if clip is None else _given(clip)
+    if _never_clips(chosen):
+        return Job(label_of(None), "baseline", None, config.seed)
+    return Job(
+        label_of(chosen), "configured" if clip is None else _role("given", chosen), chosen, config.seed
+    )
+
+
+def run(jobs: Sequence[Job], config: LabConfig, train: Train, watcher: Watcher) -> Iterator[RunRecord]:
+    """Train one job after the other and yield each record as soon as it is there.
+
+    After an interrupted run nothing further is started; its record, with what was trained so far, comes last.
+    """
+    for index, job in enumerate(jobs, start=1):
+        progress = watcher.begin(job, index, len(jobs))
+        record = train(config, job.clip, label=job.label, role=job.role, seed=job.seed, progress=progress)
+        yield record  # first of all: what was trained must be in safe hands before anything else can fail
+        watcher.end(record)
+        if record.interrupted:
+            return
+
+
+def label_of(clip: AnyClip | None) -> str:
+    """How people call a clip: ``"no clipping"``, ``"auto"``, ``"clip_by_global_norm(5.0)"``.
+
+    >>> label_of(presets.auto()), label_of(None)
+    ('auto', 'no clipping')
+    """
+    return "no clipping" if clip is None else to_string(clip).removesuffix("()")
+
+
+def _given(text: str) -> AnyClip | None:
+    try:
+        return parse(text)
+    except ConfigError as error:
+        raise ConfigError(f"--clip {text!r}: {error}") from error
+
+
+def _never_clips(clip: AnyClip | None) -> bool:
+    """None, and a bound that nothing exceeds: both are the baseline."""
+    return clip is None or (isinstance(clip, Clip) and clip.threshold in (math.inf, (-math.inf, math.inf)))
+
+
+def _role(role: str, clip: AnyClip | None) -> str:
+    """A clip that is none is the baseline, and `auto` is auto, wherever it was written."""
+    if clip is None:
+        return "baseline"
+    return "auto" if clip == presets.auto() and role != "configured" else role

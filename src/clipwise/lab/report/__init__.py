@@ -1,0 +1,1 @@
+"""What is shown: tables, the picture, the page, and the files they are saved in."""

@@ -1,0 +1,113 @@
+"""What the picture draws: each run up to where it diverged, smoothed, and the middle of several seeds."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clipwise.lab.compare.divergence import diverged_at
+from clipwise.lab.record import RunRecord
+
+__all__ = [
+    "Curve",
+    "Floats",
+    "Series",
+    "held_out",
+    "limits",
+    "middle",
+    "smooth",
+    "step_curve",
+    "until_divergence",
+]
+
+Floats = NDArray[np.float64]
+
+POINTS = 4000
+"""More points than pixels only cost time."""
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Values over steps; not finite where there is nothing to draw."""
+
+    steps: NDArray[np.int64]
+    values: Floats
+
+
+@dataclass(frozen=True)
+class Series:
+    """The runs of one clip, each cut where it diverged, with their colour, dashes and mark."""
+
+    label: str
+    role: str
+    colour: str
+    dash: Any
+    mark: str
+    runs: tuple[RunRecord, ...]
+    diverged_at: tuple[int | None, ...]
+
+
+def until_divergence(run: RunRecord) -> tuple[RunRecord, int | None]:
+    """The run up to and with the step at which it diverged, and that step; all of it if it did not.
+
+    What follows it is noise over many powers of ten, which would flatten everything else.
+    """
+    at = diverged_at(run)
+    if at is None:
+        return run, None
+    steps = {name: values[:at] for name, values in run.steps.items()}
+    evaluations = [e for e in run.evaluations if e.step < at]
+    return replace(run, steps=steps, evaluations=evaluations), at
+
+
+def held_out(run: RunRecord) -> Curve:
+    """The held-out metric at each evaluation."""
+    values = [e.metrics.get(run.metric, math.nan) for e in run.evaluations]
+    return Curve(
+        np.array([e.step for e in run.evaluations], dtype=np.int64), np.array(values, dtype=np.float64)
+    )
+
+
+def step_curve(run: RunRecord, column: str) -> Curve:
+    """One column of the steps; zero and infinity are nothing to draw on a logarithmic scale."""
+    values = np.asarray(run.steps[column], dtype=np.float64)
+    thin = max(1, len(values) // POINTS)
+    return Curve(np.arange(1, len(values) + 1)[::thin], np.where(np.isinf(values), np.nan, values)[::thin])
+
+
+def smooth(curve: Curve) -> Curve:
+    """Running median of the finite values over a fortieth of the run."""
+    window = len(curve.values) // 40
+    if window < 2:
+        return curve
+    padded = np.concatenate([np.full(window - 1, np.nan), curve.values])
+    view = np.lib.stride_tricks.sliding_window_view(padded, window)
+    known = ~np.isnan(view).all(axis=1)
+    values = np.full(len(curve.values), np.nan)
+    values[known] = np.nanmedian(view[known], axis=1)
+    return Curve(curve.steps, values)
+
+
+def middle(curves: Sequence[Curve], *, missing: float = math.inf) -> Curve:
+    """The median over the seeds; a seed that has no value at a step counts there as ``missing``, the worst.
+
+    So the line ends where half of the seeds have diverged, and is not that of the survivors.
+    """
+    if len(curves) == 1:
+        return curves[0]
+    steps = np.unique(np.concatenate([curve.steps for curve in curves]))
+    rows = np.full((len(curves), len(steps)), missing)
+    for row, curve in zip(rows, curves, strict=True):
+        row[np.searchsorted(steps, curve.steps)] = np.where(np.isnan(curve.values), missing, curve.values)
+    median = np.median(rows, axis=0)
+    return Curve(steps, np.where(np.isfinite(median), median, np.nan))
+
+
+def limits(curves: Sequence[Curve], low: float = 0.0, high: float = 100.0) -> tuple[float, float] | None:
+    """The given percentiles of all finite values; None where there are none."""
+    values = np.concatenate([curve.values for curve in curves]) if curves else np.zeros(0)
+    values = values[np.isfinite(values)]
+    return (float(np.percentile(values, low)), float(np.percentile(values, high))) if len(values) else None

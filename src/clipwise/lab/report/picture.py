@@ -1,0 +1,138 @@
+"""The picture: held-out metric, training loss, gradient norm with thresholds, and how often each clip fired.
+
+The colours are those of Okabe and Ito, which colour-blind people can tell apart; line styles differ as well.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from io import BytesIO
+from typing import Any, Literal
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+
+from clipwise.lab.compare.groups import Group
+from clipwise.lab.record import RunRecord
+from clipwise.lab.report import panels
+from clipwise.lab.report.curves import Series, until_divergence
+from clipwise.lab.report.panels import Look
+
+__all__ = ["draw"]
+
+Theme = Literal["light", "dark"]
+
+
+@dataclass(frozen=True)
+class Palette:
+    """The colours of the clips by role, and those of the rest."""
+
+    look: Look
+    baseline: str
+    configured: str
+    auto: str
+    given: tuple[str, ...]
+
+
+PALETTES = {
+    "light": Palette(
+        Look(paper="#ffffff", ink="#1f2328", quiet="#6e7781", grid="#e6e8eb"),
+        baseline="#8c959f",
+        configured="#0072b2",
+        auto="#009e73",
+        given=("#d55e00", "#cc79a7", "#e69f00", "#56b4e9", "#a08900"),
+    ),
+    "dark": Palette(
+        Look(paper="#161b22", ink="#e6edf3", quiet="#8d96a0", grid="#2b323b"),
+        baseline="#8d96a0",
+        configured="#4ba3dd",
+        auto="#2fc79c",
+        given=("#f0803c", "#df9cc2", "#f0b440", "#86ccf2", "#f0e442"),
+    ),
+}
+DASHES: tuple[Any, ...] = ("-", (0, (6, 2)), (0, (4, 1.5, 1, 1.5)), (0, (2, 1.5)), (0, (8, 2, 2, 2)))
+MARKS = "os^Dv"
+
+
+def draw(
+    records: Sequence[RunRecord], groups: Sequence[Group], *, title: str = "", theme: Theme = "light"
+) -> bytes:
+    """The picture as PNG bytes, 1950 pixels wide.
+
+    Args:
+        records: the runs; the seeds of one clip share a colour.
+        groups: their figures.
+        title: one line above; none where it is empty.
+        theme: for a light or a dark page.
+    """
+    palette = PALETTES[theme]
+    look, series = palette.look, _series(records, palette)
+    layout = ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.1, wspace=0.03, hspace=0.05)
+    figure = Figure(figsize=(13, 8.6), dpi=150, facecolor=look.paper, layout=layout)
+    FigureCanvasAgg(figure)
+    axes = figure.subplot_mosaic(
+        [["metric", "loss"], ["norm", "clipped"]], height_ratios=[1.12, 1.0], width_ratios=[1.15, 1.0]
+    )
+    last = max((len(record.steps["loss"]) for record in records), default=1)
+    for name, panel in axes.items():
+        _dress(panel, look)
+        if name != "clipped":
+            panel.set_xlim(0, last * 1.02)
+            panel.set_xlabel("step", color=look.quiet)
+            panel.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=7))
+    panels.metric(axes["metric"], series, look)
+    panels.loss(axes["loss"], series, look)
+    panels.norm(axes["norm"], series, look)
+    panels.clipped(axes["clipped"], series, groups, look)
+    if title:
+        text = panels.shorten(title, 110)
+        figure.suptitle(text, fontsize=15, fontweight="bold", color=look.ink, x=0.012, ha="left")
+    _legend(figure, series, look)
+    out = BytesIO()
+    figure.savefig(out, format="png", facecolor=look.paper, metadata={"Software": "clipwise"})
+    return out.getvalue()
+
+
+def _series(records: Sequence[RunRecord], palette: Palette) -> list[Series]:
+    runs: dict[str, list[RunRecord]] = {}
+    for record in records:
+        runs.setdefault(record.label, []).append(record)
+    fixed = {"baseline": palette.baseline, "configured": palette.configured, "auto": palette.auto}
+    found, given = [], 0
+    for index, (label, each) in enumerate(runs.items()):
+        role, style = each[0].role, index % len(DASHES)
+        colour = fixed.get(role) or palette.given[given % len(palette.given)]
+        given += role not in fixed
+        cut, at = zip(*map(until_divergence, each), strict=True)
+        found.append(Series(label, role, colour, DASHES[style], MARKS[style], cut, at))
+    return found
+
+
+def _dress(axes: Axes, look: Look) -> None:
+    axes.set_facecolor(look.paper)
+    axes.grid(True, color=look.grid, linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.tick_params(which="both", colors=look.quiet, labelsize=10, length=0)
+    for name, spine in axes.spines.items():
+        spine.set_visible(name in ("left", "bottom"))
+        spine.set_color(look.grid)
+
+
+def _legend(figure: Figure, series: Sequence[Series], look: Look) -> None:
+    """Below everything, as many labels side by side as fit."""
+    labels = [panels.shorten(s.label, 60) for s in series]
+    room = int(np.ceil(150 / max(len(label) + 9 for label in labels)))
+    figure.legend(
+        [Line2D([], [], color=s.colour, ls=s.dash, marker=s.mark, markersize=5, lw=2.2) for s in series],
+        labels,
+        loc="outside lower left",
+        ncols=max(1, min(len(series), room)),
+        frameon=False,
+        labelcolor=look.ink,
+        fontsize=11,
+        handlelength=3.2,
+    )

@@ -1,0 +1,183 @@
+"""Results on disk: written beside their place and moved there at the end; earlier ones stay till then."""
+
+import csv
+import io
+import json
+import math
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from clipwise.errors import ArgumentError, DataError
+from clipwise.lab.compare.advice import next_command
+from clipwise.lab.compare.figures import find_target
+from clipwise.lab.compare.groups import Group, group
+from clipwise.lab.compare.verdict import headline, verdict
+from clipwise.lab.record import STEP_COLUMNS, Evaluation, RunRecord
+
+__all__ = ["Results", "check_folder", "interrupted_folder", "load", "save", "steps_csv"]
+
+
+@dataclass(frozen=True)
+class Results:
+    """Everything a table, picture or page shows of one call of ``clipwise train`` or ``clipwise compare``.
+
+    Attributes:
+        name: stem of the files, ``"comparison"`` or ``"training"``.
+        records: the runs.
+        config_path: the configuration file, as it was given.
+        config: its content.
+        settings: the same with the options of the command and every default filled in.
+        command: the whole command, for reproducing it.
+        options: its options that a next command should keep.
+        target: the target asked for, or None for the automatic one.
+        environment: versions and the device.
+    """
+
+    name: str
+    records: tuple[RunRecord, ...]
+    config_path: str
+    config: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    command: str = ""
+    options: tuple[str, ...] = ()
+    target: float | None = None
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+    def the_target(self) -> float | None:
+        """The target asked for, or else a value that every good run reached."""
+        return find_target(self.records) if self.target is None else self.target
+
+    def groups(self) -> list[Group]:
+        return group(self.records, target=self.the_target())
+
+    def next_command(self) -> str:
+        return next_command(self.groups(), self.config_path, self.options)
+
+    def to_json(self) -> str:
+        """All figures and all records as standard JSON; NaN and Infinity are written as these strings."""
+        groups = self.groups()
+        data = {
+            "headline": headline(groups),
+            "verdict": verdict(groups),
+            "target": self.the_target(),
+            "figures": [asdict(run) | {"diverged": run.diverged} for each in groups for run in each.runs],
+            "command": self.command,
+            "config_path": self.config_path,
+            "config": dict(self.config),
+            "settings": dict(self.settings),
+            "environment": dict(self.environment),
+            "records": [asdict(record) for record in self.records],
+        }
+        lines = (f"{json.dumps(key)}: {_dump(value)}" for key, value in data.items())
+        return "{\n" + ",\n".join(lines) + "\n}\n"
+
+
+def load(path: Path) -> list[RunRecord]:
+    """The records of a ``comparison.json`` or ``training.json``, numbers as they were.
+
+    Raises:
+        DataError: the file is missing or is none of these.
+    """
+    try:
+        records = json.loads(path.read_text(encoding="utf-8"))["records"]
+        return [_record(data) for data in records]
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror}") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path} is no result of clipwise: {error}") from error
+
+
+def save(folder: Path, files: Mapping[str, str | bytes], *, extra: Sequence[Path] = ()) -> None:
+    """Write all files beside the folder, then move each to its place; other files in the folder stay.
+
+    Args:
+        folder: where they go; made if it is not there.
+        files: name to content.
+        extra: files to move along, made elsewhere on the same disk.
+
+    Raises:
+        ArgumentError: the folder cannot be written. Nothing in it was touched then.
+    """
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as name:
+            work = Path(name)
+            for file, content in files.items():
+                if isinstance(content, bytes):
+                    (work / file).write_bytes(content)
+                else:
+                    (work / file).write_text(content, encoding="utf-8")
+            for path in extra:
+                shutil.copyfile(path, work / path.name)
+            folder.mkdir(exist_ok=True)
+            for path in sorted(work.iterdir()):
+                os.replace(path, folder / path.name)
+    except OSError as error:
+        raise ArgumentError(f"cannot write results to {folder}: {error.strerror or error}") from error
+
+
+def check_folder(folder: Path) -> None:
+    """Refuse a place that results could not be written to, before hours are spent on training.
+
+    Raises:
+        ArgumentError: the path is a file, or neither it nor the nearest folder above it can be written.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise ArgumentError(f"--out: {folder} is a file; give a folder")
+    there = next(
+        (p for p in (folder.absolute().parent, *folder.absolute().parent.parents) if p.exists()), None
+    )
+    for place in (folder, there):
+        if place is None or not place.exists():
+            continue
+        if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
+            raise ArgumentError(
+                f"--out: cannot write results to {folder}: {place} is not a folder one may write to"
+            )
+
+
+def interrupted_folder(folder: Path) -> Path:
+    """Where partial results go: the folder if it is empty or new, else ``<name>-interrupted``, numbered."""
+    candidate, number = folder, 1
+    while candidate.exists() and any(candidate.iterdir()):
+        candidate = folder.with_name(f"{folder.name}-interrupted" + (f"-{number}" if number > 1 else ""))
+        number += 1
+    return candidate
+
+
+def steps_csv(record: RunRecord) -> str:
+    """Every step of one run as CSV."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(["step", *STEP_COLUMNS])
+    columns = [record.steps[name] for name in STEP_COLUMNS]
+    writer.writerows([step, *values] for step, values in enumerate(zip(*columns, strict=True), start=1))
+    return out.getvalue()
+
+
+def _dump(value: Any) -> str:
+    return json.dumps(_strict(value), allow_nan=False, ensure_ascii=False)
+
+
+def _strict(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    if isinstance(value, dict):
+        return {str(key): _strict(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_strict(each) for each in value]
+    return value
+
+
+def _record(data: dict[str, Any]) -> RunRecord:
+    steps = {name: [float(v) for v in values] for name, values in data.pop("steps").items()}
+    evaluations = [
+        Evaluation(e["step"], e["seconds"], {name: float(v) for name, v in e["metrics"].items()})
+        for e in data.pop("evaluations")
+    ]
+    return RunRecord(**data, steps=steps, evaluations=evaluations)

@@ -1,0 +1,87 @@
+"""From a configuration to its task, reading each data set once a process."""
+
+from functools import lru_cache
+from pathlib import Path
+
+from clipwise.lab.config.lab_config import DataConfig, LabConfig
+from clipwise.lab.data import frames, retail, series, text
+from clipwise.lab.data.sequences import SequenceData, make_sequences
+from clipwise.lab.data.series import Series, make_series
+from clipwise.lab.data.text import Corpus, make_corpus
+from clipwise.lab.tasks.classification import SequenceClassification
+from clipwise.lab.tasks.forecasting import TimeSeriesForecasting
+from clipwise.lab.tasks.language import LanguageModeling
+from clipwise.lab.tasks.task import Task
+
+__all__ = ["load_task"]
+
+
+def load_task(config: LabConfig) -> Task:
+    """The task that a configuration describes, with its data; fetches the data where it has to.
+
+    Runs of one configuration with several clips and seeds read the data once: it is kept until a
+    configuration with other data comes.
+
+    Raises:
+        DataError: the data cannot be found, verified or understood.
+        ConfigError: the loss does not fit the target.
+    """
+    path = config.data_path
+    # A file that has changed is read again.
+    stamp = path.stat().st_mtime_ns if path is not None and path.is_file() else 0
+    data = config.data.model_dump_json()
+    if config.task == "Language_Modeling":
+        return LanguageModeling(config, _corpus(data, path, stamp, config.sequence_length, config.batch_size))
+    if config.task == "Sequence_Classification":
+        return SequenceClassification(config, _sequences(data, path, stamp))
+    return TimeSeriesForecasting(config, _series(data, path, stamp))
+
+
+@lru_cache(maxsize=1)
+def _corpus(data: str, path: Path | None, stamp: int, sequence_length: int, batch_size: int) -> Corpus:
+    want = DataConfig.model_validate_json(data)
+    if path is not None:
+        content, name = text.read_text(path, want.max_characters), path.name
+    elif want.source == "chatterbot":
+        content, name = text.chatterbot(want.max_characters), "chatterbot corpus, English"
+    else:
+        content, name = text.shakespeare(want.max_characters), "Shakespeare's plays"
+    return make_corpus(content, name, sequence_length=sequence_length, batch_size=batch_size)
+
+
+@lru_cache(maxsize=1)
+def _sequences(data: str, path: Path | None, stamp: int) -> SequenceData:
+    want = DataConfig.model_validate_json(data)
+    if path is None:
+        frame = retail.invoices()
+        return make_sequences(
+            frame.head(want.max_rows or len(frame)),
+            key=retail.KEY,
+            time=retail.TIME,
+            target=retail.TARGET,
+            features=want.features,
+            name="Online Retail II (cancelled invoices stand in for fraud)",
+            gaps=False,  # the time of the invoice itself is not known before it is written
+        )
+    frame = frames.read_csv(path)
+    return make_sequences(
+        frame.head(want.max_rows or len(frame)),
+        key=want.sequence_key or "",
+        time=want.time_column or "",
+        target=want.target or "",
+        features=want.features,
+        name=path.name,
+    )
+
+
+@lru_cache(maxsize=1)
+def _series(data: str, path: Path | None, stamp: int) -> Series:
+    want = DataConfig.model_validate_json(data)
+    frame = series.beijing_pm25() if path is None else frames.read_csv(path)
+    return make_series(
+        frame.head(want.max_rows or len(frame)),
+        value=want.value_column or "pm2.5",
+        time=want.time_column,
+        features=want.features,
+        name="Beijing PM2.5" if path is None else path.name,
+    )

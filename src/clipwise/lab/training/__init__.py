@@ -1,0 +1,1 @@
+"""One run, from the first batch to its record."""

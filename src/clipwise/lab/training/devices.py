@@ -1,0 +1,51 @@
+"""Which devices a run gets, and in which precision: Lightning Fabric, asked only for what is there."""
+
+import logging
+
+import torch
+from lightning_fabric import Fabric
+
+from clipwise.errors import ConfigError
+from clipwise.lab.config.lab_config import LabConfig
+
+__all__ = ["chosen_device", "make_fabric", "quiet"]
+
+PRECISIONS = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
+
+
+def chosen_device(config: LabConfig) -> str:
+    """``"cuda"``, ``"mps"`` or ``"cpu"``; ConfigError where it is not here as configured."""
+    there = {
+        "cuda": torch.cuda.device_count(),
+        "mps": int(torch.backends.mps.is_available()),
+        "cpu": config.devices,
+    }
+    device = config.device
+    if device == "auto":
+        device = next(name for name in ("cuda", "mps", "cpu") if there[name])
+    if not there[device]:
+        allowed = ", ".join(repr(name) for name, count in there.items() if count)
+        raise ConfigError(f"device: must be one that is here ({allowed} or 'auto'), got {device!r}")
+    if config.devices > there[device]:
+        raise ConfigError(
+            f"devices: must be at most {there[device]}, the {device} devices here, got {config.devices}"
+        )
+    if config.precision == "16" and device != "cuda":
+        raise ConfigError(f"precision: '16' needs a CUDA GPU, the device is {device!r}; use 'bf16' or '32'")
+    return device
+
+
+def quiet() -> None:
+    """Keep Fabric from announcing each run and process on the terminal; its warnings stay."""
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
+
+
+def make_fabric(config: LabConfig) -> Fabric:
+    """The Fabric of a configuration: one process, or with several devices one process a device."""
+    quiet()
+    return Fabric(
+        accelerator=chosen_device(config),
+        devices=config.devices,
+        strategy="ddp_spawn" if config.devices > 1 else "auto",
+        precision=PRECISIONS[config.precision],  # type: ignore[arg-type]
+    )

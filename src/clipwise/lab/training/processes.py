@@ -1,0 +1,119 @@
+"""One run on several devices: a process each, started and joined by Fabric.
+
+The processes cannot share what the caller holds, so three things go between them: progress through a queue,
+the wish to stop through an event, and the finished record, or the error, through a file.
+"""
+
+import itertools
+import pickle
+import tempfile
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from torch import multiprocessing
+
+from clipwise.clip import AnyClip
+from clipwise.errors import ClipwiseError
+from clipwise.lab.config.lab_config import LabConfig
+from clipwise.lab.record import RunRecord
+from clipwise.lab.tasks.load import load_task
+from clipwise.lab.training.devices import quiet
+from clipwise.lab.training.interrupt import Interrupt
+from clipwise.lab.training.loop import Progress, Run
+
+__all__ = ["train_in_processes"]
+
+ASK_EVERY = 10
+"""Steps between two questions whether to stop: all processes answer, which waits for the devices."""
+
+
+def train_in_processes(
+    fabric: Fabric,
+    config: LabConfig,
+    clip: AnyClip | None,
+    record: RunRecord,
+    progress: Progress | None,
+    checkpoint: Path | None,
+) -> RunRecord:
+    """`train` on ``config.devices`` devices; each trains on its part of every batch."""
+    context = multiprocessing.get_context("spawn")
+    messages, asked = context.Queue(), context.Event()
+    reader = threading.Thread(target=_pass_on, args=(messages, progress), daemon=True)
+    reader.start()
+    with tempfile.TemporaryDirectory(prefix="clipwise-") as folder:
+        outcome = Path(folder) / "outcome"
+        with Interrupt(asked.set):
+            fabric.launch(_Worker(config, clip, record, messages, asked, outcome, checkpoint))
+        messages.put(None)
+        reader.join()
+        found: RunRecord | ClipwiseError = pickle.loads(outcome.read_bytes())
+    if isinstance(found, ClipwiseError):
+        raise found
+    return found
+
+
+def _pass_on(messages: Any, progress: Progress | None) -> None:
+    while (message := messages.get()) is not None:
+        if progress is not None:
+            progress(*message)
+
+
+class _Worker:
+    """What each process does; the first one speaks for all.
+
+    It carries its arguments itself: Fabric would take dataclasses among them apart to look for modules.
+    """
+
+    def __init__(
+        self,
+        config: LabConfig,
+        clip: AnyClip | None,
+        record: RunRecord,
+        messages: Any,
+        asked: Any,
+        outcome: Path,
+        checkpoint: Path | None,
+    ) -> None:
+        self.config, self.clip, self.record = config, clip, record
+        self.messages, self.asked = messages, asked
+        self.outcome, self.checkpoint = outcome, checkpoint
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        quiet()  # here, where a new process gets its work: Fabric speaks before it calls
+
+    def __call__(self, fabric: Fabric) -> None:
+        first = fabric.global_rank == 0
+        result: RunRecord | ClipwiseError
+        # Ctrl-C in a terminal reaches every process; here it means nothing, the event does.
+        with Interrupt():
+            try:
+                run = Run(fabric, self.config, load_task(self.config), self.clip, self.record)
+                run.train(self._stop(fabric), self._tell if first else None)
+                if first and self.checkpoint is not None:
+                    run.save(self.checkpoint)
+                result = self.record
+            except ClipwiseError as error:
+                result = error
+        if first:
+            self.outcome.write_bytes(pickle.dumps(result))
+
+    def _tell(self, step: int, total: int, figures: dict[str, float]) -> None:
+        self.messages.put((step, total, figures))
+
+    def _stop(self, fabric: Fabric) -> Callable[[], bool]:
+        """Whether to stop, the same answer in all processes: one that went on would wait for the others."""
+        calls = itertools.count(1)
+
+        def stop() -> bool:
+            if next(calls) % ASK_EVERY:
+                return False
+            wish = torch.tensor(float(self.asked.is_set()), device=fabric.device)
+            total: Any = fabric.all_reduce(wish, reduce_op="sum")
+            return bool(total > 0)
+
+        return stop

@@ -1,0 +1,113 @@
+"""Train what a configuration describes, with one clip and one seed, and keep the record of it."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+
+from clipwise import config as clip_config
+from clipwise.clip import AnyClip
+from clipwise.errors import ConfigError
+from clipwise.lab.config.lab_config import LabConfig
+from clipwise.lab.record import RunRecord
+from clipwise.lab.tasks.load import load_task
+from clipwise.lab.training.devices import make_fabric
+from clipwise.lab.training.interrupt import Interrupt
+from clipwise.lab.training.loop import Progress, Run
+from clipwise.lab.training.processes import train_in_processes
+
+__all__ = ["Progress", "train"]
+
+
+SMALL = 256
+"""Width up to which a recurrent step is too little work for two threads: on an idle machine they gain a
+tenth, and where another program wants the cores, waiting for each other costs a factor of up to a hundred."""
+
+
+def train(
+    config: LabConfig,
+    clip: AnyClip | None,
+    *,
+    label: str,
+    role: str,
+    seed: int | None = None,
+    progress: Progress | None = None,
+    checkpoint: Path | None = None,
+) -> RunRecord:
+    """Train the model of a configuration once.
+
+    Runs with the same configuration and seed start from the same weights and see the same data in the same
+    order, whatever the clip; on one machine, two runs with the same clip as well are equal to the last bit.
+    A run whose weights are no longer finite, or whose last 50 losses are not, is ended there: its record is
+    shorter, its last figures are NaN.
+
+    Args:
+        config: made by `clipwise.lab.config.lab_config.load_config`.
+        clip: the clip; None for no clipping, which also lets NaN and Inf through.
+        label, role: how the record is called, see `RunRecord`.
+        seed: in place of the configuration's.
+        progress: called a few times a second, see `Progress`.
+        checkpoint: where to write the trained weights at the end, also of an interrupted run.
+
+    Returns:
+        The record. After Ctrl-C it ends at the step that was under way and says ``interrupted``.
+
+    Raises:
+        ConfigError: the device or precision is not to be had here, or does not fit the data.
+        DataError: the data cannot be found, verified or understood.
+        NonFiniteError: a gradient is NaN or Inf and the configuration says ``nonfinite: "error"``.
+    """
+    fabric = make_fabric(config)
+    task = load_task(config)
+    record = RunRecord(
+        label=label,
+        clip=_written(clip),
+        role=role,
+        seed=config.seed if seed is None else seed,
+        metric=task.metric,
+        lower_is_better=task.lower_is_better,
+    )
+    with _reproducible(config):
+        if config.devices > 1:  # Fabric hands the settings on to the processes
+            return train_in_processes(fabric, config, clip, record, progress, checkpoint)
+        with Interrupt() as interrupt:
+            run = Run(fabric, config, task, clip, record)
+            run.train(lambda: interrupt.asked, progress)
+            if checkpoint is not None:
+                interrupt.asked = False  # a second Ctrl-C waits until the file is written
+                run.save(checkpoint)
+    return record
+
+
+def _written(clip: AnyClip | None) -> str | None:
+    if clip is None:
+        return None
+    try:
+        return clip_config.to_string(clip)
+    except ConfigError:  # a schedule of the user's own function cannot be written as text
+        return repr(clip)
+
+
+@contextmanager
+def _reproducible(config: LabConfig) -> Iterator[None]:
+    """torch's deterministic algorithms, wherever it has one; its global settings are put back at the end."""
+    # cuBLAS reads this when it starts; without it, recurrent layers on a GPU add up in changing order.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    before = (
+        torch.are_deterministic_algorithms_enabled(),
+        torch.is_deterministic_algorithms_warn_only_enabled(),
+    )
+    benchmark, threads = torch.backends.cudnn.benchmark, torch.get_num_threads()
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.backends.cudnn.benchmark = False
+    if config.model_type != "Transformer" and config.model_parameters.hidden_size <= SMALL:
+        torch.set_num_threads(1)
+    try:
+        with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+            yield
+    finally:
+        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+        torch.backends.cudnn.benchmark = benchmark
+        torch.set_num_threads(threads)
