@@ -17,12 +17,12 @@ BACK_ENDS = [on_torch]
 # Norms are sums of up to 300,000 terms in float64, in an order that depends on the number of threads; each
 # entry is rounded once when stored, and a coefficient once.
 RELATIVE = {
-    "float64": 1e-12,
+    "float64": 1e-11,
     "float32": 3e-7,
     "float16": 2e-3,
     "bfloat16": 1.6e-2,
     "complex64": 3e-7,
-    "complex128": 1e-12,
+    "complex128": 1e-11,
 }
 # Below the smallest normal number an entry keeps fewer digits.
 SMALLEST = {
@@ -47,7 +47,7 @@ def check(back_end, gradients, clip: Clip, dtype: str) -> None:
     given = back_end.rounded(gradients, dtype)
     expected, norm = oracle.clip(given, clip.per, clip.norm, clip.threshold)
     found, report = back_end.run(given, clip, dtype)
-    assert float(report.norm) == pytest.approx(norm, rel=1e-12, abs=1e-323)
+    assert float(report.norm) == pytest.approx(norm, rel=1e-11, abs=1e-323)
     assert set(found) == set(expected)
     for name, value in found.items():
         np.testing.assert_allclose(
@@ -64,7 +64,7 @@ def check(back_end, gradients, clip: Clip, dtype: str) -> None:
         2.0 if clip.per == "element" else clip.norm,
     )
     assert float(report.norm_after) == pytest.approx(
-        after, rel=max(RELATIVE[dtype] * 2, 1e-12), abs=SMALLEST[dtype] * 1e3
+        after, rel=max(RELATIVE[dtype] * 2, 1e-11), abs=SMALLEST[dtype] * 1e3
     )
 
 
@@ -95,7 +95,7 @@ def test_the_result_has_the_threshold_as_its_norm(back_end, dtype, per, norm):
     group = gradients["weight"][0] if per == "unit" else gradients["weight"]
     threshold = 0.01 if per == "element" else oracle.p_norm(group, norm) * 1e-2
     found, _ = back_end.run(gradients, Clip(threshold, per=per, norm=norm), dtype)
-    tolerance = {"float32": 1e-6, "float64": 1e-13, "complex64": 1e-6, "complex128": 1e-13}.get(dtype, 4e-3)
+    tolerance = {"float32": 1e-6, "float64": 1e-11, "complex64": 1e-6, "complex128": 1e-11}.get(dtype, 4e-3)
     values = found["weight"]
     measured = {
         "element": [float(np.abs(values).max())],
