@@ -6,6 +6,7 @@ not exceed (``threshold``). It holds no array and no framework: the back ends ap
 """
 
 import math
+import numbers
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal, TypeAlias, get_args
@@ -73,6 +74,10 @@ class Clip:
             raise ArgumentError(
                 f"a single entry is measured by its modulus; norm={self.norm!r} means nothing"
             )
+        if isinstance(self.threshold, type):
+            raise ThresholdError(
+                f"threshold must be a number or a policy, got a class; write {self.threshold.__name__}(...)"
+            )
         if isinstance(self.threshold, Threshold):
             self._check_policy(self.threshold)
         elif isinstance(self.threshold, tuple | list):
@@ -99,9 +104,13 @@ class Clip:
                 f"{policy!r} would keep a history for every single entry; value clipping takes a number,"
                 ' a range, a schedule, or a policy of the loss or weights; use per="tensor" or "global"'
             )
-        if self.per == "unit" and isinstance(policy, thresholds.percentile) and policy.window is None:
+        endless = isinstance(policy, thresholds.auto) or (
+            isinstance(policy, thresholds.percentile) and policy.window is None
+        )
+        if self.per == "unit" and endless:
             raise ArgumentError(
-                'a whole history takes 26 kB a group, too much for per="unit": give the percentile a window'
+                f'{policy!r} keeps a whole history, about 30 kB a group, which is too much for per="unit";'
+                " give a percentile a window"
             )
 
 
@@ -146,11 +155,9 @@ def _check_clip(where: str, clip: object) -> None:
 
 
 def _order(norm: object) -> Norm:
-    if norm == "rms":
-        return "rms"
-    if norm == "inf":
-        return math.inf
-    if isinstance(norm, bool) or not isinstance(norm, int | float) or not norm > 0:
+    if isinstance(norm, str) and norm in ("rms", "inf"):
+        return "rms" if norm == "rms" else math.inf
+    if isinstance(norm, bool) or not isinstance(norm, numbers.Real) or not float(norm) > 0:
         raise ArgumentError(f'norm must be a number above 0, inf, or "rms", got {norm!r}')
     return float(norm)
 

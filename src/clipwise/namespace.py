@@ -5,6 +5,7 @@ namespace for one framework with two things bound, so that a policy need not kno
 live, and how wide a float is. A framework is touched only if the value came from it.
 """
 
+import importlib
 from types import ModuleType
 from typing import Any, TypeAlias
 
@@ -33,9 +34,14 @@ class Namespace:
         self.device = device
 
     def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)  # asked for by copy and pickle before there is a module
         value = getattr(self._module, name)
         setattr(self, name, value)  # found at once the next time
         return value
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _namespace_named, (self._module.__name__, self._float, self.device)
 
     def zeros(self, shape: tuple[int, ...], *, dtype: Any = None) -> Array:
         return self._module.zeros(shape, dtype=dtype or self._float, device=self.device)
@@ -51,6 +57,10 @@ class Namespace:
         if isinstance(value, bool | int | float):
             return self.full((), value, dtype=dtype)
         return self._module.asarray(value, dtype=dtype, device=self.device)
+
+
+def _namespace_named(module: str, dtype: Any, device: Any) -> Namespace:
+    return Namespace(importlib.import_module(module), dtype, device)
 
 
 def namespace_of(value: Any) -> Namespace:

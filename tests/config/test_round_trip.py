@@ -40,8 +40,8 @@ POLICIES = st.one_of(
     st.builds(t.fixed, BOUND),
     st.builds(t.quantile_ema, FRACTION, st.floats(0.01, 1), POSITIVE),
     st.builds(t.reduce_on_instability, st.just(1.0), st.floats(0.1, 0.9), COUNT, st.floats(0.01, 0.5), COUNT),
-    st.builds(t.auto, q=PERCENT, window=COUNT),
 )
+AUTO = st.builds(t.auto, q=PERCENT, window=COUNT)
 VALUE_CLIPS = st.one_of(
     st.builds(c.clip_by_value, st.one_of(BOUND, SCHEDULES)),
     st.tuples(st.floats(allow_nan=False), st.floats(allow_nan=False)).map(
@@ -51,6 +51,7 @@ VALUE_CLIPS = st.one_of(
 SINGLES = st.one_of(
     VALUE_CLIPS,
     st.builds(c.Clip, st.one_of(BOUND, POLICIES), st.sampled_from(["unit", "tensor", "global"]), NORM),
+    st.builds(c.Clip, AUTO, st.sampled_from(["tensor", "global"]), NORM),
     st.builds(c.autoclip, PERCENT, NORM, window=st.one_of(st.none(), COUNT)),
     st.builds(c.zclip, POSITIVE, NORM, decay=FRACTION, warmup=COUNT),
     st.builds(c.adagc, POSITIVE, NORM, decay=FRACTION, warmup=COUNT),

@@ -328,6 +328,180 @@ def test_a_string_or_a_configuration_will_do(spec):
     assert clipwise.torch.attach(opt, spec).clip == CLIP
 
 
+class TestParametersComeAndGo:
+    def test_a_group_added_before_the_first_step_is_clipped_and_checked(self):
+        a, b = (nn.Parameter(torch.zeros(2)) for _ in range(2))
+        opt = torch.optim.SGD([a], lr=1.0)
+        clipper = clipwise.torch.attach(opt, clipwise.clip_by_global_norm(1.0))
+        opt.add_param_group({"params": [b]})
+        a.grad, b.grad = torch.zeros(2), torch.tensor([300.0, 400.0])
+        opt.step()
+        assert b.tolist() == pytest.approx([-0.6, -0.8])
+        b.grad = torch.tensor([math.nan, 1.0])
+        opt.step()
+        assert clipper.skipped_steps == 1
+
+    def test_a_group_that_is_removed_counts_no_more(self):
+        a, b = (nn.Parameter(torch.zeros(2)) for _ in range(2))
+        opt = torch.optim.SGD([{"params": [a]}, {"params": [b]}], lr=0.0)
+        clipper = clipwise.torch.attach(opt, clipwise.adagc())
+        a.grad, b.grad = torch.tensor([3.0, 4.0]), torch.tensor([300.0, 400.0])
+        opt.param_groups.pop()
+        opt.step()
+        assert float(clipper.report.norm) == 5.0
+        assert b.grad.tolist() == [300.0, 400.0]
+
+    def test_a_parameter_in_the_place_of_another(self):
+        a, b = (nn.Parameter(torch.zeros(2)) for _ in range(2))
+        opt = torch.optim.SGD([a], lr=0.0)
+        clipwise.torch.attach(opt, clipwise.clip_by_norm(1.0))
+        opt.param_groups[0]["params"] = [b]
+        b.grad = torch.tensor([30.0, 40.0])
+        opt.step()
+        assert b.grad.tolist() == pytest.approx([0.6, 0.8])
+
+    def test_resuming_after_a_group_was_added(self):
+        def build():
+            torch.manual_seed(0)
+            a, b = (nn.Parameter(torch.ones(2)) for _ in range(2))
+            opt = torch.optim.SGD([a], lr=0.1)
+            clipper = clipwise.torch.attach(opt, clipwise.adagc(warmup=2))
+            opt.add_param_group({"params": [b]})
+            return a, b, opt, clipper
+
+        a, b, opt, clipper = build()
+        for value in (1.0, 2.0, 3.0):
+            a.grad, b.grad = torch.full((2,), value), torch.full((2,), 2 * value)
+            opt.step()
+        *_, resumed = build()
+        resumed.load_state_dict(clipper.state_dict())
+        assert resumed.steps == 3
+
+    def test_two_modules_whose_parameters_have_the_same_names(self):
+        a, b = nn.Linear(2, 2), nn.Linear(2, 2)
+        for model in (None, a):
+            opt = torch.optim.SGD(
+                [{"params": m.named_parameters()} for m in (a, b)]
+                if model is None
+                else [{"params": m.parameters()} for m in (a, b)],
+                lr=0.0,
+            )
+            with clipwise.torch.attach(opt, clipwise.clip_by_value(0.5), model=model) as clipper:
+                for p in (*a.parameters(), *b.parameters()):
+                    p.grad = torch.full_like(p, 100.0)
+                opt.step()
+            assert len(clipper.report.names) == 4
+            assert all((p.grad == 0.5).all() for p in (*a.parameters(), *b.parameters()))
+
+    def test_a_lazy_parameter_is_refused_by_name(self):
+        model = nn.LazyLinear(3)
+        with pytest.raises(ParameterError, match="'weight' has no shape yet"):
+            clipwise.torch.attach(torch.optim.SGD(model.parameters(), lr=0.1), CLIP, model=model)
+
+
+class CallsItsParent(torch.optim.SGD):
+    def step(self, closure=None):
+        return super().step(closure)
+
+
+class TestAStepInsideAStep:
+    def test_is_clipped_and_counted_once(self):
+        torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.1)  # from here on torch hooks both steps
+        p = nn.Parameter(torch.zeros(2))
+        opt = CallsItsParent([p], lr=1.0)
+        clipper = clipwise.torch.attach(opt, clipwise.clip_by_global_norm(1.0))
+        p.grad = torch.tensor([3.0, 4.0])
+        opt.step()
+        assert clipper.steps == 1
+        assert float(clipper.report.norm) == 5.0
+        p.grad = torch.tensor([math.nan, 4.0])
+        opt.step()
+        assert clipper.report.skipped
+        assert (clipper.steps, clipper.skipped_steps) == (2, 1)
+        assert p.tolist() == pytest.approx([-0.6, -0.8])
+        assert p.grad[1] == 4.0
+
+    def test_goes_on_after_a_step_that_raised(self):
+        p = nn.Parameter(torch.zeros(2))
+        opt = CallsItsParent([p], lr=1.0)
+        clipper = clipwise.torch.attach(opt, clipwise.clip_by_global_norm(1.0))
+
+        def broken():
+            raise RuntimeError("out of memory")
+
+        with pytest.raises(RuntimeError, match="out of memory"):
+            opt.step(broken)
+        p.grad = torch.tensor([3.0, 4.0])
+        opt.step()
+        assert clipper.steps == 1
+        assert p.tolist() == pytest.approx([-0.6, -0.8])
+
+
+class TestTheLoss:
+    @pytest.mark.parametrize("clip", [clipwise.Clip(clipwise.thresholds.reduce_on_instability(patience=1))])
+    def test_of_a_skipped_step_is_heard(self, clip):
+        """With a NaN loss the gradient is NaN too; the policy still learns of it."""
+        p = nn.Parameter(torch.zeros(2))
+        opt = torch.optim.SGD([p], lr=0.1)
+        clipper = clipwise.torch.attach(opt, clip)
+        for _ in range(3):
+            p.grad = torch.full((2,), math.nan)
+            clipper.observe(math.nan)
+            opt.step()
+        p.grad = torch.ones(2)
+        clipper.observe(1.0)
+        opt.step()
+        assert float(clipper.report.threshold) == 0.125
+
+    def test_of_a_skipped_step_lowers_auto(self):
+        """The rule: halved after each of two bad losses; then up by 2 per cent only once losses are known."""
+        p = nn.Parameter(torch.full((2,), 100.0))
+        opt = torch.optim.SGD([p], lr=1e-3)
+        clipper = clipwise.torch.attach(opt, clipwise.auto())
+        for loss, gradient in [(math.nan, math.nan), (math.inf, math.inf), (1.0, 1e6)]:
+            p.grad = torch.full((2,), gradient)
+            clipper.observe(loss)
+            opt.step()
+        reach = 100.0 * math.sqrt(2) / 1e-3
+        assert float(clipper.report.threshold) == pytest.approx(0.25 * 0.1 * reach, rel=1e-6)
+
+    def test_of_a_closure_is_observed(self):
+        model = make_model()
+        opt = torch.optim.LBFGS(model.parameters(), lr=0.05, max_iter=3)
+        clip = clipwise.Clip(clipwise.thresholds.reduce_on_instability())
+        clipper = clipwise.torch.attach(opt, clip)
+
+        def closure():
+            opt.zero_grad()
+            loss = loss_of(model, 0)
+            loss.backward()
+            return loss
+
+        opt.step(closure)
+        assert clipper.steps >= 3
+
+    @pytest.mark.parametrize("bad", ["1.0", None])
+    def test_that_is_no_number(self, bad):
+        clipper = clipwise.torch.Clipper([nn.Parameter(torch.zeros(1))], CLIP)
+        with pytest.raises(ArgumentError, match="observe takes a loss, a number or a tensor"):
+            clipper.observe(bad)
+
+
+@pytest.mark.parametrize("clip", [CLIP, clipwise.clip_by_value(1e-9), clipwise.clip_by_norm(1e-9)], ids=repr)
+def test_a_fused_optimizer_under_a_scaler_keeps_what_only_the_scale_can_hold(clip):
+    """fp16 gradients of 1e-8 are 0 without their scale; the fused step takes it off in float32."""
+    p = nn.Parameter(torch.ones(4, dtype=torch.float16))
+    opt = torch.optim.AdamW([p], lr=0.1, fused=True, eps=1e-12)
+    clipper = clipwise.torch.attach(opt, clip)
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**16)
+    scaler.scale(torch.zeros((), requires_grad=True))  # the scaler starts with its first loss
+    p.grad = torch.full((4,), 1e-8 * 2.0**16, dtype=torch.float16)
+    scaler.step(opt)
+    assert float(clipper.report.norm) == pytest.approx(2e-8, rel=1e-3)
+    assert bool(clipper.report.clipped) == (clip != CLIP)
+    assert (p < 0.95).all()  # Adam's first step is the learning rate, whatever the gradient's size
+
+
 class TestBadInput:
     @pytest.mark.parametrize("spec", [None, 1.0, "none", torch.ones(1)])
     def test_no_clip(self, spec):

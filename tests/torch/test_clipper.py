@@ -290,7 +290,7 @@ class TestState:
         before = copy.deepcopy(saved)
         backward(model, 0)
         clipper.clip_()
-        assert torch.equal(saved["thresholds"][0]["ring"], before["thresholds"][0]["ring"])
+        assert torch.equal(saved["thresholds"][0]["state"]["ring"], before["thresholds"][0]["state"]["ring"])
 
     @pytest.mark.parametrize("other", ["zclip", "chain", "unit percentile"])
     def test_the_state_of_another_clip_is_refused_and_changes_nothing(self, other):
@@ -299,7 +299,36 @@ class TestState:
         before = clipper.state_dict()
         with pytest.raises(StateError):
             clipper.load_state_dict(foreign)
-        assert torch.equal(clipper.state_dict()["thresholds"][0]["ring"], before["thresholds"][0]["ring"])
+        assert torch.equal(
+            clipper.state_dict()["thresholds"][0]["state"]["ring"], before["thresholds"][0]["state"]["ring"]
+        )
+
+    def test_the_state_of_other_parameters_is_refused_by_name(self):
+        first, second = nn.Linear(4, 4), nn.Conv1d(4, 4, 1)
+        second.scale = nn.Parameter(torch.ones(1))
+        saved = clipwise.torch.Clipper(first, clipwise.adagc()).state_dict()
+        pairs = [("bias", first.bias), ("weight", first.weight)]
+        with pytest.raises(StateError, match="other parameters: 'weight' was where 'bias' is now"):
+            clipwise.torch.Clipper(pairs, clipwise.adagc()).load_state_dict(saved)
+        with pytest.raises(StateError, match="other parameters"):
+            clipwise.torch.Clipper(second, clipwise.adagc()).load_state_dict(saved)
+
+    def test_an_incomplete_state_changes_nothing(self):
+        clipper = clipwise.torch.Clipper(small_model(), clipwise.autoclip(10))
+        saved = clipper.state_dict()
+        for missing in saved:
+            with pytest.raises(StateError):
+                clipper.load_state_dict({k: v for k, v in saved.items() if k != missing})
+        with pytest.raises(StateError, match="version 2"):
+            clipper.load_state_dict(saved | {"version": 2})
+
+    def test_a_clipper_can_be_copied_with_its_model(self):
+        model = small_model()
+        model.clipper = clipwise.torch.Clipper(list(model.named_parameters()), clipwise.autoclip(10))
+        other = copy.deepcopy(model)
+        backward(other, 0)
+        other.clipper.clip_()
+        assert (other.clipper.steps, model.clipper.steps) == (1, 0)
 
     def test_nonsense_is_refused(self):
         with pytest.raises(StateError, match="no state of a Clipper"):
@@ -339,6 +368,104 @@ class TestBadInput:
         assert p.grad.item() == 3.0
         with pytest.raises(ArgumentError, match=r"shape \(2,\)"):
             clipper.observe(torch.ones(2))
+
+
+class TestOddGradients:
+    @pytest.mark.parametrize("preset", [*PRESETS, "element by weight"])
+    def test_a_sparse_gradient_without_a_row(self, preset):
+        embedding = nn.Embedding(4, 2, sparse=True)
+        embedding(torch.empty(0, dtype=torch.long)).sum().backward()
+        clip = PRESETS.get(preset, clipwise.clip_by_value(thresholds.relative()))
+        clip = clip if preset != "by_name" else clipwise.by_name({"weight": clip.parts[0][1]})
+        report = clipwise.torch.Clipper(embedding, clip).clip_()
+        assert float(report.norm) == 0.0
+
+    @pytest.mark.parametrize("shape", [(3, 2), (2, 3, 4), ()])
+    def test_single_entries_relative_to_their_weights(self, shape):
+        p = nn.Parameter(torch.randn(shape, generator=torch.Generator().manual_seed(0)))
+        p.grad = torch.ones(shape)
+        report = clipwise.torch.clip_([p], clipwise.clip_by_value(thresholds.relative(0.1, 1e-3)))
+        expected = (0.1 * p.detach().abs().clamp(min=1e-3)).clamp(max=1.0)
+        torch.testing.assert_close(p.grad, expected)
+        assert float(report.threshold) == pytest.approx(float(expected.min()), rel=1e-6)
+
+    def test_a_range_of_complex_numbers_is_refused(self):
+        p = nn.Parameter(torch.zeros(2, dtype=torch.complex64))
+        with pytest.raises(ThresholdError, match=r"no order for the range \(-1, 1\)"):
+            clipwise.torch.clip_([p], clipwise.clip_by_value(low=-1.0, high=1.0))
+
+    def test_complex_values_whose_modulus_overflows(self):
+        p = nn.Parameter(torch.zeros(1, dtype=torch.complex64))
+        p.grad = torch.tensor([3e38 + 3e38j])
+        clipwise.torch.clip_([p], clipwise.clip_by_value(1.0))
+        assert abs(p.grad.item()) == pytest.approx(1.0, rel=1e-6)
+
+    def test_zeroing_a_conjugated_gradient(self):
+        p = nn.Parameter(torch.zeros(2, dtype=torch.complex64))
+        p.grad = torch.tensor([math.nan + 1j, 3 + 4j]).conj()
+        clipwise.torch.clip_([p], clipwise.clip_by_global_norm(1.0), nonfinite="zero")
+        torch.testing.assert_close(p.grad.resolve_conj(), torch.tensor([0, 0.6 - 0.8j]))
+
+    @pytest.mark.parametrize("value", [-1.0, -math.inf])
+    def test_a_policy_below_0_never_turns_the_gradient_round(self, value):
+        p = parameter(0.0, 0.0, grad=[3.0, 4.0])
+        clip = clipwise.Clip(thresholds.schedule(lambda step: torch.tensor(value)))
+        clipwise.torch.Clipper([p], clip).clip_()
+        assert p.grad.tolist() == [0.0, 0.0]
+
+    def test_auto_per_tensor_takes_each_tensor_for_itself(self):
+        """A bias of one number beside a large matrix: its floor is that of one weight."""
+        bias, matrix = parameter(0.0), nn.Parameter(torch.ones(100, 100))
+        opt = torch.optim.SGD([bias, matrix], lr=1.0)
+        bias.grad, matrix.grad = torch.tensor([1.0]), torch.zeros(100, 100)
+        with clipwise.torch.attach(opt, clipwise.Clip(thresholds.auto(), per="tensor")):
+            opt.step()
+        assert bias.grad.item() == pytest.approx(0.1 * 1e-3, rel=1e-6)
+
+
+class TestReportsTellTheTruth:
+    def test_a_chain_of_different_norms_keeps_to_the_first(self):
+        p = nn.Parameter(torch.zeros(4, 25))
+        for clips, before, after in [
+            ((clipwise.clip_by_block_rms(2.0), clipwise.clip_by_global_norm(10.0)), 3.0, 1.0),
+            ((clipwise.clip_by_global_norm(50.0), clipwise.clip_by_block_rms(2.0)), 30.0, 20.0),
+        ]:
+            p.grad = torch.full((4, 25), 3.0)
+            report = clipwise.torch.clip_([p], clipwise.chain(*clips))
+            assert float(report.norm) == pytest.approx(before)
+            assert float(report.norm_after) == pytest.approx(after)
+
+    @pytest.mark.parametrize("per", ["global", "tensor", "unit"])
+    def test_what_inf_leaves_is_said(self, per):
+        p = parameter(0.0, 0.0, grad=[math.inf, 1.0])
+        report = clipwise.torch.clip_([p], clipwise.Clip(1.0, per=per))
+        assert math.isnan(p.grad[0])
+        assert math.isnan(report.norm_after)
+        assert math.isnan(report.direction)
+
+    def test_a_tensor_without_gradient_has_no_say_in_the_threshold(self):
+        a, b = parameter(0.0, grad=[0.5]), parameter(0.0, grad=[0.0])
+        report = clipwise.torch.Clipper([a, b], clipwise.adagc()).clip_()
+        assert float(report.threshold) == 0.5
+
+    @pytest.mark.parametrize("preset", ["chain", "by_name"])
+    @pytest.mark.parametrize("gradient", ["missing", "nan"])
+    def test_the_parts_are_always_there(self, preset, gradient):
+        model = small_model()
+        clipper = clipwise.torch.Clipper(model, PRESETS[preset], nonfinite="skip")
+        if gradient == "nan":
+            backward(model, 0)
+            model[0].weight.grad[0, 0] = math.nan
+        report = clipper.clip_()
+        assert set(report.parts) == ({"0", "1"} if preset == "chain" else {"0.*", "*"})
+        assert all(part.skipped == (gradient == "nan") for part in report.parts.values())
+
+    def test_a_part_whose_parameters_have_no_gradient(self):
+        model = small_model()
+        model[2](torch.ones(1, 8)).sum().backward()
+        report = clipwise.torch.Clipper(model, PRESETS["by_name"]).clip_()
+        assert float(report.parts["0.*"].norm) == 0.0
+        assert float(report.parts["*"].norm) > 0.0
 
 
 def test_a_schedule_clips_values_too():

@@ -89,7 +89,7 @@ class auto:
                 "floor and down are at most 1 and up is at least 1, got"
                 f" floor={self.floor:g}, down={self.down:g}, up={self.up:g}"
             )
-        check_count("window", self.window, low=ENOUGH)
+        object.__setattr__(self, "window", check_count("window", self.window, low=ENOUGH))
 
     def init(self, xp: Any, shape: tuple[int, ...]) -> AutoState:
         return AutoState(
@@ -137,13 +137,15 @@ class auto:
 
 def _recent_median(xp: Any, norms: _history.History, recent: int) -> Array:
     """The median of the last ``recent`` norms in the ring, which holds at least as many."""
-    ring, count, bins = norms
+    ring, count = norms.ring, norms.count
     size = ring.shape[-1]
     if recent < size:
         age = (count[..., None] - 1 - xp.arange(size)) % size
         ring = xp.where(age < recent, ring, xp.inf)
     return _history.percentile_of(
-        xp, _history.History(ring, xp.clip(count, 0, min(recent, size)), bins[..., :0]), 50.0
+        xp,
+        norms._replace(ring=ring, count=xp.clip(count, 0, min(recent, size)), bins=norms.bins[..., :0]),
+        50.0,
     )
 
 

@@ -1,8 +1,11 @@
 """What a policy sees, and what every policy offers."""
 
 import math
+import numbers
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
+
+import numpy as np
 
 from clipwise.errors import ArgumentError, ThresholdError
 from clipwise.namespace import Array
@@ -18,7 +21,7 @@ class Observation:
 
     Attributes:
         norm: norm of each group of gradient entries before clipping; any shape, ``()`` for a global norm.
-        step: how many steps were clipped before this one (0 for the first).
+        step: how many steps there were before this one (0 for the first), skipped ones included.
         global_norm: the norm over all groups together.
         weight_norm: norm of the weights of each group, same shape as ``norm``.
         weight_count: number of weights behind ``weight_norm``.
@@ -84,8 +87,9 @@ def usable(xp: Any, norm: Array) -> Array:
 
 def check_number(name: str, value: Any, *, low: float = 0.0, high: float = math.inf) -> float:
     """``value`` as a float within [low, high]; ThresholdError naming it otherwise."""
-    # bool is a number to Python, but True as a threshold is a mistake.
-    if isinstance(value, bool | str | bytes) or not hasattr(value, "__float__"):
+    # A bool is a number to Python and numpy's complex has a __float__; as a threshold both are mistakes.
+    no_number = isinstance(value, bool | np.bool_ | str | bytes | np.complexfloating)
+    if no_number or not hasattr(value, "__float__"):
         raise ThresholdError(f"{name} must be a number, got {value!r}")
     try:
         number = float(value)
@@ -101,13 +105,13 @@ def check_number(name: str, value: Any, *, low: float = 0.0, high: float = math.
 
 def check_fraction(name: str, value: Any) -> float:
     """``value`` as a float within [0, 1); ArgumentError otherwise. For decays."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1:
+    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not 0 <= float(value) < 1:
         raise ArgumentError(f"{name} must be at least 0 and below 1, got {value!r}")
     return float(value)
 
 
 def check_count(name: str, value: Any, *, low: int = 1) -> int:
     """``value`` as an integer of at least ``low``; ArgumentError otherwise."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < low:
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < low:
         raise ArgumentError(f"{name} must be a whole number of at least {low}, got {value!r}")
-    return value
+    return int(value)

@@ -19,9 +19,9 @@ class percentile:
 
     Args:
         q: 0 to 100.
-        window: how many of the last norms count; None for all. A window is exact, at 4 bytes a norm. All
+        window: how many of the last norms count; None for all. A window is exact, at one float a norm. All
             are exact up to 1,000 norms; from there on they are counted in bins, and the threshold is within
-            0.5 per cent (for norms from 1e-12 to 1e12), at 26 kB a group however long the run.
+            0.5 per cent (for norms from 1e-12 to 1e12), at about 30 kB a group however long the run.
 
     Before it has a history the threshold is the norm itself: the first step is never clipped. A norm that is
     NaN, Inf or exactly 0 never enters.
@@ -48,7 +48,7 @@ class percentile:
     def __post_init__(self) -> None:
         object.__setattr__(self, "q", check_number("q", self.q, high=100.0))
         if self.window is not None:
-            check_count("window", self.window)
+            object.__setattr__(self, "window", check_count("window", self.window))
 
     def init(self, xp: Any, shape: tuple[int, ...]) -> _history.History:
         return _history.start(xp, shape, self.window)

@@ -1,5 +1,6 @@
 """A threshold that shrinks when the loss jumps around."""
 
+import numbers
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
@@ -64,10 +65,10 @@ class reduce_on_instability:
         object.__setattr__(self, "z", check_number("z", self.z))
         if self.floor > self.start:
             raise ThresholdError(f"floor must not exceed start={self.start:g}, got {self.floor:g}")
-        if not isinstance(self.factor, int | float) or not 0 < self.factor < 1:
+        if not isinstance(self.factor, numbers.Real) or not 0 < self.factor < 1:
             raise ArgumentError(f"factor must lie between 0 and 1, got {self.factor!r}")
-        check_count("patience", self.patience)
-        check_count("window", self.window, low=ENOUGH)
+        object.__setattr__(self, "patience", check_count("patience", self.patience))
+        object.__setattr__(self, "window", check_count("window", self.window, low=ENOUGH))
 
     def init(self, xp: Any, shape: tuple[int, ...]) -> InstabilityState:
         nought = xp.zeros(shape, dtype=xp.int32)

@@ -1,9 +1,12 @@
 """Thresholds that follow the step: start high while gradients are wild, end low to fine-tune."""
 
 import math
+import numbers
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
+
+import numpy as np
 
 from clipwise.errors import ArgumentError, ThresholdError
 from clipwise.namespace import Array
@@ -32,7 +35,7 @@ class _Schedule:
             raise ThresholdError(
                 f"a schedule needs finite ends, got start={self.start:g} and stop={self.stop:g}"
             )
-        check_count("steps", self.steps)
+        object.__setattr__(self, "steps", check_count("steps", self.steps))
 
     def init(self, xp: Any, shape: tuple[int, ...]) -> Stateless:
         return Stateless()
@@ -100,8 +103,8 @@ class exponential(_Schedule):
 class schedule:
     """Any callable of the step: ``T_t = function(t)``, t = 0 for the first step.
 
-    Under JAX the step is a traced integer; elsewhere it is a Python int. A value below 0 or NaN is an error
-    where the step is a Python int and cannot be checked where it is traced.
+    Under JAX the step is a traced integer; elsewhere it is a Python int. A number below 0 or NaN is an error;
+    arrays of a framework are taken as they are, since looking at them would wait for the device.
 
     >>> import numpy as np
     >>> policy = schedule(lambda step: 5.0 if step < 1000 else 1.0)
@@ -125,6 +128,6 @@ class schedule:
 
     def update(self, xp: Any, state: Stateless, seen: Observation) -> tuple[Array, Stateless]:
         value = self.function(seen.step)
-        if isinstance(value, bool | int | float | str) or value is None:
+        if isinstance(value, numbers.Number | np.generic | np.ndarray | str) or value is None:
             value = check_number(f"the threshold that the schedule gave for step {seen.step}", value)
         return value, state

@@ -57,7 +57,7 @@ class tensor_average:
         object.__setattr__(self, "factor", check_number("factor", self.factor))
         object.__setattr__(self, "decay", check_fraction("decay", self.decay))
         object.__setattr__(self, "start", check_number("start", self.start))
-        check_count("warmup", self.warmup)
+        object.__setattr__(self, "warmup", check_count("warmup", self.warmup))
 
     def init(self, xp: Any, shape: tuple[int, ...]) -> TensorAverageState:
         return TensorAverageState(xp.full(shape, xp.inf), xp.zeros(shape, dtype=xp.int32))

@@ -63,7 +63,7 @@ class zscore:
     def __post_init__(self) -> None:
         object.__setattr__(self, "z", check_number("z", self.z, low=math.ulp(0.0)))
         object.__setattr__(self, "decay", check_fraction("decay", self.decay))
-        check_count("warmup", self.warmup)
+        object.__setattr__(self, "warmup", check_count("warmup", self.warmup))
 
     def init(self, xp: Any, shape: tuple[int, ...]) -> ZScoreState:
         return ZScoreState(xp.zeros(shape), xp.zeros(shape), xp.zeros(shape, dtype=xp.int32))

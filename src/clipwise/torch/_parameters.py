@@ -5,10 +5,11 @@ from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from clipwise.errors import ParameterError
 
-__all__ = ["Parameters", "embedding_weights", "named", "of_optimizer"]
+__all__ = ["Parameters", "embedding_weights", "named", "of_optimizer", "refuse_unmade"]
 
 Parameters: TypeAlias = Tensor | nn.Module | Iterable[Tensor] | Iterable[tuple[str, Tensor]]
 
@@ -52,7 +53,11 @@ def _pair(item: Any, position: int) -> tuple[str, Tensor]:
 
 
 def of_optimizer(optimizer: torch.optim.Optimizer, model: nn.Module | None) -> dict[str, Tensor]:
-    """The optimizer's parameters, named by the model, or by the optimizer itself, or by position."""
+    """The optimizer's parameters, named by the model, or by the optimizer itself, or by position.
+
+    Groups may name different parameters alike (two modules, one optimizer); the later ones get their group's
+    number before the name.
+    """
     names = {id(p): name for name, p in model.named_parameters()} if model is not None else {}
     found: dict[str, Tensor] = {}
     seen: set[int] = set()
@@ -62,13 +67,25 @@ def of_optimizer(optimizer: torch.optim.Optimizer, model: nn.Module | None) -> d
             if id(parameter) in seen:
                 continue
             seen.add(id(parameter))
-            name = names.get(id(parameter))
-            if name is None:
-                name = own_names[position] if position < len(own_names) else f"group{number}.{position}"
-            found[name] = parameter
+            unnamed = f"group{number}.{position}"
+            name = names.get(id(parameter)) or (own_names[position] if position < len(own_names) else unnamed)
+            if name in found:
+                name = f"group{number}.{name}"
+            found[unnamed if name in found else name] = parameter
     if model is not None and found and not seen & names.keys():
         raise ParameterError("none of the optimizer's parameters belongs to the model that was given")
     return found
+
+
+def refuse_unmade(parameters: dict[str, Tensor]) -> None:
+    """A lazy parameter has no shape yet, and a history needs one.
+
+    Raises:
+        ParameterError: naming the first one.
+    """
+    for name, parameter in parameters.items():
+        if is_lazy(parameter):
+            raise ParameterError(f"{name!r} has no shape yet: run the model once before clipping is set up")
 
 
 def embedding_weights(model: nn.Module | None) -> set[int]:

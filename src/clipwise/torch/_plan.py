@@ -1,5 +1,6 @@
 """A whole description, `chain` and `by_name` included, laid out over the parameters of a model."""
 
+import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
@@ -7,25 +8,24 @@ from fnmatch import fnmatchcase
 import torch
 from torch import Tensor
 
-from clipwise.clip import AnyClip, ByName, Chain, Clip
+from clipwise.clip import AnyClip, ByName, Chain, Clip, Norm
 from clipwise.errors import ParameterError, did_you_mean
 from clipwise.report import ClipReport
+from clipwise.torch._element_stage import ElementStage
+from clipwise.torch._limit import Facts
 from clipwise.torch._measure import Measure
-from clipwise.torch._stage import Facts, Stage, order_of
+from clipwise.torch._stage import GlobalStage, GroupStage, Stage
 
-__all__ = ["Plan", "make_plan", "root_order"]
+__all__ = ["Plan", "make_plan"]
 
 Gradients = Mapping[str, Tensor]
 
-
-def root_order(clip: AnyClip) -> float:
-    """The order of the joint norm that is reported: that of the first clip, or 2 where parts differ."""
-    if isinstance(clip, Clip):
-        return order_of(clip)
-    if isinstance(clip, Chain):
-        return root_order(clip.clips[0])
-    orders = {root_order(part) for _, part in clip.parts if part is not None}
-    return orders.pop() if len(orders) == 1 else 2.0
+STAGES: dict[str, type[GlobalStage | GroupStage | ElementStage]] = {
+    "element": ElementStage,
+    "unit": GroupStage,
+    "tensor": GroupStage,
+    "global": GlobalStage,
+}
 
 
 def make_plan(clip: AnyClip, parameters: Mapping[str, Tensor], embeddings: set[int]) -> "Plan":
@@ -33,6 +33,7 @@ def make_plan(clip: AnyClip, parameters: Mapping[str, Tensor], embeddings: set[i
 
     Raises:
         ParameterError: a pattern of `by_name` matches no parameter.
+        ThresholdError: a range for complex parameters.
     """
     if isinstance(clip, Clip):
         return _Single(clip, parameters, embeddings)
@@ -42,9 +43,13 @@ def make_plan(clip: AnyClip, parameters: Mapping[str, Tensor], embeddings: set[i
 
 
 class Plan(ABC):
-    """Clips the gradients it is given, all of them of parameters it knows."""
+    """Clips the gradients it is given, all of them of parameters it knows.
 
-    p: float
+    Attributes:
+        norm: how the joint norm is measured that it reports: as by its first clip, or 2 where parts differ.
+    """
+
+    norm: Norm
 
     @abstractmethod
     def apply(self, gradients: Gradients, measure: Measure, facts: Facts) -> ClipReport:
@@ -58,32 +63,29 @@ class Plan(ABC):
     def stages(self) -> Iterator[Stage]:
         """Every single clip, in a fixed order."""
 
+    def blank(self, report: ClipReport) -> ClipReport:
+        """The report of a step in which nothing was done, with the parts that it always has."""
+        return report
+
     def needs(self) -> frozenset[str]:
         """What the policies must be told."""
-        return frozenset().union(*[s.policy.needs for s in self.stages() if s.policy])
+        policies = [stage.limit.policy for stage in self.stages()]
+        return frozenset().union(*[policy.needs for policy in policies if policy])
 
 
 class _Single(Plan):
     def __init__(self, clip: Clip, parameters: Mapping[str, Tensor], embeddings: set[int]) -> None:
-        self.p = order_of(clip)
+        self.norm = clip.norm
         self.places = {name: place for place, name in enumerate(parameters)}
-        self.stage = Stage(clip, list(parameters.values()), embeddings)
+        self.stage = STAGES[clip.per](clip, list(parameters.values()), embeddings)
 
     def apply(self, gradients: Gradients, measure: Measure, facts: Facts) -> ClipReport:
-        outcome = self.stage.apply(measure, [self.places[name] for name in gradients], facts)
-        return ClipReport(
-            norm=outcome.norm,
-            norm_after=outcome.norm_after,
-            threshold=outcome.threshold,
-            clipped=outcome.clipped,
-            clip_fraction=outcome.clip_fraction,
-            direction=outcome.direction,
-        )
+        return self.stage.apply(measure, [self.places[name] for name in gradients], facts)
 
     def extend(self, parameters: Mapping[str, Tensor]) -> None:
-        for name in parameters:
-            self.places[name] = len(self.places)
-        self.stage.extend(list(parameters.values()))
+        for place, name in enumerate(parameters, start=len(self.stage.limit.parameters)):
+            self.places[name] = place
+        self.stage.limit.extend(list(parameters.values()))
 
     def stages(self) -> Iterator[Stage]:
         yield self.stage
@@ -92,18 +94,17 @@ class _Single(Plan):
 class _Chain(Plan):
     def __init__(self, clip: Chain, parameters: Mapping[str, Tensor], embeddings: set[int]) -> None:
         self.plans = [make_plan(part, parameters, embeddings) for part in clip.clips]
-        self.p = self.plans[0].p
+        self.norm = self.plans[0].norm
 
     def apply(self, gradients: Gradients, measure: Measure, facts: Facts) -> ClipReport:
         reports: list[ClipReport] = []
         for plan in self.plans:
             reports.append(plan.apply(gradients, measure, facts))
-            measure = Measure(measure.gradients)  # changed since
-        same = self.plans[-1].p == self.p
-        after = reports[-1].norm_after if same else Measure(measure.gradients).total(self.p)
+            measure = measure.again()  # changed since
+        same = self.plans[-1].norm == self.norm
         return ClipReport(
             norm=reports[0].norm,
-            norm_after=after,
+            norm_after=reports[-1].norm_after if same else measure.joint(self.norm),
             threshold=torch.stack([r.threshold for r in reports]).min(),
             clipped=torch.stack([r.clipped for r in reports]).any(),
             clip_fraction=torch.stack([r.clip_fraction for r in reports]).max(),
@@ -118,11 +119,14 @@ class _Chain(Plan):
         for plan in self.plans:
             yield from plan.stages()
 
+    def blank(self, report: ClipReport) -> ClipReport:
+        parts = {str(place): plan.blank(report) for place, plan in enumerate(self.plans)}
+        return dataclasses.replace(report, parts=parts)
+
 
 class _ByName(Plan):
     def __init__(self, clip: ByName, parameters: Mapping[str, Tensor], embeddings: set[int]) -> None:
         self.clip = clip
-        self.p = root_order(clip)
         self.owner: dict[str, str] = {}
         for pattern, _ in clip.parts:
             if parameters and not any(fnmatchcase(name, pattern) for name in parameters):
@@ -133,6 +137,8 @@ class _ByName(Plan):
             for pattern, part in clip.parts
             if part is not None
         }
+        norms = {plan.norm for plan in self.plans.values()}
+        self.norm = norms.pop() if len(norms) == 1 else 2.0
 
     def _share(self, parameters: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
         shares: dict[str, dict[str, Tensor]] = {pattern: {} for pattern, _ in self.clip.parts}
@@ -144,39 +150,43 @@ class _ByName(Plan):
         return shares
 
     def apply(self, gradients: Gradients, measure: Measure, facts: Facts) -> ClipReport:
-        norm = measure.total(self.p)
+        norm = measure.joint(self.norm)
+        names = list(gradients)
         reports: dict[str, ClipReport] = {}
-        weights: list[int] = []
+        fractions = []
         for pattern, plan in self.plans.items():
-            places = [i for i, name in enumerate(gradients) if self.owner.get(name) == pattern]
-            if places:
-                part = measure.part(places)
-                names = list(gradients)
-                own = {names[i]: gradient for i, gradient in zip(places, part.gradients, strict=True)}
-                reports[pattern] = plan.apply(own, part, facts)
-                weights.append(len(own))
-        if not reports:
-            return _untouched(norm)
+            places = [i for i, name in enumerate(names) if self.owner.get(name) == pattern]
+            if not places:
+                reports[pattern] = plan.blank(_untouched(torch.zeros_like(norm)))
+                continue
+            part = measure.part(places)
+            own = dict(zip([names[i] for i in places], part.gradients, strict=True))
+            reports[pattern] = plan.apply(own, part, facts)
+            fractions.append(reports[pattern].clip_fraction * (len(own) / len(names)))
+        if not fractions:
+            return dataclasses.replace(_untouched(norm), parts=reports)
         parts = list(reports.values())
-        device, dtype = measure.device, measure.dtype
-        fractions = torch.stack([r.clip_fraction.to(device, dtype) for r in parts])
         return ClipReport(
             norm=norm,
-            norm_after=Measure(measure.gradients).total(self.p),
-            threshold=torch.stack([r.threshold.to(device, dtype) for r in parts]).min(),
-            clipped=torch.stack([r.clipped.to(device) for r in parts]).any(),
-            clip_fraction=(fractions * fractions.new_tensor(weights)).sum() / len(gradients),
+            norm_after=measure.again().joint(self.norm),
+            threshold=torch.stack([r.threshold for r in parts]).min(),
+            clipped=torch.stack([r.clipped for r in parts]).any(),
+            clip_fraction=torch.stack(fractions).sum(),
             parts=reports,
         )
 
     def extend(self, parameters: Mapping[str, Tensor]) -> None:
         for pattern, share in self._share(parameters).items():
-            if pattern in self.plans:
+            if share and pattern in self.plans:
                 self.plans[pattern].extend(share)
 
     def stages(self) -> Iterator[Stage]:
         for plan in self.plans.values():
             yield from plan.stages()
+
+    def blank(self, report: ClipReport) -> ClipReport:
+        parts = {pattern: plan.blank(report) for pattern, plan in self.plans.items()}
+        return dataclasses.replace(report, parts=parts)
 
 
 def _untouched(norm: Tensor) -> ClipReport:

@@ -1,8 +1,9 @@
 """Clip before every step of an optimizer, from one line, through its own hooks."""
 
 import functools
+import sys
 from collections.abc import Callable, Mapping
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import Any
 
 import torch
@@ -11,8 +12,8 @@ from torch.optim import Optimizer
 
 from clipwise.clip import AnyClip
 from clipwise.errors import ArgumentError
-from clipwise.torch._parameters import of_optimizer
-from clipwise.torch._stage import Facts
+from clipwise.torch._limit import Facts
+from clipwise.torch._parameters import of_optimizer, refuse_unmade
 from clipwise.torch.clipper import Clipper, NonFinite
 
 __all__ = ["AttachedClipper", "attach"]
@@ -39,7 +40,9 @@ def attach(
 
     It clips what the step is about to use: the sum over micro-batches under accumulation, gradients without
     their scale under `torch.amp.GradScaler` (with fused optimizers too, which step on scaled gradients), and
-    after each evaluation of a closure. A step that the scaler skips is neither clipped nor counted.
+    after each evaluation of a closure, whose loss it observes by itself. A step that the scaler skips is
+    neither clipped nor counted, and losses observed for it count in the mean of the next. Parameters may come
+    to the optimizer and leave it.
 
     Args:
         optimizer: any `torch.optim.Optimizer`; wrappers that carry one (Fabric, Accelerate) as well.
@@ -47,7 +50,9 @@ def attach(
         model: gives parameters their names, for reports and `by_name`, and tells which are embeddings.
         nonfinite: as for `Clipper`. With ``"skip"`` a step whose gradients hold NaN or Inf does not happen
             at all: parameters and optimizer state stay as they were, and it is counted in
-            ``clipper.skipped_steps``. Finding out waits for the device once a step.
+            ``clipper.skipped_steps``. (`torch.optim.LBFGS` goes on with what it had before the bad
+            evaluation.) Finding out waits for the device once a step; so does a fused optimizer under a
+            scaler, whatever ``nonfinite`` says.
         direction: as for `Clipper`.
 
     Returns:
@@ -80,7 +85,10 @@ class AttachedClipper(Clipper):
         self._model = model
         parameters = of_optimizer(self.optimizer, model)
         super().__init__(parameters.items(), clip, nonfinite=nonfinite, direction=direction, model=model)
+        self._ever = list(self.parameters.values())
+        self._current = [id(p) for group in self.optimizer.param_groups for p in group["params"]]
         self._held_back: list[tuple[Tensor, Tensor]] = []
+        self._outermost: FrameType | None = None
         self._handles = [
             self.optimizer.register_step_pre_hook(self._before_step),
             self.optimizer.register_step_post_hook(self._after_step),
@@ -100,9 +108,29 @@ class AttachedClipper(Clipper):
     ) -> None:
         self.detach()
 
+    def state_dict(self) -> dict[str, Any]:
+        self._follow_optimizer()
+        return super().state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self._follow_optimizer()
+        super().load_state_dict(state)
+
+    state_dict.__doc__ = Clipper.state_dict.__doc__
+    load_state_dict.__doc__ = Clipper.load_state_dict.__doc__
+
+    # torch calls the hooks of a step once for each class whose ``step`` runs: an optimizer whose step calls
+    # that of its parent calls them twice. Only the outermost call counts. It is known by its frame, since a
+    # step that raises never tells that it has ended.
+
     def _before_step(
         self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+        caller = sys._getframe(1)
+        if _is_running(self._outermost, caller):
+            return None
+        self._outermost = caller
+        self._give_back()
         if kwargs.get("closure") is not None:
             return args, kwargs | {"closure": self._clipping(kwargs["closure"])}
         if len(args) > 1 and callable(args[1]):  # args[0] is the optimizer
@@ -117,23 +145,26 @@ class AttachedClipper(Clipper):
         def wrapped() -> Any:
             self._give_back()
             loss = closure()
+            if not self._losses and isinstance(loss, Tensor | float) and torch.as_tensor(loss).numel() == 1:
+                self.observe(loss)
             self._clip_for_step()
             return loss
 
         return wrapped
 
     def _after_step(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        self._give_back()
+        if self._outermost is sys._getframe(1):
+            self._outermost = None
+            self._give_back()
 
-    @torch.no_grad()
     def _clip_for_step(self) -> None:
-        self._take_in_new_parameters()
+        self._follow_optimizer()
+        # A fused optimizer under a GradScaler steps on scaled gradients and is told the scale, and whether an
+        # overflow was found: then it skips the step by itself, as the scaler does for any other optimizer.
         found_inf = getattr(self.optimizer, "found_inf", None)
         if found_inf is not None and bool(found_inf):
-            self._losses.clear()
-            return  # the optimizer will skip this step by itself
-        self._unscale()
-        if self.clip_().skipped:
+            return
+        if self._step(getattr(self.optimizer, "grad_scale", None)).skipped:
             # Every optimizer leaves a parameter without a gradient, and its state, as they are.
             self._held_back = [(p, p.grad) for p in self.parameters.values() if p.grad is not None]
             for parameter, _ in self._held_back:
@@ -145,31 +176,25 @@ class AttachedClipper(Clipper):
                 parameter.grad = gradient
         self._held_back = []
 
-    def _unscale(self) -> None:
-        """Divide by the scale that a GradScaler left for a fused optimizer, and tell the optimizer so."""
-        scale = getattr(self.optimizer, "grad_scale", None)
-        if scale is None:
+    def _follow_optimizer(self) -> None:
+        """Take in parameters that came to the optimizer since the last step; let go of those that left."""
+        current = [id(p) for group in self.optimizer.param_groups for p in group["params"]]
+        if current == self._current:
             return
-        for parameter in self.parameters.values():
-            if parameter.grad is not None:
-                parameter.grad.mul_((1.0 / scale).to(parameter.grad.device))
-        self.optimizer.grad_scale = None  # type: ignore[attr-defined]
-
-    def _take_in_new_parameters(self) -> None:
-        """Parameters that `Optimizer.add_param_group` brought after the clip was attached."""
-        count = sum(len(group["params"]) for group in self.optimizer.param_groups)
-        if count == self._known:
-            return
-        known = {id(p) for p in self.parameters.values()}
-        current = of_optimizer(self.optimizer, self._model)
-        new = {name: p for name, p in current.items() if id(p) not in known}
-        self.parameters |= new
+        known = {id(p): name for name, p in self.parameters.items()}
+        now = of_optimizer(self.optimizer, self._model)
+        new: dict[str, Tensor] = {}
+        kept: dict[str, Tensor] = {}
+        for name, parameter in now.items():
+            if id(parameter) in known:
+                kept[known[id(parameter)]] = parameter
+            else:
+                new[name if name not in self.parameters else f"{name}+{len(self._ever)}"] = parameter
+                self._ever.append(parameter)
+        refuse_unmade(new)
         self._plan.extend(new)
-        self._known = count
-
-    @functools.cached_property
-    def _known(self) -> int:
-        return sum(len(group["params"]) for group in self.optimizer.param_groups)
+        self.parameters = kept | new
+        self._current = current
 
     def _facts(self) -> Facts:
         facts = super()._facts()
@@ -191,6 +216,16 @@ def _unwrapped(optimizer: Any) -> Optimizer:
     if not isinstance(optimizer, Optimizer):
         raise ArgumentError(f"attach takes a torch.optim.Optimizer, got {optimizer!r}")
     return optimizer
+
+
+def _is_running(frame: FrameType | None, inside: FrameType) -> bool:
+    """Whether a call is still under way, further up the stack."""
+    above = inside.f_back if frame is not None else None
+    while above is not None:
+        if above is frame:
+            return True
+        above = above.f_back
+    return False
 
 
 def _owner(hook: Any) -> AttachedClipper | None:

@@ -1,6 +1,7 @@
 """A clip at work on one set of parameters: its history, its counts, its last report."""
 
 import dataclasses
+import numbers
 from collections.abc import Mapping
 from typing import Any, Literal, TypeAlias, get_args
 
@@ -11,10 +12,11 @@ from clipwise import config
 from clipwise.clip import AnyClip, ByName, Chain, Clip
 from clipwise.errors import ArgumentError, NonFiniteError, ParameterError, StateError
 from clipwise.report import ClipReport
-from clipwise.torch._measure import Measure, values_of
-from clipwise.torch._parameters import Parameters, embedding_weights, named
+from clipwise.torch._limit import Facts
+from clipwise.torch._measure import Measure, order_of, values_of
+from clipwise.torch._parameters import Parameters, embedding_weights, named, refuse_unmade
 from clipwise.torch._plan import make_plan
-from clipwise.torch._stage import Facts
+from clipwise.torch._state import dump, load
 from clipwise.torch.engines import reference as engine
 
 __all__ = ["Clipper", "NonFinite", "as_clip"]
@@ -83,6 +85,7 @@ class Clipper:
         self.nonfinite = nonfinite
         self.direction = direction
         self.parameters = named(parameters)
+        refuse_unmade(self.parameters)
         self.report: ClipReport | None = None
         self.steps = 0
         self.skipped_steps = 0
@@ -100,12 +103,12 @@ class Clipper:
 
         Call it before the step, once for each micro-batch; several losses count as their mean.
         """
-        loss = loss.detach() if isinstance(loss, Tensor) else torch.tensor(float(loss))
-        if loss.numel() != 1:
+        if isinstance(loss, Tensor) and loss.numel() != 1:
             raise ArgumentError(f"observe takes one loss, got a tensor of shape {tuple(loss.shape)}")
-        self._losses.append(loss.reshape(()))
+        if not isinstance(loss, Tensor | numbers.Real):
+            raise ArgumentError(f"observe takes a loss, a number or a tensor, got {loss!r}")
+        self._losses.append(torch.as_tensor(loss, dtype=None if isinstance(loss, Tensor) else torch.float64))
 
-    @torch.no_grad()
     def clip_(self) -> ClipReport:
         """Clip the gradients as they are now, in place, and report.
 
@@ -113,12 +116,17 @@ class Clipper:
             NonFiniteError: a gradient is NaN or Inf and ``nonfinite="error"``; nothing was touched.
             ParameterError: the threshold follows the loss and `observe` was not called.
         """
-        gradients = self._gradients()
+        return self._step(None)
+
+    @torch.no_grad()
+    def _step(self, scale: Tensor | None) -> ClipReport:
+        """`clip_` of gradients that are multiplied by a scale."""
         if "loss" in self._plan.needs() and not self._losses:
             raise ParameterError(
                 "the threshold follows the loss: call clipper.observe(loss) before every step"
             )
-        report = self._clip(gradients) if gradients else self._nothing()
+        gradients = self._gradients()
+        report = self._clip(gradients, scale) if gradients else self._nothing()
         self.steps += 1
         self.skipped_steps += report.skipped
         clipped = torch.as_tensor(report.clipped)
@@ -138,11 +146,12 @@ class Clipper:
             found[name] = _writable(parameter, gradient)
         return found
 
-    def _clip(self, gradients: dict[str, Tensor]) -> ClipReport:
-        measure = Measure(list(gradients.values()))
+    def _clip(self, gradients: dict[str, Tensor], scale: Tensor | None) -> ClipReport:
+        measure = Measure(list(gradients.values()), scale)
+        p = order_of(self._plan.norm)
         if isinstance(self.clip, Clip) and self.clip.per == "unit":
-            measure.units(self._plan.p)  # the norms of the tensors follow from these: one read for both
-        norms = measure.tensors(self._plan.p)
+            measure.units(p)  # the norms of the tensors follow from these: one read for both
+        norms = measure.tensors(p)
         bad = ~norms.isfinite()
         names = tuple(gradients)
 
@@ -158,8 +167,9 @@ class Clipper:
                 )
             for gradient, is_bad in zip(measure.gradients, bad.tolist(), strict=True):
                 if is_bad:
-                    _zero_nonfinite_(values_of(gradient))
-            measure = Measure(measure.gradients)
+                    values = values_of(gradient)
+                    values.copy_(torch.where(values.isfinite(), values, torch.zeros_like(values)))
+            measure = measure.again()
 
         before = [values_of(g).clone() for g in measure.gradients] if self.direction else []
         report = self._plan.apply(gradients, measure, self._facts())
@@ -171,13 +181,17 @@ class Clipper:
         loss = None
         if self._losses:
             device = self._losses[0].device
-            loss = torch.stack([one.to(device, engine.wide(device)) for one in self._losses]).mean()
+            losses = [one.detach().reshape(()).to(device, engine.wide(device)) for one in self._losses]
+            loss = torch.stack(losses).mean()
         return Facts(step=self.steps, loss=loss)
 
     def _skip(self, measure: Measure) -> ClipReport:
-        norm = measure.total(self._plan.p)
+        facts = self._facts()
+        for stage in self._plan.stages():
+            stage.limit.listen(facts)  # a loss of NaN is news to the thresholds that follow it
+        norm = measure.joint(self._plan.norm)
         nothing = torch.zeros_like(norm)
-        return ClipReport(
+        report = ClipReport(
             norm=norm,
             norm_after=nothing,
             threshold=torch.full_like(norm, torch.nan),
@@ -185,12 +199,13 @@ class Clipper:
             clip_fraction=nothing,
             skipped=True,
         )
+        return self._plan.blank(report)
 
     def _nothing(self) -> ClipReport:
         """The report of a call without any gradient: norm 0, on the parameters' device."""
         device = next((p.device for p in self.parameters.values()), torch.device("cpu"))
         zero = torch.zeros((), dtype=engine.wide(device), device=device)
-        return ClipReport(
+        report = ClipReport(
             norm=zero,
             norm_after=zero,
             threshold=torch.full_like(zero, torch.inf),
@@ -198,6 +213,7 @@ class Clipper:
             clip_fraction=zero,
             direction=torch.ones_like(zero),
         )
+        return self._plan.blank(report)
 
     # Checkpoints.
 
@@ -211,29 +227,32 @@ class Clipper:
             "steps": self.steps,
             "skipped_steps": self.skipped_steps,
             "clipped_steps": self.clipped_steps,
-            "thresholds": [_to_dict(stage.state) for stage in self._plan.stages()],
+            "thresholds": dump(list(self._plan.stages()), self._names()),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue where `state_dict` was taken; the run goes on as if it had never stopped.
 
+        The numbers of a policy may differ from those it was taken with (another percentile, say).
+
         Raises:
             StateError: it was taken with another kind of clip, or with other parameters. Nothing is changed.
         """
-        if not isinstance(state, Mapping) or state.get("version") != 1:
-            raise StateError("this is no state of a Clipper, or one of a newer version of clipwise")
+        counts = ("steps", "skipped_steps", "clipped_steps")
+        if not isinstance(state, Mapping) or not {"version", "thresholds", *counts} <= state.keys():
+            raise StateError("this is no state of a Clipper")
+        if state["version"] != 1:
+            raise StateError(f"the state has version {state['version']!r}; this clipwise reads version 1")
         stages = list(self._plan.stages())
-        saved = state["thresholds"]
-        if len(saved) != len(stages):
-            raise StateError(f"the saved state has {len(saved)} thresholds, {self.clip!r} has {len(stages)}")
-        loaded = [
-            _from_dict(stage.state, one, repr(stage.clip)) for stage, one in zip(stages, saved, strict=True)
-        ]
+        loaded = load(stages, self._names(), state["thresholds"])
+        steps, skipped, clipped = (int(state[name]) for name in counts)
         for stage, new in zip(stages, loaded, strict=True):
-            stage.state = new
-        self.steps = int(state["steps"])
-        self.skipped_steps = int(state["skipped_steps"])
-        self._clipped_steps = torch.tensor(int(state["clipped_steps"]))
+            stage.limit.state = new
+        self.steps, self.skipped_steps = steps, skipped
+        self._clipped_steps = torch.tensor(clipped)
+
+    def _names(self) -> dict[int, str]:
+        return {id(parameter): name for name, parameter in self.parameters.items()}
 
 
 def _writable(parameter: Tensor, gradient: Tensor) -> Tensor:
@@ -245,34 +264,9 @@ def _writable(parameter: Tensor, gradient: Tensor) -> Tensor:
     return gradient
 
 
-def _zero_nonfinite_(values: Tensor) -> None:
-    real = torch.view_as_real(values) if values.is_complex() else values
-    real.nan_to_num_(nan=0.0, posinf=0.0, neginf=0.0)
-
-
 def _cosine(before: list[Tensor], measure: Measure) -> Tensor:
     sums = torch.zeros(3, dtype=measure.dtype, device=measure.device)
     for old, new in zip(before, measure.gradients, strict=True):
         sums += torch.stack(engine.cosine(old, values_of(new))).to(sums)
     lengths = sums[1].sqrt() * sums[2].sqrt()
     return torch.where(lengths > 0, sums[0] / lengths, torch.ones_like(lengths))
-
-
-def _to_dict(state: Any) -> Any:
-    if isinstance(state, Tensor):
-        return state.clone()
-    return {name: _to_dict(getattr(state, name)) for name in getattr(state, "_fields", ())}
-
-
-def _from_dict(like: Any, saved: Any, clip: str) -> Any:
-    if isinstance(like, Tensor):
-        if not isinstance(saved, Tensor) or saved.shape != like.shape:
-            found = tuple(saved.shape) if isinstance(saved, Tensor) else type(saved).__name__
-            raise StateError(
-                f"the saved state does not fit {clip}: expected {tuple(like.shape)}, found {found}"
-            )
-        return saved.to(like.device, like.dtype, copy=True)
-    fields = getattr(like, "_fields", ())
-    if not isinstance(saved, Mapping) or set(saved) != set(fields):
-        raise StateError(f"the saved state does not fit {clip}: expected the fields {list(fields)}")
-    return type(like)(*[_from_dict(getattr(like, name), saved[name], clip) for name in fields])

@@ -1,7 +1,8 @@
 """torch's own clipping functions, with torch's signatures, defaults, results and its 1e-6.
 
-They differ from `torch.nn.utils` only where that loses the gradient: norms are measured in float64, so
-neither the overflow of half precision or of large float32 values turns a finite gradient into zeros.
+They differ from `torch.nn.utils` only where that loses the gradient: norms are measured in float64, so that
+neither half precision nor large float32 values turn a finite gradient into zeros; a tensor that is listed
+twice is measured and scaled once; and a threshold below 0 is refused.
 """
 
 import types
@@ -47,7 +48,7 @@ def get_total_norm(
     if not tensors:
         return torch.tensor(0.0)
     order = float(norm_type)
-    norm = Measure([t.coalesce() if t.is_sparse else t for t in tensors]).total(order)
+    norm = Measure([t.coalesce() if t.is_sparse else t for t in tensors]).joint(order)
     if error_if_nonfinite and not bool(norm.isfinite()):
         raise RuntimeError(
             f"the total norm of order {order} of the gradients is non-finite, so it cannot be clipped; to"

@@ -121,21 +121,23 @@ def _real(values: Tensor) -> torch.dtype:
 def clamp_(values: Tensor, low: float | Tensor, high: float | Tensor) -> Tensor:
     """Bound every entry in place, a complex one by its modulus; returns how many were beyond, 0-d.
 
-    A bound beyond what the dtype can hold bounds nothing finite and is left out.
+    Bounds are numbers, 0-d, or of the shape of the values; complex values have ``low = -high``. A bound
+    beyond what the dtype can hold bounds nothing finite and is left out.
     """
     changed = torch.zeros((), dtype=torch.int64, device=values.device)
     if values.numel() == 0:
         return changed
-    pieces = values.view(-1).split(PIECE) if values.is_contiguous() else (values,)
+    one_bound = not isinstance(high, Tensor) or high.ndim == 0
+    pieces = values.view(-1).split(PIECE) if one_bound and values.is_contiguous() else (values,)
     for piece in pieces:
         if piece.is_complex():
-            modulus = piece.abs()
+            modulus = piece.to(wide(piece.device).to_complex()).abs()  # in float32, that of 3e38 overflows
             beyond = modulus > high
-            piece.mul_(torch.where(beyond, high / modulus, torch.ones_like(modulus)))
+            shrunk = torch.where(beyond, high / modulus, torch.ones_like(modulus))
+            piece.copy_(torch.where(beyond, piece * shrunk, piece))
         else:
             beyond = (piece > high) | (piece < low)
-            largest = torch.finfo(piece.dtype).max
-            _bound_(piece, low, high, largest)
+            _bound_(piece, low, high, torch.finfo(piece.dtype).max)
         changed += beyond.sum()
     return changed
 
