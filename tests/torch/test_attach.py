@@ -404,7 +404,24 @@ class CallsItsParent(torch.optim.SGD):
         return super().step(closure)
 
 
+class CallsItsParentTwice(torch.optim.SGD):
+    def step(self, closure=None):
+        super().step(closure)
+        return super().step()
+
+
 class TestAStepInsideAStep:
+    def test_that_is_made_of_two_is_clipped_once_before_both(self):
+        p = nn.Parameter(torch.zeros(2))
+        opt = CallsItsParentTwice([p], lr=1.0)
+        clipper = clipwise.torch.attach(opt, clipwise.clip_by_global_norm(1.0))
+        for gradient, place, skipped in [([3.0, 4.0], [-1.2, -1.6], 0), ([math.inf, 1.0], [-1.2, -1.6], 1)]:
+            p.grad = torch.tensor(gradient)
+            opt.step()
+            assert p.tolist() == pytest.approx(place)
+            assert clipper.skipped_steps == skipped
+        assert clipper.steps == 2
+
     def test_is_clipped_and_counted_once(self):
         torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.1)  # from here on torch hooks both steps
         p = nn.Parameter(torch.zeros(2))
