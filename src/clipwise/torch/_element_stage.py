@@ -9,7 +9,8 @@ from clipwise.clip import Clip
 from clipwise.errors import ThresholdError
 from clipwise.report import ClipReport
 from clipwise.thresholds import Observation
-from clipwise.torch._limit import Facts, namespace_on
+from clipwise.torch._keeper import namespace_on
+from clipwise.torch._limit import Facts
 from clipwise.torch._measure import Measure, values_of
 from clipwise.torch._stage import Stage
 from clipwise.torch.engines import reference as engine
@@ -76,5 +77,5 @@ class ElementStage(Stage):
             weights = weights[tuple(gradient._indices())]
         moduli = weights.abs().to(engine.wide(weights.device))
         seen = Observation(norm=moduli, weight_norm=moduli)
-        limit: Tensor = self.limit.policy.update(namespace_on(weights.device), self.limit.state, seen)[0]
+        limit: Tensor = self.limit.policy.update(namespace_on(weights.device), (), seen)[0]
         return limit

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from clipwise.clip import Clip
-from clipwise.namespace import Namespace, namespace_of
 from clipwise.thresholds import Observation, Threshold
+from clipwise.torch._keeper import Keeper
 from clipwise.torch._measure import Measure
 from clipwise.torch.engines import reference as engine
 
-__all__ = ["Facts", "Limit", "namespace_on"]
+__all__ = ["Facts", "Limit"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,8 +43,7 @@ class Limit:
         self.embeddings = embeddings
         self.policy = clip.threshold if isinstance(clip.threshold, Threshold) else None
         device = self.parameters[0].device if self.parameters else torch.device("cpu")
-        self.xp = namespace_on(device)
-        self.state: Any = self.policy.init(self.xp, self.shape) if self.policy else ()
+        self.keeper = Keeper(self.policy, self.shape, device) if self.policy else None
         self._places_of: tuple[tuple[int, ...], Tensor] | None = None
 
     @property
@@ -67,14 +66,13 @@ class Limit:
         """Take in parameters that came later; their state starts afresh."""
         old = self.shape
         self.parameters += parameters
-        if self.policy and self.shape != old:
-            self.state = _concatenate(self.state, self.policy.init(self.xp, (self.shape[0] - old[0],)))
+        if self.keeper and self.shape != old:
+            self.keeper.extend(self.shape[0] - old[0])
 
     def of(self, facts: Facts, norms: Tensor, joint: Tensor, present: Sequence[int]) -> Tensor:
         """One threshold for each of ``norms``: those of the groups of the parameters at these places."""
         if self.policy is None:
             return torch.full_like(norms, self.clip.threshold)  # type: ignore[arg-type]
-        self._move_to(norms.device)
         if not (self.policy.remembers and norms.ndim == 1 and len(present) < len(self.parameters)):
             return self._ask(facts, norms, joint, present).expand_as(norms)
         # A memory has a place for every parameter, with or without a gradient in this step.
@@ -86,33 +84,26 @@ class Limit:
     def listen(self, facts: Facts) -> None:
         """Hear the loss of a step that is not taken; its norms say nothing."""
         if self.policy is not None and "loss" in self.policy.needs | self.policy.wants:
-            nothing = self.xp.full(self.shape, torch.nan)
-            self._update(facts, Observation(norm=nothing, global_norm=nothing, loss=facts.loss))
+            device = facts.loss.device if facts.loss is not None else torch.device("cpu")
+            nothing = torch.full(self.shape, torch.nan, dtype=engine.wide(device), device=device)
+            self._update(facts, norm=nothing, global_norm=nothing)
 
     def _ask(self, facts: Facts, norms: Tensor, joint: Tensor, present: Sequence[int]) -> Tensor:
         weights, count = self._weights(present)
-        seen = Observation(
-            norm=norms, global_norm=joint, weight_norm=weights, weight_count=count, loss=facts.loss
-        )
-        return self._update(facts, seen)
+        return self._update(facts, norm=norms, global_norm=joint, weight_norm=weights, weight_count=count)
 
-    def _update(self, facts: Facts, seen: Observation) -> Tensor:
-        assert self.policy is not None
-        seen = Observation(
-            norm=seen.norm,
-            step=facts.step,
-            global_norm=seen.global_norm,
-            weight_norm=seen.weight_norm,
-            weight_count=seen.weight_count,
-            learning_rate=facts.learning_rate,
-            momentum=facts.momentum,
-            scale_free=facts.scale_free,
-            loss=seen.loss,
+    def _update(self, facts: Facts, **seen: Any) -> Tensor:
+        assert self.keeper is not None
+        return self.keeper.update(
+            Observation(
+                step=facts.step,
+                learning_rate=facts.learning_rate,
+                momentum=facts.momentum,
+                scale_free=facts.scale_free,
+                loss=facts.loss,
+                **seen,
+            )
         )
-        threshold, self.state = self.policy.update(self.xp, self.state, seen)
-        # A policy of the user's own may go below 0, which would turn the gradient round.
-        found: Tensor = self.xp.asarray(threshold)
-        return found.to(seen.norm.device, seen.norm.dtype).clamp(min=0.0)
 
     def _weights(self, present: Sequence[int]) -> tuple[Tensor | None, Tensor | int | None]:
         """The norms of the weights of the groups, and how many weights each has."""
@@ -142,27 +133,3 @@ class Limit:
             places = [place for i in present for place in range(starts[i], starts[i + 1])]
             known = self._places_of = (present, torch.tensor(places, device=device))
         return known[1]
-
-    def _move_to(self, device: torch.device) -> None:
-        """Follow a model that was moved after the clip was made."""
-        if self.xp.device != device:
-            self.xp = namespace_on(device)
-            self.state = _map(lambda t: t.to(device), self.state)
-
-
-def namespace_on(device: torch.device) -> Namespace:
-    """torch's namespace, bound to a device and its wide dtype."""
-    return namespace_of(torch.empty((), dtype=engine.wide(device), device=device))
-
-
-def _map(function: Any, state: Any) -> Any:
-    """Apply to every tensor of a (nested) NamedTuple."""
-    if isinstance(state, Tensor):
-        return function(state)
-    return type(state)(*[_map(function, field) for field in state])
-
-
-def _concatenate(first: Any, second: Any) -> Any:
-    if isinstance(first, Tensor):
-        return torch.cat([first, second])
-    return type(first)(*[_concatenate(a, b) for a, b in zip(first, second, strict=True)])

@@ -3,8 +3,6 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from torch import Tensor
-
 from clipwise.errors import StateError
 from clipwise.torch._stage import Stage
 
@@ -19,13 +17,13 @@ def dump(stages: Sequence[Stage], names: Mapping[int, str]) -> list[dict[str, An
         names: of the parameters, by id.
     """
     return [
-        {"policy": _policy(stage), "parameters": _owners(stage, names), "state": _to_dict(stage.limit.state)}
+        {"policy": _policy(stage), "parameters": _owners(stage, names), "state": _dumped(stage)}
         for stage in stages
     ]
 
 
 def load(stages: Sequence[Stage], names: Mapping[int, str], saved: Any) -> list[Any]:
-    """The states for the stages, in their order; they are not set.
+    """The states for the stages, in their order, None for one that keeps none; they are not set.
 
     Raises:
         StateError: it was saved with another kind of threshold, or for other parameters.
@@ -46,7 +44,7 @@ def _load_one(stage: Stage, names: Mapping[int, str], saved: Any) -> Any:
         pairs = zip([*saved["parameters"], None], [*owners, None], strict=False)
         then, now = next(pair for pair in pairs if pair[0] != pair[1])
         raise StateError(f"the saved state is of other parameters: {then!r} was where {now!r} is now")
-    return _from_dict(stage.limit.state, saved["state"], _policy(stage))
+    return stage.limit.keeper.read(saved["state"]) if stage.limit.keeper else None
 
 
 def _policy(stage: Stage) -> str:
@@ -60,21 +58,5 @@ def _owners(stage: Stage, names: Mapping[int, str]) -> list[str]:
     return [names.get(id(p), "") for p in stage.limit.parameters]
 
 
-def _to_dict(state: Any) -> Any:
-    if isinstance(state, Tensor):
-        return state.clone()
-    return {name: _to_dict(getattr(state, name)) for name in getattr(state, "_fields", ())}
-
-
-def _from_dict(like: Any, saved: Any, policy: str) -> Any:
-    if isinstance(like, Tensor):
-        if not isinstance(saved, Tensor) or saved.shape != like.shape:
-            found = tuple(saved.shape) if isinstance(saved, Tensor) else type(saved).__name__
-            raise StateError(
-                f"the saved state of {policy!r} does not fit: {found} in place of {tuple(like.shape)}"
-            )
-        return saved.to(like.device, like.dtype, copy=True)
-    fields = getattr(like, "_fields", ())
-    if not isinstance(saved, Mapping) or set(saved) != set(fields):
-        raise StateError(f"the saved state of {policy!r} does not fit: it should hold {list(fields)}")
-    return type(like)(*[_from_dict(getattr(like, name), saved[name], policy) for name in fields])
+def _dumped(stage: Stage) -> Any:
+    return stage.limit.keeper.dump() if stage.limit.keeper else {}

@@ -247,7 +247,8 @@ class Clipper:
         loaded = load(stages, self._names(), state["thresholds"])
         steps, skipped, clipped = (int(state[name]) for name in counts)
         for stage, new in zip(stages, loaded, strict=True):
-            stage.limit.state = new
+            if stage.limit.keeper:
+                stage.limit.keeper.state = new
         self.steps, self.skipped_steps = steps, skipped
         self._clipped_steps = torch.tensor(clipped)
 
