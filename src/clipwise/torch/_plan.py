@@ -14,7 +14,7 @@ from clipwise.report import ClipReport
 from clipwise.torch._element_stage import ElementStage
 from clipwise.torch._limit import Facts
 from clipwise.torch._measure import Measure
-from clipwise.torch._stage import GlobalStage, GroupStage, Stage
+from clipwise.torch._stage import GlobalStage, GroupStage, Stage, untouched
 
 __all__ = ["Plan", "make_plan"]
 
@@ -157,14 +157,14 @@ class _ByName(Plan):
         for pattern, plan in self.plans.items():
             places = [i for i, name in enumerate(names) if self.owner.get(name) == pattern]
             if not places:
-                reports[pattern] = plan.blank(_untouched(torch.zeros_like(norm)))
+                reports[pattern] = plan.blank(untouched(torch.zeros_like(norm)))
                 continue
             part = measure.part(places)
             own = dict(zip([names[i] for i in places], part.gradients, strict=True))
             reports[pattern] = plan.apply(own, part, facts)
             fractions.append(reports[pattern].clip_fraction * (len(own) / len(names)))
         if not fractions:
-            return dataclasses.replace(_untouched(norm), parts=reports)
+            return dataclasses.replace(untouched(norm), parts=reports)
         parts = list(reports.values())
         return ClipReport(
             norm=norm,
@@ -187,17 +187,6 @@ class _ByName(Plan):
     def blank(self, report: ClipReport) -> ClipReport:
         parts = {pattern: plan.blank(report) for pattern, plan in self.plans.items()}
         return dataclasses.replace(report, parts=parts)
-
-
-def _untouched(norm: Tensor) -> ClipReport:
-    return ClipReport(
-        norm=norm,
-        norm_after=norm,
-        threshold=torch.full_like(norm, torch.inf),
-        clipped=torch.zeros_like(norm, dtype=torch.bool),
-        clip_fraction=torch.zeros_like(norm),
-        direction=torch.ones_like(norm),
-    )
 
 
 def _no_match(pattern: str, names: Sequence[str]) -> str:

@@ -12,7 +12,7 @@ from clipwise.torch._limit import Facts, Limit
 from clipwise.torch._measure import Measure, rms_size, values_of
 from clipwise.torch.engines import reference as engine
 
-__all__ = ["GlobalStage", "GroupStage", "Stage"]
+__all__ = ["GlobalStage", "GroupStage", "Stage", "untouched"]
 
 
 class Stage(ABC):
@@ -84,6 +84,18 @@ class GroupStage(Stage):
             clip_fraction=clipped.to(measure.dtype).mean(),
             direction=_direction(before, coefficient) if p == 2.0 else None,
         )
+
+
+def untouched(norm: Tensor) -> ClipReport:
+    """The report of gradients that were left as they were."""
+    return ClipReport(
+        norm=norm,
+        norm_after=norm,
+        threshold=torch.full_like(norm, torch.inf),
+        clipped=torch.zeros_like(norm, dtype=torch.bool),
+        clip_fraction=torch.zeros_like(norm),
+        direction=torch.ones_like(norm),
+    )
 
 
 def _scale(gradient: Tensor, coefficient: Tensor, per: Per) -> None:

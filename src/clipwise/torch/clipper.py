@@ -16,6 +16,7 @@ from clipwise.torch._limit import Facts
 from clipwise.torch._measure import Measure, order_of, values_of
 from clipwise.torch._parameters import Parameters, embedding_weights, named, refuse_unmade
 from clipwise.torch._plan import make_plan
+from clipwise.torch._stage import untouched
 from clipwise.torch._state import dump, load
 from clipwise.torch.engines import reference as engine
 
@@ -190,13 +191,11 @@ class Clipper:
         for stage in self._plan.stages():
             stage.limit.listen(facts)  # a loss of NaN is news to the thresholds that follow it
         norm = measure.joint(self._plan.norm)
-        nothing = torch.zeros_like(norm)
-        report = ClipReport(
-            norm=norm,
-            norm_after=nothing,
+        report = dataclasses.replace(
+            untouched(norm),
+            norm_after=torch.zeros_like(norm),
             threshold=torch.full_like(norm, torch.nan),
-            clipped=nothing.bool(),
-            clip_fraction=nothing,
+            direction=None,
             skipped=True,
         )
         return self._plan.blank(report)
@@ -204,16 +203,7 @@ class Clipper:
     def _nothing(self) -> ClipReport:
         """The report of a call without any gradient: norm 0, on the parameters' device."""
         device = next((p.device for p in self.parameters.values()), torch.device("cpu"))
-        zero = torch.zeros((), dtype=engine.wide(device), device=device)
-        report = ClipReport(
-            norm=zero,
-            norm_after=zero,
-            threshold=torch.full_like(zero, torch.inf),
-            clipped=zero.bool(),
-            clip_fraction=zero,
-            direction=torch.ones_like(zero),
-        )
-        return self._plan.blank(report)
+        return self._plan.blank(untouched(torch.zeros((), dtype=engine.wide(device), device=device)))
 
     # Checkpoints.
 
