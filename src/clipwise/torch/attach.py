@@ -85,7 +85,6 @@ class AttachedClipper(Clipper):
         self._model = model
         parameters = of_optimizer(self.optimizer, model)
         super().__init__(parameters.items(), clip, nonfinite=nonfinite, direction=direction, model=model)
-        self._ever = list(self.parameters.values())
         self._current = [id(p) for group in self.optimizer.param_groups for p in group["params"]]
         self._held_back: list[tuple[Tensor, Tensor]] = []
         self._outermost: FrameType | None = None
@@ -109,15 +108,14 @@ class AttachedClipper(Clipper):
         self.detach()
 
     def state_dict(self) -> dict[str, Any]:
+        """As `Clipper.state_dict`, parameters that came to the optimizer since the last step included."""
         self._follow_optimizer()
         return super().state_dict()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """As `Clipper.load_state_dict`; add parameter groups to the optimizer before, as they were."""
         self._follow_optimizer()
         super().load_state_dict(state)
-
-    state_dict.__doc__ = Clipper.state_dict.__doc__
-    load_state_dict.__doc__ = Clipper.load_state_dict.__doc__
 
     # torch calls the hooks of a step once for each class whose ``step`` runs: an optimizer whose step calls
     # that of its parent calls them twice. Only the outermost call counts. It is known by its frame, since a
@@ -130,7 +128,7 @@ class AttachedClipper(Clipper):
         if _is_running(self._outermost, caller):
             return None
         self._outermost = caller
-        self._give_back()
+        self._held_back = []  # of a step that raised; its gradients are of the past
         if kwargs.get("closure") is not None:
             return args, kwargs | {"closure": self._clipping(kwargs["closure"])}
         if len(args) > 1 and callable(args[1]):  # args[0] is the optimizer
@@ -189,8 +187,9 @@ class AttachedClipper(Clipper):
             if id(parameter) in known:
                 kept[known[id(parameter)]] = parameter
             else:
-                new[name if name not in self.parameters else f"{name}+{len(self._ever)}"] = parameter
-                self._ever.append(parameter)
+                while name in self.parameters or name in new:
+                    name += "+"  # another parameter had this name
+                new[name] = parameter
         refuse_unmade(new)
         self._plan.extend(new)
         self.parameters = kept | new
