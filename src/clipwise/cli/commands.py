@@ -50,7 +50,7 @@ def train(config: Path, clip: str | None, out: Path | None, **overrides: Any) ->
     """Train what CONFIG (a JSON or YAML file) describes.
 
     The result, with the trained weights in model.pt, goes to clipwise-results/<name of CONFIG>-train, unless
-    --out says otherwise.
+    --out says otherwise. Every key of CONFIG is in docs/training.md.
 
     Example: clipwise train examples/chatbot-gru.json --clip auto
     """
@@ -84,7 +84,8 @@ def compare(config: Path, out: Path | None, **options: Any) -> int:
     """Train CONFIG without clipping, as configured, with each --clip and with auto, side by side.
 
     Prints what happened and saves figures (JSON, CSV), a picture and a page to clipwise-results/<name of
-    CONFIG>, unless --out says otherwise. Ctrl-C saves what was trained so far.
+    CONFIG>, unless --out says otherwise. Ctrl-C saves what was trained so far. Every key of CONFIG is in
+    docs/training.md.
 
     Example: clipwise compare examples/shakespeare-lstm-sgd.json --clip 'clip_by_global_norm(1.0)' --seeds 3
     """

@@ -147,7 +147,8 @@ def show(results: Results, folder: Path) -> None:
     groups = results.groups()
     console.print()
     for index, sheet in enumerate(sheets(groups, target=results.the_target())):
-        console.print(rich_table(sheet, ranges=index == 0 or console.width >= NARROW))
+        console.print(rich_table(sheet, width=console.width, ranges=index == 0 or console.width >= NARROW))
+        console.print()
     console.print(Text(headline(groups), style="bold"))
     for sentence in verdict(groups):
         console.print(_bullet(sentence))

@@ -21,6 +21,14 @@ def test_norms_and_clipping_by_hand() -> None:
     assert (found.clipped_steps, found.clip_fraction, found.threshold) == (0.6, 0.6, 2.5)
 
 
+def test_best_is_looked_for_before_the_divergence() -> None:
+    found = measure(record(loss=[1.0, 1.0, 1e5, 1e6], held_out=[4.0, 3.0, 2.0, 1.0]))
+    assert (found.diverged_at, found.best, found.best_step) == (3, 3.0, 2)
+    found = measure(record(loss=[1.0, 1e5, 1e6], norm=[1.0] * 3, held_out=[275946.0]))
+    assert math.isnan(found.best)
+    assert found.best_step is None
+
+
 def test_share_of_steps_and_share_of_groups_differ() -> None:
     found = measure(clipped(fraction=[0.0, 0.5, 0.25, 0.25]))
     assert (found.clipped_steps, found.clip_fraction) == (0.75, 0.25)

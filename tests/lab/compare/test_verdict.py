@@ -67,6 +67,8 @@ def test_clipping_hurt() -> None:
     lines = said(record(held_out=[2.0]), clipped(held_out=[3.0], **AUTO))
     assert lines[1] == "Clipping hurt: auto ended at 3 bits, 50 % higher than without clipping (2 bits)."
     assert lines[2] == "No clip did better than none."
+    lines = said(record(held_out=[2.0]), clipped(held_out=[2.01], **FIRING), clipped(held_out=[3.0], **AUTO))
+    assert "No clip did better than none." in lines
 
 
 def test_clipping_made_no_difference() -> None:
@@ -114,6 +116,20 @@ def test_nearly_normalised() -> None:
         "clip_by_global_norm(0.5) clips 99 % of the steps: the gradient is nearly normalised, and the"
         " threshold acts as a learning rate."
     )
+
+
+def test_a_threshold_of_zero_takes_everything() -> None:
+    lines = said(clipped("clip_by_global_norm(0.0)", threshold=0.0, held_out=[2.0]))
+    assert lines[1] == (
+        "clip_by_global_norm(0.0): a threshold of 0 takes every gradient away: nothing is learned."
+    )
+    assert not any("normalised" in line for line in lines)
+
+
+def test_a_run_that_diverged_is_not_said_to_be_normalised() -> None:
+    lines = said(clipped(loss=[1.0, 1.0, NAN], norm=[1.0] * 3))
+    assert lines[0].startswith("clip_by_global_norm(0.5) diverged")
+    assert not any("normalised" in line for line in lines)
 
 
 def test_nearly_every_entry_clipped_leaves_the_signs() -> None:
@@ -169,9 +185,16 @@ def test_close_to_the_best_is_said() -> None:
          "auto: 2 bits, 75 % lower than without clipping"),
         ([record(loss=[1.0, NAN]), clipped(held_out=[2.0])],
          "clip_by_global_norm(0.5): 2 bits; without clipping the run diverged"),
-        ([record(held_out=[2.0]), clipped(held_out=[3.0])], "No clip did better than none: 2 bits"),
-        ([record(held_out=[2.0]), clipped(held_out=[2.0])], "Clipping made no difference here: 2 bits"),
-        ([record(held_out=[2.0]), clipped(held_out=[1.99])], "Clipping made no difference here: 1.99 bits"),
+        ([record(held_out=[2.0]), clipped(held_out=[3.0])],
+         "No clip did better than none: 2 bits without clipping"),
+        ([record(held_out=[2.0]), clipped(held_out=[2.0])],
+         "Clipping made no difference here: 2 bits without clipping"),
+        ([record(held_out=[2.0]), clipped(held_out=[2.01]), clipped(held_out=[3.0], **AUTO)],
+         "No clip did better than none: 2 bits without clipping"),
+        ([record(held_out=[2.0]), clipped(held_out=[1.99])],
+         "Clipping made no difference here: clip_by_global_norm(0.5) 1.99 bits, no clipping 2 bits"),
+        ([record(held_out=[2.0]), clipped(held_out=[1.99]), clipped(held_out=[3.0], **AUTO)],
+         "No clip did noticeably better than none: clip_by_global_norm(0.5) 1.99 bits, no clipping 2 bits"),
         ([record(loss=[NAN])], "Every run diverged"),
         ([record(loss=[2.0, 1.0], interrupted=True)], "Interrupted before any run ended"),
         ([clipped(held_out=[2.0])], "clip_by_global_norm(0.5): 2 bits"),

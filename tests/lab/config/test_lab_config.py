@@ -121,6 +121,37 @@ MISTAKES = [
     (CLASSES | {"data": {"target": "x"}}, "data.target: needs data.path"),
     (CLASSES | {"data": {"path": "a.csv", "sequence_key": "k"}}, "data.time_column: must be given"),
     (SERIES | {"data": {"path": "a.csv"}}, "data.value_column: must be given"),
+    (LANGUAGE | {"data": {"path": ""}}, "data.path: must be at least 1 character long, got ''"),
+    (
+        LANGUAGE | {"data": {"path": "~nosuchuser/x.txt"}},
+        "data.path: must begin with a home folder that is known, got '~nosuchuser/x.txt'",
+    ),
+    (
+        LANGUAGE | {"gradient_clipping": "auto", "training_parameters": {"gradient_clipping": "none"}},
+        "gradient_clipping and training_parameters.gradient_clipping contradict each other",
+    ),
+    (
+        LANGUAGE | {"max_grad_norm": 1.0},
+        "max_grad_norm: unknown key, it belongs under training_parameters.gradient_clipping:"
+        " {'max_grad_norm': ...}",
+    ),
+    (
+        LANGUAGE | {"training_parameters": {"clip_norm": 1.0}},
+        "training_parameters.clip_norm: unknown key, it belongs under training_parameters.gradient_clipping:"
+        " {'clipnorm': ...}",
+    ),
+    (
+        LANGUAGE | {"gradient_cliping": "auto"},
+        "gradient_cliping: unknown key. Did you mean 'gradient_clipping'?",
+    ),
+    (
+        LANGUAGE | {"gradient_clipping": {"method": "clip_by_norm", "treshold": 1}},
+        "training_parameters.gradient_clipping.treshold: unknown key",
+    ),
+    (
+        LANGUAGE | {"gradient_clipping": "auto", "training_parameters": []},
+        "training_parameters: must be a mapping of keys to values, got []",
+    ),
 ]
 
 
@@ -202,3 +233,20 @@ def test_there_are_examples() -> None:
         "pm25-lstm",
         "shakespeare-lstm-sgd",
     }
+
+
+def test_clipping_at_the_top_is_the_sections() -> None:
+    given = LANGUAGE | {"gradient_clipping": "clip_by_norm(2.0)", "training_parameters": {"steps": 9}}
+    config = parse_config(given)
+    assert (config.clip, config.training_parameters.steps) == (clip_by_norm(2.0), 9)
+    assert config.override(steps=5).clip == clip_by_norm(2.0)
+    assert "training_parameters" in given  # what was given is not touched
+    assert given["training_parameters"] == {"steps": 9}
+
+
+def test_the_classes_of_a_table_of_ones_own_decide_on_the_loss() -> None:
+    columns = {"path": "a.csv", "sequence_key": "k", "time_column": "t", "target": "y"}
+    assert parse_config(CLASSES | {"data": columns}).training_parameters.loss is None
+    training = {"loss": "mse"}
+    with pytest.raises(ConfigError, match=r"training_parameters\.loss: must be one of"):
+        parse_config(CLASSES | {"data": columns, "training_parameters": training})

@@ -263,3 +263,31 @@ def test_the_first_invoices_of_a_customer_by_hand() -> None:
     assert (first["hour"], first["was_cancelled"]) == (8, False)
     assert second["amount"] == pytest.approx(math.log1p(22.5))
     assert second["days_since"] == pytest.approx(math.log1p((2 * 60 + 26) / (24 * 60)))
+
+
+def test_a_damaged_table_in_the_cache_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CLIPWISE_CACHE", str(tmp_path))
+    lines = "Invoice,StockCode,Quantity,InvoiceDate,Price,Customer ID,Country\n"
+    lines += "1,a,2,12/1/2009 7:45,5.0,7.0,France\n2,a,1,12/3/2009 9:00,5.0,7.0,France\n"
+    (tmp_path / "lines.csv").write_text(lines)
+    monkeypatch.setattr(retail.archives, "members", lambda *_: [tmp_path / "lines.csv"])
+    expected = retail.invoices()
+    (cached,) = (tmp_path / "prepared").iterdir()
+    whole = cached.read_bytes()
+    for damaged in (whole[: len(whole) // 2], b"", b"PAR1" + bytes(100) + b"PAR1"):
+        cached.write_bytes(damaged)
+        assert retail.invoices().equals(expected)
+        assert cached.read_bytes() == whole
+
+
+@pytest.mark.parametrize(("classes", "outputs"), [(2, 1), (3, 3)])
+def test_a_loss_that_was_left_out_follows_the_classes(tmp_path: Path, classes: int, outputs: int) -> None:
+    table(classes=classes).write_csv(tmp_path / "t.csv")
+    data = {"path": "t.csv", "sequence_key": "card", "time_column": "when", "target": "label"}
+    given = {"model_type": "GRU", "task": "Sequence_Classification", "data": data}
+    task = load_task(parse_config(given, folder=tmp_path))
+    assert task.spec.outputs == outputs  # one logit for binary cross-entropy
+    training = {"loss": "binary_cross_entropy"}
+    if classes == 3:
+        with pytest.raises(ConfigError, match="binary_cross_entropy needs two classes, the target has 3"):
+            load_task(parse_config(given | {"training_parameters": training}, folder=tmp_path))

@@ -135,3 +135,9 @@ def test_beijing() -> None:
         "Beijing PM2.5: 43,800 values of 'pm2.5', the last 8,760 held out; 2,043 missing ones carried forward"
         " from the value before and never forecast"
     )
+
+
+def test_a_row_in_a_message_is_the_row_of_the_file() -> None:
+    frame = pl.DataFrame({"t": [3, 2, 1, 0], "v": ["1", "x", "2", "3"]})
+    with pytest.raises(DataError, match="it holds 'x' in row 2 below the header"):
+        make_series(frame, value="v", time="t", name="t.csv")

@@ -1,5 +1,6 @@
 """Text: what is read, how it is split, and how it is fed to a model."""
 
+import gzip
 import itertools
 from pathlib import Path
 
@@ -132,3 +133,12 @@ def test_no_conversation_is_in_both_parts() -> None:
     assert len(conversations) > 850
     assert len(set(conversations)) == len(conversations)
     assert any("My internet is not working." in conversation for conversation in conversations)
+
+
+def test_a_packed_text_and_a_broken_one(tmp_path: Path) -> None:
+    path = tmp_path / "t.txt.gz"
+    path.write_bytes(gzip.compress(b"to be or not"))
+    assert read_text(path) == "to be or not"
+    path.write_bytes(path.read_bytes()[:-3])
+    with pytest.raises(DataError, match="not a gzip file, or a damaged one"):
+        read_text(path)

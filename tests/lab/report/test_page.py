@@ -96,6 +96,13 @@ def test_text_is_escaped() -> None:
     assert EVIL in "".join(found.text)
 
 
+def test_a_command_is_never_broken_within_an_option() -> None:
+    page = render(results(), light=b"", dark=b"")
+    assert '<pre class="command">' in page
+    assert re.search(r"\npre \{[^}]*white-space: pre; overflow-x: auto;", page)
+    assert re.findall(r"pre[^{}]*\{[^}]*(?:pre-wrap|anywhere)", page) == []
+
+
 def test_both_modes_and_small_screens() -> None:
     page = render(results(), light=b"", dark=b"")
     assert "prefers-color-scheme: dark" in page

@@ -1,5 +1,6 @@
 """The picture is drawn for every kind of run, and what it draws can be trusted."""
 
+import itertools
 import math
 import struct
 
@@ -9,7 +10,7 @@ import pytest
 from clipwise.lab.compare.groups import group
 from clipwise.lab.record import RunRecord
 from clipwise.lab.report.curves import Curve, held_out, limits, middle, smooth, step_curve, until_divergence
-from clipwise.lab.report.picture import draw
+from clipwise.lab.report.picture import compose, draw
 from tests.lab.records import clipped, record
 
 NAN, INF = math.nan, math.inf
@@ -49,6 +50,44 @@ def test_every_kind_of_run_is_drawn_without_a_warning(
 ) -> None:
     assert size(draw(runs, group(runs), title=r"Clipping $\nothing{ and 100 % of $_{it}"))[0] == 1950
     assert [str(warning.message) for warning in recwarn] == []
+
+
+def many(count: int) -> list[RunRecord]:
+    clips = [clipped(f"clip_by_global_norm({0.5 + i})", held_out=[2.0 + i]) for i in range(count - 1)]
+    return [record(held_out=[9.0]), *clips]
+
+
+@pytest.mark.parametrize("count", [2, 4, 6, 18, 40])
+def test_with_many_clips_nothing_covers_anything(count: int) -> None:
+    runs = many(count)
+    figure = compose(runs, group(runs))
+    figure.canvas.draw()
+    renderer = figure.canvas.get_renderer()  # type: ignore[attr-defined]
+    metric, _, _, bars = figure.axes
+    for column in (0, 1):  # the labels at the left, the shares at the right
+        texts = [text.get_window_extent(renderer) for text in bars.texts[column::2]]
+        boxes = sorted([*texts, *(bar.get_window_extent() for bar in bars.patches[::2])], key=lambda b: b.y0)
+        assert len(boxes) == 2 * (count - 1)
+        assert all(below.y1 <= above.y0 for below, above in itertools.pairwise(boxes))
+    values = sorted((text.get_window_extent(renderer) for text in metric.texts), key=lambda b: b.y0)
+    assert len(values) == count
+    # a box holds room for letters below the line, which numbers have not: a quarter of it
+    assert all(below.y1 - below.height / 4 <= above.y0 for below, above in itertools.pairwise(values))
+    legend = figure.legends[0].get_window_extent(renderer)
+    assert 0 <= legend.x0 < legend.x1 <= figure.bbox.width
+    assert metric.get_window_extent().height > 1.8 * figure.dpi
+
+
+@pytest.mark.parametrize("far", [1e-8, 1e8])
+@pytest.mark.parametrize("count", [1, 60])
+def test_every_threshold_is_on_the_axis(far: float, count: int) -> None:
+    runs = [clipped("far", threshold=far), clipped("zero", threshold=0.0), clipped("none", threshold=INF)]
+    runs += [clipped(f"near {i}") for i in range(count)]
+    low, high = compose(runs, group(runs)).axes[2].get_ylim()
+    assert low < far < high
+    assert low < 0.5 < high
+    assert min(far, 0.5) / 10 < low
+    assert high < max(far, 1.0) * 10
 
 
 def test_light_and_dark_differ() -> None:

@@ -30,6 +30,18 @@ def test_json_is_standard_and_reads_back_to_the_last_digit(tmp_path: Path) -> No
     assert repr(load(path)) == repr(list(runs))  # repr, because NaN equals nothing
 
 
+def test_figures_and_records_are_in_one_order(tmp_path: Path) -> None:
+    runs = tuple(make(seed=s, held_out=[2.0 + s]) for s in (3, 4) for make in (record, clipped))
+    results = Results("comparison", runs, "c.json")
+    path = tmp_path / "comparison.json"
+    path.write_text(results.to_json())
+    data = json.loads(path.read_text())
+    orders = [[(run["label"], run["seed"]) for run in data[name]] for name in ("figures", "records")]
+    assert orders[0] == orders[1]
+    assert {repr(run) for run in load(path)} == {repr(run) for run in runs}
+    assert repr(Results("comparison", tuple(load(path)), "c.json").groups()) == repr(results.groups())
+
+
 @pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"records": [{"label": "x"}]}'])
 def test_load_refuses_what_is_no_result(tmp_path: Path, content: str) -> None:
     path = tmp_path / "x.json"

@@ -91,25 +91,59 @@ def test_per_tensor_clipping_shows_both_shares() -> None:
     assert row(gradients, "clip_by_norm(1.0)")["clipped"] == "50 % (25 % of groups)"
 
 
+def printed(sheet: Sheet, width: int, *, ranges: bool = True) -> list[str]:
+    console = Console(width=width, file=io.StringIO())
+    console.print(rich_table(sheet, width=width, ranges=ranges))
+    lines: list[str] = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    assert all(len(line) <= width for line in lines)
+    return lines
+
+
+def columns(lines: list[str]) -> list[str]:
+    """Each column without its spaces, header first; two characters that are blank in all lines end one."""
+    rows = [line for line in lines[1:] if "─" not in line]
+    width = max(map(len, rows))
+    padded = [row.ljust(width) for row in rows]
+    blank = [all(row[i] == " " for row in padded) for i in range(width)] + [True, True]
+    found, start = [], 0
+    for i in range(width + 1):
+        if blank[i] and blank[i + 1] and not all(blank[start:i]):
+            found.append("".join("".join(row[start:i].split()) for row in padded))
+            start = i
+    return found
+
+
 @pytest.mark.parametrize("seeds", [1, 3])
-def test_every_column_is_there_on_a_terminal_of_80_characters(seeds: int) -> None:
+@pytest.mark.parametrize("width", [60, 80, 200])
+def test_no_cell_is_cut_off(width: int, seeds: int) -> None:
     runs = [
         make(
             seed=s,
             held_out=[8.123 + s, 7.1],
-            loss=[4.0, 3.0 + s, 2.0, 1.0],
-            norm=[1.2345 + s, 0.2282, 33.33, 0.4454],
+            loss=[4.0, 3.0 + s, *[1.5] * 1497, 1.2345],
+            norm=[1.2345 + s, 0.2282, 33.33, *[0.4454] * 1497],
+            **name,
         )
         for s in range(seeds)
-        for make in (record, clipped)
+        for make, name in ((record, {}), (clipped, {"label": "clip_by_global_norm(0.1)"}))
     ]
+    for run in runs:
+        run.seconds = 14.1
     for index, sheet in enumerate(tables(*runs, target=7.5)):
-        console = Console(width=80, file=io.StringIO())
-        console.print(rich_table(sheet, ranges=index == 0))
-        text = console.file.getvalue()  # type: ignore[attr-defined]
-        assert all(len(line) <= 80 for line in text.splitlines())
-        for name in sheet.header:
-            assert all(word in text for word in name.split()), name
+        lines = printed(sheet, width, ranges=index == 0)
+        whole = [
+            "".join(
+                f"{part}".replace(" ", "")
+                for part in (
+                    sheet.header[i],
+                    *(row[i].text + (row[i].range if index == 0 else "") for row in sheet.rows),
+                )
+            )
+            for i in range(len(sheet.header))
+        ]
+        assert columns(lines) == whole
+    assert sum("14.1 s" in line for line in lines) == 2  # not broken between the number and its unit
+    assert ("clip_by_global_norm(0.1)" in "\n".join(lines)) is (width >= 80)
 
 
 def test_csv_has_a_row_a_run_and_every_figure() -> None:

@@ -24,8 +24,8 @@ from clipwise.lab.config.lab_config import LabConfig, parse_config
 from clipwise.lab.record import STEP_COLUMNS, RunRecord
 from clipwise.lab.tasks.load import load_task
 from clipwise.lab.tasks.models import build_model, detached
-from clipwise.lab.training import train as train_module
 from clipwise.lab.training.checkpoint import load_checkpoint
+from clipwise.lab.training.devices import threads
 from clipwise.lab.training.loop import FLUSH_STEPS, Run
 from clipwise.lab.training.train import train
 
@@ -350,7 +350,6 @@ def test_global_settings_are_put_back(text: Make) -> None:
     before = torch.are_deterministic_algorithms_enabled(), torch.get_num_threads()
     run(text({"steps": 1}), None)
     assert (torch.are_deterministic_algorithms_enabled(), torch.get_num_threads()) == before
-    assert train_module.SMALL > 0
 
 
 def test_a_schedule_of_a_function_is_named_by_its_repr(text: Make) -> None:
@@ -358,3 +357,40 @@ def test_a_schedule_of_a_function_is_named_by_its_repr(text: Make) -> None:
     record = run(text({"steps": 2}), clip_by_global_norm(policy))
     assert record.clip is not None
     assert "schedule" in record.clip
+
+
+@pytest.mark.parametrize(("kind", "size"), [
+    ("LSTM", 10**8), ("LSTM", 10**12), ("LSTM", 10**30), ("Transformer", 10**12), ("Transformer", 10**30),
+])  # fmt: skip
+def test_a_model_beyond_the_memory_is_one_sentence(text: Make, kind: str, size: int) -> None:
+    config = text(model_type=kind, model_parameters={"hidden_size": size, "embedding_size": 10**4})
+    with pytest.raises(ConfigError) as caught:
+        run(config, None)
+    assert str(caught.value).startswith("model_parameters: too large for the memory of this machine")
+    assert f"hidden_size {size}" in str(caught.value)
+
+
+def test_another_error_in_the_model_is_not_called_memory(text: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(_: object) -> None:
+        raise RuntimeError("shapes do not fit")
+
+    monkeypatch.setattr("clipwise.lab.training.loop.build_model", broken)
+    with pytest.raises(RuntimeError, match="shapes do not fit"):
+        run(text(), None)
+
+
+@pytest.mark.parametrize(("kind", "size", "expected"), [
+    ("LSTM", 12, 1), ("LSTM", 256, 1), ("LSTM", 260, 2), ("Transformer", 12, 2),
+])  # fmt: skip
+def test_a_run_uses_the_threads_it_says(text: Make, kind: str, size: int, expected: int) -> None:
+    config = text({"steps": 1}, model_type=kind, model_parameters={"hidden_size": size})
+    before, seen = torch.get_num_threads(), list[int]()
+    torch.set_num_threads(2)
+    try:
+        assert threads(config) == expected
+        run(config, None, progress=lambda *_: seen.append(torch.get_num_threads()))
+        assert torch.get_num_threads() == 2
+        assert threads(config.override(devices=2)) == 1
+    finally:
+        torch.set_num_threads(before)
+    assert set(seen) == {expected}

@@ -29,7 +29,7 @@ CLOSE = 1.10
 
 DEFINITIONS = {
     "final": "held-out metric at the last evaluation; NaN where the run diverged before it",
-    "best": "best held-out metric of all evaluations, and the step of it",
+    "best": "best held-out metric of all evaluations, before it diverged if it did, and the step of it",
     "error_reduction": (
         "(e0 - e) / e0 * 100 with e the final metric of the run and e0 that of the run without clipping and"
         " the same seed; where more of a metric is better, e = 1 - metric; undefined where a run diverged or"
@@ -113,7 +113,7 @@ def measure(record: RunRecord, *, baseline: RunRecord | None = None, target: flo
     loss, norm = column(record, "loss"), column(record, "norm")
     at = diverged_at(record)
     reached = _reached(record, target)
-    best = _best(record)
+    best = _best(record, at)
     finite_norm = norm[np.isfinite(norm)]
     fraction = finite(column(record, "clip_fraction"))
     threshold = column(record, "threshold")
@@ -267,8 +267,9 @@ def _final(record: RunRecord, at: int | None) -> float:
     return last.metrics.get(record.metric, math.nan)
 
 
-def _best(record: RunRecord) -> Evaluation | None:
-    sound = [e for e in record.evaluations if usable(e, record.metric)]
+def _best(record: RunRecord, at: int | None) -> Evaluation | None:
+    before = math.inf if at is None else at
+    sound = [e for e in record.evaluations if e.step < before and usable(e, record.metric)]
     if not sound:
         return None
     return min(sound, key=lambda e: error(e.metrics[record.metric], lower_is_better=record.lower_is_better))

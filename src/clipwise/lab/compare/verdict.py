@@ -42,16 +42,19 @@ def headline(groups: Sequence[Group]) -> str:
     value = value_of(best.metric, best.final.median)
     if baseline is None or baseline.interrupted or len(groups) == 1:
         return f"{best.label}: {value}"
+    same = all(_close(each, baseline) for each in groups if each is not baseline)
+    alike = "Clipping made no difference here"
     if best is baseline:
-        same = any(_close(each, best) for each in groups)
-        return f"{'Clipping made no difference here' if same else 'No clip did better than none'}: {value}"
+        return f"{alike if same else 'No clip did better than none'}: {value} without clipping"
     if baseline.diverged:
         return f"{best.label}: {value}; without clipping {_count_diverged(baseline)} diverged"
     reduction = best.reduction(baseline)
     if reduction is None:
         return f"{best.label}: {value}"
     if abs(reduction) < NOTICEABLE:
-        return f"Clipping made no difference here: {value}"
+        base = value_of(baseline.metric, baseline.final.median)
+        said = alike if same else "No clip did noticeably better than none"
+        return f"{said}: {best.label} {value}, no clipping {base}"
     return f"{best.label}: {value}, {_change(best, reduction)} than without clipping"
 
 
@@ -122,8 +125,10 @@ def _idle(group: Group, baseline: Group | None) -> str:
 
 def _normalised(group: Group) -> str | None:
     fraction = group.spread("clip_fraction").median
-    if not NORMALISED <= fraction <= 1.0:
+    if group.diverged or not NORMALISED <= fraction <= 1.0:
         return None
+    if group.spread("threshold").median == 0:
+        return f"{group.label}: a threshold of 0 takes every gradient away: nothing is learned."
     clip = _parsed(group.first.clip)
     if isinstance(clip, Clip) and clip.per == "element":
         return (
@@ -154,7 +159,8 @@ def _conclusion(groups: Sequence[Group], baseline: Group | None) -> str | None:
             "Every run diverged: no clip tried here is enough; lower the learning rate, or look at the data."
         )
     if best is baseline:
-        return None if any(_close(each, best) for each in finished) else "No clip did better than none."
+        same = all(_close(each, best) for each in finished if each is not best)
+        return None if same else "No clip did better than none."
     close = [each.label for each in finished if each is not baseline and _close(each, best)]
     near = f", and {join(close)} within {NOTICEABLE:g} % of it" if close else ""
     return f"Best: {best.label} with {value_of(best.metric, best.final.median)}{near}."

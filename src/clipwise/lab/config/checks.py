@@ -105,8 +105,10 @@ def _check_training(config: "LabConfig") -> None:
     training.batch_size = training.batch_size or defaults["batch_size"]
     training.sequence_length = training.sequence_length or defaults["sequence_length"]
     training.learning_rate = training.learning_rate or LEARNING_RATES[training.optimizer]
-    training.loss = training.loss or LOSSES[config.task][0]  # type: ignore[assignment]
-    if training.loss not in LOSSES[config.task]:
+    if training.loss is None and not (config.task == "Sequence_Classification" and config.data.path):
+        training.loss = LOSSES[config.task][0]  # type: ignore[assignment]
+    # Left out for a table of the user's own it stays None: the number of classes, not known yet, decides.
+    if training.loss is not None and training.loss not in LOSSES[config.task]:
         allowed = ", ".join(repr(loss) for loss in LOSSES[config.task])
         raise ConfigError(
             f"training_parameters.loss: must be one of {allowed} for {config.task}, got {training.loss!r}"

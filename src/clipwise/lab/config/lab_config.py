@@ -11,7 +11,8 @@ from clipwise.config import parse, to_dict
 from clipwise.config.files import read_mapping
 from clipwise.errors import ConfigError
 from clipwise.lab.config.checks import DEFAULTS, LEARNING_RATES, SOURCES, fill_and_check
-from clipwise.lab.config.explain import explain
+from clipwise.lab.config.explain import explain, shown
+from clipwise.lab.config.synonyms import with_clipping_in_its_section
 
 __all__ = ["DataConfig", "LabConfig", "ModelParameters", "TrainingParameters", "load_config", "parse_config"]
 
@@ -54,7 +55,7 @@ class DataConfig(_Section):
 
     Attributes:
         source: ``"shakespeare"``, ``"chatterbot"``, ``"online_retail"`` or ``"beijing_pm25"``.
-        path: a text file, or a CSV file (also ``.csv.xz``); relative to the configuration file.
+        path: a text file, or a CSV file, also packed (``.gz``, ``.xz``); relative to the configuration file.
         sequence_key: the column that says which rows belong together.
         time_column: the column that orders them; numbers or times.
         target: the column to predict, two or more classes.
@@ -65,7 +66,7 @@ class DataConfig(_Section):
     """
 
     source: Literal["shakespeare", "chatterbot", "online_retail", "beijing_pm25"] | None = None
-    path: str | None = None
+    path: Annotated[str, Field(min_length=1)] | None = None
     sequence_key: str | None = None
     time_column: str | None = None
     target: str | None = None
@@ -83,7 +84,8 @@ class TrainingParameters(_Section):
         learning_rate: torch's default for the optimizer, 0.1 for SGD.
         momentum: for SGD and RMSprop.
         weight_decay: as in torch.
-        loss: one that fits the task.
+        loss: one that fits the task. Left out for classes of your own it stays None, which means
+            ``"binary_cross_entropy"`` where there are two and ``"cross_entropy"`` where there are more.
         epochs, steps: how long: one of the two. A step is one update of the weights.
         batch_size: sequences an update, over all devices and accumulated batches.
         sequence_length: steps of a sequence: characters, rows of one key, or values of the series.
@@ -159,8 +161,15 @@ class LabConfig(_Section):
 
     @property
     def data_path(self) -> Path | None:
-        """The user's own file, found from the folder of the configuration file."""
-        return None if self.data.path is None else self._folder / Path(self.data.path).expanduser()
+        """The user's own file, found from the folder of the configuration file; ``~`` is the home folder."""
+        if self.data.path is None:
+            return None
+        try:
+            return self._folder / Path(self.data.path).expanduser()
+        except RuntimeError as error:
+            raise ConfigError(
+                f"data.path: must begin with a home folder that is known, got {shown(self.data.path)}"
+            ) from error
 
     def to_dict(self) -> dict[str, Any]:
         """Every key with its value, defaults filled in, as plain values that JSON can hold."""
@@ -189,7 +198,8 @@ def parse_config(data: Mapping[str, Any], *, folder: Path | None = None) -> LabC
     """A mapping as a checked configuration with its defaults filled in.
 
     Args:
-        data: the keys of `LabConfig`; only ``model_type`` and ``task`` must be there.
+        data: the keys of `LabConfig`; only ``model_type`` and ``task`` must be there. ``gradient_clipping``
+            may also stand at the top, outside ``training_parameters``.
         folder: what ``data.path`` is relative to; the working folder when left out.
 
     Raises:
@@ -201,12 +211,14 @@ def parse_config(data: Mapping[str, Any], *, folder: Path | None = None) -> LabC
     Traceback (most recent call last):
     clipwise.errors.ConfigError: sead: unknown key. Did you mean 'seed'?
     """
+    data = with_clipping_in_its_section(data)
     try:
-        config = LabConfig.model_validate(dict(data))
+        config = LabConfig.model_validate(data)
     except ValidationError as error:
         raise ConfigError(explain(error, LabConfig)) from None
     fill_and_check(config)
-    config._given, config._folder = dict(data), folder or Path()
+    config._given, config._folder = data, folder or Path()
+    _ = config.data_path  # refuses the home folder of a user who is not there
     return config
 
 

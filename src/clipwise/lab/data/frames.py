@@ -1,22 +1,22 @@
 """Tables from CSV files: read whatever is there, and say in one sentence what is not."""
 
 import io
-import lzma
 from collections.abc import Sequence
 from pathlib import Path
 
 import polars as pl
 
 from clipwise.errors import DataError, did_you_mean
+from clipwise.lab.data.files import read_file
 
-__all__ = ["numbers", "read_csv", "require_columns", "times"]
+__all__ = ["numbers", "read_csv", "require_columns"]
 
-MISSING = ["", "NA", "N/A", "NaN", "nan", "null", "NULL", "None", "?"]
+MISSING = ["", "NA", "N/A", "n/a", "N/a", "n/A", "NaN", "nan", "null", "NULL", "None", "?"]
 """What counts as a missing value in a CSV file."""
 
 
 def read_csv(path: Path, *, text_columns: Sequence[str] = ()) -> pl.DataFrame:
-    """The table in a ``.csv`` or ``.csv.xz`` file with a header line.
+    """The table in a ``.csv``, ``.csv.gz`` or ``.csv.xz`` file with a header line.
 
     Args:
         path: the file.
@@ -41,15 +41,7 @@ def read_csv(path: Path, *, text_columns: Sequence[str] = ()) -> pl.DataFrame:
 
 
 def _content(path: Path) -> bytes:
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
-    if path.suffix == ".xz":
-        try:
-            content = lzma.decompress(content)
-        except lzma.LZMAError as error:
-            raise DataError(f"{path}: not an xz file ({error})") from error
+    content = read_file(path)
     if not content.strip():
         raise DataError(f"{path}: the file is empty")
     if b"\0" in content[:65536]:
@@ -69,62 +61,17 @@ def require_columns(frame: pl.DataFrame, columns: Sequence[tuple[str, str]], whe
 def numbers(frame: pl.DataFrame, key: str, column: str, where: str) -> pl.Series:
     """A column as float64 with missing and infinite values as null; DataError where it is no number."""
     series = frame[column]
-    if series.dtype == pl.Boolean or series.dtype.is_numeric():
-        values = series.cast(pl.Float64)
-        return values.to_frame().select(pl.when(pl.col(column).is_finite()).then(pl.col(column))).to_series()
-    sample = series.drop_nulls().head(1).to_list()
-    seen = f"it holds {sample[0]!r}" if sample else "it holds nothing"
-    raise DataError(f"{where}: column {column!r} (data.{key}) must be numbers, {seen}")
+    values = series.cast(pl.Float64, strict=False) if _is_like_numbers(series.dtype) else None
+    wrong = series.is_not_null() if values is None else series.is_not_null() & values.is_null()
+    row = wrong.arg_max()
+    if row is not None and wrong[row]:
+        # One word makes text of a whole column: it has to be found, not the first value.
+        seen = f"it holds {series[row]!r} in row {row + 1} below the header"
+        raise DataError(f"{where}: column {column!r} (data.{key}) must be numbers, {seen}")
+    if values is None or (series.dtype == pl.String and values.null_count() == len(values)):
+        raise DataError(f"{where}: column {column!r} (data.{key}) must be numbers, it holds nothing")
+    return values.to_frame().select(pl.when(pl.col(column).is_finite()).then(pl.col(column))).to_series()
 
 
-FORMATS = (
-    "%Y-%m-%d %H:%M:%S%.f",
-    "%Y-%m-%dT%H:%M:%S%.f",
-    "%Y-%m-%dT%H:%M:%S%.fZ",
-    "%Y-%m-%d %H:%M",
-    "%Y-%m-%dT%H:%M",
-    "%Y/%m/%d %H:%M:%S",
-    "%Y/%m/%d %H:%M",
-    "%m/%d/%Y %H:%M:%S",
-    "%m/%d/%Y %H:%M",
-    "%d.%m.%Y %H:%M:%S",
-    "%d.%m.%Y %H:%M",
-)
-DATE_FORMATS = ("%Y-%m-%d", "%Y/%m/%d", "%m/%d/%Y", "%d.%m.%Y")
-
-
-def times(frame: pl.DataFrame, column: str, where: str) -> pl.Series:
-    """A time column as float64: seconds for dates and times of the usual formats, numbers as they are.
-
-    Raises:
-        DataError: naming a value that is missing or in no known format.
-    """
-    series = frame[column]
-    if series.dtype.is_numeric():
-        values = series.cast(pl.Float64)
-    else:
-        parsed = _parse(series, series.len() - series.null_count())
-        if parsed is None:
-            sample = series.drop_nulls().head(1).to_list()
-            raise DataError(
-                f"{where}: column {column!r} (data.time_column) must be numbers or times such as"
-                f" 2011-12-09 12:50, got {sample[0] if sample else 'nothing'!r}"
-            )
-        values = parsed
-    if values.null_count() or values.is_nan().any():
-        raise DataError(f"{where}: column {column!r} (data.time_column) has rows without a time")
-    return values
-
-
-def _parse(series: pl.Series, expected: int) -> pl.Series | None:
-    if series.dtype != pl.String:
-        return None
-    for form in FORMATS:
-        found = series.str.to_datetime(form, strict=False, time_unit="us")
-        if found.len() - found.null_count() == expected:
-            return found.dt.epoch("us") / 1e6
-    for form in DATE_FORMATS:
-        days = series.str.to_date(form, strict=False)
-        if days.len() - days.null_count() == expected:
-            return days.cast(pl.Datetime("us")).dt.epoch("us") / 1e6
-    return None
+def _is_like_numbers(dtype: pl.DataType) -> bool:
+    return dtype == pl.Boolean or dtype == pl.String or dtype.is_numeric()

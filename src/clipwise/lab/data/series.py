@@ -10,7 +10,8 @@ from torch import Tensor
 
 from clipwise.errors import DataError
 from clipwise.lab.data import archives
-from clipwise.lab.data.frames import numbers, read_csv, require_columns, times
+from clipwise.lab.data.frames import numbers, read_csv, require_columns
+from clipwise.lab.data.times import times
 
 __all__ = ["Series", "beijing_pm25", "make_series"]
 
@@ -72,8 +73,12 @@ def make_series(
     wanted = [("value_column", value), *(("features", f) for f in others)]
     require_columns(frame, wanted + ([("time_column", time)] if time else []), name)
     if time:
-        frame = frame.with_columns(times(frame, time, name).alias(time)).sort(time, maintain_order=True)
+        frame = frame.with_columns(times(frame, time, name).alias(time))
+    # Before they are sorted, so that a row in a message is the row of the file.
     columns = [numbers(frame, key, column, name) for key, column in wanted]
+    if time:
+        order = np.argsort(frame[time].to_numpy(), kind="stable")
+        columns = [column.gather(order) for column in columns]
     observed = columns[0].is_not_null().to_numpy()
     if not observed.any():
         raise DataError(f"{name}: column {value!r} (data.value_column) holds no number")

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from clipwise.errors import DataError
 from clipwise.lab.data import archives
+from clipwise.lab.data.files import read_file
 
 __all__ = ["UNKNOWN", "Corpus", "chatterbot", "make_corpus", "read_text", "shakespeare"]
 
@@ -96,15 +97,12 @@ def chatterbot(limit: int | None = None) -> str:
 
 
 def read_text(path: Path, limit: int | None = None) -> str:
-    """The text of a UTF-8 file.
+    """The text of a UTF-8 file, which may be packed: ``.txt.gz`` or ``.txt.xz``.
 
     Raises:
         DataError: the file is missing, empty, binary, or not UTF-8.
     """
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+    content = read_file(path)
     if b"\0" in content[:65536]:
         raise DataError(f"{path}: a binary file, expected text")
     try:

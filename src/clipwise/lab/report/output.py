@@ -9,6 +9,7 @@ from clipwise.lab.report.page import render
 from clipwise.lab.report.picture import draw
 from clipwise.lab.report.results import Results
 from clipwise.lab.report.table import csv_text
+from clipwise.lab.training.devices import threads
 
 __all__ = ["environment", "files"]
 
@@ -36,10 +37,11 @@ def environment(config: LabConfig) -> dict[str, str]:
             "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
         )
     kind = torch.cuda.get_device_name() if device == "cuda" else platform.machine() or "unknown"
-    threads = f", {torch.get_num_threads()} threads" if device == "cpu" else ""
+    count = threads(config)
+    used = f", {count} thread{'s' if count > 1 else ''}" if device == "cpu" else ""
     versions = {name: metadata.version(name) for name in ("clipwise", "torch", "lightning-fabric", "numpy")}
     return versions | {
         "Python": platform.python_version(),
         "system": platform.system(),
-        "device": f"{config.devices} x {device} ({kind}{threads}), precision {config.precision}",
+        "device": f"{config.devices} x {device} ({kind}{used}), precision {config.precision}",
     }

@@ -48,10 +48,10 @@ tbody tr:last-child th, tbody tr:last-child td { border-bottom: 0; }
 .quiet, small { color: var(--quiet); }
 td small { display: block; font-size: .8rem; }
 pre {
-  background: var(--code); border-radius: 8px; padding: .8rem 1rem; margin: 0; overflow-x: auto;
+  background: var(--code); border-radius: 8px; padding: .8rem 1rem; margin: 0;
+  white-space: pre; overflow-x: auto;
   font: .88rem/1.5 ui-monospace, SFMono-Regular, Menlo, Consolas, monospace;
 }
-pre.command { white-space: pre-wrap; overflow-wrap: anywhere; }
 pre + p { margin-top: 1rem; }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: .3rem 1.2rem; margin: 0; font-size: .94rem; }
 dt { font-weight: 500; color: var(--quiet); }

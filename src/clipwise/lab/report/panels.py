@@ -73,7 +73,7 @@ def norm(axes: Axes, series: Sequence[Series], look: Look) -> None:
         _lines(axes, s, "norm", look)
     for s in series:
         if s.role != "baseline":
-            line = middle([_positive(step_curve(run, "threshold")) for run in s.runs])
+            line = _threshold(s)
             axes.plot(line.steps, line.values, color=s.colour, ls=(0, (1, 1.4)), lw=2.0, zorder=5)
 
 
@@ -125,11 +125,17 @@ def _metric_limits(series: Sequence[Series]) -> tuple[float, float]:
 def _norm_limits(series: Sequence[Series]) -> tuple[float, float]:
     runs = [run for s in series for run in s.runs]
     low, high = limits([_positive(step_curve(run, "norm")) for run in runs], 0.2, 99.9) or (0.1, 1.0)
-    clipping = [run for s in series if s.role != "baseline" for run in s.runs]
-    bounds = limits([_positive(step_curve(run, "threshold")) for run in clipping], 2, 98)
-    if bounds is not None:  # in sight even where it never fires, but not at the price of the norms
-        low, high = min(low, max(bounds[0], low / 1e3)), max(high, min(bounds[1], high * 1e3))
+    for s in series:
+        # each by itself: among many clips one far threshold would be lost in the percentiles of all
+        bounds = None if s.role == "baseline" else limits([_threshold(s)], 2, 98)
+        if bounds is not None:
+            low, high = min(low, bounds[0]), max(high, bounds[1])
     return low / 1.8, high * 1.8
+
+
+def _threshold(s: Series) -> Curve:
+    """What the norm was not to exceed, the middle of the seeds; thresholds of zero or infinity left out."""
+    return middle([_positive(step_curve(run, "threshold")) for run in s.runs])
 
 
 def _logarithmic(axes: Axes, low: float, high: float) -> None:
@@ -209,7 +215,7 @@ def _final(s: Series) -> float:
 def _label_ends(axes: Axes, ends: Sequence[tuple[float, str, str]]) -> None:
     """The final values at the right, moved apart where they would cover each other."""
     low, high = axes.get_ylim()
-    gap, position = 0.055 * (high - low), -math.inf
+    gap, position = min(0.055, 1 / max(1, len(ends))) * (high - low), -math.inf
     for value, text, colour in sorted(ends):
         position = max(min(value, high), position + gap)
         axes.annotate(

@@ -3,12 +3,12 @@
 The colours are those of Okabe and Ito, which colour-blind people can tell apart; line styles differ as well.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from typing import Any, Literal
 
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -22,7 +22,7 @@ from clipwise.lab.report import panels
 from clipwise.lab.report.curves import Series, until_divergence
 from clipwise.lab.report.panels import Look
 
-__all__ = ["draw"]
+__all__ = ["compose", "draw"]
 
 Theme = Literal["light", "dark"]
 
@@ -57,11 +57,18 @@ PALETTES = {
 DASHES: tuple[Any, ...] = ("-", (0, (6, 2)), (0, (4, 1.5, 1, 1.5)), (0, (2, 1.5)), (0, (8, 2, 2, 2)))
 MARKS = "os^Dv"
 
+TOP, BOTTOM, REST = 3.08, 2.75, 2.77
+"""Inches: the height of the upper and the lower panels, and of all that is around them."""
+LABEL = 60
+"""Characters of a label in the legend."""
+VALUE, BAR, LINE = 0.17, 0.42, 0.24
+"""Inches that a final value, a bar with its label and a line of the legend need."""
+
 
 def draw(
     records: Sequence[RunRecord], groups: Sequence[Group], *, title: str = "", theme: Theme = "light"
 ) -> bytes:
-    """The picture as PNG bytes, 1950 pixels wide.
+    """The picture as PNG bytes, 1950 pixels wide; with many clips it grows in height.
 
     Args:
         records: the runs; the seeds of one clip share a colour.
@@ -69,13 +76,26 @@ def draw(
         title: one line above; none where it is empty.
         theme: for a light or a dark page.
     """
+    figure = compose(records, groups, title=title, theme=theme)
+    out = BytesIO()
+    figure.savefig(out, format="png", facecolor=PALETTES[theme].look.paper, metadata={"Software": "clipwise"})
+    return out.getvalue()
+
+
+def compose(
+    records: Sequence[RunRecord], groups: Sequence[Group], *, title: str = "", theme: Theme = "light"
+) -> Figure:
+    """The picture as a figure of matplotlib; the arguments are those of `draw`."""
     palette = PALETTES[theme]
     look, series = palette.look, _series(records, palette)
     layout = ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.1, wspace=0.03, hspace=0.05)
-    figure = Figure(figsize=(13, 8.6), dpi=150, facecolor=look.paper, layout=layout)
+    top = max(TOP, VALUE * len(series))
+    bottom = max(BOTTOM, BAR * sum(s.role != "baseline" for s in series))
+    rest = REST + LINE * max(0, math.ceil(len(series) / _side_by_side(series)) - 2)
+    figure = Figure(figsize=(13, top + bottom + rest), dpi=150, facecolor=look.paper, layout=layout)
     FigureCanvasAgg(figure)
     axes = figure.subplot_mosaic(
-        [["metric", "loss"], ["norm", "clipped"]], height_ratios=[1.12, 1.0], width_ratios=[1.15, 1.0]
+        [["metric", "loss"], ["norm", "clipped"]], height_ratios=[top, bottom], width_ratios=[1.15, 1.0]
     )
     last = max((len(record.steps["loss"]) for record in records), default=1)
     for name, panel in axes.items():
@@ -92,9 +112,7 @@ def draw(
         text = panels.shorten(title, 110)
         figure.suptitle(text, fontsize=15, fontweight="bold", color=look.ink, x=0.012, ha="left")
     _legend(figure, series, look)
-    out = BytesIO()
-    figure.savefig(out, format="png", facecolor=look.paper, metadata={"Software": "clipwise"})
-    return out.getvalue()
+    return figure
 
 
 def _series(records: Sequence[RunRecord], palette: Palette) -> list[Series]:
@@ -122,15 +140,19 @@ def _dress(axes: Axes, look: Look) -> None:
         spine.set_color(look.grid)
 
 
+def _side_by_side(series: Sequence[Series]) -> int:
+    """How many labels of the legend fit into its width of about 150 characters, of which a line takes 9."""
+    room = 150 // max(min(len(s.label), LABEL) + 9 for s in series)
+    return max(1, min(len(series), room))
+
+
 def _legend(figure: Figure, series: Sequence[Series], look: Look) -> None:
     """Below everything, as many labels side by side as fit."""
-    labels = [panels.shorten(s.label, 60) for s in series]
-    room = int(np.ceil(150 / max(len(label) + 9 for label in labels)))
     figure.legend(
         [Line2D([], [], color=s.colour, ls=s.dash, marker=s.mark, markersize=5, lw=2.2) for s in series],
-        labels,
+        [panels.shorten(s.label, LABEL) for s in series],
         loc="outside lower left",
-        ncols=max(1, min(len(series), room)),
+        ncols=_side_by_side(series),
         frameon=False,
         labelcolor=look.ink,
         fontsize=11,

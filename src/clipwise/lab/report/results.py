@@ -59,8 +59,12 @@ class Results:
         return next_command(self.groups(), self.config_path, self.options)
 
     def to_json(self) -> str:
-        """All figures and all records as standard JSON; NaN and Infinity are written as these strings."""
+        """All figures and all records as standard JSON; NaN and Infinity are written as these strings.
+
+        Both lists are in the order of the tables: clip by clip, and for each the seeds as they were run.
+        """
         groups = self.groups()
+        order = {each.label: index for index, each in enumerate(groups)}
         data = {
             "headline": headline(groups),
             "verdict": verdict(groups),
@@ -71,7 +75,7 @@ class Results:
             "config": dict(self.config),
             "settings": dict(self.settings),
             "environment": dict(self.environment),
-            "records": [asdict(record) for record in self.records],
+            "records": [asdict(record) for record in sorted(self.records, key=lambda r: order[r.label])],
         }
         lines = (f"{json.dumps(key)}: {_dump(value)}" for key, value in data.items())
         return "{\n" + ",\n".join(lines) + "\n}\n"

@@ -7,6 +7,7 @@ the gradients were, and what the training loss did.
 import csv
 import io
 import math
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 
@@ -173,19 +174,51 @@ def _clipped(group: Group) -> Cell:
 STYLES = {"best": "bold green", "bad": "red", "quiet": "dim", "": ""}
 
 
-def rich_table(sheet: Sheet, *, ranges: bool = True) -> Table:
-    """One sheet for the terminal; without ``ranges`` only the medians, which is narrower."""
+GAP = 2
+"""Characters between two columns in the terminal: a space and the box's invisible line."""
+
+
+def rich_table(sheet: Sheet, *, width: int, ranges: bool = True) -> Table:
+    """One sheet for a terminal of ``width`` characters; without ``ranges`` only the medians.
+
+    Where it is too wide the labels are folded and the cells broken at their spaces: nothing is cut off.
+    """
     table = Table(
-        title=sheet.title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False
+        title=sheet.title,
+        title_justify="left",
+        title_style="bold",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        pad_edge=False,
+        show_edge=False,
     )
-    ranges = ranges and any(cell.range for row in sheet.rows for cell in row)
-    widest = min(max((len(row[0].text) for row in sheet.rows), default=4), 16 if ranges else 24)
-    for index, name in enumerate(sheet.header):
+    rows = [[_styled(cell, ranges) for cell in row] for row in sheet.rows]
+    columns = [[name, *(row[i].plain for row in rows)] for i, name in enumerate(sheet.header)]
+    for index, (name, room) in enumerate(zip(sheet.header, _widths(columns, width), strict=True)):
         side: JustifyMethod = "right" if index else "left"
-        table.add_column(Text(name), justify=side, overflow="fold", min_width=0 if index else widest)
-    for row in sheet.rows:
-        table.add_row(*(_styled(cell, ranges) for cell in row))
+        table.add_column(Text(name), justify=side, overflow="fold", width=room)
+    for row in rows:
+        table.add_row(*row)
     return table
+
+
+def _widths(columns: Sequence[Sequence[str]], width: int) -> list[int]:
+    """What each column gets: the widest give way first, down to whole values, then to words, then further."""
+    widths = [_longest(r"\n", column) for column in columns]
+    excess = sum(widths) + GAP * (len(widths) - 1) - width
+    for label, pieces in ((12, r"\n|, | (?=\()"), (8, r"\s"), (1, "")):
+        floors = [label, *(_longest(pieces, column) if pieces else 1 for column in columns[1:])]
+        while excess > 0:
+            slack = [i for i, floor in enumerate(floors) if widths[i] > floor]
+            if not slack:
+                break
+            widths[max(slack, key=lambda i: widths[i])] -= 1
+            excess -= 1
+    return widths
+
+
+def _longest(separator: str, texts: Sequence[str]) -> int:
+    return max(len(piece) for text in texts for piece in re.split(separator, text))
 
 
 def _styled(cell: Cell, ranges: bool) -> Text:

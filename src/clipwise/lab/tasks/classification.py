@@ -33,8 +33,11 @@ class SequenceClassification(Task):
     def __init__(self, config: LabConfig, data: SequenceData) -> None:
         self.data = data
         self.batch, self.steps = config.batch_size, config.sequence_length
-        self.binary = config.training_parameters.loss == "binary_cross_entropy"
         classes = len(data.classes)
+        loss = config.training_parameters.loss or (
+            "binary_cross_entropy" if classes == 2 else "cross_entropy"
+        )
+        self.binary = loss == "binary_cross_entropy"
         if self.binary and classes != 2:
             raise ConfigError(
                 f"training_parameters.loss: binary_cross_entropy needs two classes, the target has {classes};"

@@ -3,6 +3,8 @@
 from functools import lru_cache
 from pathlib import Path
 
+from clipwise.errors import DataError
+from clipwise.lab.config.explain import shown
 from clipwise.lab.config.lab_config import DataConfig, LabConfig
 from clipwise.lab.data import frames, retail, series, text
 from clipwise.lab.data.sequences import SequenceData, make_sequences
@@ -27,14 +29,24 @@ def load_task(config: LabConfig) -> Task:
         ConfigError: the loss does not fit the target.
     """
     path = config.data_path
-    # A file that has changed is read again.
-    stamp = path.stat().st_mtime_ns if path is not None and path.is_file() else 0
+    stamp = 0 if path is None else _stamp(path)
     data = config.data.model_dump_json()
     if config.task == "Language_Modeling":
         return LanguageModeling(config, _corpus(data, path, stamp, config.sequence_length, config.batch_size))
     if config.task == "Sequence_Classification":
         return SequenceClassification(config, _sequences(data, path, stamp))
     return TimeSeriesForecasting(config, _series(data, path, stamp))
+
+
+def _stamp(path: Path) -> int:
+    """When the file was changed: one that has changed is read again; 0 if there is none."""
+    try:
+        return path.stat().st_mtime_ns
+    except (FileNotFoundError, NotADirectoryError):
+        return 0
+    except (OSError, ValueError) as error:  # ValueError: what no file system has in a name, such as NUL
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise DataError(f"data.path: {shown(str(path))} cannot be read ({reason})") from error
 
 
 @lru_cache(maxsize=1)

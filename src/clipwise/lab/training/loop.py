@@ -1,6 +1,7 @@
 """The training loop itself: one process's part of one run."""
 
 import math
+import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -12,9 +13,11 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from clipwise.clip import AnyClip, clip_by_global_norm
+from clipwise.errors import ConfigError
+from clipwise.lab.config.explain import shown
 from clipwise.lab.config.lab_config import LabConfig
 from clipwise.lab.record import Evaluation, RunRecord
-from clipwise.lab.tasks.models import State, build_model, detached
+from clipwise.lab.tasks.models import ModelSpec, SequenceModel, State, build_model, detached
 from clipwise.lab.tasks.task import Batch, Task
 from clipwise.lab.training.checkpoint import Checkpoint, save_checkpoint
 from clipwise.lab.training.optimizers import make_optimizer
@@ -53,7 +56,7 @@ class Run:
     ) -> None:
         self.fabric, self.config, self.task, self.record = fabric, config, task, record
         torch.manual_seed(record.seed)
-        self.model = build_model(task.spec)
+        self.model = _build(task.spec)
         # Every process starts from the same weights, but drops other activations.
         torch.manual_seed(record.seed + fabric.global_rank)
         training = config.training_parameters
@@ -178,6 +181,20 @@ class Run:
             self.record.interrupted = True
         self.record.skipped_steps = self.clipper.skipped_steps + self._scaler_skips
         self.clipper.detach()
+
+
+def _build(spec: ModelSpec) -> SequenceModel:
+    try:
+        return build_model(spec)
+    except (RuntimeError, MemoryError, TypeError) as error:
+        # torch says so in words, not with a class of its own; a size beyond 64 bits is a TypeError.
+        if not isinstance(error, MemoryError) and not re.search("memory|overflow", str(error), re.IGNORECASE):
+            raise
+        raise ConfigError(
+            "model_parameters: too large for the memory of this machine, with"
+            f" hidden_size {shown(spec.hidden_size)}, layers {shown(spec.layers)}"
+            f" and embedding_size {shown(spec.embedding_size)}"
+        ) from error
 
 
 def _all_finite(model: nn.Module) -> bool:

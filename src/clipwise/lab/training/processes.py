@@ -81,12 +81,14 @@ class _Worker:
         self.config, self.clip, self.record = config, clip, record
         self.messages, self.asked = messages, asked
         self.outcome, self.checkpoint = outcome, checkpoint
+        self.threads = torch.get_num_threads()  # `train` has set it; Fabric does not hand it on
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         quiet()  # here, where a new process gets its work: Fabric speaks before it calls
 
     def __call__(self, fabric: Fabric) -> None:
+        torch.set_num_threads(self.threads)
         first = fabric.global_rank == 0
         result: RunRecord | ClipwiseError
         # Ctrl-C in a terminal reaches every process; here it means nothing, the event does.

@@ -13,17 +13,12 @@ from clipwise.errors import ConfigError
 from clipwise.lab.config.lab_config import LabConfig
 from clipwise.lab.record import RunRecord
 from clipwise.lab.tasks.load import load_task
-from clipwise.lab.training.devices import make_fabric
+from clipwise.lab.training.devices import make_fabric, threads
 from clipwise.lab.training.interrupt import Interrupt
 from clipwise.lab.training.loop import Progress, Run
 from clipwise.lab.training.processes import train_in_processes
 
 __all__ = ["Progress", "train"]
-
-
-SMALL = 256
-"""Width up to which a recurrent step is too little work for two threads: on an idle machine they gain a
-tenth, and where another program wants the cores, waiting for each other costs a factor of up to a hundred."""
 
 
 def train(
@@ -99,15 +94,14 @@ def _reproducible(config: LabConfig) -> Iterator[None]:
         torch.are_deterministic_algorithms_enabled(),
         torch.is_deterministic_algorithms_warn_only_enabled(),
     )
-    benchmark, threads = torch.backends.cudnn.benchmark, torch.get_num_threads()
+    benchmark, threads_before = torch.backends.cudnn.benchmark, torch.get_num_threads()
     torch.use_deterministic_algorithms(True, warn_only=True)
     torch.backends.cudnn.benchmark = False
-    if config.model_type != "Transformer" and config.model_parameters.hidden_size <= SMALL:
-        torch.set_num_threads(1)
+    torch.set_num_threads(threads(config))
     try:
         with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
             yield
     finally:
         torch.use_deterministic_algorithms(before[0], warn_only=before[1])
         torch.backends.cudnn.benchmark = benchmark
-        torch.set_num_threads(threads)
+        torch.set_num_threads(threads_before)
