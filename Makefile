@@ -31,6 +31,7 @@ $(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
 
 demo: $(VENV)/.demo
 	$(BIN)/clipwise compare examples/shakespeare-lstm-sgd.json --clip 'clip_by_global_norm(1.0)'
+	@echo "               (first: . $(BIN)/activate)"
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .
