@@ -56,6 +56,7 @@ def test_presets_are_thin():
         (lambda: Clip(True), ThresholdError, "got True"),
         (lambda: Clip(10**400), ThresholdError, "must be a single number"),
         (lambda: Clip(thresholds.percentile), ThresholdError, r"write percentile\(\.\.\.\)"),
+        (lambda: Clip({1.0}), ThresholdError, "it lacks init, needs, wants, remembers, watches_norm"),
         (lambda: Clip((0.0, 1.0)), ThresholdError, "only bounds single entries"),
         (lambda: Clip((1.0, 0.0), per="element"), ThresholdError, "low=1 and high=0"),
         (lambda: Clip((1.0,), per="element"), ThresholdError, r"a pair \(low, high\)"),

@@ -80,6 +80,10 @@ class Clip:
             )
         if isinstance(self.threshold, Threshold):
             self._check_policy(self.threshold)
+        elif hasattr(self.threshold, "update"):
+            parts = ("init", "update", "needs", "wants", "remembers", "watches_norm")
+            missing = ", ".join(part for part in parts if not hasattr(self.threshold, part))
+            raise ThresholdError(f"{self.threshold!r} is no threshold policy: it lacks {missing}")
         elif isinstance(self.threshold, tuple | list):
             object.__setattr__(self, "threshold", self._range(self.threshold))
         else:

@@ -1,8 +1,10 @@
 """What holds beyond the conformance table: bad gradients, shared and sparse ones, names, reports, state."""
 
 import copy
+import dataclasses
 import io
 import math
+from typing import ClassVar, NamedTuple
 
 import pytest
 import torch
@@ -421,6 +423,47 @@ class TestOddGradients:
         with clipwise.torch.attach(opt, clipwise.Clip(thresholds.auto(), per="tensor")):
             opt.step()
         assert bias.grad.item() == pytest.approx(0.1 * 1e-3, rel=1e-6)
+
+
+@dataclasses.dataclass(frozen=True)
+class SecondLargest:
+    """A policy of one's own, written with array namespace operations alone: the norm before the largest."""
+
+    needs: ClassVar[frozenset[str]] = frozenset()
+    wants: ClassVar[frozenset[str]] = frozenset()
+    remembers: ClassVar[bool] = True
+    watches_norm: ClassVar[bool] = True
+
+    def init(self, xp, shape):
+        return _Two(xp.zeros(shape), xp.zeros(shape))
+
+    def update(self, xp, state, seen):
+        norm = xp.asarray(seen.norm)
+        first = xp.maximum(state.first, norm)
+        second = xp.maximum(state.second, xp.minimum(state.first, norm))
+        return xp.where(second > 0, second, xp.inf), _Two(first, second)
+
+
+class _Two(NamedTuple):
+    first: object
+    second: object
+
+
+@pytest.mark.parametrize("per", ["global", "tensor"])
+def test_a_policy_of_ones_own(per):
+    p = parameter(0.0)
+    clipper = clipwise.torch.Clipper([p], clipwise.Clip(SecondLargest(), per=per))
+    found = []
+    for value in (2.0, 5.0, 3.0, 9.0):
+        p.grad = torch.tensor([value])
+        clipper.clip_()
+        found.append(p.grad.item())
+    assert found == [2.0, 2.0, 3.0, 5.0]
+    again = clipwise.torch.Clipper([p], clipwise.Clip(SecondLargest(), per=per))
+    again.load_state_dict(clipper.state_dict())
+    p.grad = torch.tensor([100.0])
+    again.clip_()
+    assert p.grad.item() == 9.0
 
 
 class TestReportsTellTheTruth:
