@@ -58,7 +58,7 @@ def test_what_a_file_means(write, name, content, clip):
         ("a.json", "", "the file is empty"),
         ("a.yaml", "  \n# nothing\n", "the file is empty"),
         ("a.json", "null", "the file is empty"),
-        ("a.json", '{\n  "clipnorm": 1.0,\n}', "line 3, column 1: "),
+        ("a.json", '{\n  "clipnorm" 1.0\n}', "line 2, column 14: "),  # every Python points there
         ("a.json", '{"clipnorm": 1.0, "clipnorm": 2.0}', "the key 'clipnorm' is given twice"),
         ("a.json", "[" * 100_000, "nested too deeply"),
         ("a.json", '{"clipnorm": ' + "9" * 5000 + "}", "4300"),
