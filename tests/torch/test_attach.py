@@ -3,6 +3,7 @@
 import contextlib
 import copy
 import math
+import weakref
 
 import pytest
 import torch
@@ -496,6 +497,14 @@ class TestTheLoss:
 
         opt.step(closure)
         assert clipper.steps >= 3
+
+    def test_that_was_observed_does_not_keep_its_graph(self):
+        clipper = clipwise.torch.Clipper([nn.Parameter(torch.zeros(1))], CLIP)
+        loss = loss_of(make_model(), 0)
+        graph = weakref.ref(loss)
+        clipper.observe(loss)
+        del loss
+        assert graph() is None
 
     @pytest.mark.parametrize("bad", ["1.0", None])
     def test_that_is_no_number(self, bad):

@@ -108,7 +108,12 @@ class Clipper:
             raise ArgumentError(f"observe takes one loss, got a tensor of shape {tuple(loss.shape)}")
         if not isinstance(loss, Tensor | numbers.Real):
             raise ArgumentError(f"observe takes a loss, a number or a tensor, got {loss!r}")
-        self._losses.append(torch.as_tensor(loss, dtype=None if isinstance(loss, Tensor) else torch.float64))
+        # Detached at once: an observed loss must not keep the graph of its step alive.
+        self._losses.append(
+            loss.detach().reshape(())
+            if isinstance(loss, Tensor)
+            else torch.tensor(float(loss), dtype=torch.float64)
+        )
 
     def clip_(self) -> ClipReport:
         """Clip the gradients as they are now, in place, and report.
@@ -182,7 +187,7 @@ class Clipper:
         loss = None
         if self._losses:
             device = self._losses[0].device
-            losses = [one.detach().reshape(()).to(device, engine.wide(device)) for one in self._losses]
+            losses = [one.to(device, engine.wide(device)) for one in self._losses]
             loss = torch.stack(losses).mean()
         return Facts(step=self.steps, loss=loss)
 
