@@ -93,6 +93,7 @@ class Clipper:
         self._clipped_steps = torch.zeros((), dtype=torch.int64)
         self._losses: list[Tensor] = []
         self._plan = make_plan(clip, self.parameters, embedding_weights(model))
+        self._needs_loss = "loss" in self._plan.needs()
 
     @property
     def clipped_steps(self) -> int:
@@ -127,7 +128,7 @@ class Clipper:
     @torch.no_grad()
     def _step(self, scale: Tensor | None) -> ClipReport:
         """`clip_` of gradients that are multiplied by a scale."""
-        if "loss" in self._plan.needs() and not self._losses:
+        if self._needs_loss and not self._losses:
             raise ParameterError(
                 "the threshold follows the loss: call clipper.observe(loss) before every step"
             )
