@@ -73,9 +73,7 @@ def test_clipping_hurt() -> None:
 
 def test_clipping_made_no_difference() -> None:
     lines = said(record(held_out=[2.0]), clipped(held_out=[2.01], **AUTO))
-    assert (
-        lines[1] == "Clipping made no difference here: auto ended at 2.01 bits, without clipping at 2 bits."
-    )
+    assert lines[1] == "auto ended at 2.01 bits, which is no difference to the run without clipping (2 bits)."
     assert not any(line.startswith(("Best", "No clip")) for line in lines)
 
 

@@ -97,7 +97,7 @@ def _against(group: Group, baseline: Group, ended: str) -> str:
     if reduction is None:
         return f"{ended}, without clipping at {base}."
     if abs(reduction) < NOTICEABLE:
-        return f"Clipping made no difference here: {ended}, without clipping at {base}."
+        return f"{ended}, which is no difference to the run without clipping ({base})."
     chance = "; the seeds overlap, so this may be chance" if _overlap(group, baseline) else ""
     if reduction > 0:
         return f"{ended}, {_change(group, reduction)} than without clipping ({base}){chance}."
