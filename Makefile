@@ -6,12 +6,16 @@ BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check clean
+.PHONY: help demo test check bench clean
+
+# What the extension module is compiled from.
+NATIVE := setup.py $(wildcard src/clipwise/torch/engines/*.[ch])
 
 help:
 	@echo "make demo   train a character model with and without clipping, side by side (about 2 minutes)"
 	@echo "make test   lint, type check and run every test"
 	@echo "make check  lint and type check only"
+	@echo "make bench  measure against torch's own clipping, in one table (about 5 minutes)"
 	@echo "make clean  remove the environment and what was built"
 
 $(BIN)/python:
@@ -19,12 +23,12 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 # One stamp a set of extras; installed again when what they ask for changes.
-$(VENV)/.demo: pyproject.toml constraints.txt | $(BIN)/python
+$(VENV)/.demo: pyproject.toml constraints.txt $(NATIVE) | $(BIN)/python
 	@echo "installing clipwise and what the lab needs (once) ..."
 	$(PIP_INSTALL) -e '.[lab]'
 	@touch $@
 
-$(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
+$(VENV)/.dev: pyproject.toml constraints.txt $(NATIVE) | $(BIN)/python
 	@echo "installing clipwise and what its tests need (once) ..."
 	$(PIP_INSTALL) -e '.[lab,dev]'
 	@touch $@ $(VENV)/.demo
@@ -43,4 +47,4 @@ test: check
 	$(BIN)/python -m pytest
 
 clean:
-	rm -rf $(VENV) build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) build dist src/*.egg-info src/clipwise/torch/engines/*.so .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

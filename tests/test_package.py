@@ -35,8 +35,8 @@ def test_the_exported_names():
 def test_the_names_of_the_torch_back_end():
     assert clipwise.torch.__all__ == sorted(
         [
-            *("AttachedClipper", "Clipper", "attach", "clip_"),
-            *("clip_grad_norm_", "clip_grad_value_", "get_total_norm"),
+            *("AttachedClipper", "Clipper", "Patch", "WeightClipper", "attach", "clip_", "engine", "patch"),
+            *("clip_grad_norm_", "clip_grad_value_", "clip_grads_with_norm_", "get_total_norm"),
         ]
     )
     for name in clipwise.torch.__all__:

@@ -38,7 +38,7 @@ class ClipReport:
         direction: cosine between the whole gradient before and after; None where it was not free and not
             asked for.
         nonfinite: number of tensors that held NaN or Inf.
-        skipped: the step was not taken, because of those.
+        skipped: whether the step was not taken, because of those.
         names: the name of each tensor that had a gradient.
         tensor_norms: their norms before clipping, one array of the same length.
         parts: the reports of the parts, for `chain` by position and for `by_name` by pattern.
@@ -51,7 +51,7 @@ class ClipReport:
     clip_fraction: Array
     direction: Array | None = None
     nonfinite: Array = 0
-    skipped: bool = False
+    skipped: Array = False
     names: Sequence[str] = ()
     tensor_norms: Array | None = None
     parts: Mapping[str, "ClipReport"] = field(default_factory=dict)
@@ -87,7 +87,7 @@ class ClipReport:
         return np.asarray(norms, dtype=np.float64)
 
     def __str__(self) -> str:
-        if self.skipped:
+        if bool(self.skipped):
             return f"step skipped: {_number(self.nonfinite):.0f} tensors not finite, first {self.worst}"
         if not bool(self.clipped):
             return f"norm {_number(self.norm):.4g}, not clipped (threshold {_number(self.threshold):.4g})"

@@ -1,12 +1,12 @@
-"""The table on PyTorch."""
+"""The table on PyTorch, with each of its engines."""
+
+from typing import ClassVar
 
 import numpy as np
 import torch
 
 import clipwise
-
-NAME = "torch"
-DTYPES = ["float64", "float32", "bfloat16", "float16", "complex64"]
+from tests.torch_engines import using
 
 
 def to_torch(value: np.ndarray, dtype: str) -> torch.Tensor:
@@ -19,6 +19,21 @@ def to_numpy(value: torch.Tensor) -> np.ndarray:
 
 def rounded(gradients, dtype: str):
     return {k: None if v is None else to_numpy(to_torch(v, dtype)) for k, v in gradients.items()}
+
+
+class OnTorch:
+    """PyTorch with one of its engines."""
+
+    DTYPES: ClassVar = ["float64", "float32", "bfloat16", "float16", "complex64"]
+    rounded = staticmethod(rounded)
+
+    def __init__(self, engine: str) -> None:
+        self.engine = engine
+        self.NAME = f"torch-{engine}"
+
+    def run(self, gradients, clip, dtype: str):
+        with using(self.engine):
+            return run(gradients, clip, dtype)
 
 
 def run(gradients, clip, dtype: str):

@@ -1,18 +1,20 @@
 """The one table, on every back end, against the float64 oracle.
 
-A back end is a function that takes numpy gradients, a clip and a dtype, and returns the clipped gradients in
-numpy and the report. To add one: a module here with ``NAME``, ``DTYPES`` and ``run``, a line in BACK_ENDS.
+A back end has ``NAME``, ``DTYPES``, ``rounded`` and ``run``, which takes numpy gradients, a clip and a dtype,
+and returns the clipped gradients in numpy and the report. To add one: a module here, a line in BACK_ENDS.
 """
 
 import numpy as np
 import pytest
 
 from clipwise import Clip
+from tests.torch_engines import ENGINES
 
-from . import on_torch, oracle
+from . import oracle
 from .cases import CLIPS, RANGES, THRESHOLDS, inputs
+from .on_torch import OnTorch
 
-BACK_ENDS = [on_torch]
+BACK_ENDS = [OnTorch(engine) for engine in ENGINES]
 
 # Norms are sums of up to 300,000 terms in float64, in an order that depends on the number of threads; each
 # entry is rounded once when stored, and a coefficient once.

@@ -537,7 +537,9 @@ class TestBadInput:
         assert not opt._optimizer_step_pre_hooks
 
     def test_no_optimizer(self):
-        with pytest.raises(ArgumentError, match=r"takes a torch\.optim\.Optimizer, got Linear"):
+        with pytest.raises(
+            ArgumentError, match=r"takes a torch\.optim\.Optimizer, or several of them, got Linear"
+        ):
             clipwise.torch.attach(nn.Linear(1, 1), CLIP)
 
     def test_twice(self):

@@ -121,7 +121,8 @@ class TestWhoIsClipped:
             report = clipwise.torch.clip_(embedding, clipwise.Clip(2.0, per=per))
             gradient = embedding.weight.grad
             found[sparse] = (gradient.to_dense() if gradient.is_sparse else gradient, report)
-        assert torch.equal(found[True][0], found[False][0])
+        # A coefficient may be rounded to float32 for dense ones, and the product once.
+        torch.testing.assert_close(found[True][0], found[False][0], rtol=2.4e-7, atol=0)
         assert float(found[True][1].norm_after) == pytest.approx(float(found[False][1].norm_after), rel=1e-12)
 
     def test_agc_of_a_sparse_embedding_is_relative_to_the_rows_it_touches(self):

@@ -5,15 +5,23 @@ Every back end offers the same names; here the functions with a trailing undersc
 
 from clipwise.torch.attach import AttachedClipper, attach
 from clipwise.torch.clipper import Clipper
-from clipwise.torch.dropins import clip_grad_norm_, clip_grad_value_, get_total_norm
+from clipwise.torch.dropins import clip_grad_norm_, clip_grad_value_, clip_grads_with_norm_, get_total_norm
+from clipwise.torch.engines import engine
 from clipwise.torch.functional import clip_
+from clipwise.torch.patching import Patch, patch
+from clipwise.torch.weights import WeightClipper
 
 __all__ = [
     "AttachedClipper",
     "Clipper",
+    "Patch",
+    "WeightClipper",
     "attach",
     "clip_",
     "clip_grad_norm_",
     "clip_grad_value_",
+    "clip_grads_with_norm_",
+    "engine",
     "get_total_norm",
+    "patch",
 ]

@@ -7,24 +7,25 @@ from torch import Tensor
 
 from clipwise.clip import Clip
 from clipwise.errors import ThresholdError
+from clipwise.namespace import Array, namespace_of
 from clipwise.report import ClipReport
 from clipwise.thresholds import Observation
-from clipwise.torch._keeper import namespace_on
 from clipwise.torch._limit import Facts
-from clipwise.torch._measure import Measure, values_of
+from clipwise.torch._measure import Measure
 from clipwise.torch._stage import Stage
-from clipwise.torch.engines import reference as engine
+from clipwise.torch.engines import reference
+from clipwise.torch.engines._arrays import array_on, wide
+from clipwise.torch.engines.reference import values_of
 
 __all__ = ["ElementStage"]
-
-Bound = float | Tensor
 
 
 class ElementStage(Stage):
     """Each entry by itself, between two bounds.
 
     Raises:
-        ThresholdError: a range for complex parameters, whose entries have no order.
+        ThresholdError: a range for complex parameters, whose entries have no order; from `apply`, a range
+            without 0 for a sparse gradient.
     """
 
     def __init__(self, clip: Clip, parameters: Sequence[Tensor], embeddings: set[int]) -> None:
@@ -36,46 +37,50 @@ class ElementStage(Stage):
                 " which bounds their modulus"
             )
 
-    def apply(self, measure: Measure, present: Sequence[int], facts: Facts) -> ClipReport:
+    def apply(self, measure: Measure, present: tuple[int, ...], facts: Facts) -> ClipReport:
         norm = measure.joint(2.0)
-        bounds, largest = self._bounds(measure, present, facts)
-        beyond = torch.zeros((), dtype=torch.int64, device=measure.device)
-        for gradient, (low, high) in zip(measure.gradients, bounds, strict=True):
-            if measure.scale is not None:
-                low, high = low * measure.scale, high * measure.scale
-            beyond += engine.clamp_(values_of(gradient), low, high).to(measure.device)
+        beyond, threshold = self._clamp_(measure, present, facts, norm)
         return ClipReport(
             norm=norm,
-            norm_after=measure.again().joint(2.0),
-            threshold=torch.full_like(norm, largest) if isinstance(largest, float) else largest,
+            norm_after=measure.joint(2.0),
+            threshold=threshold,
             clipped=beyond > 0,
-            clip_fraction=beyond.to(measure.dtype) / max(1, sum(measure.sizes)),
+            clip_fraction=beyond / max(1, measure.layout.entries),
         )
 
-    def _bounds(
-        self, measure: Measure, present: Sequence[int], facts: Facts
-    ) -> tuple[list[tuple[Bound, Bound]], Bound]:
-        """The lowest and highest value of each gradient's entries, and the magnitude that all keep to."""
-        threshold, policy = self.clip.threshold, self.limit.policy
+    def _clamp_(
+        self, measure: Measure, present: tuple[int, ...], facts: Facts, norm: Array
+    ) -> tuple[Array, Array]:
+        """Clamp; returns how many entries were beyond, and the magnitude that all keep to."""
+        xp, threshold, policy = measure.xp, self.clip.threshold, self.limit.policy
         if isinstance(threshold, tuple):
-            return [threshold] * len(present), max(abs(bound) for bound in threshold)
-        if isinstance(threshold, float):
-            return [(-threshold, threshold)] * len(present), threshold
+            low, high = threshold
+            if not low <= 0 <= high and any(tensor.is_sparse for tensor in measure.tensors):
+                raise ThresholdError(
+                    f"the range ({low:g}, {high:g}) leaves out 0, which a sparse gradient consists of"
+                )
+            return measure.clamp_(low, high), xp.asarray(max(abs(low), abs(high)))
         if policy is not None and "weight_norm" in policy.needs:
-            limits = [self._by_weight(i, g) for i, g in zip(present, measure.gradients, strict=True)]
-            tightest = [limit.amin().to(measure.device) for limit in limits if limit.numel()]
-            infinite = [torch.full((), torch.inf, dtype=measure.dtype, device=measure.device)]
-            return [(-limit, limit) for limit in limits], torch.stack(tightest + infinite).min()
-        limit = self.limit.of(facts, measure.joint(2.0), measure.joint(2.0), present)
-        return [(-limit, limit)] * len(present), limit
+            return self._clamp_by_weight_(measure, present)
+        limit = threshold if policy is None else self.limit.of(xp, facts, norm, norm, present)
+        return measure.clamp_(-limit, limit), xp.asarray(limit)  # type: ignore[operator]
 
-    def _by_weight(self, place: int, gradient: Tensor) -> Tensor:
-        """The bound of each stored entry, from its own weight."""
+    def _clamp_by_weight_(self, measure: Measure, present: tuple[int, ...]) -> tuple[Array, Array]:
+        """Every entry bounded by what its own weight says."""
         assert self.limit.policy is not None
-        weights = self.limit.parameters[place].detach()
-        if gradient.is_sparse:
-            weights = weights[tuple(gradient._indices())]
-        moduli = weights.abs().to(engine.wide(weights.device))
-        seen = Observation(norm=moduli, weight_norm=moduli)
-        limit: Tensor = self.limit.policy.update(namespace_on(weights.device), (), seen)[0]
-        return limit
+        xp = measure.xp
+        beyond, tightest = xp.asarray(0.0), xp.asarray(xp.inf)
+        for place, gradient in zip(present, measure.tensors, strict=True):
+            weights = self.limit.parameters[place].detach()
+            if gradient.is_sparse:
+                weights = weights[tuple(gradient._indices())]
+            moduli = weights.abs().to(wide(weights.device))
+            seen = Observation(norm=moduli, weight_norm=moduli)
+            limit: Tensor = self.limit.policy.update(namespace_of(moduli), (), seen)[0]
+            if limit.numel():
+                tightest = xp.minimum(tightest, array_on(xp, limit.amin()))
+            if measure.scale is not None:
+                limit = limit * torch.as_tensor(measure.scale)
+            beyond = beyond + array_on(xp, reference.clamp_(values_of(gradient), -limit, limit))
+        measure.forget()
+        return beyond, tightest

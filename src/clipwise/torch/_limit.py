@@ -9,10 +9,14 @@ import torch
 from torch import Tensor
 
 from clipwise.clip import Clip
+from clipwise.namespace import Array, Namespace
 from clipwise.thresholds import Observation, Threshold
 from clipwise.torch._keeper import Keeper
+from clipwise.torch._layout import Layout
 from clipwise.torch._measure import Measure
-from clipwise.torch.engines import reference as engine
+from clipwise.torch.engines import make_batch
+from clipwise.torch.engines._arrays import array_on, namespace_on
+from clipwise.torch.engines.reference import unit_count
 
 __all__ = ["Facts", "Limit"]
 
@@ -43,8 +47,9 @@ class Limit:
         self.embeddings = embeddings
         self.policy = clip.threshold if isinstance(clip.threshold, Threshold) else None
         device = self.parameters[0].device if self.parameters else torch.device("cpu")
-        self.keeper = Keeper(self.policy, self.shape, device) if self.policy else None
-        self._places_of: tuple[tuple[int, ...], Tensor] | None = None
+        self.keeper = Keeper(self.policy, self.shape, namespace_on(device)) if self.policy else None
+        self._spread_of: tuple[tuple[int, ...], Namespace, Array, Array] | None = None
+        self._weights_of: tuple[tuple[int, ...], list[Tensor], Layout] | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -58,7 +63,7 @@ class Limit:
             case "tensor":
                 return [1] * len(self.parameters)
             case "unit":
-                return [p.shape[0] if p.ndim > 1 and p.numel() else 1 for p in self.parameters]
+                return [unit_count(p) for p in self.parameters]
             case _:
                 return None
 
@@ -66,70 +71,93 @@ class Limit:
         """Take in parameters that came later; their state starts afresh."""
         old = self.shape
         self.parameters += parameters
+        self._spread_of = self._weights_of = None
         if self.keeper and self.shape != old:
             self.keeper.extend(self.shape[0] - old[0])
 
-    def of(self, facts: Facts, norms: Tensor, joint: Tensor, present: Sequence[int]) -> Tensor:
-        """One threshold for each of ``norms``: those of the groups of the parameters at these places."""
+    def of(self, xp: Namespace, facts: Facts, norms: Array, joint: Array, present: tuple[int, ...]) -> Array:
+        """The threshold, or one for each of ``norms``, those of the groups of the parameters ``present``."""
         if self.policy is None:
-            return torch.full_like(norms, self.clip.threshold)  # type: ignore[arg-type]
-        if not (self.policy.remembers and norms.ndim == 1 and len(present) < len(self.parameters)):
-            return self._ask(facts, norms, joint, present).expand_as(norms)
+            return xp.asarray(self.clip.threshold)
+        if not (self.policy.remembers and len(norms.shape) == 1 and len(present) < len(self.parameters)):
+            return self._ask(xp, facts, norms, joint, present)
         # A memory has a place for every parameter, with or without a gradient in this step.
-        places = self._places(tuple(present), norms.device)
-        whole = norms.new_zeros(self.shape).index_copy_(0, places, norms)
-        everyone = range(len(self.parameters))
-        return self._ask(facts, whole, joint, everyone).expand_as(whole).index_select(0, places)
+        places, sources = self._spread(xp, present)
+        whole = xp.take(xp.concat([norms, xp.zeros((1,))]), sources, axis=0)
+        everyone = tuple(range(len(self.parameters)))
+        thresholds = self._ask(xp, facts, whole, joint, everyone)
+        return thresholds if thresholds.ndim == 0 else xp.take(thresholds, places, axis=0)
 
-    def listen(self, facts: Facts) -> None:
+    def listen(self, xp: Namespace, facts: Facts) -> None:
         """Hear the loss of a step that is not taken; its norms say nothing."""
         if self.policy is not None and "loss" in self.policy.needs | self.policy.wants:
-            device = facts.loss.device if facts.loss is not None else torch.device("cpu")
-            nothing = torch.full(self.shape, torch.nan, dtype=engine.wide(device), device=device)
-            self._update(facts, norm=nothing, global_norm=nothing)
+            nothing = xp.full(self.shape, torch.nan)
+            self._update(xp, facts, norm=nothing, global_norm=nothing)
 
-    def _ask(self, facts: Facts, norms: Tensor, joint: Tensor, present: Sequence[int]) -> Tensor:
-        weights, count = self._weights(present)
-        return self._update(facts, norm=norms, global_norm=joint, weight_norm=weights, weight_count=count)
+    def _ask(
+        self, xp: Namespace, facts: Facts, norms: Array, joint: Array, present: tuple[int, ...]
+    ) -> Array:
+        weights, count = self._weights(xp, present)
+        return self._update(xp, facts, norm=norms, global_norm=joint, weight_norm=weights, weight_count=count)
 
-    def _update(self, facts: Facts, **seen: Any) -> Tensor:
+    def _update(self, xp: Namespace, facts: Facts, **seen: Any) -> Array:
         assert self.keeper is not None
+        rate = facts.learning_rate
         return self.keeper.update(
+            xp,
             Observation(
                 step=facts.step,
-                learning_rate=facts.learning_rate,
+                learning_rate=array_on(xp, rate) if isinstance(rate, Tensor) else rate,
                 momentum=facts.momentum,
                 scale_free=facts.scale_free,
-                loss=facts.loss,
+                loss=None if facts.loss is None else array_on(xp, facts.loss),
                 **seen,
-            )
+            ),
         )
 
-    def _weights(self, present: Sequence[int]) -> tuple[Tensor | None, Tensor | int | None]:
+    def _weights(self, xp: Namespace, present: tuple[int, ...]) -> tuple[Array | None, Array | int | None]:
         """The norms of the weights of the groups, and how many weights each has."""
         assert self.policy is not None
         if "weight_norm" not in self.policy.needs | self.policy.wants:
             return None, None
         per, norm = self.clip.per, self.clip.norm
-        if per != "global":
-            measure = Measure([self.parameters[i].detach() for i in present])
-            groups = measure.groups(per, norm)
-            sizes = [n / max(len(g), 1) for n, g in zip(measure.sizes, groups, strict=True)]
-            counts = torch.cat([torch.full_like(g, s) for g, s in zip(groups, sizes, strict=True)])
-            return torch.cat(groups), counts
-        chosen = [p.detach() for p in self.parameters]
-        if "weight_norm" in self.policy.wants:
-            # As a guide to how far a step may go, not as the threshold itself: embeddings would dominate.
-            chosen = [p.detach() for p in self.parameters if id(p) not in self.embeddings] or chosen
-        measure = Measure(chosen)
-        return measure.joint(norm), sum(measure.sizes)
+        chosen, layout = self._chosen_weights(xp, present)
+        measure = Measure(make_batch(chosen), layout)
+        if per == "global":
+            return measure.joint(norm), layout.entries
+        return measure.groups(per, norm), layout.group_sizes(per)
 
-    def _places(self, present: tuple[int, ...], device: torch.device) -> Tensor:
-        """Where the groups of these parameters are among the groups of all; kept while they stay the same."""
-        known = self._places_of
-        if known is None or known[0] != present or known[1].device != device:
+    def _chosen_weights(self, xp: Namespace, present: tuple[int, ...]) -> tuple[list[Tensor], Layout]:
+        """The weights that are measured, with their layout; kept while they stay the same."""
+        assert self.policy is not None
+        known = self._weights_of
+        if known is None or known[0] != present or known[2].xp is not xp:
+            chosen = list(self.parameters)
+            if self.clip.per != "global":
+                chosen = [self.parameters[i] for i in present]
+            elif "weight_norm" in self.policy.wants:
+                # As a guide to how far a step may go, not as the threshold itself: embeddings would dominate.
+                chosen = [p for p in chosen if id(p) not in self.embeddings] or chosen
+            known = self._weights_of = (present, chosen, Layout(chosen, xp))
+        return known[1], known[2]
+
+    def _spread(self, xp: Namespace, present: tuple[int, ...]) -> tuple[Array, Array]:
+        """Where the groups of these parameters are among the groups of all, and the way back.
+
+        The way back leads groups that are not there to a place after the last. Kept while they stay the same.
+        """
+        known = self._spread_of
+        if known is None or known[0] != present or known[1] is not xp:
             counts = self._group_counts() or []
             starts = list(itertools.accumulate(counts, initial=0))
             places = [place for i in present for place in range(starts[i], starts[i + 1])]
-            known = self._places_of = (present, torch.tensor(places, device=device))
-        return known[1]
+            sources = [len(places)] * starts[-1]
+            for source, place in enumerate(places):
+                sources[place] = source
+            known = self._spread_of = (
+                present,
+                xp,
+                xp.asarray(places, dtype=xp.int64),
+                xp.asarray(sources, dtype=xp.int64),
+            )
+        return known[2], known[3]

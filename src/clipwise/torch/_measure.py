@@ -1,21 +1,17 @@
-"""The norms of a list of gradients as they are now, each measured at most once."""
+"""The norms of a list of tensors as they are now: each measured once, and kept true by what is done."""
 
-import math
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
 from clipwise.clip import Norm, Per
-from clipwise.errors import ParameterError
-from clipwise.torch.engines import reference as engine
+from clipwise.functional import scaling
+from clipwise.namespace import Array
+from clipwise.torch._layout import Layout
+from clipwise.torch.engines import AnyBatch, make_batch
+from clipwise.torch.engines._arrays import array_on
 
-__all__ = ["Measure", "order_of", "rms_size", "values_of"]
-
-
-def values_of(gradient: Tensor) -> Tensor:
-    """The entries that are stored: the gradient itself, or the values of a coalesced sparse one."""
-    return gradient._values() if gradient.is_sparse else gradient
+__all__ = ["Measure", "order_of"]
 
 
 def order_of(norm: Norm) -> float:
@@ -23,91 +19,119 @@ def order_of(norm: Norm) -> float:
     return 2.0 if norm == "rms" else norm
 
 
-def rms_size(norm: Norm, entries: float) -> float:
-    """What the 2-norm of so many entries is divided by to be the root mean square; 1 for other norms."""
-    return math.sqrt(max(entries, 1)) if norm == "rms" else 1.0
-
-
 class Measure:
-    """Norms by tensor, unit or all together, cached. Make a new one after changing the gradients.
+    """Norms by tensor, unit or all together, cached; scaling and clamping keep the cache true.
 
     Args:
-        gradients: dense or coalesced sparse, of any dtypes, shapes and devices; at least one.
+        batch: the tensors, in an engine's hands.
+        layout: of the same tensors.
         scale: what they were multiplied by (a gradient scaler's scale, 0-d); norms are those without it.
+
+    Attributes:
+        folded: with `fold`, what `scale_` was given in place of scaling.
     """
 
-    def __init__(self, gradients: Sequence[Tensor], scale: Tensor | None = None) -> None:
-        self.gradients = gradients
-        self.device = gradients[0].device
-        self.dtype = engine.wide(self.device)
-        self.scale = None if scale is None else scale.to(self.device, self.dtype)
-        self._tensors: dict[float, Tensor] = {}
-        self._units: dict[float, list[Tensor]] = {}
+    def __init__(self, batch: AnyBatch, layout: Layout, scale: Tensor | None = None) -> None:
+        self.batch = batch
+        self.layout = layout
+        self.xp = batch.xp
+        self.scale = None if scale is None else array_on(self.xp, scale)
+        self.folds = False
+        self.folded: Array | None = None
+        self._tensors: dict[float, Array] = {}
+        self._units: dict[float, Array] = {}
+
+    @classmethod
+    def of(cls, tensors: Sequence[Tensor]) -> "Measure":
+        """The measure of some tensors, at least one."""
+        batch = make_batch(tensors)
+        return cls(batch, Layout(tensors, batch.xp))
 
     @property
-    def sizes(self) -> list[int]:
-        """The number of entries of each gradient; a sparse one counts as if it were dense."""
-        return [g.numel() for g in self.gradients]
+    def tensors(self) -> Sequence[Tensor]:
+        return self.batch.tensors
 
-    def tensors(self, p: float) -> Tensor:
-        """The p-norm of each gradient, one vector."""
+    def tensor_norms(self, p: float) -> Array:
+        """The p-norm of each tensor, one vector."""
         if p not in self._tensors:
             if p in self._units:
-                norms = [engine.combine(units, p) for units in self._units[p]]
+                self._tensors[p] = self.layout.by_tensor(self._units[p], p)
             else:
-                norms = [self._true(engine.tensor_norm(values_of(g), p)) for g in self.gradients]
-            self._tensors[p] = torch.stack(norms)
+                self._tensors[p] = self._true(self.batch.norms(p))
         return self._tensors[p]
 
-    def units(self, p: float) -> list[Tensor]:
-        """The p-norms of the units of each gradient, a vector for each."""
+    def unit_norms(self, p: float) -> Array:
+        """The p-norms of the units of all tensors, one vector."""
         if p not in self._units:
-            self._units[p] = [self._true(_units(g, p)) for g in self.gradients]
+            self._units[p] = self._true(self.batch.unit_norms(p))
         return self._units[p]
 
-    def groups(self, per: Per, norm: Norm) -> list[Tensor]:
-        """The norms of the groups of each gradient: its units, or itself."""
+    def groups(self, per: Per, norm: Norm) -> Array:
+        """The norms of the groups: of all units, or of each tensor."""
         p = order_of(norm)
-        parts = self.units(p) if per == "unit" else list(self.tensors(p).split(1))
-        if norm != "rms":
-            return parts
-        return [part / size for part, size in zip(parts, self.group_sizes(parts), strict=True)]
+        norms = self.unit_norms(p) if per == "unit" else self.tensor_norms(p)
+        return norms / self.layout.roots(per) if norm == "rms" else norms
 
-    def group_sizes(self, parts: Sequence[Tensor]) -> list[float]:
-        """What turns the root mean squares of these groups into 2-norms."""
-        return [rms_size("rms", n / max(len(part), 1)) for n, part in zip(self.sizes, parts, strict=True)]
-
-    def joint(self, norm: Norm) -> Tensor:
-        """The norm of all gradients together, 0-d."""
+    def joint(self, norm: Norm) -> Array:
+        """The norm of all tensors together, 0-d."""
         p = order_of(norm)
-        return engine.combine(self.tensors(p), p) / rms_size(norm, sum(self.sizes))
+        joint = scaling.combine(self.xp, self.tensor_norms(p), p)
+        return joint / self.layout.root(norm) if norm == "rms" else joint
 
-    def again(self) -> "Measure":
-        """A measure of the same gradients after they were changed."""
-        return Measure(self.gradients, self.scale)
+    def scale_(self, coefficients: Array, per: Per = "global") -> None:
+        """Multiply in place by one coefficient, or by one a tensor or unit."""
+        if per == "global" and self.folds:
+            self.folded = coefficients
+        elif per == "unit":
+            self.batch.scale_units_(coefficients)
+        else:
+            self.batch.scale_(coefficients)
+        if per == "unit":
+            self._units = {p: norms * coefficients for p, norms in self._units.items()}
+            self._tensors = {}
+        else:
+            self._tensors = {p: norms * coefficients for p, norms in self._tensors.items()}
+            self._units = {}
 
-    def part(self, places: Sequence[int]) -> "Measure":
-        """The measure of some of the gradients, with what is known of them."""
-        part = Measure([self.gradients[i] for i in places], self.scale)
-        part.device, part.dtype, part.scale = self.device, self.dtype, self.scale
-        part._tensors = {p: torch.stack([norms[i] for i in places]) for p, norms in self._tensors.items()}
-        part._units = {p: [units[i] for i in places] for p, units in self._units.items()}
+    def clamp_(self, low: Array, high: Array) -> Array:
+        """Bound every entry in place; returns how many were beyond, 0-d."""
+        if self.scale is not None:
+            low, high = low * self.scale, high * self.scale
+        beyond, _, after = self.batch.clamp_(low, high)
+        self.forget()
+        if after is not None:
+            self._tensors[2.0] = self._true(after)
+        return self.xp.sum(beyond)
+
+    def forget(self) -> None:
+        """Measure anew: the tensors were changed from outside."""
+        self._tensors, self._units = {}, {}
+
+    def part(self, places: Sequence[int], index: Array, layout: Layout) -> "Measure":
+        """The measure of some of the tensors, with what is known of them.
+
+        Args:
+            places: which.
+            index: the same as an array.
+            layout: theirs.
+        """
+        part = Measure(make_batch([self.tensors[i] for i in places]), layout)
+        part.scale = self.scale
+        part._tensors = {p: self.xp.take(norms, index, axis=0) for p, norms in self._tensors.items()}
         return part
 
-    def _true(self, norms: Tensor) -> Tensor:
-        norms = norms.to(self.device, self.dtype)
+    def join(self, parts: Sequence["Measure"], order: Array, norm: Norm) -> None:
+        """Learn from the parts, which together are everything, what was done to them.
+
+        Args:
+            parts: in any order.
+            order: where each of these tensors is in the parts one after the other.
+            norm: which norm to learn.
+        """
+        p = order_of(norm)
+        norms = self.xp.concat([part.tensor_norms(p) for part in parts])
+        self.forget()
+        self._tensors[p] = self.xp.take(norms, order, axis=0)
+
+    def _true(self, norms: Array) -> Array:
         return norms if self.scale is None else norms / self.scale
-
-
-def _units(gradient: Tensor, p: float) -> Tensor:
-    if not gradient.is_sparse or gradient.ndim < 2:
-        return engine.unit_norms(values_of(gradient), p)
-    if gradient.sparse_dim() != 1:
-        raise ParameterError(
-            f"per='unit' takes gradients sparse along axis 0 only, got {gradient.sparse_dim()} sparse axes"
-        )
-    every = torch.zeros(gradient.shape[0], dtype=engine.wide(gradient.device), device=gradient.device)
-    if not gradient._nnz():
-        return every
-    rows = engine.unit_norms(gradient._values().reshape(gradient._nnz(), -1), p)
-    return every.index_copy_(0, gradient._indices()[0], rows)

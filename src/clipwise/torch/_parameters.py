@@ -1,6 +1,6 @@
 """Parameters with their names: who is clipped, each of them once."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, TypeAlias
 
 import torch
@@ -9,7 +9,7 @@ from torch.nn.parameter import is_lazy
 
 from clipwise.errors import ParameterError
 
-__all__ = ["Parameters", "embedding_weights", "named", "of_optimizer", "refuse_unmade"]
+__all__ = ["Parameters", "embedding_weights", "named", "of_optimizers", "refuse_unmade"]
 
 Parameters: TypeAlias = Tensor | nn.Module | Iterable[Tensor] | Iterable[tuple[str, Tensor]]
 
@@ -52,26 +52,29 @@ def _pair(item: Any, position: int) -> tuple[str, Tensor]:
     raise ParameterError(f"expected a tensor or a (name, tensor) pair at position {position}, got {item!r}")
 
 
-def of_optimizer(optimizer: torch.optim.Optimizer, model: nn.Module | None) -> dict[str, Tensor]:
-    """The optimizer's parameters, named by the model, or by the optimizer itself, or by position.
+def of_optimizers(optimizers: Sequence[torch.optim.Optimizer], model: nn.Module | None) -> dict[str, Tensor]:
+    """The optimizers' parameters, named by the model, or by the optimizer itself, or by position.
 
     Groups may name different parameters alike (two modules, one optimizer); the later ones get their group's
-    number before the name.
+    number before the name, and those of a later optimizer the optimizer's.
     """
     names = {id(p): name for name, p in model.named_parameters()} if model is not None else {}
     found: dict[str, Tensor] = {}
     seen: set[int] = set()
-    for number, group in enumerate(optimizer.param_groups):
-        own_names = group.get("param_names", [])
-        for position, parameter in enumerate(group["params"]):
-            if id(parameter) in seen:
-                continue
-            seen.add(id(parameter))
-            unnamed = f"group{number}.{position}"
-            name = names.get(id(parameter)) or (own_names[position] if position < len(own_names) else unnamed)
-            if name in found:
-                name = f"group{number}.{name}"
-            found[unnamed if name in found else name] = parameter
+    for which, optimizer in enumerate(optimizers):
+        prefix = f"optimizer{which}." if which else ""
+        for number, group in enumerate(optimizer.param_groups):
+            own_names = group.get("param_names", [])
+            for position, parameter in enumerate(group["params"]):
+                if id(parameter) in seen:
+                    continue
+                seen.add(id(parameter))
+                unnamed = f"{prefix}group{number}.{position}"
+                own = own_names[position] if position < len(own_names) else unnamed
+                name = names.get(id(parameter), own)
+                if name in found:
+                    name = f"{prefix}group{number}.{name}"
+                found[unnamed if name in found else name] = parameter
     if model is not None and found and not seen & names.keys():
         raise ParameterError("none of the optimizer's parameters belongs to the model that was given")
     return found

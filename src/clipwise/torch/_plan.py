@@ -5,20 +5,21 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 
-import torch
 from torch import Tensor
 
 from clipwise.clip import AnyClip, ByName, Chain, Clip, Norm
 from clipwise.errors import ParameterError, did_you_mean
+from clipwise.namespace import Array, Namespace
 from clipwise.report import ClipReport
 from clipwise.torch._element_stage import ElementStage
+from clipwise.torch._layout import Layout
 from clipwise.torch._limit import Facts
 from clipwise.torch._measure import Measure
 from clipwise.torch._stage import GlobalStage, GroupStage, Stage, untouched
 
 __all__ = ["Plan", "make_plan"]
 
-Gradients = Mapping[str, Tensor]
+Names = tuple[str, ...]
 
 STAGES: dict[str, type[GlobalStage | GroupStage | ElementStage]] = {
     "element": ElementStage,
@@ -47,13 +48,21 @@ class Plan(ABC):
 
     Attributes:
         norm: how the joint norm is measured that it reports: as by its first clip, or 2 where parts differ.
+        folds: all that it does is to multiply everything by one coefficient.
     """
 
     norm: Norm
+    folds: bool = False
 
     @abstractmethod
-    def apply(self, gradients: Gradients, measure: Measure, facts: Facts) -> ClipReport:
-        """Clip in place; ``measure`` is of these gradients as they are now."""
+    def apply(self, names: Names, measure: Measure, facts: Facts) -> ClipReport:
+        """Clip in place the gradients of the parameters with these names, at least one.
+
+        Args:
+            names: what is the same for the same names is kept while the same tuple comes.
+            measure: of these gradients as they are now; it stays true.
+            facts: what the policies may know.
+        """
 
     @abstractmethod
     def extend(self, parameters: Mapping[str, Tensor]) -> None:
@@ -67,6 +76,12 @@ class Plan(ABC):
         """The report of a step in which nothing was done, with the parts that it always has."""
         return report
 
+    def needs_all(self) -> bool:
+        """Whether what happens to one gradient depends on the others."""
+        policies = [stage.limit.policy for stage in self.stages()]
+        seen = frozenset().union(*[p.needs | p.wants for p in policies if p])
+        return "global_norm" in seen or any(stage.clip.per == "global" for stage in self.stages())
+
     def needs(self) -> frozenset[str]:
         """What the policies must be told."""
         policies = [stage.limit.policy for stage in self.stages()]
@@ -76,11 +91,15 @@ class Plan(ABC):
 class _Single(Plan):
     def __init__(self, clip: Clip, parameters: Mapping[str, Tensor], embeddings: set[int]) -> None:
         self.norm = clip.norm
+        self.folds = clip.per == "global"
         self.places = {name: place for place, name in enumerate(parameters)}
         self.stage = STAGES[clip.per](clip, list(parameters.values()), embeddings)
+        self._known: tuple[Names, tuple[int, ...]] = ((), ())
 
-    def apply(self, gradients: Gradients, measure: Measure, facts: Facts) -> ClipReport:
-        return self.stage.apply(measure, [self.places[name] for name in gradients], facts)
+    def apply(self, names: Names, measure: Measure, facts: Facts) -> ClipReport:
+        if names is not self._known[0]:
+            self._known = (names, tuple(self.places[name] for name in names))
+        return self.stage.apply(measure, self._known[1], facts)
 
     def extend(self, parameters: Mapping[str, Tensor]) -> None:
         for place, name in enumerate(parameters, start=len(self.stage.limit.parameters)):
@@ -96,18 +115,16 @@ class _Chain(Plan):
         self.plans = [make_plan(part, parameters, embeddings) for part in clip.clips]
         self.norm = self.plans[0].norm
 
-    def apply(self, gradients: Gradients, measure: Measure, facts: Facts) -> ClipReport:
-        reports: list[ClipReport] = []
-        for plan in self.plans:
-            reports.append(plan.apply(gradients, measure, facts))
-            measure = measure.again()  # changed since
+    def apply(self, names: Names, measure: Measure, facts: Facts) -> ClipReport:
+        xp = measure.xp
+        reports = [plan.apply(names, measure, facts) for plan in self.plans]
         same = self.plans[-1].norm == self.norm
         return ClipReport(
             norm=reports[0].norm,
             norm_after=reports[-1].norm_after if same else measure.joint(self.norm),
-            threshold=torch.stack([r.threshold for r in reports]).min(),
-            clipped=torch.stack([r.clipped for r in reports]).any(),
-            clip_fraction=torch.stack([r.clip_fraction for r in reports]).max(),
+            threshold=xp.min(xp.stack([r.threshold for r in reports])),
+            clipped=xp.any(xp.stack([r.clipped for r in reports])),
+            clip_fraction=xp.max(xp.stack([r.clip_fraction for r in reports])),
             parts={str(place): report for place, report in enumerate(reports)},
         )
 
@@ -139,6 +156,7 @@ class _ByName(Plan):
         }
         norms = {plan.norm for plan in self.plans.values()}
         self.norm = norms.pop() if len(norms) == 1 else 2.0
+        self._known: _Split | None = None
 
     def _share(self, parameters: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
         shares: dict[str, dict[str, Tensor]] = {pattern: {} for pattern, _ in self.clip.parts}
@@ -149,29 +167,31 @@ class _ByName(Plan):
                 self.owner[name] = pattern
         return shares
 
-    def apply(self, gradients: Gradients, measure: Measure, facts: Facts) -> ClipReport:
+    def apply(self, names: Names, measure: Measure, facts: Facts) -> ClipReport:
+        xp = measure.xp
+        known = self._known
+        if known is None or names is not known.names or xp is not known.xp:
+            known = self._known = _Split(names, [self.owner.get(name) for name in names], measure)
         norm = measure.joint(self.norm)
-        names = list(gradients)
         reports: dict[str, ClipReport] = {}
-        fractions = []
+        parts = {share.pattern: share.of(measure) for share in known.shares}
         for pattern, plan in self.plans.items():
-            places = [i for i, name in enumerate(names) if self.owner.get(name) == pattern]
-            if not places:
-                reports[pattern] = plan.blank(untouched(torch.zeros_like(norm)))
-                continue
-            part = measure.part(places)
-            own = dict(zip([names[i] for i in places], part.gradients, strict=True))
-            reports[pattern] = plan.apply(own, part, facts)
-            fractions.append(reports[pattern].clip_fraction * (len(own) / len(names)))
-        if not fractions:
-            return dataclasses.replace(untouched(norm), parts=reports)
-        parts = list(reports.values())
+            share = known.share_of(pattern)
+            if share is None:
+                reports[pattern] = plan.blank(untouched(xp, xp.zeros(())))
+            else:
+                reports[pattern] = plan.apply(share.names, parts[pattern], facts)
+        measure.join(list(parts.values()), known.order, self.norm)
+        taken = [(reports[s.pattern], len(s.names)) for s in known.shares if s.pattern in self.plans]
+        if not taken:
+            return dataclasses.replace(untouched(xp, norm), parts=reports)
+        every = list(reports.values())
         return ClipReport(
             norm=norm,
-            norm_after=measure.again().joint(self.norm),
-            threshold=torch.stack([r.threshold for r in parts]).min(),
-            clipped=torch.stack([r.clipped for r in parts]).any(),
-            clip_fraction=torch.stack(fractions).sum(),
+            norm_after=measure.joint(self.norm),
+            threshold=xp.min(xp.stack([r.threshold for r in every])),
+            clipped=xp.any(xp.stack([r.clipped for r in every])),
+            clip_fraction=sum(r.clip_fraction * (n / len(names)) for r, n in taken),
             parts=reports,
         )
 
@@ -187,6 +207,54 @@ class _ByName(Plan):
     def blank(self, report: ClipReport) -> ClipReport:
         parts = {pattern: plan.blank(report) for pattern, plan in self.plans.items()}
         return dataclasses.replace(report, parts=parts)
+
+
+class _Share:
+    """The gradients that belong to one pattern, or to none.
+
+    Args:
+        pattern: whose they are.
+        places: where they are among all.
+        names: of all.
+        measure: of all.
+    """
+
+    def __init__(self, pattern: str | None, places: list[int], names: Names, measure: Measure) -> None:
+        self.pattern = pattern
+        self.places = places
+        self.names = tuple(names[i] for i in places)
+        self._index = _index(measure.xp, places)
+        self._layout = Layout([measure.tensors[i] for i in places], measure.xp)
+
+    def of(self, measure: Measure) -> Measure:
+        return measure.part(self.places, self._index, self._layout)
+
+
+class _Split:
+    """How some gradients are shared out by pattern.
+
+    Args:
+        names: of the gradients.
+        owners: the pattern that each belongs to.
+        measure: of the gradients.
+    """
+
+    def __init__(self, names: Names, owners: Sequence[str | None], measure: Measure) -> None:
+        self.names = names
+        self.xp = measure.xp
+        by_owner: dict[str | None, list[int]] = {}
+        for place, owner in enumerate(owners):
+            by_owner.setdefault(owner, []).append(place)
+        self.shares = [_Share(owner, places, names, measure) for owner, places in by_owner.items()]
+        joined = [place for share in self.shares for place in share.places]
+        self.order = _index(measure.xp, sorted(range(len(joined)), key=joined.__getitem__))
+
+    def share_of(self, pattern: str) -> _Share | None:
+        return next((share for share in self.shares if share.pattern == pattern), None)
+
+
+def _index(xp: Namespace, places: Sequence[int]) -> Array:
+    return xp.asarray(list(places), dtype=xp.int64)
 
 
 def _no_match(pattern: str, names: Sequence[str]) -> str:

@@ -3,14 +3,14 @@
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
-from clipwise.clip import Clip, Per
+from clipwise.clip import Clip
+from clipwise.functional import scaling
+from clipwise.namespace import Array, Namespace
 from clipwise.report import ClipReport
 from clipwise.torch._limit import Facts, Limit
-from clipwise.torch._measure import Measure, rms_size, values_of
-from clipwise.torch.engines import reference as engine
+from clipwise.torch._measure import Measure
 
 __all__ = ["GlobalStage", "GroupStage", "Stage", "untouched"]
 
@@ -29,105 +29,70 @@ class Stage(ABC):
         self.limit = Limit(clip, parameters, embeddings)
 
     @abstractmethod
-    def apply(self, measure: Measure, present: Sequence[int], facts: Facts) -> ClipReport:
-        """Clip the measured gradients in place: those of the parameters at the places ``present``."""
+    def apply(self, measure: Measure, present: tuple[int, ...], facts: Facts) -> ClipReport:
+        """Clip the measured gradients in place: those of the parameters at the places ``present``.
+
+        The arrays of the report are of the measure's namespace.
+        """
 
 
 class GlobalStage(Stage):
     """One norm over everything."""
 
-    def apply(self, measure: Measure, present: Sequence[int], facts: Facts) -> ClipReport:
+    def apply(self, measure: Measure, present: tuple[int, ...], facts: Facts) -> ClipReport:
+        xp = measure.xp
         norm = measure.joint(self.clip.norm)
-        threshold = self.limit.of(facts, norm, norm, present)
-        coefficient = _coefficient(norm, threshold)
-        # Off the CPU a branch would wait for the device; a coefficient of 1 changes nothing.
-        if measure.device.type != "cpu" or coefficient.item() != 1.0:
-            for gradient in measure.gradients:
-                engine.scale_(values_of(gradient), coefficient)
+        threshold = self.limit.of(xp, facts, norm, norm, present)
+        measure.scale_(scaling.coefficient(xp, norm, threshold))
         clipped = norm > threshold
         return ClipReport(
             norm=norm,
-            norm_after=_after(norm, threshold),
+            norm_after=scaling.norm_after(xp, norm, threshold),
             threshold=threshold,
             clipped=clipped,
-            clip_fraction=clipped.to(measure.dtype),
-            direction=torch.where(norm.isfinite(), 1.0, torch.nan),
+            clip_fraction=_as_float(xp, clipped),
+            direction=xp.where(xp.isfinite(norm), 1.0, xp.nan),
         )
 
 
 class GroupStage(Stage):
     """A norm for each tensor, or for each unit."""
 
-    def apply(self, measure: Measure, present: Sequence[int], facts: Facts) -> ClipReport:
-        kind = self.clip.norm
-        groups = measure.groups(self.clip.per, kind)
-        counts = [len(group) for group in groups]
-        norms, joint = torch.cat(groups), measure.joint(kind)
-        threshold = self.limit.of(facts, norms, joint, present)
-        coefficient = _coefficient(norms, threshold)
-        for gradient, own in zip(measure.gradients, coefficient.split(counts), strict=True):
-            if measure.device.type != "cpu" or bool((own != 1.0).any()):
-                _scale(gradient, own, self.clip.per)
+    def apply(self, measure: Measure, present: tuple[int, ...], facts: Facts) -> ClipReport:
+        xp, per, kind = measure.xp, self.clip.per, self.clip.norm
+        norms, joint = measure.groups(per, kind), measure.joint(kind)
+        threshold = self.limit.of(xp, facts, norms, joint, present)
+        coefficients = scaling.coefficient(xp, norms, threshold)
+        measure.scale_(coefficients, per)
 
         clipped = norms > threshold
-        after = _after(norms, threshold)
-        before = norms
-        if kind == "rms":
-            sizes = measure.group_sizes(groups)
-            after, before = (_times(values, counts, sizes) for values in (after, norms))
-        p = 2.0 if kind == "rms" else kind
+        before, after = norms, scaling.norm_after(xp, norms, threshold)
+        p = kind
+        if p == "rms":
+            roots = measure.layout.roots(per)
+            before, after, p = norms * roots, after * roots, 2.0
         return ClipReport(
             norm=joint,
-            norm_after=engine.combine(after, p) / rms_size(kind, sum(measure.sizes)),
-            threshold=torch.where(norms > 0, threshold, torch.inf).min(),
-            clipped=clipped.any(),
-            clip_fraction=clipped.to(measure.dtype).mean(),
-            direction=_direction(before, coefficient) if p == 2.0 else None,
+            norm_after=scaling.combine(xp, after, p) / measure.layout.root(kind),
+            threshold=xp.min(xp.where(norms > 0, threshold, xp.inf)),
+            clipped=xp.any(clipped),
+            clip_fraction=xp.mean(_as_float(xp, clipped)),
+            direction=scaling.direction(xp, before, coefficients) if p == 2.0 else None,
         )
 
 
-def untouched(norm: Tensor) -> ClipReport:
+def untouched(xp: Namespace, norm: Array) -> ClipReport:
     """The report of gradients that were left as they were."""
+    zero = xp.asarray(0.0)
     return ClipReport(
         norm=norm,
         norm_after=norm,
-        threshold=torch.full_like(norm, torch.inf),
-        clipped=torch.zeros_like(norm, dtype=torch.bool),
-        clip_fraction=torch.zeros_like(norm),
-        direction=torch.ones_like(norm),
+        threshold=xp.asarray(xp.inf),
+        clipped=zero > 0,
+        clip_fraction=zero,
+        direction=xp.asarray(1.0),
     )
 
 
-def _scale(gradient: Tensor, coefficient: Tensor, per: Per) -> None:
-    if per == "tensor" or gradient.ndim < 2:
-        coefficient = coefficient[0]
-    elif gradient.is_sparse:
-        coefficient = coefficient[gradient._indices()[0].to(coefficient.device)]
-    if values_of(gradient).numel():
-        engine.scale_(values_of(gradient), coefficient)
-
-
-def _coefficient(norm: Tensor, threshold: Tensor) -> Tensor:
-    """``min(1, threshold / norm)``; NaN for a NaN norm, as in every framework, unless nothing bounds it."""
-    free = (norm <= threshold) | torch.isinf(threshold)
-    return torch.where(free, 1.0, threshold / norm)
-
-
-def _after(norm: Tensor, threshold: Tensor) -> Tensor:
-    """The norm that scaling leaves: Inf times 0 is NaN."""
-    lost = torch.isinf(norm) & (norm > threshold)
-    return torch.where(lost, torch.nan, torch.where(norm > threshold, threshold, norm))
-
-
-def _times(values: Tensor, counts: Sequence[int], factors: Sequence[float]) -> Tensor:
-    return torch.cat([part * f for part, f in zip(values.split(list(counts)), factors, strict=True)])
-
-
-def _direction(norms: Tensor, coefficient: Tensor) -> Tensor:
-    """The cosine between the parts with these norms and the same parts scaled."""
-    largest = norms.max()
-    unit = norms / torch.where(largest > 0, largest, torch.ones_like(largest))
-    scaled = unit * coefficient
-    lengths = torch.linalg.vector_norm(unit) * torch.linalg.vector_norm(scaled)
-    # Nothing, before or after, points nowhere; that is no turn.
-    return torch.where(lengths == 0, torch.ones_like(lengths), (unit * scaled).sum() / lengths)
+def _as_float(xp: Namespace, flags: Array) -> Array:
+    return xp.where(flags, xp.asarray(1.0), xp.asarray(0.0))

@@ -1,30 +1,37 @@
 """Clip before every step of an optimizer, from one line, through its own hooks."""
 
-import functools
-import sys
-from collections.abc import Callable, Mapping
-from types import FrameType, TracebackType
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from types import TracebackType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from clipwise.clip import AnyClip
-from clipwise.errors import ArgumentError
+from clipwise import config
+from clipwise.clip import AnyClip, clip_by_global_norm
+from clipwise.errors import ArgumentError, StateError
+from clipwise.torch import _others
+from clipwise.torch._fused import FusedStep, is_fused
+from clipwise.torch._hooks import StepHooks
 from clipwise.torch._limit import Facts
-from clipwise.torch._parameters import of_optimizer, refuse_unmade
+from clipwise.torch._parameters import of_optimizers, refuse_unmade
+from clipwise.torch._refusals import refuse_engine_of_caller, refuse_engines
+from clipwise.torch._rounds import Round
 from clipwise.torch.clipper import Clipper, NonFinite
+from clipwise.torch.weights import WeightClipper
 
 __all__ = ["AttachedClipper", "attach"]
 
 
 def attach(
-    optimizer: Optimizer,
-    clip: AnyClip | str | Mapping[str, Any],
+    optimizer: Optimizer | Sequence[Optimizer],
+    clip: AnyClip | str | Mapping[str, Any] | None = None,
     *,
     model: nn.Module | None = None,
     nonfinite: NonFinite = "skip",
+    weights: AnyClip | str | Mapping[str, Any] | None = None,
     direction: bool = False,
 ) -> "AttachedClipper":
     """Clip the gradients of an optimizer's parameters before each of its steps, from now on.
@@ -41,63 +48,97 @@ def attach(
     It clips what the step is about to use: the sum over micro-batches under accumulation, gradients without
     their scale under `torch.amp.GradScaler` (with fused optimizers too, which step on scaled gradients), and
     after each evaluation of a closure, whose loss it observes by itself. A step that the scaler skips is
-    neither clipped nor counted, and losses observed for it count in the mean of the next. Parameters may come
-    to the optimizer and leave it.
+    neither clipped nor counted as clipped, and losses observed for it count in the mean of the next.
+    Parameters may come to the optimizer and leave it.
+
+    Several optimizers that are attached together have one joint norm: it is measured when the first of them
+    steps, over the gradients of all, which must be complete then; each further one that steps on gradients
+    which did not change since belongs to the same step.
+
+    A copy of the optimizer (`copy.deepcopy`, pickle) has no clip attached, as it has none of its hooks:
+    attach again. ``optimizer.load_state_dict`` leaves the clip attached.
 
     Args:
-        optimizer: any `torch.optim.Optimizer`; wrappers that carry one (Fabric, Accelerate) as well.
-        clip: what to do; a string or a mapping is read by `clipwise.config.parse`.
+        optimizer: any `torch.optim.Optimizer`, wrappers that carry one (Fabric, Accelerate), or several.
+        clip: what to do; a string or a mapping is read by `clipwise.config.parse`. Without one the gradients
+            are only measured.
         model: gives parameters their names, for reports and `by_name`, and tells which are embeddings.
         nonfinite: as for `Clipper`. With ``"skip"`` a step whose gradients hold NaN or Inf does not happen
             at all: parameters and optimizer state stay as they were, and it is counted in
             ``clipper.skipped_steps``. (`torch.optim.LBFGS` goes on with what it had before the bad
-            evaluation.) Finding out waits for the device once a step; so does a fused optimizer under a
-            scaler, whatever ``nonfinite`` says.
+            evaluation.) Fused optimizers leave the step out on the device, under a gradient scaler too, and
+            nothing waits; with others finding out waits for the device once a step.
+        weights: what is done to the weights after every step, such as ``clip_by_value(0.01)`` for WGAN;
+            ``clipper.weights.report`` says what.
         direction: as for `Clipper`.
 
     Returns:
         An `AttachedClipper`; also a context manager that detaches at its end.
 
     Raises:
-        ArgumentError: this is no optimizer, or a clip is attached to it already.
+        ArgumentError: this is no optimizer, an engine's inner one (DeepSpeed, Megatron, ZeRO) that holds a
+            part of the gradients only, or a clip is attached to it already; or, from the first step, it is
+            stepped inside ``backward`` with a clip that needs all gradients.
         ParameterError: a pattern of `by_name` matches no parameter, or the model is another one.
     """
-    return AttachedClipper(optimizer, clip, model=model, nonfinite=nonfinite, direction=direction)
+    return AttachedClipper(
+        optimizer, clip, model=model, nonfinite=nonfinite, weights=weights, direction=direction
+    )
 
 
 class AttachedClipper(Clipper):
-    """A `Clipper` that acts before every step of an optimizer. Made by `attach`."""
+    """A `Clipper` that acts before every step of an optimizer, or of several. Made by `attach`.
+
+    Attributes:
+        optimizers: those that it acts on.
+        weights: the `Clipper` of the weights after every step, None without one.
+    """
 
     def __init__(
         self,
-        optimizer: Optimizer,
-        clip: AnyClip | str | Mapping[str, Any],
+        optimizer: Optimizer | Sequence[Optimizer],
+        clip: AnyClip | str | Mapping[str, Any] | None,
         *,
         model: nn.Module | None,
         nonfinite: NonFinite,
+        weights: AnyClip | str | Mapping[str, Any] | None,
         direction: bool,
     ) -> None:
-        self.optimizer = _unwrapped(optimizer)
-        if any(_owner(hook) is not None for hook in self.optimizer._optimizer_step_pre_hooks.values()):
+        if clip is None and weights is None:
             raise ArgumentError(
-                "a clip is attached to this optimizer already: detach it first, or use clipwise.chain"
+                "expected a clip such as clipwise.clip_by_global_norm(1.0), or weights=, got None"
             )
+        self.optimizers = _unwrapped(optimizer)
         self._model = model
-        parameters = of_optimizer(self.optimizer, model)
-        super().__init__(parameters.items(), clip, nonfinite=nonfinite, direction=direction, model=model)
-        self._current = [id(p) for group in self.optimizer.param_groups for p in group["params"]]
-        self._held_back: list[tuple[Tensor, Tensor]] = []
-        self._outermost: FrameType | None = None
-        self._handles = [
-            self.optimizer.register_step_pre_hook(self._before_step),
-            self.optimizer.register_step_post_hook(self._after_step),
+        parameters = of_optimizers(self.optimizers, model)
+        super().__init__(
+            parameters.items(),
+            clip_by_global_norm(float("inf")) if clip is None else clip,
+            nonfinite=nonfinite,
+            direction=direction,
+            model=model,
+        )
+        self.weights = None if weights is None else WeightClipper(parameters.items(), weights, model=model)
+        self._current = self._ids()
+        self._round = Round(self.optimizers)
+        self._fused_step: FusedStep | None = None
+        self._checked = False
+        self._hooks = [
+            StepHooks(one, begin=self._begin, ready=self._ready, end=self._end) for one in self.optimizers
         ]
+        _others.listen(self)
+
+    @property
+    def optimizer(self) -> Optimizer:
+        """The first optimizer."""
+        return self.optimizers[0]
 
     def detach(self) -> None:
         """Stop clipping; the report and the counts stay."""
-        for handle in self._handles:
-            handle.remove()
-        self._handles = []
+        for hooks in self._hooks:
+            hooks.remove()
+        self._hooks = []
+        _others.stop_listening(self)
 
     def __enter__(self) -> "AttachedClipper":
         return self
@@ -107,80 +148,111 @@ class AttachedClipper(Clipper):
     ) -> None:
         self.detach()
 
+    # Checkpoints.
+
     def state_dict(self) -> dict[str, Any]:
         """As `Clipper.state_dict`, parameters that came to the optimizer since the last step included."""
-        self._follow_optimizer()
-        return super().state_dict()
+        self._follow_optimizers()
+        state = super().state_dict()
+        return state if self.weights is None else state | {"weights": self.weights.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """As `Clipper.load_state_dict`; add parameter groups to the optimizer before, as they were."""
-        self._follow_optimizer()
+        self._follow_optimizers()
+        has_weights = isinstance(state, Mapping) and "weights" in state
+        if has_weights != (self.weights is not None):
+            raise StateError(
+                f"the state has {'a' if has_weights else 'no'} clip of weights, unlike this clipper"
+            )
+        before = super().state_dict()
         super().load_state_dict(state)
+        if self.weights is not None:
+            try:
+                self.weights.load_state_dict(state["weights"])
+            except StateError:
+                super().load_state_dict(before)
+                raise
 
-    # torch calls the hooks of a step once for each class whose ``step`` runs: an optimizer whose step calls
-    # that of its parent calls them twice. Only the outermost call counts. It is known by its frame, since a
-    # step that raises never tells that it has ended.
+    # The steps.
 
-    def _before_step(
-        self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
-        caller = sys._getframe(1)
-        if _is_running(self._outermost, caller):
-            return None
-        self._outermost = caller
-        self._held_back = []  # of a step that raised; its gradients are of the past
-        if kwargs.get("closure") is not None:
-            return args, kwargs | {"closure": self._clipping(kwargs["closure"])}
-        if len(args) > 1 and callable(args[1]):  # args[0] is the optimizer
-            return (args[0], self._clipping(args[1]), *args[2:]), kwargs
-        self._clip_for_step()
-        return None
+    def _begin(self, optimizer: Optimizer) -> None:
+        self._end(optimizer)  # of a step that raised
+        if not self._checked:
+            refuse_engine_of_caller(optimizer)
+            self._checked = True
+        if torch._C._current_graph_task_id() != -1 and self._plan.needs_all():
+            raise ArgumentError(
+                f"{_spelled(self.clip)} needs all gradients, and this optimizer steps inside backward, while"
+                " they are still being computed: use a clip for each tensor, such as clip_by_norm or"
+                " adaptive_grad_clip, or step after backward"
+            )
 
-    def _clipping(self, closure: Callable[[], Any]) -> Callable[[], Any]:
-        """The closure, with the gradients clipped after each of its backward passes."""
-
-        @functools.wraps(closure)
-        def wrapped() -> Any:
-            self._give_back()
-            loss = closure()
-            if not self._losses and isinstance(loss, Tensor | float) and torch.as_tensor(loss).numel() == 1:
-                self.observe(loss)
-            self._clip_for_step()
-            return loss
-
-        return wrapped
-
-    def _after_step(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if self._outermost is sys._getframe(1):
-            self._outermost = None
-            self._give_back()
-
-    def _clip_for_step(self) -> None:
-        self._follow_optimizer()
+    def _ready(self, optimizer: Optimizer, loss: Any) -> None:
+        if not self._losses and isinstance(loss, Tensor | float) and torch.as_tensor(loss).numel() == 1:
+            self.observe(loss)
+        self._follow_optimizers()
         # A fused optimizer under a GradScaler steps on scaled gradients and is told the scale, and whether an
         # overflow was found: then it skips the step by itself, as the scaler does for any other optimizer.
-        found_inf = getattr(self.optimizer, "found_inf", None)
-        if found_inf is not None and bool(found_inf):
+        found_inf = getattr(optimizer, "found_inf", None)
+        if (
+            found_inf is not None
+            and (found_inf.device.type == "cpu" or not is_fused(optimizer))
+            and found_inf
+        ):
             return
-        if self._step(getattr(self.optimizer, "grad_scale", None)).skipped:
-            # Every optimizer leaves a parameter without a gradient, and its state, as they are.
-            self._held_back = [(p, p.grad) for p in self.parameters.values() if p.grad is not None]
-            for parameter, _ in self._held_back:
-                parameter.grad = None
+        if len(self.optimizers) > 1:
+            if not self._round.goes_on(optimizer):
+                self._round.unscale(optimizer)
+                self._round.start(optimizer, skipped=bool(self._step(None).skipped))
+            if self._round.skipped:
+                self._round.hold_back(optimizer)
+            return
+        fused = FusedStep(optimizer) if is_fused(optimizer) else None
+        report = self._step(getattr(optimizer, "grad_scale", None), fused=fused is not None)
+        if fused is not None and (self._folded is not None or self._left_out is not None):
+            self._fused_step = fused
+            if self._folded is not None:
+                fused.multiply_by(self._folded)
+            if self._left_out is not None:
+                fused.skip_if(self._left_out)
+        elif report.skipped:
+            self._round.hold_back(optimizer)
 
-    def _give_back(self) -> None:
-        for parameter, gradient in self._held_back:
-            if parameter.grad is None:
-                parameter.grad = gradient
-        self._held_back = []
+    def _end(self, optimizer: Optimizer) -> None:
+        self._round.give_back(optimizer)
+        if self._fused_step is not None:
+            self._fused_step.take_back()
+            self._fused_step = None
+        if self.weights is not None:
+            self.weights.clip_()
 
-    def _follow_optimizer(self) -> None:
-        """Take in parameters that came to the optimizer since the last step; let go of those that left."""
-        current = [id(p) for group in self.optimizer.param_groups for p in group["params"]]
+    # Being told by others.
+
+    def clips(self, parameter: Tensor) -> bool:
+        """Whether its gradient is clipped here."""
+        return id(parameter) in self._current
+
+    def hear(self, function: str, threshold: float) -> None:
+        """Say once that somebody else clips these gradients too."""
+        _others.stop_listening(self)
+        warnings.warn(
+            f"the loop clips too: {function} to {threshold:g}, and clipwise with {_spelled(self.clip)} after"
+            " it; keep one of them (a threshold of inf only measures)",
+            stacklevel=4,
+        )
+
+    # Following the optimizers.
+
+    def _ids(self) -> list[int]:
+        return [id(p) for one in self.optimizers for group in one.param_groups for p in group["params"]]
+
+    def _follow_optimizers(self) -> None:
+        """Take in parameters that came to the optimizers since the last step; let go of those that left."""
+        current = self._ids()
         if current == self._current:
             return
         known = {id(p): name for name, p in self.parameters.items()}
-        now = of_optimizer(self.optimizer, self._model)
+        now = of_optimizers(self.optimizers, self._model)
         new: dict[str, Tensor] = {}
         kept: dict[str, Tensor] = {}
         for name, parameter in now.items():
@@ -191,45 +263,52 @@ class AttachedClipper(Clipper):
                     name += "+"  # another parameter had this name
                 new[name] = parameter
         refuse_unmade(new)
-        self._plan.extend(new)
-        self.parameters = kept | new
+        for clipper in (self, self.weights):
+            if clipper is not None:
+                clipper._follow(kept, new)
         self._current = current
 
     def _facts(self) -> Facts:
         facts = super()._facts()
-        groups = self.optimizer.param_groups
+        groups = [group for optimizer in self.optimizers for group in optimizer.param_groups]
         return Facts(
             step=facts.step,
             loss=facts.loss,
             learning_rate=_largest([group["lr"] for group in groups if "lr" in group]),
             momentum=max((float(group.get("momentum", 0.0)) for group in groups), default=0.0),
-            scale_free=_is_scale_free(self.optimizer),
+            scale_free=any(map(_is_scale_free, self.optimizers)),
         )
 
 
-def _unwrapped(optimizer: Any) -> Optimizer:
-    """The `torch.optim.Optimizer` itself, also from inside a wrapper that passes its steps on to it."""
-    inner = getattr(optimizer, "optimizer", None)
-    if isinstance(inner, Optimizer):
-        return _unwrapped(inner)
-    if not isinstance(optimizer, Optimizer):
-        raise ArgumentError(f"attach takes a torch.optim.Optimizer, got {optimizer!r}")
-    return optimizer
+def _unwrapped(optimizer: Any) -> list[Optimizer]:
+    """The optimizers themselves, also from inside wrappers that pass their steps on to them."""
+    several = isinstance(optimizer, Iterable) and not isinstance(optimizer, str | Mapping)
+    found: list[Optimizer] = []
+    for one in optimizer if several else [optimizer]:
+        while isinstance(getattr(one, "optimizer", None), Optimizer):
+            refuse_engines(one)
+            one = one.optimizer
+        refuse_engines(one)
+        if not isinstance(one, Optimizer):
+            raise ArgumentError(f"attach takes a torch.optim.Optimizer, or several of them, got {one!r}")
+        if any(one is other for other in found):
+            raise ArgumentError("attach got the same optimizer twice")
+        for hook in one._optimizer_step_pre_hooks.values():
+            if isinstance(getattr(hook, "__self__", None), StepHooks):
+                raise ArgumentError(
+                    "a clip is attached to this optimizer already: detach it first, or use clipwise.chain"
+                )
+        found.append(one)
+    if not found:
+        raise ArgumentError("attach takes a torch.optim.Optimizer, or several of them, got none")
+    return found
 
 
-def _is_running(frame: FrameType | None, inside: FrameType) -> bool:
-    """Whether a call is still under way, further up the stack."""
-    above = inside.f_back if frame is not None else None
-    while above is not None:
-        if above is frame:
-            return True
-        above = above.f_back
-    return False
-
-
-def _owner(hook: Any) -> AttachedClipper | None:
-    owner = getattr(hook, "__self__", None)
-    return owner if isinstance(owner, AttachedClipper) else None
+def _spelled(clip: AnyClip) -> str:
+    try:
+        return config.to_string(clip)
+    except ArgumentError:  # a policy of the user's own
+        return repr(clip)
 
 
 def _largest(rates: list[float | Tensor]) -> float | Tensor | None:

@@ -5,20 +5,26 @@ import numbers
 from collections.abc import Mapping
 from typing import Any, Literal, TypeAlias, get_args
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from clipwise import config
 from clipwise.clip import AnyClip, ByName, Chain, Clip
 from clipwise.errors import ArgumentError, NonFiniteError, ParameterError, StateError
+from clipwise.namespace import Array
 from clipwise.report import ClipReport
+from clipwise.torch._gradients import Gradients
 from clipwise.torch._limit import Facts
-from clipwise.torch._measure import Measure, order_of, values_of
+from clipwise.torch._measure import Measure, order_of
 from clipwise.torch._parameters import Parameters, embedding_weights, named, refuse_unmade
 from clipwise.torch._plan import make_plan
+from clipwise.torch._report import in_torch
 from clipwise.torch._stage import untouched
 from clipwise.torch._state import dump, load
-from clipwise.torch.engines import reference as engine
+from clipwise.torch.engines import reference
+from clipwise.torch.engines._arrays import NUMPY, array_on, namespace_on, tensor_of, wide
+from clipwise.torch.engines.reference import values_of
 
 __all__ = ["Clipper", "NonFinite", "as_clip"]
 
@@ -60,12 +66,13 @@ class Clipper:
     Attributes:
         report: the `ClipReport` of the last call, None before the first.
         steps: calls so far.
-        skipped_steps: those that were skipped.
 
     Raises:
         ArgumentError: the clip or ``nonfinite`` is not one.
         ParameterError: a pattern of `by_name` matches nothing.
     """
+
+    _source: type[Gradients] = Gradients
 
     def __init__(
         self,
@@ -89,9 +96,12 @@ class Clipper:
         refuse_unmade(self.parameters)
         self.report: ClipReport | None = None
         self.steps = 0
-        self.skipped_steps = 0
-        self._clipped_steps = torch.zeros((), dtype=torch.int64)
+        self._clipped_steps: Array = 0
+        self._skipped_steps: Array = 0
+        self._folded: Array | None = None
+        self._left_out: Array | None = None
         self._losses: list[Tensor] = []
+        self._gradients = self._source(self.parameters)
         self._plan = make_plan(clip, self.parameters, embedding_weights(model))
         self._needs_loss = "loss" in self._plan.needs()
 
@@ -99,6 +109,11 @@ class Clipper:
     def clipped_steps(self) -> int:
         """How many steps were clipped; reading it waits for the device."""
         return int(self._clipped_steps)
+
+    @property
+    def skipped_steps(self) -> int:
+        """How many steps were skipped; reading it may wait for the device."""
+        return int(self._skipped_steps)
 
     def observe(self, loss: Tensor | float) -> None:
         """Tell the loss of the coming step, for thresholds that react to it.
@@ -126,81 +141,84 @@ class Clipper:
         return self._step(None)
 
     @torch.no_grad()
-    def _step(self, scale: Tensor | None) -> ClipReport:
-        """`clip_` of gradients that are multiplied by a scale."""
+    def _step(self, scale: Tensor | None, fused: bool = False) -> ClipReport:
+        """`clip_` of gradients that are multiplied by a scale.
+
+        Where ``fused``, what follows can multiply them by a coefficient, which is then left to it in
+        ``self._folded``; and can leave the step out, which is then asked of it in ``self._left_out`` so that
+        nothing waits for the device.
+        """
         if self._needs_loss and not self._losses:
             raise ParameterError(
                 "the threshold follows the loss: call clipper.observe(loss) before every step"
             )
-        gradients = self._gradients()
-        report = self._clip(gradients, scale) if gradients else self._nothing()
+        self._folded = self._left_out = None
+        with np.errstate(all="ignore"):  # norms of NaN and Inf are part of the business
+            report = self._clip(scale, fused) if self._gradients.collect() else self._nothing()
         self.steps += 1
-        self.skipped_steps += report.skipped
-        clipped = torch.as_tensor(report.clipped)
-        self._clipped_steps = self._clipped_steps.to(clipped.device) + clipped
+        self._skipped_steps = self._skipped_steps + report.skipped
+        self._clipped_steps = self._clipped_steps + report.clipped
         self._losses.clear()
-        self.report = report
-        return report
+        self.report = in_torch(report)
+        return self.report
 
-    def _gradients(self) -> dict[str, Tensor]:
-        found = {}
-        for name, parameter in self.parameters.items():
-            gradient = parameter.grad
-            if gradient is None:
-                continue
-            if gradient.is_sparse and not gradient.is_coalesced():
-                gradient = parameter.grad = gradient.coalesce()
-            found[name] = _writable(parameter, gradient)
-        return found
-
-    def _clip(self, gradients: dict[str, Tensor], scale: Tensor | None) -> ClipReport:
-        measure = Measure(list(gradients.values()), scale)
+    def _clip(self, scale: Tensor | None, fused: bool) -> ClipReport:
+        gradients = self._gradients
+        measure = Measure(gradients.batch, gradients.layout, scale)
+        xp, names = measure.xp, gradients.names
         p = order_of(self._plan.norm)
         if isinstance(self.clip, Clip) and self.clip.per == "unit":
-            measure.units(p)  # the norms of the tensors follow from these: one read for both
-        norms = measure.tensors(p)
-        bad = ~norms.isfinite()
-        names = tuple(gradients)
+            measure.unit_norms(p)  # the norms of the tensors follow from these: one read for both
+        norms = measure.tensor_norms(p)
+        bad = ~xp.isfinite(norms)
+        bad_count = xp.sum(bad)
 
-        if self.nonfinite != "propagate" and bool(bad.any()):
+        skipped: Array = False
+        if fused and self.nonfinite == "skip" and xp is not NUMPY:
+            self._left_out = skipped = bad_count > 0
+        elif self.nonfinite != "propagate" and bool(bad_count):
             if self.nonfinite == "error":
-                first = names[int(bad.nonzero()[0])]
+                first = names[int(xp.argmax(xp.astype(bad, xp.int64)))]
                 raise NonFiniteError(
-                    f"the gradient of {first!r} holds NaN or Inf ({int(bad.sum())} tensors in all)"
+                    f"the gradient of {first!r} holds NaN or Inf ({int(bad_count)} tensors in all)"
                 )
             if self.nonfinite == "skip":
                 return dataclasses.replace(
-                    self._skip(measure), names=names, tensor_norms=norms, nonfinite=bad.sum()
+                    self._skip(measure), names=names, tensor_norms=norms, nonfinite=bad_count
                 )
-            for gradient, is_bad in zip(measure.gradients, bad.tolist(), strict=True):
+            for gradient, is_bad in zip(measure.tensors, bad.tolist(), strict=True):
                 if is_bad:
                     values = values_of(gradient)
                     values.copy_(torch.where(values.isfinite(), values, torch.zeros_like(values)))
-            measure = measure.again()
+            measure.forget()
 
-        before = [values_of(g).clone() for g in measure.gradients] if self.direction else []
-        report = self._plan.apply(gradients, measure, self._facts())
+        before = [values_of(g).clone() for g in measure.tensors] if self.direction else []
+        size = measure.joint(2.0) if before else None
+        measure.folds = fused and not before and self._plan.folds
+        report = self._plan.apply(names, measure, self._facts())
+        self._folded = measure.folded
         if before:
-            report = dataclasses.replace(report, direction=_cosine(before, measure))
-        return dataclasses.replace(report, names=names, tensor_norms=norms, nonfinite=bad.sum())
+            report = dataclasses.replace(report, direction=_cosine(before, size, measure))
+        if skipped is not False:
+            report = dataclasses.replace(report, skipped=skipped, clipped=report.clipped & ~skipped)
+        return dataclasses.replace(report, names=names, tensor_norms=norms, nonfinite=bad_count)
 
     def _facts(self) -> Facts:
         loss = None
         if self._losses:
             device = self._losses[0].device
-            losses = [one.to(device, engine.wide(device)) for one in self._losses]
-            loss = torch.stack(losses).mean()
+            losses = [one.to(device, wide(device)) for one in self._losses]
+            loss = losses[0] if len(losses) == 1 else torch.stack(losses).mean()
         return Facts(step=self.steps, loss=loss)
 
     def _skip(self, measure: Measure) -> ClipReport:
-        facts = self._facts()
+        xp, facts = measure.xp, self._facts()
         for stage in self._plan.stages():
-            stage.limit.listen(facts)  # a loss of NaN is news to the thresholds that follow it
-        norm = measure.joint(self._plan.norm)
+            stage.limit.listen(xp, facts)  # a loss of NaN is news to the thresholds that follow it
         report = dataclasses.replace(
-            untouched(norm),
-            norm_after=torch.zeros_like(norm),
-            threshold=torch.full_like(norm, torch.nan),
+            untouched(xp, measure.joint(self._plan.norm)),
+            norm_after=xp.asarray(0.0),
+            threshold=xp.asarray(xp.nan),
             direction=None,
             skipped=True,
         )
@@ -208,8 +226,8 @@ class Clipper:
 
     def _nothing(self) -> ClipReport:
         """The report of a call without any gradient: norm 0, on the parameters' device."""
-        device = next((p.device for p in self.parameters.values()), torch.device("cpu"))
-        return self._plan.blank(untouched(torch.zeros((), dtype=engine.wide(device), device=device)))
+        xp = namespace_on(next((p.device for p in self.parameters.values()), torch.device("cpu")))
+        return self._plan.blank(untouched(xp, xp.asarray(0.0)))
 
     # Checkpoints.
 
@@ -245,25 +263,25 @@ class Clipper:
         for stage, new in zip(stages, loaded, strict=True):
             if stage.limit.keeper:
                 stage.limit.keeper.state = new
-        self.steps, self.skipped_steps = steps, skipped
-        self._clipped_steps = torch.tensor(clipped)
+        self.steps, self._skipped_steps, self._clipped_steps = steps, skipped, clipped
+
+    def _follow(self, kept: Mapping[str, Tensor], new: Mapping[str, Tensor]) -> None:
+        """Go on with these parameters: some of the old ones, and new ones."""
+        self._plan.extend(new)
+        self.parameters = {**kept, **new}
+        self._gradients = self._source(self.parameters)
 
     def _names(self) -> dict[int, str]:
         return {id(parameter): name for name, parameter in self.parameters.items()}
 
 
-def _writable(parameter: Tensor, gradient: Tensor) -> Tensor:
-    """The gradient, or a copy put in its place where several of its entries share one memory (``expand``)."""
-    if not gradient.is_sparse and any(
-        stride == 0 and size > 1 for stride, size in zip(gradient.stride(), gradient.shape, strict=True)
-    ):
-        gradient = parameter.grad = gradient.contiguous()
-    return gradient
-
-
-def _cosine(before: list[Tensor], measure: Measure) -> Tensor:
-    sums = torch.zeros(3, dtype=measure.dtype, device=measure.device)
-    for old, new in zip(before, measure.gradients, strict=True):
-        sums += torch.stack(engine.cosine(old, values_of(new))).to(sums)
-    lengths = sums[1].sqrt() * sums[2].sqrt()
-    return torch.where(lengths > 0, sums[0] / lengths, torch.ones_like(lengths))
+def _cosine(before: list[Tensor], size: Array, measure: Measure) -> Array:
+    """The cosine between tensors that had this 2-norm together and what they are now."""
+    xp = measure.xp
+    sizes = [xp.where((s > 0) & xp.isfinite(s), s, 1.0) for s in (size, measure.joint(2.0))]
+    sums = [xp.asarray(0.0) for _ in range(3)]
+    for old, new in zip(before, measure.tensors, strict=True):
+        found = reference.cosine(old, values_of(new), (tensor_of(sizes[0]), tensor_of(sizes[1])))
+        sums = [total + array_on(xp, value) for total, value in zip(sums, found, strict=True)]
+    lengths = xp.sqrt(sums[1]) * xp.sqrt(sums[2])
+    return xp.where(lengths > 0, sums[0] / lengths, 1.0)

@@ -2,24 +2,37 @@
 
 They differ from `torch.nn.utils` only where that loses the gradient: norms are measured in float64, so that
 neither half precision nor large float32 values turn a finite gradient into zeros; a tensor that is listed
-twice is measured and scaled once; and a threshold below 0 is refused.
+twice is measured and scaled once; an expanded gradient is scaled once; what has no entries or no gradient is
+no error; and a threshold below 0 is refused. Distributed tensors are passed on to torch.
 """
 
+import math
 import types
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.utils import clip_grad as torchs
 
+from clipwise.functional import scaling
+from clipwise.namespace import Array
 from clipwise.thresholds import check_number
-from clipwise.torch._measure import Measure, values_of
-from clipwise.torch._parameters import named
-from clipwise.torch.engines import reference as engine
+from clipwise.torch import _others
+from clipwise.torch._gradients import make_writable
+from clipwise.torch.engines import AnyBatch, gather, make_batch
+from clipwise.torch.engines._arrays import array_on, tensor_of
+from clipwise.torch.engines.reference import values_of
 
-__all__ = ["clip_grad_norm_", "clip_grad_value_", "get_total_norm"]
+__all__ = ["clip_grad_norm_", "clip_grad_value_", "clip_grads_with_norm_", "get_total_norm"]
 
 TensorOrTensors = Tensor | Iterable[Tensor]
+
+_torchs_clip_grad_norm_ = torchs.clip_grad_norm_
+_torchs_clip_grad_value_ = torchs.clip_grad_value_
+_torchs_get_total_norm = getattr(torchs, "_get_total_norm", None)
+_torchs_clip_grads_with_norm_ = getattr(torchs, "_clip_grads_with_norm_", None)
 
 
 @torch.no_grad()
@@ -47,14 +60,11 @@ def get_total_norm(
     tensors = [tensors] if isinstance(tensors, Tensor) else list(tensors)
     if not tensors:
         return torch.tensor(0.0)
-    order = float(norm_type)
-    norm = Measure([t.coalesce() if t.is_sparse else t for t in tensors]).joint(order)
-    if error_if_nonfinite and not bool(norm.isfinite()):
-        raise RuntimeError(
-            f"the total norm of order {order} of the gradients is non-finite, so it cannot be clipped; to"
-            " scale by the non-finite norm anyway, set error_if_nonfinite=False"
-        )
-    return _narrowed(norm, tensors)
+    batch = make_batch([t.coalesce() if t.is_sparse else t for t in tensors])
+    if _torchs_get_total_norm is not None and _is_distributed(batch):
+        theirs: Tensor = _torchs_get_total_norm(tensors, norm_type, error_if_nonfinite, foreach)
+        return theirs
+    return _narrowed(_total_norm(batch, float(norm_type), error_if_nonfinite), batch)
 
 
 @torch.no_grad()
@@ -85,12 +95,51 @@ def clip_grad_norm_(
     tensor(5.)
     """
     max_norm = check_number("max_norm", max_norm)
-    gradients = _gradients(parameters)
-    norm = get_total_norm(gradients, norm_type, error_if_nonfinite, foreach)
-    coefficient = (max_norm / (norm.to(engine.wide(norm.device)) + 1e-6)).clamp(max=1.0)
-    for gradient in gradients:
-        engine.scale_(values_of(gradient), coefficient)
-    return norm
+    listed = _listed(parameters)
+    _others.hear("clipwise.torch.clip_grad_norm_", listed, max_norm)
+    batch = _gradients(listed)
+    if batch is None:
+        return torch.tensor(0.0)
+    if _is_distributed(batch):
+        return _torchs_clip_grad_norm_(listed, max_norm, norm_type, error_if_nonfinite, foreach)
+    norm = _total_norm(batch, float(norm_type), error_if_nonfinite)
+    _scale_(batch, max_norm, norm)
+    return _narrowed(norm, batch)
+
+
+@torch.no_grad()
+def clip_grads_with_norm_(
+    parameters: TensorOrTensors, max_norm: float, total_norm: Tensor, foreach: bool | None = None
+) -> None:
+    """Scale by a norm that is known: `torch.nn.utils.clip_grads_with_norm_`.
+
+    ``g <- g * min(1, max_norm / (total_norm + 1e-6))``.
+
+    Args:
+        parameters: a tensor or tensors; those without a gradient are left out.
+        max_norm: what the norm may not exceed, at least 0.
+        total_norm: of all gradients, such as `get_total_norm` gives it; 0-d.
+        foreach: accepted for compatibility.
+
+    Raises:
+        ThresholdError: ``max_norm`` is negative or NaN.
+
+    >>> weight = torch.zeros(2, requires_grad=True)
+    >>> weight.grad = torch.tensor([3.0, 4.0])
+    >>> clip_grads_with_norm_([weight], 2.5, torch.tensor(5.0))
+    >>> weight.grad
+    tensor([1.5000, 2.0000])
+    """
+    max_norm = check_number("max_norm", max_norm)
+    listed = _listed(parameters)
+    _others.hear("clipwise.torch.clip_grads_with_norm_", listed, max_norm)
+    batch = _gradients(listed)
+    if batch is None:
+        return
+    if _torchs_clip_grads_with_norm_ is not None and _is_distributed(batch):
+        _torchs_clip_grads_with_norm_(listed, max_norm, total_norm, foreach)
+    else:
+        _scale_(batch, max_norm, array_on(batch.xp, total_norm))
 
 
 @torch.no_grad()
@@ -112,29 +161,62 @@ def clip_grad_value_(parameters: TensorOrTensors, clip_value: float, foreach: bo
     tensor([ 0.5000, -0.1000])
     """
     clip_value = check_number("clip_value", clip_value)
-    for gradient in _gradients(parameters):
-        engine.clamp_(values_of(gradient), -clip_value, clip_value)
+    listed = _listed(parameters)
+    _others.hear("clipwise.torch.clip_grad_value_", listed, clip_value)
+    batch = _gradients(listed)
+    if batch is None:
+        return
+    if _is_distributed(batch):
+        _torchs_clip_grad_value_(listed, clip_value, foreach)
+    else:
+        batch.clamp_(-clip_value, clip_value)
 
 
-def _gradients(parameters: TensorOrTensors) -> list[Tensor]:
-    if isinstance(parameters, types.GeneratorType):
-        parameters = list(parameters)
-        if not parameters:
-            warnings.warn(
-                "`parameters` is an empty generator, no gradient clipping will occur.", stacklevel=4
-            )
-    found = []
-    for parameter in named(parameters).values():
-        if parameter.grad is None:
-            continue
-        if parameter.grad.is_sparse and not parameter.grad.is_coalesced():
-            parameter.grad = parameter.grad.coalesce()
-        found.append(parameter.grad)
-    return found
+def _listed(parameters: TensorOrTensors) -> list[Tensor]:
+    """The parameters, each once."""
+    if isinstance(parameters, Tensor):
+        return [parameters]
+    listed = list(parameters)
+    if not listed and isinstance(parameters, types.GeneratorType):
+        warnings.warn("`parameters` is an empty generator, no gradient clipping will occur.", stacklevel=4)
+    if len(set(map(id, listed))) < len(listed):
+        listed = list({id(p): p for p in listed}.values())
+    return listed
 
 
-def _narrowed(norm: Tensor, tensors: list[Tensor]) -> Tensor:
+def _gradients(parameters: list[Tensor]) -> AnyBatch | None:
+    _, batch = gather(parameters)
+    if batch is not None and make_writable(parameters, batch):
+        _, batch = gather(parameters)
+    return batch
+
+
+def _total_norm(batch: AnyBatch, p: float, error_if_nonfinite: bool) -> Array:
+    if p <= 0:  # no norm, but torch's functions take it
+        each = torch.stack([torch.linalg.vector_norm(values_of(t), p) for t in batch.tensors])
+        norm = array_on(batch.xp, torch.linalg.vector_norm(each, p))
+    else:
+        with np.errstate(all="ignore"):  # norms of NaN and Inf are part of the business
+            norm = scaling.combine(batch.xp, batch.norms(p), p)
+    if error_if_nonfinite and not math.isfinite(norm):
+        raise RuntimeError(
+            f"the total norm of order {p} of the gradients is non-finite, so it cannot be clipped; to scale"
+            " by the non-finite norm anyway, set error_if_nonfinite=False"
+        )
+    return norm
+
+
+def _scale_(batch: AnyBatch, max_norm: float, norm: Array) -> None:
+    batch.scale_(batch.xp.clip(max_norm / (norm + 1e-6), None, 1.0))
+
+
+def _narrowed(norm: Array, batch: AnyBatch) -> Tensor:
     dtype = torch.float32
-    for tensor in tensors:
-        dtype = torch.promote_types(dtype, tensor.dtype.to_real())
-    return norm.to(dtype)
+    for found in {tensor.dtype for tensor in batch.tensors}:
+        dtype = torch.promote_types(dtype, found.to_real())
+    return tensor_of(norm).to(dtype)
+
+
+def _is_distributed(batch: AnyBatch) -> bool:
+    tensors: Sequence[Tensor] = batch.tensors
+    return any(hasattr(tensors[i], "placements") for i in batch.odd)

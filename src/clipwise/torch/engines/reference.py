@@ -6,22 +6,104 @@ so that a wide copy is never larger than a piece.
 """
 
 import math
+from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["PIECE", "clamp_", "combine", "cosine", "scale_", "tensor_norm", "unit_norms", "wide"]
+from clipwise.errors import ParameterError
+from clipwise.namespace import Array
+from clipwise.torch.engines._arrays import NUMPY, namespace_on, wide
+
+__all__ = [
+    "PIECE",
+    "Batch",
+    "clamp_",
+    "cosine",
+    "scale_",
+    "scale_units_",
+    "tensor_norm",
+    "unit_norms",
+    "values_of",
+]
 
 PIECE = 1 << 18
 """Entries that are widened at a time: 2 MiB in float64."""
 
-_HALF = (torch.float16, torch.bfloat16)
-_TINY = 2.0**-100  # a float32 coefficient below this is near or in the subnormals and has lost digits
+
+def values_of(gradient: Tensor) -> Tensor:
+    """The entries that are stored: the gradient itself, or the values of a coalesced sparse one."""
+    return gradient._values() if gradient.is_sparse else gradient
 
 
-def wide(device: torch.device) -> torch.dtype:
-    """The dtype in which norms and thresholds live on a device."""
-    return torch.float32 if device.type == "mps" else torch.float64
+class Batch:
+    """Some tensors, one operation at a time: any device and dtype, dense or coalesced sparse; at least one.
+
+    Every engine has a `Batch` with these functions. Arrays are of the namespace ``xp``, in float64 (float32
+    where a device has none); ``n`` is the number of tensors.
+
+    Attributes:
+        odd: places of the tensors that are perhaps not one plain block of memory each.
+    """
+
+    def __init__(self, tensors: Sequence[Tensor]) -> None:
+        self.tensors = tensors
+        self.odd: Sequence[int] = range(len(tensors))
+        self.device = tensors[0].device
+        self.xp = namespace_on(self.device)
+
+    @property
+    def entries(self) -> int:
+        """How many entries they have together, a sparse one as if it were dense."""
+        return sum(t.numel() for t in self.tensors)
+
+    def norms(self, p: float) -> Array:
+        """The p-norm of each tensor, ``(n,)``."""
+        return self._array([tensor_norm(values_of(t), p).reshape(1) for t in self.tensors])
+
+    def unit_norms(self, p: float) -> Array:
+        """The p-norms of all units, those of the first tensor first; see `unit_norms`."""
+        return self._array([unit_norms(t, p) for t in self.tensors])
+
+    def scale_(self, coefficients: Array) -> None:
+        """Multiply in place by one coefficient (0-d), or by one a tensor, ``(n,)``. 1 changes no bit."""
+        factors = self._tensor(coefficients)
+        each = factors.unbind() if factors.ndim else [factors] * len(self.tensors)
+        for tensor, factor in zip(self.tensors, each, strict=True):
+            # Off the CPU a branch would wait for the device.
+            if self.xp is not NUMPY or factor.item() != 1.0:
+                scale_(values_of(tensor), factor)
+
+    def scale_units_(self, coefficients: Array) -> None:
+        """Multiply each unit in place by its coefficient, in the order of `unit_norms`."""
+        each = self._tensor(coefficients).split([unit_count(t) for t in self.tensors])
+        for tensor, factors in zip(self.tensors, each, strict=True):
+            if self.xp is not NUMPY or bool((factors != 1.0).any()):
+                scale_units_(tensor, factors)
+
+    def clamp_(self, low: Array, high: Array) -> tuple[Array, Array | None, Array | None]:
+        """Bound every entry in place; see `clamp_`.
+
+        Returns:
+            For each tensor how many entries were beyond, and the 2-norms before and after where they cost
+            nothing, ``(n,)`` each.
+        """
+        beyond = [clamp_(values_of(t), low, high).reshape(1) for t in self.tensors]
+        return self._array(beyond), None, None
+
+    def _array(self, parts: Sequence[Tensor]) -> Array:
+        whole = torch.cat([part.to(self.device, wide(self.device)) for part in parts])
+        return whole.numpy() if self.xp is NUMPY else whole
+
+    def _tensor(self, values: Array) -> Tensor:
+        found: Tensor = torch.from_numpy(np.asarray(values)) if self.xp is NUMPY else values
+        return found
+
+
+def unit_count(tensor: Tensor) -> int:
+    """How many units a tensor has: its length along axis 0, or 1 for a vector or a number."""
+    return tensor.shape[0] if tensor.ndim > 1 and tensor.numel() else 1
 
 
 def tensor_norm(values: Tensor, p: float) -> Tensor:
@@ -35,11 +117,18 @@ def tensor_norm(values: Tensor, p: float) -> Tensor:
     if values.numel() <= PIECE or not values.is_contiguous():
         return _row_norms(values.reshape(1, -1), p, dtype)[0]
     pieces = values.view(-1).split(PIECE)
-    return combine(torch.cat([_row_norms(piece.view(1, -1), p, dtype) for piece in pieces]), p)
+    parts = torch.cat([_row_norms(piece.view(1, -1), p, dtype) for piece in pieces])
+    return _scaled_norms(parts.reshape(1, -1), p)[0]
 
 
 def unit_norms(values: Tensor, p: float) -> Tensor:
-    """The p-norm of each unit: each slice along axis 0, or the whole of a vector or a single number."""
+    """The p-norm of each unit: each slice along axis 0, or the whole of a vector or a single number.
+
+    Raises:
+        ParameterError: a tensor is sparse along more than axis 0.
+    """
+    if values.is_sparse:
+        return _sparse_unit_norms(values, p)
     if values.ndim < 2 or values.numel() == 0:
         return tensor_norm(values, p).reshape(1)
     dtype = wide(values.device)
@@ -51,13 +140,18 @@ def unit_norms(values: Tensor, p: float) -> Tensor:
     return torch.cat([_row_norms(some, p, dtype) for some in rows.split(at_once)])
 
 
-def combine(norms: Tensor, p: float) -> Tensor:
-    """The p-norm of a whole from the p-norms of its parts, 0-d."""
-    if norms.numel() == 0:
-        return norms.new_zeros(())
-    if p == math.inf:
-        return norms.max()
-    return _scaled_norms(norms.reshape(1, -1), p)[0]
+def _sparse_unit_norms(gradient: Tensor, p: float) -> Tensor:
+    if gradient.ndim < 2:
+        return unit_norms(gradient._values(), p)
+    if gradient.sparse_dim() != 1:
+        raise ParameterError(
+            f"per='unit' takes gradients sparse along axis 0 only, got {gradient.sparse_dim()} sparse axes"
+        )
+    every = torch.zeros(unit_count(gradient), dtype=wide(gradient.device), device=gradient.device)
+    if not gradient._nnz() or not gradient.numel():
+        return every
+    rows = unit_norms(gradient._values().reshape(gradient._nnz(), -1), p)
+    return every.index_copy_(0, gradient._indices()[0], rows)
 
 
 def _row_norms(rows: Tensor, p: float, dtype: torch.dtype) -> Tensor:
@@ -80,31 +174,49 @@ def _scaled_norms(rows: Tensor, p: float) -> Tensor:
 
 
 def scale_(values: Tensor, coefficient: Tensor) -> None:
-    """Multiply in place by a 0-d coefficient, or by one a unit (a vector along axis 0). 1 changes no bit."""
-    if coefficient.ndim:
-        coefficient = coefficient.reshape(-1, *[1] * (values.ndim - 1)) if values.ndim else coefficient[0]
-    coefficient = coefficient.to(values.device)
-    if values.dtype in _HALF:
-        # A coefficient in half precision would miss the threshold by 0.4 % (bf16) or underflow (fp16).
-        # A 0-d one on the CPU is kept in float32 by torch; any other would be rounded first.
-        if coefficient.ndim == 0 and values.device.type == "cpu":
-            values.mul_(coefficient.float())
-        else:
-            values.copy_(values.float() * coefficient.float())
+    """Multiply in place by a 0-d coefficient, or by one a unit (a vector along axis 0). 1 changes no bit.
+
+    The product is rounded once: a coefficient in the dtype itself would miss the threshold by 0.4 % (bf16),
+    and be 0 or short of digits where a gradient of 1e38 is scaled to 1e-3.
+    """
+    if values.is_complex():
+        values = torch.view_as_real(values)  # a product with a complex 1 loses the sign of -0
+    dtype = wide(values.device)
+    coefficient = coefficient.to(values.device, dtype)
+    if coefficient.ndim == 0 and values.is_contiguous():
+        pieces = [(piece, coefficient) for piece in values.view(-1).split(PIECE)]
+    elif coefficient.ndim == 0 or not values.ndim:
+        pieces = [(values, coefficient.reshape(()))]
+    else:
+        rows = max(1, PIECE * len(values) // max(1, values.numel()))
+        columns = coefficient.reshape(-1, *[1] * (values.ndim - 1))
+        pieces = list(zip(values.split(rows), columns.split(rows), strict=True))
+    for piece, factor in pieces:
+        piece.copy_(piece.to(dtype) * factor)
+
+
+def scale_units_(gradient: Tensor, coefficients: Tensor) -> None:
+    """Multiply each unit in place by its coefficient."""
+    values = values_of(gradient)
+    if not values.numel():
         return
-    if values.device.type == "cpu" and bool((coefficient < _TINY).any()):
-        values.mul_(torch.where(coefficient < _TINY, _TINY, 1.0).to(_real(values)))
-        coefficient = torch.where(coefficient < _TINY, coefficient / _TINY, coefficient)
-    values.mul_(coefficient.to(_real(values)))
+    if gradient.ndim < 2:
+        coefficients = coefficients[0]
+    elif gradient.is_sparse:
+        coefficients = coefficients[gradient._indices()[0].to(coefficients.device)]
+    scale_(values, coefficients)
 
 
-def cosine(before: Tensor, after: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The dot product of two tensors and the squares of their lengths, 0-d in the wide dtype."""
+def cosine(before: Tensor, after: Tensor, sizes: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+    """The dot product of two tensors and the squares of their lengths, 0-d in the wide dtype.
+
+    Each is divided by its ``size`` first, 0-d, so that no square leaves the range.
+    """
     dtype = wide(before.device)
     sums = [torch.zeros((), dtype=dtype, device=before.device) for _ in range(3)]
-    pieces = (_entries(before).split(PIECE), _entries(after).split(PIECE))
-    for a, b in zip(*pieces, strict=True):
-        a, b = a.to(dtype), b.to(dtype)
+    first, second = (size.to(before.device, dtype) for size in sizes)
+    for a, b in zip(_entries(before).split(PIECE), _entries(after).split(PIECE), strict=True):
+        a, b = a.to(dtype) / first, b.to(dtype) / second
         for total, value in zip(sums, (a.dot(b), a.dot(a), b.dot(b)), strict=True):
             total += value
     return sums[0], sums[1], sums[2]
@@ -112,10 +224,6 @@ def cosine(before: Tensor, after: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 def _entries(values: Tensor) -> Tensor:
     return (torch.view_as_real(values.resolve_conj()) if values.is_complex() else values).reshape(-1)
-
-
-def _real(values: Tensor) -> torch.dtype:
-    return values.dtype.to_real()
 
 
 def clamp_(values: Tensor, low: float | Tensor, high: float | Tensor) -> Tensor:

@@ -1,0 +1,37 @@
+"""What pyproject.toml cannot say: the optional extension module.
+
+Where it cannot be compiled, the installation goes on without it, and clipwise.torch uses torch's own
+operations.
+"""
+
+import platform
+import sys
+import sysconfig
+
+from setuptools import Extension, setup
+
+FOLDER = "src/clipwise/torch/engines"
+HEADERS = ["_half", "_kernels", "_level", "_levels", "_parallel", "_table", "_tasks", "_tensors", "_vectors"]
+
+UNIX = ["-std=gnu11", "-O3", "-g0", "-fno-strict-aliasing", "-Wno-psabi"]
+
+# PyPy has no limited API, and the free-threaded CPython has none yet.
+limited = platform.python_implementation() == "CPython" and not sysconfig.get_config_var("Py_GIL_DISABLED")
+
+native = Extension(
+    "clipwise.torch.engines._native",
+    [f"{FOLDER}/_native.c"],
+    depends=[f"{FOLDER}/{name}.h" for name in HEADERS],
+    define_macros=[("Py_LIMITED_API", "0x030B0000")],
+    # Tensors' memory is looked at through several types: floats and their bits.
+    extra_compile_args=["/O2"] if sys.platform == "win32" else UNIX,
+    libraries=[] if sys.platform == "win32" else ["m"],
+    py_limited_api=True,
+    optional=True,
+)
+
+setup(
+    ext_modules=[native] if limited else [],
+    exclude_package_data={"": ["*.c", "*.h"]},
+    options={"bdist_wheel": {"py_limited_api": "cp311"}} if limited else {},
+)

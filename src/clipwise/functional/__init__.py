@@ -1,0 +1,1 @@
+"""Pure maths for every framework, in array namespace operations only."""

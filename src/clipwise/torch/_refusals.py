@@ -1,0 +1,54 @@
+"""Optimizers that only hold a part of the model: clipping them alone would be wrong without a word.
+
+Engines that split optimizer state over ranks keep an ordinary optimizer inside that sees its own shard only.
+A norm over it is not the norm of the gradient. They clip themselves; the setting is named.
+"""
+
+import sys
+from types import FrameType
+from typing import Any
+
+from torch.optim import Optimizer
+
+from clipwise.errors import ArgumentError
+
+__all__ = ["refuse_engine_of_caller", "refuse_engines"]
+
+_SETTINGS = {
+    "deepspeed": 'DeepSpeed clips by itself: set "gradient_clipping" in its configuration',
+    "megatron": "Megatron clips by itself: set --clip-grad, or clip_grad in its OptimizerConfig",
+    "colossalai": "ColossalAI clips by itself: set max_norm (clip_grad_norm) of its plugin",
+}
+_ZERO = "torch.distributed.optim.zero_redundancy_optimizer"
+
+
+def refuse_engines(optimizer: Any) -> None:
+    """ArgumentError if this is an engine's optimizer, or one that holds an engine's shards."""
+    for kind in type(optimizer).__mro__:
+        _refuse(kind.__module__, type(optimizer).__name__)
+    for group in getattr(optimizer, "param_groups", []):
+        for parameter in group["params"]:
+            if hasattr(parameter, "ds_id"):  # ZeRO's third stage marks what it has taken apart
+                _refuse("deepspeed", type(optimizer).__name__)
+
+
+def refuse_engine_of_caller(optimizer: Optimizer) -> None:
+    """ArgumentError if this step was called by an engine around the optimizer."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        caller = frame.f_locals.get("self")
+        if caller is not None and caller is not optimizer and frame.f_code.co_name == "step":
+            module = type(caller).__module__
+            _refuse(module, type(optimizer).__name__)
+            if module == _ZERO and getattr(caller, "optim", None) is optimizer:
+                raise ArgumentError(
+                    f"this {type(optimizer).__name__} holds one rank's shard of a ZeroRedundancyOptimizer:"
+                    " attach to the ZeroRedundancyOptimizer itself"
+                )
+        frame = frame.f_back
+
+
+def _refuse(module: str, name: str) -> None:
+    setting = _SETTINGS.get(module.partition(".")[0])
+    if setting is not None:
+        raise ArgumentError(f"{name} holds a part of the gradients only. {setting}")

@@ -1,0 +1,96 @@
+"""One clipping for several optimizers that step one after the other on the gradients of one backward pass."""
+
+import sys
+from collections.abc import Iterator, Sequence
+from types import FrameType
+
+from torch import Tensor
+from torch.amp import GradScaler
+from torch.amp.grad_scaler import OptState
+from torch.optim import Optimizer
+
+from clipwise.torch.engines import make_batch
+from clipwise.torch.engines._arrays import array_on
+
+__all__ = ["Round"]
+
+
+class Round:
+    """Which optimizers still have to step on gradients that were clipped together, and whether they may.
+
+    Attributes:
+        skipped: the clipping found NaN or Inf, so that none of them is to step.
+    """
+
+    def __init__(self, optimizers: Sequence[Optimizer]) -> None:
+        self._optimizers = optimizers
+        self.skipped = False
+        self._waiting: dict[int, list[tuple[Tensor, int]]] = {}
+        self._held_back: dict[int, list[tuple[Tensor, Tensor]]] = {}
+
+    def start(self, optimizer: Optimizer, *, skipped: bool) -> None:
+        """All gradients were just clipped, for this optimizer's step."""
+        self.skipped = skipped
+        self._waiting = {id(one): _gradients(one) for one in self._optimizers if one is not optimizer}
+
+    def goes_on(self, optimizer: Optimizer) -> bool:
+        """Whether this optimizer steps on the gradients that were clipped with the others'."""
+        clipped = self._waiting.pop(id(optimizer), None)
+        if clipped is None:
+            return False
+        now = _gradients(optimizer)
+        return len(now) == len(clipped) and all(
+            a is b and version == before for (a, version), (b, before) in zip(now, clipped, strict=True)
+        )
+
+    def unscale(self, optimizer: Optimizer) -> None:
+        """Take the scale of a gradient scaler off all gradients: it does so for one optimizer at a time."""
+        scale = getattr(optimizer, "grad_scale", None)
+        if scale is not None:  # a fused optimizer would take it off itself
+            gradients = [gradient for gradient, _ in _gradients(optimizer)]
+            if gradients:
+                batch = make_batch(gradients)
+                batch.scale_(1.0 / array_on(batch.xp, scale))
+            optimizer.grad_scale = None  # type: ignore[attr-defined]
+        scaler = _scaler_of_caller()
+        if scaler is None:
+            return
+        for other in self._optimizers:
+            if other is optimizer or not _gradients(other):
+                continue
+            if scaler._per_optimizer_states[id(other)]["stage"] is OptState.READY:
+                scaler.unscale_(other)
+
+    def hold_back(self, optimizer: Optimizer) -> None:
+        """Take the gradients away: every optimizer leaves a parameter without one, and its state, alone."""
+        held = [(p, p.grad) for p in _parameters(optimizer) if p.grad is not None]
+        self._held_back[id(optimizer)] = held
+        for parameter, _ in held:
+            parameter.grad = None
+
+    def give_back(self, optimizer: Optimizer) -> None:
+        """Put back what was held back."""
+        for parameter, gradient in self._held_back.pop(id(optimizer), ()):
+            if parameter.grad is None:
+                parameter.grad = gradient
+
+
+def _parameters(optimizer: Optimizer) -> Iterator[Tensor]:
+    for group in optimizer.param_groups:
+        yield from group["params"]
+
+
+def _gradients(optimizer: Optimizer) -> list[tuple[Tensor, int]]:
+    """The gradients with their version, which every change in place raises."""
+    return [(p.grad, p.grad._version) for p in _parameters(optimizer) if p.grad is not None]
+
+
+def _scaler_of_caller() -> GradScaler | None:
+    """The gradient scaler whose ``step`` is under way."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        if frame.f_code.co_name == "step" and isinstance(frame.f_locals.get("self"), GradScaler):
+            scaler: GradScaler = frame.f_locals["self"]
+            return scaler
+        frame = frame.f_back
+    return None

@@ -1,0 +1,77 @@
+/* Work shared among the threads that torch already has.
+ *
+ * A pool of one's own would compete with torch's, whose threads spin for a while after each operation. So
+ * the team is that of the OpenMP runtime torch has loaded, reached through GCC's entry point (libgomp;
+ * LLVM's runtime has it too). Without one, and in a forked child, where such a team does not survive,
+ * everything runs on the calling thread.
+ */
+
+typedef void (*Work)(void *task, int64_t begin, int64_t end);
+
+enum { SHARED_BYTES = 1024 * 1024 }; /* below, waking another thread costs more than it brings */
+
+#if defined(__GNUC__) && !defined(_WIN32)
+#include <dlfcn.h>
+#include <unistd.h>
+
+typedef void (*Gomp)(void (*body)(void *), void *data, unsigned threads, unsigned flags);
+
+static Gomp team;
+static long team_process;
+
+static void find_team(void) {
+    if (team) return;
+    *(void **)&team = dlsym(RTLD_DEFAULT, "GOMP_parallel");
+    team_process = (long)getpid();
+}
+
+typedef struct {
+    Work work;
+    void *task;
+    int64_t next, items;
+    int threads;
+} Shared;
+
+/* Each thread takes a part of what is left, ever smaller ones, until nothing is. */
+static void take_part(void *data) {
+    Shared *shared = data;
+    int64_t begin = __atomic_load_n(&shared->next, __ATOMIC_RELAXED);
+    while (begin < shared->items) {
+        int64_t part = (shared->items - begin) / (4 * shared->threads);
+        int64_t end = begin + (part > 1 ? part : 1);
+        if (__atomic_compare_exchange_n(&shared->next, &begin, end, 0, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {
+            shared->work(shared->task, begin, end);
+            begin = __atomic_load_n(&shared->next, __ATOMIC_RELAXED);
+        }
+    }
+}
+
+static int share_out(Work work, void *task, int64_t items, int threads) {
+    if (threads < 2 || items < 2 || !team || (long)getpid() != team_process) return 0;
+    Shared shared = {work, task, 0, items, threads};
+    team(take_part, &shared, (unsigned)threads, 0);
+    return 1;
+}
+
+#else
+
+static void find_team(void) {}
+static int share_out(Work work, void *task, int64_t items, int threads) {
+    (void)work, (void)task, (void)items, (void)threads;
+    return 0;
+}
+
+#endif
+
+/* Runs work on the items 0 .. items - 1, whose results must not depend on who does which. Large work lets go
+ * of the GIL. */
+static void run(Work work, void *task, int64_t items, int64_t bytes, int threads) {
+    if (items <= 0) return;
+    if (bytes < SHARED_BYTES) {
+        work(task, 0, items);
+        return;
+    }
+    Py_BEGIN_ALLOW_THREADS
+    if (!share_out(work, task, items, threads)) work(task, 0, items);
+    Py_END_ALLOW_THREADS
+}

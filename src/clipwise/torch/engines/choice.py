@@ -1,0 +1,101 @@
+"""Which engine works on which tensors."""
+
+import os
+import warnings
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor
+
+from clipwise.errors import ArgumentError
+from clipwise.torch.engines import foreach, native, reference, triton
+from clipwise.torch.engines._triton_check import check
+
+__all__ = ["ENGINES", "AnyBatch", "engine", "gather", "make_batch"]
+
+AnyBatch: TypeAlias = reference.Batch | native.Batch | triton.Batch
+
+ENGINES: dict[str, Callable[[Sequence[Tensor]], AnyBatch]] = {
+    "native": native.Batch,
+    "triton": triton.Batch,
+    "foreach": foreach.Batch,
+    "reference": reference.Batch,
+}
+
+
+def engine(device: torch.device | str = "cpu") -> str:
+    """The name of the engine that does the arithmetic on a device: which code measures and scales.
+
+    ``"native"``, with its vector width, if the extension module was built and the device is the CPU;
+    ``"triton"`` on CUDA where Triton works; ``"foreach"`` on other devices; ``"reference"`` otherwise.
+
+    Raises:
+        ArgumentError: ``CLIPWISE_ENGINE`` names no engine, or one that is not there.
+
+    >>> engine("cpu") in ("reference", "native avx512", "native avx2", "native baseline", "native neon")
+    True
+    """
+    name = _name(torch.device(device).type, torch.device(device).index)
+    return f"native {native.level()}" if name == "native" else name
+
+
+def make_batch(tensors: Sequence[Tensor]) -> AnyBatch:
+    """The tensors, at least one, in the hands of the engine for the first one's device."""
+    device = tensors[0].device
+    return ENGINES[_name(device.type, device.index)](tensors)
+
+
+def gather(parameters: list[Tensor]) -> tuple[list[int] | None, AnyBatch | None]:
+    """The gradients of some parameters in an engine's hands, and whose they are.
+
+    Returns:
+        The places of the parameters that have a gradient, None for all of them; and their gradients, None
+        if there are none.
+    """
+    if parameters and _name(parameters[0].device.type, parameters[0].device.index) == "native":
+        gradients, places, table = native.gather(parameters)
+        return places, native.Batch(gradients, table) if gradients else None
+    found = [(place, p.grad) for place, p in enumerate(parameters) if p.grad is not None]
+    if not found:
+        return [], None
+    places = None if len(found) == len(parameters) else [place for place, _ in found]
+    return places, make_batch([gradient for _, gradient in found])
+
+
+def forget() -> None:
+    """Choose anew: ``CLIPWISE_ENGINE`` was changed."""
+    _name.cache_clear()
+
+
+@lru_cache(maxsize=64)
+def _name(kind: str, index: int | None) -> str:
+    wanted = os.environ.get("CLIPWISE_ENGINE", "")
+    if wanted:
+        _refuse(wanted)
+        if not (wanted == "native" and kind != "cpu") and not (wanted == "triton" and kind != "cuda"):
+            return wanted
+    if kind == "cpu":
+        return "native" if native.available() else "reference"
+    if kind == "cuda" and triton.available() and _works(index):
+        return "triton"
+    return "foreach"
+
+
+def _refuse(wanted: str) -> None:
+    if wanted not in ENGINES:
+        raise ArgumentError(f"CLIPWISE_ENGINE must be one of {', '.join(ENGINES)}, got {wanted!r}")
+    there: dict[str, Any] = {"native": native.available, "triton": triton.available}
+    if wanted in there and not there[wanted]():
+        raise ArgumentError(f"CLIPWISE_ENGINE is {wanted!r}, and that engine is not installed")
+
+
+def _works(index: int | None) -> bool:
+    """Whether Triton's numbers on this device are right; tried once, on a small table."""
+    try:
+        check(torch.device("cuda", index or 0))
+    except Exception as error:  # a driver, a compiler, a kernel: whatever it is, there is another engine
+        warnings.warn(f"the Triton engine does not work here, foreach takes its place: {error}", stacklevel=2)
+        return False
+    return True

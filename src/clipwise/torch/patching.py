@@ -1,0 +1,60 @@
+"""clipwise's functions in the place of torch's, in a program that cannot be changed."""
+
+from types import TracebackType
+from typing import Any
+
+import torch.nn.utils
+from torch.nn.utils import clip_grad
+
+from clipwise.torch import dropins
+
+__all__ = ["Patch", "patch"]
+
+
+def patch() -> "Patch":
+    """Put `clip_grad_norm_`, `clip_grad_value_` and their kin in the place of torch's, from now on.
+
+    Whoever calls ``torch.nn.utils.clip_grad_norm_``, trainers included, gets clipwise's; so does who
+    imported `clip_grad_norm_` by name before, since torch's looks up its parts (torch 2.6 or newer).
+    `clip_grad_value_` is only exchanged for those who look it up.
+
+    Returns:
+        A `Patch`: ``undo()`` puts torch's functions back; so does the end of a ``with`` block.
+
+    >>> import torch, clipwise
+    >>> with clipwise.torch.patch():
+    ...     torch.nn.utils.clip_grad_norm_ is clipwise.torch.clip_grad_norm_
+    True
+    >>> torch.nn.utils.clip_grad_norm_ is clipwise.torch.clip_grad_norm_
+    False
+    """
+    return Patch()
+
+
+class Patch:
+    """Functions that were exchanged, until `undo`. Made by `patch`."""
+
+    def __init__(self) -> None:
+        self._before: list[tuple[Any, str, Any, Any]] = []
+        ours = {name: getattr(dropins, name) for name in dropins.__all__}
+        parts = {f"_{name}": function for name, function in ours.items()}
+        for module in (torch.nn.utils, clip_grad):
+            for name, function in (ours | parts).items():
+                if hasattr(module, name) and getattr(module, name) is not function:
+                    self._before.append((module, name, getattr(module, name), function))
+                    setattr(module, name, function)
+
+    def undo(self) -> None:
+        """Put back what was there, unless somebody else exchanged it since."""
+        for module, name, before, ours in self._before:
+            if getattr(module, name) is ours:
+                setattr(module, name, before)
+        self._before = []
+
+    def __enter__(self) -> "Patch":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.undo()
