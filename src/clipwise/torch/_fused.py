@@ -5,6 +5,8 @@ This is the way in which `torch.amp.GradScaler` talks to fused optimizers (the a
 is not to happen is left out on the device, without the host waiting to hear of it.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.optim import SGD, Adagrad, Adam, AdamW, Optimizer
@@ -31,37 +33,38 @@ def is_fused(optimizer: Optimizer) -> bool:
 
 
 class FusedStep:
-    """The scale and the word to skip of one step, taken back after it.
+    """What an optimizer was told for one step, to be taken back after it.
 
     Args:
         optimizer: a fused one; a gradient scaler may have told it something already.
+        multiply_by: a coefficient that the gradients are to be used with.
+        skip_if: leave the step out if this is true, as well as if the scaler found an overflow.
     """
 
-    def __init__(self, optimizer: Optimizer) -> None:
+    def __init__(self, optimizer: Optimizer, *, multiply_by: Array | None, skip_if: Array | None) -> None:
         self._optimizer = optimizer
-        self._before = {name: getattr(optimizer, name, None) for name in ("grad_scale", "found_inf")}
-        self._had = {name for name in self._before if hasattr(optimizer, name)}
-
-    def multiply_by(self, coefficient: Array) -> None:
-        """Use the gradients times a coefficient."""
-        # Its inverse: a coefficient of 0 makes it Inf, and all gradients 0.
-        scale = 1.0 / tensor_of(coefficient).to(torch.float32)
-        there = self._before["grad_scale"]
-        self._set("grad_scale", scale if there is None else there.to(scale.device) * scale)
-
-    def skip_if(self, found: Array) -> None:
-        """Leave the step out if this is true, as well as if the scaler found an overflow."""
-        flag = tensor_of(found).to(torch.float32)
-        there = self._before["found_inf"]
-        self._set("found_inf", flag if there is None else torch.maximum(flag, there.to(flag.device)))
+        self._before: dict[str, Any] = {}
+        if multiply_by is not None:
+            # Its inverse: a coefficient of 0 makes it Inf, and all gradients 0.
+            scale = 1.0 / tensor_of(multiply_by).to(torch.float32)
+            there = getattr(optimizer, "grad_scale", None)
+            self._tell("grad_scale", scale if there is None else there.to(scale.device) * scale)
+        if skip_if is not None:
+            flag = tensor_of(skip_if).to(torch.float32)
+            there = getattr(optimizer, "found_inf", None)
+            self._tell("found_inf", flag if there is None else torch.maximum(flag, there.to(flag.device)))
 
     def take_back(self) -> None:
         """Let the optimizer be as it was before."""
         for name, value in self._before.items():
-            if name in self._had:
+            if value is not _MISSING:
                 setattr(self._optimizer, name, value)
             elif hasattr(self._optimizer, name):
                 delattr(self._optimizer, name)
 
-    def _set(self, name: str, value: Tensor) -> None:
+    def _tell(self, name: str, value: Tensor) -> None:
+        self._before[name] = getattr(self._optimizer, name, _MISSING)
         setattr(self._optimizer, name, value)
+
+
+_MISSING = object()

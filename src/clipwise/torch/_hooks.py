@@ -20,10 +20,10 @@ class StepHooks:
 
     Args:
         optimizer: whose steps.
-        begin: called first, with or without a closure.
+        begin: called first, and before each evaluation of a closure.
         ready: called when the gradients are those that the step is about to use: at once, or after each
             evaluation of a closure, with the loss that it returned.
-        end: called after the step, and before a closure is evaluated again.
+        end: called after the step.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class StepHooks:
     def _around(self, closure: Callable[[], Any]) -> Callable[[], Any]:
         @functools.wraps(closure)
         def wrapped() -> Any:
-            self._end(self.optimizer)
+            self._begin(self.optimizer)
             loss = closure()
             self._ready(self.optimizer, loss)
             return loss

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 from torch import Tensor
 
 from clipwise.clip import Norm, Per
@@ -9,7 +10,7 @@ from clipwise.functional import scaling
 from clipwise.namespace import Array
 from clipwise.torch._layout import Layout
 from clipwise.torch.engines import AnyBatch, make_batch
-from clipwise.torch.engines._arrays import array_on
+from clipwise.torch.engines._arrays import NUMPY, array_on
 
 __all__ = ["Measure", "order_of"]
 
@@ -75,13 +76,15 @@ class Measure:
     def joint(self, norm: Norm) -> Array:
         """The norm of all tensors together, 0-d."""
         p = order_of(norm)
-        joint = scaling.combine(self.xp, self.tensor_norms(p), p)
+        norms = self.tensor_norms(p)
+        joint = scaling.combine(self.xp, norms, p) if self.xp is not NUMPY else _combine(norms, p)
         return joint / self.layout.root(norm) if norm == "rms" else joint
 
     def scale_(self, coefficients: Array, per: Per = "global") -> None:
         """Multiply in place by one coefficient, or by one a tensor or unit."""
         if per == "global" and self.folds:
-            self.folded = coefficients
+            if self.xp is not NUMPY or coefficients != 1.0:
+                self.folded = coefficients
         elif per == "unit":
             self.batch.scale_units_(coefficients)
         else:
@@ -135,3 +138,12 @@ class Measure:
 
     def _true(self, norms: Array) -> Array:
         return norms if self.scale is None else norms / self.scale
+
+
+def _combine(norms: Array, p: float) -> Array:
+    """`scaling.combine` on numpy, in fewer operations where no square leaves the range."""
+    if p == 2.0:
+        total = norms.dot(norms)
+        if 1e-280 < total < np.inf:
+            return np.sqrt(total)
+    return scaling.combine(NUMPY, norms, p)

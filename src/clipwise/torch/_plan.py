@@ -78,9 +78,12 @@ class Plan(ABC):
 
     def needs_all(self) -> bool:
         """Whether what happens to one gradient depends on the others."""
+        return "global_norm" in self.sees() or any(stage.clip.per == "global" for stage in self.stages())
+
+    def sees(self) -> frozenset[str]:
+        """What the policies use where it is there."""
         policies = [stage.limit.policy for stage in self.stages()]
-        seen = frozenset().union(*[p.needs | p.wants for p in policies if p])
-        return "global_norm" in seen or any(stage.clip.per == "global" for stage in self.stages())
+        return frozenset().union(*[policy.needs | policy.wants for policy in policies if policy])
 
     def needs(self) -> frozenset[str]:
         """What the policies must be told."""

@@ -28,7 +28,7 @@ def in_torch(report: ClipReport) -> ClipReport:
     return dataclasses.replace(
         report,
         **numbers,
-        clipped=torch.tensor(bool(report.clipped)),
+        clipped=torch.from_numpy(np.array(report.clipped)),
         tensor_norms=None if norms is None else torch.from_numpy(norms),
         parts={name: in_torch(part) for name, part in report.parts.items()},
     )

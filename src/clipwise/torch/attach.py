@@ -176,7 +176,7 @@ class AttachedClipper(Clipper):
     # The steps.
 
     def _begin(self, optimizer: Optimizer) -> None:
-        self._end(optimizer)  # of a step that raised
+        self._restore(optimizer)  # after a step that raised, or the last evaluation of a closure
         if not self._checked:
             refuse_engine_of_caller(optimizer)
             self._checked = True
@@ -207,22 +207,21 @@ class AttachedClipper(Clipper):
             if self._round.skipped:
                 self._round.hold_back(optimizer)
             return
-        fused = FusedStep(optimizer) if is_fused(optimizer) else None
-        report = self._step(getattr(optimizer, "grad_scale", None), fused=fused is not None)
-        if fused is not None and (self._folded is not None or self._left_out is not None):
-            self._fused_step = fused
-            if self._folded is not None:
-                fused.multiply_by(self._folded)
-            if self._left_out is not None:
-                fused.skip_if(self._left_out)
+        fused = is_fused(optimizer)
+        report = self._step(getattr(optimizer, "grad_scale", None), fused=fused)
+        if fused and (self._folded is not None or self._left_out is not None):
+            self._fused_step = FusedStep(optimizer, multiply_by=self._folded, skip_if=self._left_out)
         elif report.skipped:
             self._round.hold_back(optimizer)
 
-    def _end(self, optimizer: Optimizer) -> None:
+    def _restore(self, optimizer: Optimizer) -> None:
         self._round.give_back(optimizer)
         if self._fused_step is not None:
             self._fused_step.take_back()
             self._fused_step = None
+
+    def _end(self, optimizer: Optimizer) -> None:
+        self._restore(optimizer)
         if self.weights is not None:
             self.weights.clip_()
 
@@ -244,7 +243,11 @@ class AttachedClipper(Clipper):
     # Following the optimizers.
 
     def _ids(self) -> list[int]:
-        return [id(p) for one in self.optimizers for group in one.param_groups for p in group["params"]]
+        every: list[int] = []
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                every += map(id, group["params"])
+        return every
 
     def _follow_optimizers(self) -> None:
         """Take in parameters that came to the optimizers since the last step; let go of those that left."""
@@ -270,6 +273,8 @@ class AttachedClipper(Clipper):
 
     def _facts(self) -> Facts:
         facts = super()._facts()
+        if not self._sees:
+            return facts
         groups = [group for optimizer in self.optimizers for group in optimizer.param_groups]
         return Facts(
             step=facts.step,

@@ -104,6 +104,7 @@ class Clipper:
         self._gradients = self._source(self.parameters)
         self._plan = make_plan(clip, self.parameters, embedding_weights(model))
         self._needs_loss = "loss" in self._plan.needs()
+        self._sees = self._plan.sees()
 
     @property
     def clipped_steps(self) -> int:
@@ -159,8 +160,8 @@ class Clipper:
         self._skipped_steps = self._skipped_steps + report.skipped
         self._clipped_steps = self._clipped_steps + report.clipped
         self._losses.clear()
-        self.report = in_torch(report)
-        return self.report
+        self.report = report = in_torch(report)
+        return report
 
     def _clip(self, scale: Tensor | None, fused: bool) -> ClipReport:
         gradients = self._gradients
@@ -197,15 +198,16 @@ class Clipper:
         measure.folds = fused and not before and self._plan.folds
         report = self._plan.apply(names, measure, self._facts())
         self._folded = measure.folded
+        changes: dict[str, Any] = {"names": names, "tensor_norms": norms, "nonfinite": bad_count}
         if before:
-            report = dataclasses.replace(report, direction=_cosine(before, size, measure))
+            changes["direction"] = _cosine(before, size, measure)
         if skipped is not False:
-            report = dataclasses.replace(report, skipped=skipped, clipped=report.clipped & ~skipped)
-        return dataclasses.replace(report, names=names, tensor_norms=norms, nonfinite=bad_count)
+            changes |= {"skipped": skipped, "clipped": report.clipped & ~skipped}
+        return dataclasses.replace(report, **changes)
 
     def _facts(self) -> Facts:
         loss = None
-        if self._losses:
+        if self._losses and "loss" in self._sees:
             device = self._losses[0].device
             losses = [one.to(device, wide(device)) for one in self._losses]
             loss = losses[0] if len(losses) == 1 else torch.stack(losses).mean()
