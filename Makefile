@@ -33,6 +33,9 @@ $(VENV)/.dev: pyproject.toml constraints.txt $(NATIVE) | $(BIN)/python
 	$(PIP_INSTALL) -e '.[lab,dev]'
 	@touch $@ $(VENV)/.demo
 
+bench: $(VENV)/.demo
+	$(BIN)/python -m benchmarks
+
 demo: $(VENV)/.demo
 	$(BIN)/clipwise compare examples/shakespeare-lstm-sgd.json --clip 'clip_by_global_norm(1.0)'
 	@echo "               (first: . $(BIN)/activate)"
