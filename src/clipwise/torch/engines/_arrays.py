@@ -34,9 +34,9 @@ def array_on(xp: Namespace, value: Tensor | float) -> Array:
     """A number or a tensor of any device as a wide array of this namespace."""
     if xp is NUMPY:
         return np.asarray(value.detach().cpu().to(torch.float64) if isinstance(value, Tensor) else value)
-    if isinstance(value, Tensor):
+    if isinstance(value, Tensor) and (value.ndim or value.device.type != "cpu"):
         return value.detach().to(xp.device, wide(torch.device(xp.device)))
-    return xp.asarray(float(value))
+    return xp.asarray(float(value))  # filled on the device: a copy from the host would wait
 
 
 def tensor_of(value: Array) -> Tensor:
