@@ -27,9 +27,16 @@ def is_fused(optimizer: Optimizer) -> bool:
     return (
         type(optimizer) in _KNOWN
         and all(group.get("fused") for group in optimizer.param_groups)
+        and not _starts_momentum(optimizer)
         and len(optimizer._optimizer_step_pre_hooks) == 1
         and not _global_optimizer_pre_hooks
     )
+
+
+def _starts_momentum(optimizer: Optimizer) -> bool:
+    """Whether this is SGD's first step, which would leave its momentum as it lies in memory if left out."""
+    groups = optimizer.param_groups
+    return type(optimizer) is SGD and not optimizer.state and any(group["momentum"] for group in groups)
 
 
 class FusedStep:
@@ -44,6 +51,7 @@ class FusedStep:
     def __init__(self, optimizer: Optimizer, *, multiply_by: Array | None, skip_if: Array | None) -> None:
         self._optimizer = optimizer
         self._before: dict[str, Any] = {}
+        self._told: dict[str, Tensor] = {}
         if multiply_by is not None:
             # Its inverse: a coefficient of 0 makes it Inf, and all gradients 0.
             scale = 1.0 / tensor_of(multiply_by).to(torch.float32)
@@ -57,13 +65,19 @@ class FusedStep:
     def take_back(self) -> None:
         """Let the optimizer be as it was before."""
         for name, value in self._before.items():
-            if value is not _MISSING:
+            now = getattr(self._optimizer, name, None)
+            if now is not self._told[name]:
+                # The step raised, and a scaler has spoken since; its scale times what was left there.
+                if name == "grad_scale" and now is not None:
+                    setattr(self._optimizer, name, now / self._told[name])
+            elif value is not _MISSING:
                 setattr(self._optimizer, name, value)
             elif hasattr(self._optimizer, name):
                 delattr(self._optimizer, name)
 
     def _tell(self, name: str, value: Tensor) -> None:
         self._before[name] = getattr(self._optimizer, name, _MISSING)
+        self._told[name] = value
         setattr(self._optimizer, name, value)
 
 

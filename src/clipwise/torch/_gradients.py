@@ -1,6 +1,7 @@
 """The gradients that are there in this step, in an engine's hands."""
 
 from collections.abc import Mapping
+from typing import Any
 
 from torch import Tensor
 
@@ -31,6 +32,10 @@ class Gradients:
         self._parameters = list(parameters.values())
         self._places: list[int] | None = None
         self._known = False
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the gradients of the last step, which an engine may hold by their addresses."""
+        return {name: value for name, value in vars(self).items() if name != "batch"} | {"_known": False}
 
     def collect(self) -> bool:
         """Take the gradients as they are now; False if there are none."""

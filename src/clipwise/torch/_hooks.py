@@ -6,7 +6,9 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
+from torch._compile import _disable_dynamo
 from torch.optim import Optimizer
+from torch.optim import optimizer as torchs
 
 __all__ = ["StepHooks"]
 
@@ -42,16 +44,20 @@ class StepHooks:
             optimizer.register_step_post_hook(self._after_step),
         ]
 
+    def __getstate__(self) -> dict[str, Any]:
+        return vars(self) | {"_outermost": None}  # frames cannot be copied
+
     def remove(self) -> None:
         """Stop calling back."""
         for handle in self._handles:
             handle.remove()
         self._handles = []
 
+    @_disable_dynamo  # traced, what it tells a fused optimizer would be lost without a word
     def _before_step(
         self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
-        caller = sys._getframe(1)
+        caller = _step_frame()
         if _is_running(self._outermost, caller):
             return None
         self._outermost = caller
@@ -73,10 +79,19 @@ class StepHooks:
 
         return wrapped
 
+    @_disable_dynamo
     def _after_step(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if self._outermost is sys._getframe(1):
+        if self._outermost is _step_frame():
             self._outermost = None
             self._end(optimizer)
+
+
+def _step_frame() -> FrameType:
+    """The frame of the step that calls the hook."""
+    frame = sys._getframe(2)
+    while frame.f_code.co_filename != torchs.__file__ and frame.f_back is not None:
+        frame = frame.f_back
+    return frame
 
 
 def _is_running(frame: FrameType | None, inside: FrameType) -> bool:

@@ -1,5 +1,6 @@
 """The norms of a list of tensors as they are now: each measured once, and kept true by what is done."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -29,7 +30,9 @@ class Measure:
         scale: what they were multiplied by (a gradient scaler's scale, 0-d); norms are those without it.
 
     Attributes:
-        folded: with `fold`, what `scale_` was given in place of scaling.
+        folded: with `folds`, what `scale_` was given in place of scaling.
+        leave: whether the tensors are to be left as they are, and no threshold is to learn from them, where
+            that is known on the device only (0-d); None: they are not.
     """
 
     def __init__(self, batch: AnyBatch, layout: Layout, scale: Tensor | None = None) -> None:
@@ -39,6 +42,7 @@ class Measure:
         self.scale = None if scale is None else array_on(self.xp, scale)
         self.folds = False
         self.folded: Array | None = None
+        self.leave: Array | None = None
         self._tensors: dict[float, Array] = {}
         self._units: dict[float, Array] = {}
 
@@ -71,7 +75,8 @@ class Measure:
         """The norms of the groups: of all units, or of each tensor."""
         p = order_of(norm)
         norms = self.unit_norms(p) if per == "unit" else self.tensor_norms(p)
-        return norms / self.layout.roots(per) if norm == "rms" else norms
+        norms = norms / self.layout.roots(per) if norm == "rms" else norms
+        return norms if self.leave is None else self.xp.where(self.leave, self.xp.nan, norms)
 
     def joint(self, norm: Norm) -> Array:
         """The norm of all tensors together, 0-d."""
@@ -82,13 +87,11 @@ class Measure:
 
     def scale_(self, coefficients: Array, per: Per = "global") -> None:
         """Multiply in place by one coefficient, or by one a tensor or unit."""
-        if per == "global" and self.folds:
+        if per == "global" and self.folds and self._can_fold(coefficients):
             if self.xp is not NUMPY or coefficients != 1.0:
                 self.folded = coefficients
-        elif per == "unit":
-            self.batch.scale_units_(coefficients)
         else:
-            self.batch.scale_(coefficients)
+            self._write(coefficients, per)
         if per == "unit":
             self._units = {p: norms * coefficients for p, norms in self._units.items()}
             self._tensors = {}
@@ -96,10 +99,20 @@ class Measure:
             self._tensors = {p: norms * coefficients for p, norms in self._tensors.items()}
             self._units = {}
 
+    def _write(self, coefficients: Array, per: Per) -> None:
+        if self.leave is not None:
+            coefficients = self.xp.where(self.leave, 1.0, coefficients)
+        if per == "unit":
+            self.batch.scale_units_(coefficients)
+        else:
+            self.batch.scale_(coefficients)
+
     def clamp_(self, low: Array, high: Array) -> Array:
         """Bound every entry in place; returns how many were beyond, 0-d."""
         if self.scale is not None:
             low, high = low * self.scale, high * self.scale
+        if self.leave is not None:
+            low, high = (self.xp.where(self.leave, end, x) for end, x in ((-math.inf, low), (math.inf, high)))
         beyond, _, after = self.batch.clamp_(low, high)
         self.forget()
         if after is not None:
@@ -119,7 +132,7 @@ class Measure:
             layout: theirs.
         """
         part = Measure(make_batch([self.tensors[i] for i in places]), layout)
-        part.scale = self.scale
+        part.scale, part.leave = self.scale, self.leave
         part._tensors = {p: self.xp.take(norms, index, axis=0) for p, norms in self._tensors.items()}
         return part
 
@@ -135,6 +148,10 @@ class Measure:
         norms = self.xp.concat([part.tensor_norms(p) for part in parts])
         self.forget()
         self._tensors[p] = self.xp.take(norms, order, axis=0)
+
+    def _can_fold(self, coefficient: Array) -> bool:
+        """Whether float32 holds its inverse, as an optimizer wants it; on a device asking would wait."""
+        return self.xp is not NUMPY or not 0 < coefficient < 2.0**-100
 
     def _true(self, norms: Array) -> Array:
         return norms if self.scale is None else norms / self.scale

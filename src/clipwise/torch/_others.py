@@ -16,25 +16,29 @@ import torch.nn.utils
 from torch import Tensor
 from torch.nn.utils import clip_grad
 
-__all__ = ["hear", "listen", "stop_listening"]
+__all__ = ["behind", "hear", "listen", "put", "stop_listening"]
 
 
 class Listener(Protocol):
-    def clips(self, parameter: Tensor) -> bool:
-        """Whether it clips this parameter."""
+    def clips(self, parameters: Iterable[Tensor]) -> bool:
+        """Whether it clips any of these parameters."""
 
     def hear(self, function: str, threshold: float) -> None:
         """Somebody else clips its parameters."""
 
 
 _listeners: "weakref.WeakSet[Any]" = weakref.WeakSet()
-_wrapped: list[tuple[ModuleType, str, Callable[..., Any]]] = []
+_wrapped: list[tuple[ModuleType, str, Callable[..., Any]]] = []  # with what was put there
 
 # What does the clipping, and what it is called: since torch 2.6 clip_grad_norm_ looks up its own parts.
 _CLIPS_BY_NORM = (
     "_clip_grads_with_norm_" if hasattr(clip_grad, "_clip_grads_with_norm_") else "clip_grad_norm_"
 )
-_FUNCTIONS = {_CLIPS_BY_NORM: "clip_grad_norm_", "clip_grad_value_": "clip_grad_value_"}
+_FUNCTIONS = {
+    _CLIPS_BY_NORM: "clip_grad_norm_",
+    "clip_grads_with_norm_": "clip_grads_with_norm_",
+    "clip_grad_value_": "clip_grad_value_",
+}
 
 
 def listen(listener: Listener) -> None:
@@ -45,9 +49,9 @@ def listen(listener: Listener) -> None:
     for module in (torch.nn.utils, clip_grad):
         for where, name in _FUNCTIONS.items():
             if hasattr(module, where):
-                original = getattr(module, where)
-                _wrapped.append((module, where, original))
-                setattr(module, where, _telling(original, name))
+                telling = _telling(getattr(module, where), name)
+                _wrapped.append((module, where, telling))
+                setattr(module, where, telling)
 
 
 def stop_listening(listener: Listener) -> None:
@@ -55,10 +59,10 @@ def stop_listening(listener: Listener) -> None:
     _listeners.discard(listener)
     if _listeners:
         return
-    for module, where, original in _wrapped:
+    for module, where, telling in _wrapped:
         # Whoever put his own in its place since keeps it.
-        if getattr(getattr(module, where), "__wrapped__", None) is original:
-            setattr(module, where, original)
+        if getattr(module, where) is telling:
+            setattr(module, where, telling.__wrapped__)
     _wrapped.clear()
 
 
@@ -67,18 +71,36 @@ def hear(function: str, parameters: Any, threshold: float) -> None:
     if not _listeners or threshold == math.inf:
         return
     tensors = [parameters] if isinstance(parameters, Tensor) else parameters
-    first = next((p for p in tensors if isinstance(p, Tensor) and p.grad is not None), None)
-    for listener in list(_listeners) if first is not None else ():
-        if listener.clips(first):
+    there = [p for p in tensors if isinstance(p, Tensor) and p.grad is not None]
+    for listener in list(_listeners):
+        if listener.clips(there):
             listener.hear(function, threshold)
 
 
 def _telling(function: Callable[..., Any], name: str) -> Callable[..., Any]:
     @functools.wraps(function)
-    def telling(parameters: Tensor | Iterable[Tensor], threshold: float, *args: Any, **kwargs: Any) -> Any:
+    def telling(parameters: Tensor | Iterable[Tensor], *args: Any, **kwargs: Any) -> Any:
         if not isinstance(parameters, Tensor):
             parameters = list(parameters)
-        hear(f"torch.nn.utils.{name}", parameters, float(threshold))
-        return function(parameters, threshold, *args, **kwargs)
+        thresholds = [*args[:1], *(kwargs[key] for key in ("max_norm", "clip_value") if key in kwargs)]
+        if thresholds:  # if not, torch says what is missing
+            hear(f"torch.nn.utils.{name}", parameters, float(thresholds[0]))
+        return telling.__wrapped__(parameters, *args, **kwargs)
 
+    telling.tells = True  # type: ignore[attr-defined]
     return telling
+
+
+def behind(module: ModuleType, name: str) -> Callable[..., Any]:
+    """The function with this name, without what tells of it."""
+    there = getattr(module, name)
+    return there.__wrapped__ if hasattr(there, "tells") else there  # type: ignore[no-any-return]
+
+
+def put(module: ModuleType, name: str, function: Callable[..., Any]) -> None:
+    """Put a function there, behind what tells of it."""
+    there = getattr(module, name)
+    if hasattr(there, "tells"):
+        there.__wrapped__ = function
+    else:
+        setattr(module, name, function)

@@ -91,6 +91,6 @@ def _scaler_of_caller() -> GradScaler | None:
     while frame is not None:
         if frame.f_code.co_name == "step" and isinstance(frame.f_locals.get("self"), GradScaler):
             scaler: GradScaler = frame.f_locals["self"]
-            return scaler
+            return scaler if scaler.is_enabled() else None
         frame = frame.f_back
     return None

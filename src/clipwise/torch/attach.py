@@ -122,7 +122,7 @@ class AttachedClipper(Clipper):
         self._current = self._ids()
         self._round = Round(self.optimizers)
         self._fused_step: FusedStep | None = None
-        self._checked = False
+        self._checked: set[int] = set()
         self._hooks = [
             StepHooks(one, begin=self._begin, ready=self._ready, end=self._end) for one in self.optimizers
         ]
@@ -177,9 +177,9 @@ class AttachedClipper(Clipper):
 
     def _begin(self, optimizer: Optimizer) -> None:
         self._restore(optimizer)  # after a step that raised, or the last evaluation of a closure
-        if not self._checked:
+        if id(optimizer) not in self._checked:
             refuse_engine_of_caller(optimizer)
-            self._checked = True
+            self._checked.add(id(optimizer))
         if torch._C._current_graph_task_id() != -1 and self._plan.needs_all():
             raise ArgumentError(
                 f"{_spelled(self.clip)} needs all gradients, and this optimizer steps inside backward, while"
@@ -199,6 +199,7 @@ class AttachedClipper(Clipper):
             and (found_inf.device.type == "cpu" or not is_fused(optimizer))
             and found_inf
         ):
+            self._round.hold_back(optimizer)  # fused SGD would start its momentum with what is in memory
             return
         if len(self.optimizers) > 1:
             if not self._round.goes_on(optimizer):
@@ -227,9 +228,9 @@ class AttachedClipper(Clipper):
 
     # Being told by others.
 
-    def clips(self, parameter: Tensor) -> bool:
-        """Whether its gradient is clipped here."""
-        return id(parameter) in self._current
+    def clips(self, parameters: Iterable[Tensor]) -> bool:
+        """Whether the gradient of any is clipped here."""
+        return not {id(p) for p in parameters}.isdisjoint(self._current)
 
     def hear(self, function: str, threshold: float) -> None:
         """Say once that somebody else clips these gradients too."""

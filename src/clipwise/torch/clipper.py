@@ -176,7 +176,7 @@ class Clipper:
 
         skipped: Array = False
         if fused and self.nonfinite == "skip" and xp is not NUMPY:
-            self._left_out = skipped = bad_count > 0
+            self._left_out = skipped = measure.leave = bad_count > 0
         elif self.nonfinite != "propagate" and bool(bad_count):
             if self.nonfinite == "error":
                 first = names[int(xp.argmax(xp.astype(bad, xp.int64)))]

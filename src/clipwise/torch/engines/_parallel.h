@@ -8,7 +8,7 @@
 
 typedef void (*Work)(void *task, int64_t begin, int64_t end);
 
-enum { SHARED_BYTES = 4 << 20 }; /* below, another thread brings little, and costs much if it has to be waited for */
+enum { SHARED_BYTES = 1 << 20 }; /* below, another thread brings little, and costs much if it has to be waited for */
 
 #if defined(__GNUC__) && !defined(_WIN32)
 #include <dlfcn.h>

@@ -253,7 +253,9 @@ def clamp_(values: Tensor, low: float | Tensor, high: float | Tensor) -> Tensor:
 def _bound_(piece: Tensor, low: float | Tensor, high: float | Tensor, largest: float) -> None:
     if isinstance(high, Tensor) or isinstance(low, Tensor):
         limits = torch.as_tensor(low, device=piece.device), torch.as_tensor(high, device=piece.device)
-        piece.clamp_(*[limit.clamp(-largest, largest).to(piece.dtype) for limit in limits])
+        low, high = limits
+        # A bound beyond the dtype becomes Inf, which lets Inf pass.
+        piece.clamp_(low.clamp(max=largest).to(piece.dtype), high.clamp(min=-largest).to(piece.dtype))
         return
     # Python numbers beyond the dtype would be refused by torch.
     if high <= largest:
