@@ -1,6 +1,7 @@
 """The formula ``g <- g * min(1, threshold / norm(g))``, its part about norms: the same in every back end.
 
-Everything takes an array namespace first and never branches on a value.
+Everything takes an array namespace first and never branches on an array's value; on plain floats, for a
+single norm on the host, it may.
 """
 
 import math
@@ -18,12 +19,16 @@ def coefficient(xp: Any, norm: Array, threshold: Array) -> Array:
     >>> coefficient(np, np.asarray([0.5, 4.0, 0.0]), 2.0).tolist()
     [1.0, 0.5, 1.0]
     """
+    if isinstance(norm, float):
+        return 1.0 if norm <= threshold or threshold == math.inf else threshold / norm
     free = (norm <= threshold) | (threshold == math.inf)
     return xp.where(free, 1.0, threshold / norm)
 
 
 def norm_after(xp: Any, norm: Array, threshold: Array) -> Array:
     """The norm that scaling leaves: the threshold, where it was above it. Inf times 0 is NaN."""
+    if isinstance(norm, float):
+        return norm if not norm > threshold else math.nan if norm == math.inf else threshold
     above = norm > threshold
     lost = above & (norm == math.inf)
     return xp.where(lost, math.nan, xp.where(above, threshold, norm))

@@ -51,6 +51,10 @@ class Gradients:
         self.batch = batch
         return True
 
+    def let_go(self) -> None:
+        """Hold the gradients no longer: whoever drops them wants their memory back before the next step."""
+        vars(self).pop("batch", None)
+
     def _take(self) -> tuple[list[int] | None, AnyBatch | None]:
         places, batch = gather(self._parameters)
         if batch is not None and make_writable(self._parameters, batch):

@@ -1,5 +1,6 @@
 """One `Clip` at work: measure the groups, ask for the threshold, scale what is above it."""
 
+import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
@@ -11,6 +12,7 @@ from clipwise.namespace import Array, Namespace
 from clipwise.report import ClipReport
 from clipwise.torch._limit import Facts, Limit
 from clipwise.torch._measure import Measure
+from clipwise.torch.engines._arrays import NUMPY
 
 __all__ = ["GlobalStage", "GroupStage", "Stage", "untouched"]
 
@@ -43,6 +45,8 @@ class GlobalStage(Stage):
         xp = measure.xp
         norm = measure.joint(self.clip.norm)
         threshold = self.limit.of(xp, facts, norm, norm, present)
+        if xp is NUMPY:
+            norm, threshold = float(norm), float(threshold)
         measure.scale_(scaling.coefficient(xp, norm, threshold))
         clipped = norm > threshold
         return ClipReport(
@@ -50,8 +54,8 @@ class GlobalStage(Stage):
             norm_after=scaling.norm_after(xp, norm, threshold),
             threshold=threshold,
             clipped=clipped,
-            clip_fraction=_as_float(xp, clipped),
-            direction=xp.where(xp.isfinite(norm), 1.0, xp.nan),
+            clip_fraction=float(clipped) if xp is NUMPY else _as_float(xp, clipped),
+            direction=1.0 + 0.0 * norm,  # NaN for a norm that is not finite
         )
 
 
@@ -62,10 +66,13 @@ class GroupStage(Stage):
         xp, per, kind = measure.xp, self.clip.per, self.clip.norm
         norms, joint = measure.groups(per, kind), measure.joint(kind)
         threshold = self.limit.of(xp, facts, norms, joint, present)
+        clipped = norms > threshold
+        tightest = xp.min(xp.where(norms > 0, threshold, xp.inf))
+        if xp is NUMPY and not clipped.any() and xp.isfinite(joint):
+            return dataclasses.replace(untouched(xp, joint), threshold=tightest)
         coefficients = scaling.coefficient(xp, norms, threshold)
         measure.scale_(coefficients, per)
 
-        clipped = norms > threshold
         before, after = norms, scaling.norm_after(xp, norms, threshold)
         p = kind
         if p == "rms":
@@ -74,7 +81,7 @@ class GroupStage(Stage):
         return ClipReport(
             norm=joint,
             norm_after=scaling.combine(xp, after, p) / measure.layout.root(kind),
-            threshold=xp.min(xp.where(norms > 0, threshold, xp.inf)),
+            threshold=tightest,
             clipped=xp.any(clipped),
             clip_fraction=xp.mean(_as_float(xp, clipped)),
             direction=scaling.direction(xp, before, coefficients) if p == 2.0 else None,

@@ -155,12 +155,15 @@ class Clipper:
             )
         self._folded = self._left_out = None
         with np.errstate(all="ignore"):  # norms of NaN and Inf are part of the business
-            report = self._clip(scale, fused) if self._gradients.collect() else self._nothing()
+            try:
+                report = self._clip(scale, fused) if self._gradients.collect() else in_torch(self._nothing())
+            finally:
+                self._gradients.let_go()
         self.steps += 1
         self._skipped_steps = self._skipped_steps + report.skipped
         self._clipped_steps = self._clipped_steps + report.clipped
         self._losses.clear()
-        self.report = report = in_torch(report)
+        self.report = report
         return report
 
     def _clip(self, scale: Tensor | None, fused: bool) -> ClipReport:
@@ -184,9 +187,7 @@ class Clipper:
                     f"the gradient of {first!r} holds NaN or Inf ({int(bad_count)} tensors in all)"
                 )
             if self.nonfinite == "skip":
-                return dataclasses.replace(
-                    self._skip(measure), names=names, tensor_norms=norms, nonfinite=bad_count
-                )
+                return in_torch(self._skip(measure), names=names, tensor_norms=norms, nonfinite=bad_count)
             for gradient, is_bad in zip(measure.tensors, bad.tolist(), strict=True):
                 if is_bad:
                     values = values_of(gradient)
@@ -203,7 +204,7 @@ class Clipper:
             changes["direction"] = _cosine(before, size, measure)
         if skipped is not False:
             changes |= {"skipped": skipped, "clipped": report.clipped & ~skipped}
-        return dataclasses.replace(report, **changes)
+        return in_torch(report, **changes)
 
     def _facts(self) -> Facts:
         loss = None

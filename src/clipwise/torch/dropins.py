@@ -16,13 +16,12 @@ import torch
 from torch import Tensor
 from torch.nn.utils import clip_grad as torchs
 
-from clipwise.functional import scaling
 from clipwise.namespace import Array
 from clipwise.thresholds import check_number
 from clipwise.torch import _others
 from clipwise.torch._gradients import make_writable
 from clipwise.torch.engines import AnyBatch, gather, make_batch
-from clipwise.torch.engines._arrays import array_on, tensor_of
+from clipwise.torch.engines._arrays import NUMPY, array_on
 from clipwise.torch.engines.reference import values_of
 
 __all__ = ["clip_grad_norm_", "clip_grad_value_", "clip_grads_with_norm_", "get_total_norm"]
@@ -35,7 +34,6 @@ _torchs_get_total_norm = getattr(torchs, "_get_total_norm", None)
 _torchs_clip_grads_with_norm_ = getattr(torchs, "_clip_grads_with_norm_", None)
 
 
-@torch.no_grad()
 def get_total_norm(
     tensors: TensorOrTensors,
     norm_type: float = 2.0,
@@ -60,14 +58,14 @@ def get_total_norm(
     tensors = [tensors] if isinstance(tensors, Tensor) else list(tensors)
     if not tensors:
         return torch.tensor(0.0)
-    batch = make_batch([t.coalesce() if t.is_sparse else t for t in tensors])
-    if _torchs_get_total_norm is not None and _is_distributed(batch):
-        theirs: Tensor = _torchs_get_total_norm(tensors, norm_type, error_if_nonfinite, foreach)
-        return theirs
-    return _narrowed(_total_norm(batch, float(norm_type), error_if_nonfinite), batch)
+    with torch.no_grad():
+        batch = make_batch([t.coalesce() if t.is_sparse else t for t in tensors])
+        if _torchs_get_total_norm is not None and _is_distributed(batch):
+            theirs: Tensor = _torchs_get_total_norm(tensors, norm_type, error_if_nonfinite, foreach)
+            return theirs
+        return _narrowed(_total_norm(batch, float(norm_type), error_if_nonfinite), batch)
 
 
-@torch.no_grad()
 def clip_grad_norm_(
     parameters: TensorOrTensors,
     max_norm: float,
@@ -97,17 +95,17 @@ def clip_grad_norm_(
     max_norm = check_number("max_norm", max_norm)
     listed = _listed(parameters)
     _others.hear("clipwise.torch.clip_grad_norm_", listed, max_norm)
-    batch = _gradients(listed)
-    if batch is None:
-        return torch.tensor(0.0)
-    if _is_distributed(batch):
-        return _torchs_clip_grad_norm_(listed, max_norm, norm_type, error_if_nonfinite, foreach)
-    norm = _total_norm(batch, float(norm_type), error_if_nonfinite)
-    _scale_(batch, max_norm, norm)
-    return _narrowed(norm, batch)
+    with torch.no_grad():
+        batch = _gradients(listed)
+        if batch is None:
+            return torch.tensor(0.0)
+        if _is_distributed(batch):
+            return _torchs_clip_grad_norm_(listed, max_norm, norm_type, error_if_nonfinite, foreach)
+        norm = _total_norm(batch, float(norm_type), error_if_nonfinite)
+        _scale_(batch, max_norm, norm)
+        return _narrowed(norm, batch)
 
 
-@torch.no_grad()
 def clip_grads_with_norm_(
     parameters: TensorOrTensors, max_norm: float, total_norm: Tensor, foreach: bool | None = None
 ) -> None:
@@ -133,16 +131,16 @@ def clip_grads_with_norm_(
     max_norm = check_number("max_norm", max_norm)
     listed = _listed(parameters)
     _others.hear("clipwise.torch.clip_grads_with_norm_", listed, max_norm)
-    batch = _gradients(listed)
-    if batch is None:
-        return
-    if _torchs_clip_grads_with_norm_ is not None and _is_distributed(batch):
-        _torchs_clip_grads_with_norm_(listed, max_norm, total_norm, foreach)
-    else:
-        _scale_(batch, max_norm, array_on(batch.xp, total_norm))
+    with torch.no_grad():
+        batch = _gradients(listed)
+        if batch is None:
+            return
+        if _torchs_clip_grads_with_norm_ is not None and _is_distributed(batch):
+            _torchs_clip_grads_with_norm_(listed, max_norm, total_norm, foreach)
+        else:
+            _scale_(batch, max_norm, array_on(batch.xp, total_norm))
 
 
-@torch.no_grad()
 def clip_grad_value_(parameters: TensorOrTensors, clip_value: float, foreach: bool | None = None) -> None:
     """Bound every entry to [-clip_value, clip_value]: `torch.nn.utils.clip_grad_value_`.
 
@@ -163,24 +161,23 @@ def clip_grad_value_(parameters: TensorOrTensors, clip_value: float, foreach: bo
     clip_value = check_number("clip_value", clip_value)
     listed = _listed(parameters)
     _others.hear("clipwise.torch.clip_grad_value_", listed, clip_value)
-    batch = _gradients(listed)
-    if batch is None:
-        return
-    if _is_distributed(batch):
-        _torchs_clip_grad_value_(listed, clip_value, foreach)
-    else:
-        batch.clamp_(-clip_value, clip_value)
+    with torch.no_grad():
+        batch = _gradients(listed)
+        if batch is None:
+            return
+        if _is_distributed(batch):
+            _torchs_clip_grad_value_(listed, clip_value, foreach)
+        else:
+            batch.clamp_(-clip_value, clip_value)
 
 
 def _listed(parameters: TensorOrTensors) -> list[Tensor]:
-    """The parameters, each once."""
+    """The parameters as a list."""
     if isinstance(parameters, Tensor):
         return [parameters]
     listed = list(parameters)
     if not listed and isinstance(parameters, types.GeneratorType):
         warnings.warn("`parameters` is an empty generator, no gradient clipping will occur.", stacklevel=4)
-    if len(set(map(id, listed))) < len(listed):
-        listed = list({id(p): p for p in listed}.values())
     return listed
 
 
@@ -197,7 +194,7 @@ def _total_norm(batch: AnyBatch, p: float, error_if_nonfinite: bool) -> Array:
         norm = array_on(batch.xp, torch.linalg.vector_norm(each, p))
     else:
         with np.errstate(all="ignore"):  # norms of NaN and Inf are part of the business
-            norm = scaling.combine(batch.xp, batch.norms(p), p)
+            norm = batch.norm(p)
     if error_if_nonfinite and not math.isfinite(norm):
         raise RuntimeError(
             f"the total norm of order {p} of the gradients is non-finite, so it cannot be clipped; to scale"
@@ -211,10 +208,10 @@ def _scale_(batch: AnyBatch, max_norm: float, norm: Array) -> None:
 
 
 def _narrowed(norm: Array, batch: AnyBatch) -> Tensor:
-    dtype = torch.float32
-    for found in {tensor.dtype for tensor in batch.tensors}:
-        dtype = torch.promote_types(dtype, found.to_real())
-    return tensor_of(norm).to(dtype)
+    if batch.xp is NUMPY:
+        return torch.scalar_tensor(float(norm), dtype=batch.dtype)
+    narrowed: Tensor = norm.to(batch.dtype)
+    return narrowed
 
 
 def _is_distributed(batch: AnyBatch) -> bool:

@@ -54,29 +54,58 @@ static double *room(double *few, int64_t n) {
     return found;
 }
 
+/* The norm of each plain tensor; those of the others stay as they are. */
+static int measure(Table *table, Order order, int threads, double *out) {
+    double few[FEW];
+    int64_t pieces = table->pieces[table->n];
+    double *parts = room(few, pieces);
+    if (!parts) return -1;
+    Task task = {.table = table, .order = order, .out = parts};
+    run(reduce_pieces, &task, pieces, table->bytes, threads);
+    for (Py_ssize_t i = 0; i < table->n; i++) {
+        const Tensor *t = &table->of[i];
+        if (!t->plain) continue;
+        double sum = 0;
+        for (int64_t item = table->pieces[i]; item < table->pieces[i + 1]; item++)
+            sum = join(order, sum, parts[item]);
+        out[i] = t->numel ? norm_of(order, sum, t->dtype, t->data, t->numel) : 0.0;
+    }
+    if (parts != few) PyMem_Free(parts);
+    return 0;
+}
+
 static PyObject *table_norms(Table *table, PyObject *args) {
-    double p, few[FEW], *parts;
+    double p;
     int threads;
     PyObject *array;
     Py_buffer out;
-    Task task = {.table = table};
-    if (!PyArg_ParseTuple(args, "dOi:norms", &p, &array, &threads) || order_of(p, &task.order)) return NULL;
+    Order order;
+    if (!PyArg_ParseTuple(args, "dOi:norms", &p, &array, &threads) || order_of(p, &order)) return NULL;
     if (float64s(array, "out", 1, table->n, table->n, &out)) return NULL;
-    int64_t pieces = table->pieces[table->n];
-    if ((parts = task.out = room(few, pieces))) {
-        run(reduce_pieces, &task, pieces, table->bytes, threads);
-        for (Py_ssize_t i = 0; i < table->n; i++) {
-            const Tensor *t = &table->of[i];
-            if (!t->plain) continue;
-            double sum = 0;
-            for (int64_t item = table->pieces[i]; item < table->pieces[i + 1]; item++)
-                sum = join(task.order, sum, parts[item]);
-            ((double *)out.buf)[i] = t->numel ? norm_of(task.order, sum, t->dtype, t->data, t->numel) : 0.0;
-        }
-    }
-    if (parts && parts != few) PyMem_Free(parts);
+    int failed = measure(table, order, threads, out.buf);
     PyBuffer_Release(&out);
-    return parts ? Py_NewRef(Py_None) : NULL;
+    return failed ? NULL : Py_NewRef(Py_None);
+}
+
+/* The norm of all plain tensors together. */
+static PyObject *table_norm(Table *table, PyObject *args) {
+    double p, few[FEW], *norms, total = 0, largest = 0;
+    int threads;
+    Order order;
+    if (!PyArg_ParseTuple(args, "di:norm", &p, &threads) || order_of(p, &order)) return NULL;
+    if (!(norms = room(few, table->n))) return NULL;
+    for (Py_ssize_t i = 0; i < table->n; i++) norms[i] = 0;
+    int failed = measure(table, order, threads, norms);
+    for (Py_ssize_t i = 0; i < table->n; i++) largest = join(LARGEST, largest, norms[i]);
+    /* Divided by the largest, so that no square leaves the range. */
+    double divisor = order == SUM_SQUARES && largest > 0 && largest <= DBL_MAX ? largest : 1;
+    for (Py_ssize_t i = 0; i < table->n; i++) {
+        double norm = norms[i] / divisor;
+        total = join(order, total, order == SUM_SQUARES ? norm * norm : norm);
+    }
+    if (norms != few) PyMem_Free(norms);
+    if (failed) return NULL;
+    return PyFloat_FromDouble(order == SUM_SQUARES ? sqrt(total) * divisor : total);
 }
 
 static PyObject *table_unit_norms(Table *table, PyObject *args) {
@@ -108,6 +137,15 @@ static PyObject *table_scale(Table *table, PyObject *args) {
     int idle = task.one_for_all && task.coefficients[0] == 1.0;
     if (!idle) run(scale_pieces, &task, table->pieces[table->n], table->bytes, threads);
     PyBuffer_Release(&coefficients);
+    Py_RETURN_NONE;
+}
+
+static PyObject *table_multiply(Table *table, PyObject *args) {
+    double coefficient;
+    int threads;
+    if (!PyArg_ParseTuple(args, "di:multiply_", &coefficient, &threads)) return NULL;
+    Task task = {.table = table, .coefficients = &coefficient, .one_for_all = 1};
+    if (coefficient != 1.0) run(scale_pieces, &task, table->pieces[table->n], table->bytes, threads);
     Py_RETURN_NONE;
 }
 
@@ -241,9 +279,11 @@ static void table_free(Table *table) {
 }
 
 static PyMethodDef table_methods[] = {
+    {"norm", (PyCFunction)table_norm, METH_VARARGS, "norm(p, threads)"},
     {"norms", (PyCFunction)table_norms, METH_VARARGS, "norms(p, out, threads)"},
     {"unit_norms", (PyCFunction)table_unit_norms, METH_VARARGS, "unit_norms(p, out, threads)"},
     {"scale_", (PyCFunction)table_scale, METH_VARARGS, "scale_(coefficients, threads)"},
+    {"multiply_", (PyCFunction)table_multiply, METH_VARARGS, "multiply_(coefficient, threads)"},
     {"scale_units_", (PyCFunction)table_scale_units, METH_VARARGS, "scale_units_(coefficients, threads)"},
     {"clamp_", (PyCFunction)table_clamp, METH_VARARGS, "clamp_(low, high, out, threads)"},
     {NULL, NULL, 0, NULL},
@@ -271,20 +311,45 @@ static PyType_Spec table_spec = {
     "clipwise.torch.engines._native.Table", sizeof(Table), 0, Py_TPFLAGS_DEFAULT, table_slots,
 };
 
-/* Appends the gradients of those parameters that have one; if any has none, the places of those that have. */
-static int gradients_of(PyObject *parameters, PyObject *gradients, PyObject **found_at) {
+/* Which objects were met before, by their addresses: room for twice as many as there are. */
+typedef struct {
+    void **of;
+    size_t mask;
+} Met;
+
+static int met_before(Met *met, void *object) {
+    size_t at = ((uintptr_t)object >> 4) & met->mask;
+    for (; met->of[at]; at = (at + 1) & met->mask)
+        if (met->of[at] == object) return 1;
+    met->of[at] = object;
+    return 0;
+}
+
+static int met_room(Met *met, Py_ssize_t n) {
+    size_t size = 4;
+    while (size < 2 * (size_t)n) size *= 2;
+    met->mask = size - 1;
+    if ((met->of = PyMem_Calloc(size, sizeof(void *)))) return 0;
+    PyErr_NoMemory();
+    return -1;
+}
+
+/* Appends the gradients of those parameters that have one, each parameter once; if any is left out, the places
+ * of the others. */
+static int gradients_of(PyObject *parameters, PyObject *gradients, PyObject **found_at, Met *met) {
     static PyObject *grad;
     if (!grad && !(grad = PyUnicode_InternFromString("grad"))) return -1;
     Py_ssize_t n = PyTuple_Size(parameters);
     for (Py_ssize_t i = 0; i < n; i++) {
-        PyObject *gradient = PyObject_GetAttr(PyTuple_GetItem(parameters, i), grad);
+        PyObject *parameter = PyTuple_GetItem(parameters, i);
+        PyObject *gradient = PyObject_GetAttr(parameter, grad);
         if (!gradient) return -1;
-        int failed = 0, missing = gradient == Py_None;
-        if (missing && !*found_at) {
+        int failed = 0, left_out = gradient == Py_None || met_before(met, parameter);
+        if (left_out && !*found_at) {
             *found_at = PyList_New(0);
             failed = !*found_at;
             for (Py_ssize_t k = 0; !failed && k < i; k++) failed = append_number(*found_at, k);
-        } else if (!missing) {
+        } else if (!left_out) {
             failed = PyList_Append(gradients, gradient) || (*found_at && append_number(*found_at, i));
         }
         Py_DECREF(gradient);
@@ -296,9 +361,12 @@ static int gradients_of(PyObject *parameters, PyObject *gradients, PyObject **fo
 static PyObject *gather(PyObject *module, PyObject *given) {
     PyObject *parameters = need_bind() ? NULL : PySequence_Tuple(given);
     PyObject *gradients = PyList_New(0), *found_at = NULL, *tensors = NULL, *table = NULL, *answer = NULL;
-    if (parameters && gradients && !gradients_of(parameters, gradients, &found_at) &&
+    Met met = {NULL, 0};
+    if (parameters && gradients && !met_room(&met, PyTuple_Size(parameters)) &&
+        !gradients_of(parameters, gradients, &found_at, &met) &&
         (tensors = PyList_AsTuple(gradients)) && (table = table_of(table_type, tensors)))
         answer = PyTuple_Pack(3, gradients, found_at ? found_at : Py_None, table);
+    PyMem_Free(met.of);
     Py_XDECREF(parameters);
     Py_XDECREF(gradients);
     Py_XDECREF(found_at);

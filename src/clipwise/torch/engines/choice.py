@@ -48,7 +48,7 @@ def make_batch(tensors: Sequence[Tensor]) -> AnyBatch:
 
 
 def gather(parameters: list[Tensor]) -> tuple[list[int] | None, AnyBatch | None]:
-    """The gradients of some parameters in an engine's hands, and whose they are.
+    """The gradients of some parameters, each once, in an engine's hands, and whose they are.
 
     Returns:
         The places of the parameters that have a gradient, None for all of them; and their gradients, None
@@ -57,11 +57,13 @@ def gather(parameters: list[Tensor]) -> tuple[list[int] | None, AnyBatch | None]
     if parameters and _name(parameters[0].device.type, parameters[0].device.index) == "native":
         gradients, places, table = native.gather(parameters)
         return places, native.Batch(gradients, table) if gradients else None
-    found = [(place, p.grad) for place, p in enumerate(parameters) if p.grad is not None]
-    if not found:
+    once = {id(p): place for place, p in reversed(list(enumerate(parameters)))}
+    found = [(place, parameters[place].grad) for place in sorted(once.values())]
+    there = [(place, gradient) for place, gradient in found if gradient is not None]
+    if not there:
         return [], None
-    places = None if len(found) == len(parameters) else [place for place, _ in found]
-    return places, make_batch([gradient for _, gradient in found])
+    places = None if len(there) == len(parameters) else [place for place, _ in there]
+    return places, make_batch([gradient for _, gradient in there])
 
 
 def forget() -> None:

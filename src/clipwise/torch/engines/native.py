@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import increment_version
 
+from clipwise.functional import scaling
 from clipwise.namespace import Array
 from clipwise.torch.engines import reference
 from clipwise.torch.engines._arrays import NUMPY
@@ -109,6 +110,19 @@ class Batch:
             found[i] = reference.tensor_norm(self._stored[i], p).item()
         return found
 
+    def norm(self, p: float) -> Array:
+        """The p-norm of all tensors together, 0-d."""
+        if _in_c(p) and not self._left:
+            return np.float64(self._by_tensor.norm(p, torch.get_num_threads()))
+        return scaling.combine(NUMPY, self.norms(p), p)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The widest real dtype among the tensors, at least float32."""
+        if self.odd:
+            return reference.widest(self.tensors)
+        return torch.float64 if self.table.has_float64 else torch.float32
+
     def unit_norms(self, p: float) -> Array:
         """The p-norms of all units in float64, those of the first tensor first."""
         counts = self.unit_counts
@@ -128,12 +142,17 @@ class Batch:
 
     def scale_(self, coefficients: Array) -> None:
         """Multiply in place by one coefficient (0-d), or by one a tensor, ``(n,)``. 1 changes no bit."""
-        factors = np.ascontiguousarray(coefficients, dtype=np.float64)
-        if (factors == 1.0).all():
-            return
-        self._by_tensor.scale_(factors, torch.get_num_threads())
+        one = isinstance(coefficients, float) or coefficients.ndim == 0
+        if one:
+            if coefficients == 1.0:
+                return
+            self._by_tensor.multiply_(float(coefficients), torch.get_num_threads())
+        else:
+            if (coefficients == 1.0).all():
+                return
+            self._by_tensor.scale_(np.ascontiguousarray(coefficients), torch.get_num_threads())
         for i in self._left:
-            factor = float(factors.flat[i if factors.size > 1 else 0])
+            factor = float(coefficients if one else coefficients[i])
             if factor != 1.0 and self._stored[i].numel():
                 reference.scale_(self._stored[i], torch.tensor(factor, dtype=torch.float64))
         _tell_autograd(self.tensors)

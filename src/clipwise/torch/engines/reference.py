@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from clipwise.errors import ParameterError
+from clipwise.functional import scaling
 from clipwise.namespace import Array
 from clipwise.torch.engines._arrays import NUMPY, namespace_on, wide
 
@@ -26,6 +27,7 @@ __all__ = [
     "tensor_norm",
     "unit_norms",
     "values_of",
+    "widest",
 ]
 
 PIECE = 1 << 18
@@ -61,6 +63,15 @@ class Batch:
     def norms(self, p: float) -> Array:
         """The p-norm of each tensor, ``(n,)``."""
         return self._array([tensor_norm(values_of(t), p).reshape(1) for t in self.tensors])
+
+    def norm(self, p: float) -> Array:
+        """The p-norm of all tensors together, 0-d."""
+        return scaling.combine(self.xp, self.norms(p), p)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The widest real dtype among the tensors, at least float32."""
+        return widest(self.tensors)
 
     def unit_norms(self, p: float) -> Array:
         """The p-norms of all units, those of the first tensor first; see `unit_norms`."""
@@ -104,6 +115,14 @@ class Batch:
 def unit_count(tensor: Tensor) -> int:
     """How many units a tensor has: its length along axis 0, or 1 for a vector or a number."""
     return tensor.shape[0] if tensor.ndim > 1 and tensor.numel() else 1
+
+
+def widest(tensors: Sequence[Tensor]) -> torch.dtype:
+    """The widest real dtype among some tensors, at least float32."""
+    found = torch.float32
+    for dtype in {tensor.dtype for tensor in tensors}:
+        found = torch.promote_types(found, dtype.to_real())
+    return found
 
 
 def tensor_norm(values: Tensor, p: float) -> Tensor:

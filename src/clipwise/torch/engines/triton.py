@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from clipwise.functional import scaling
 from clipwise.namespace import Namespace, namespace_of
 from clipwise.torch.engines import reference
 from clipwise.torch.engines._triton_tables import DTYPES, WIDTHS, Integers, Segments, ShortUnits
@@ -74,6 +75,16 @@ class Batch:
         for i in odd:
             results[i] = reference.tensor_norm(reference.values_of(self.tensors[i]), p)
         return results
+
+    def norm(self, p: float) -> Tensor:
+        """The p-norm of all tensors together, 0-d."""
+        norm: Tensor = scaling.combine(self.xp, self.norms(p), p)
+        return norm
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The widest real dtype among the tensors, at least float32."""
+        return reference.widest(self.tensors)
 
     @cached_property
     def unit_counts(self) -> list[int]:
