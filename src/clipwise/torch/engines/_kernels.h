@@ -2,7 +2,7 @@
  *
  * Included once for each with DTYPE (f32, f64, f16, bf16), ENTRY (how it is stored), BITS (a signed integer
  * as wide), LARGEST_BITS (all of them but the sign), READ and WRITE (one entry as a double) defined. Sums
- * are float64, in eight vectors.
+ * are float64, in eight vectors. SCALE_BY_FLOATS is defined for a dtype so short that floats do for a product.
  */
 
 #define KERNEL(name) AT_LEVEL(PASTE(name, DTYPE))
@@ -69,6 +69,15 @@ static double KERNEL(largest)(const void *entries, int64_t n) {
 static void KERNEL(scale)(void *entries, int64_t n, double coefficient) {
     ENTRY *x = entries;
     if (isnan(coefficient)) coefficient = NAN; /* without a payload: see store_bf16 */
+#ifdef SCALE_BY_FLOATS
+    if (!(fabs(coefficient) < 0x1p-100)) { /* which a float would not hold with all its digits */
+        float own = (float)coefficient;
+        int64_t at = 0;
+        for (; at + PAIR <= n; at += PAIR) SCALE_BY_FLOATS(x + at, own);
+        for (; at < n; at++) x[at] = WRITE((float)READ(x[at]) * own);
+        return;
+    }
+#endif
     doubles c = splat(coefficient), a, b;
     int64_t i = 0;
     for (; i + PAIR <= n; i += PAIR) {
@@ -78,8 +87,8 @@ static void KERNEL(scale)(void *entries, int64_t n, double coefficient) {
     for (; i < n; i++) x[i] = WRITE(READ(x[i]) * coefficient);
 }
 
-/* Bounds that this dtype holds. Adds to found: entries beyond, sums of squares before and after. */
-static void KERNEL(clamp)(void *entries, int64_t n, double low, double high, double found[3]) {
+/* Bounds that this dtype holds. Adds to found: entries beyond and, if asked, sums of squares before and after. */
+INLINE void KERNEL(bound)(void *entries, int64_t n, double low, double high, double found[3], int sums) {
     enum { BLOCK = 64 }; /* entries; a block without one beyond is not written */
     ENTRY *x = entries;
     doubles lows = splat(low), highs = splat(high), before = {0}, after = {0}, a, b;
@@ -89,17 +98,21 @@ static void KERNEL(clamp)(void *entries, int64_t n, double low, double high, dou
         masks hits = {0}, more = {0};
         for (int j = 0; j < BLOCK; j += PAIR) {
             LOAD(x + i + j, &a, &b);
-            own += a * a;
-            other += b * b;
+            if (sums) {
+                own += a * a;
+                other += b * b;
+            }
             hits += above(a, highs) | above(lows, a);
             more += above(b, highs) | above(lows, b);
         }
-        own += other;
-        before += own;
+        if (sums) {
+            own += other;
+            before += own;
+        }
         int64_t count = count_of(hits + more);
         if (count) {
             beyond += count;
-            own = splat(0);
+            if (sums) own = splat(0);
             for (int j = 0; j < BLOCK; j += PAIR) {
                 LOAD(x + i + j, &a, &b);
                 a = choose(above(a, highs), highs, a);
@@ -107,25 +120,35 @@ static void KERNEL(clamp)(void *entries, int64_t n, double low, double high, dou
                 a = choose(above(lows, a), lows, a);
                 b = choose(above(lows, b), lows, b);
                 STORE(x + i + j, a, b);
-                own += a * a + b * b;
+                if (sums) own += a * a + b * b;
             }
         }
-        after += own;
+        if (sums) after += own;
     }
-    found[1] += total(before);
-    found[2] += total(after);
+    if (sums) {
+        found[1] += total(before);
+        found[2] += total(after);
+    }
     for (; i < n; i++) {
         double entry = READ(x[i]);
-        found[1] += entry * entry;
+        if (sums) found[1] += entry * entry;
         if (entry > high || entry < low) {
             beyond++;
             entry = entry > high ? high : entry;
             entry = entry < low ? low : entry;
             x[i] = WRITE(entry);
         }
-        found[2] += entry * entry;
+        if (sums) found[2] += entry * entry;
     }
     found[0] += (double)beyond;
+}
+
+static void KERNEL(clamp)(void *entries, int64_t n, double low, double high, double found[3]) {
+    KERNEL(bound)(entries, n, low, high, found, 0);
+}
+
+static void KERNEL(clamp_and_sum)(void *entries, int64_t n, double low, double high, double found[3]) {
+    KERNEL(bound)(entries, n, low, high, found, 1);
 }
 
 #undef KERNEL
@@ -138,3 +161,4 @@ static void KERNEL(clamp)(void *entries, int64_t n, double low, double high, dou
 #undef LARGEST_BITS
 #undef READ
 #undef WRITE
+#undef SCALE_BY_FLOATS

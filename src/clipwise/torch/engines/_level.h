@@ -36,6 +36,7 @@
 #define LARGEST_BITS 0x7fff
 #define READ read_bf16
 #define WRITE write_bf16
+#define SCALE_BY_FLOATS scale_bf16_by_floats
 #include "_kernels.h"
 
 #define OF_DTYPE(dtype)                 \
@@ -45,6 +46,7 @@
         AT_LEVEL(largest_##dtype),      \
         AT_LEVEL(scale_##dtype),        \
         AT_LEVEL(clamp_##dtype),        \
+        AT_LEVEL(clamp_and_sum_##dtype), \
     }
 
 static const Level AT_LEVEL(level) = {
@@ -79,3 +81,4 @@ static const Level AT_LEVEL(level) = {
 #undef store_f64
 #undef store_f16
 #undef store_bf16
+#undef scale_bf16_by_floats

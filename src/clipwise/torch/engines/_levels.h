@@ -16,6 +16,7 @@ typedef struct {
     double (*largest)(const void *entries, int64_t n);
     void (*scale)(void *entries, int64_t n, double coefficient);
     void (*clamp)(void *entries, int64_t n, double low, double high, double found[3]);
+    void (*clamp_and_sum)(void *entries, int64_t n, double low, double high, double found[3]);
 } Kernels;
 
 typedef struct {

@@ -12,6 +12,7 @@ typedef struct {
     const double *coefficients; /* one for each, or one for all */
     int one_for_all;
     const double *bounds; /* low and high of each tensor */
+    int sums;             /* of squares, before and after clamping */
 } Task;
 
 static double reduce(Order order, int dtype, const void *data, int64_t n) {
@@ -75,8 +76,8 @@ static void clamp_pieces(void *data, int64_t begin, int64_t end) {
         const double *bounds = task->bounds + 2 * piece.place;
         double *found = task->out + 3 * item;
         found[0] = found[1] = found[2] = 0;
-        int dtype = task->table->of[piece.place].dtype;
-        level->of[dtype].clamp(piece.data, piece.numel, bounds[0], bounds[1], found);
+        const Kernels *kernels = &level->of[task->table->of[piece.place].dtype];
+        (task->sums ? kernels->clamp_and_sum : kernels->clamp)(piece.data, piece.numel, bounds[0], bounds[1], found);
     }
 }
 

@@ -26,6 +26,7 @@
 #define store_f64 AT_LEVEL(store_f64)
 #define store_f16 AT_LEVEL(store_f16)
 #define store_bf16 AT_LEVEL(store_bf16)
+#define scale_bf16_by_floats AT_LEVEL(scale_bf16_by_floats)
 
 #if LANES > 1 /* the vectors of gcc and clang */
 
@@ -116,6 +117,18 @@ INLINE void store_bf16(uint16_t *x, doubles a, doubles b) {
     memcpy(x, &w, sizeof w);
 }
 
+/* A pair times a float, rounded to float and then as above, which is what torch does. A NaN of a bfloat16 ends
+ * in zeros, and so does the product of one: it cannot overflow either. */
+INLINE void scale_bf16_by_floats(uint16_t *x, float c) {
+    words w;
+    memcpy(&w, x, sizeof w);
+    words low = (words)((floats)(w << 16) * c), high = (words)((floats)(w & 0xffff0000u) * c);
+    low += ((low >> 16) & 1) + 0x7fff;
+    high += ((high >> 16) & 1) + 0x7fff;
+    w = (low >> 16) | (high & 0xffff0000u);
+    memcpy(x, &w, sizeof w);
+}
+
 #else /* plain C, one entry at a time */
 
 typedef double doubles;
@@ -141,6 +154,10 @@ INLINE void load_bf16(const uint16_t *x, doubles *a, doubles *b) {
 INLINE void store_bf16(uint16_t *x, doubles a, doubles b) {
     x[0] = write_bf16(a);
     x[1] = write_bf16(b);
+}
+
+INLINE void scale_bf16_by_floats(uint16_t *x, float c) {
+    for (int i = 0; i < 2; i++) x[i] = write_bf16((float)read_bf16(x[i]) * c);
 }
 
 #endif

@@ -173,30 +173,28 @@ class Batch:
                 reference.scale_units_(tensor, torch.tensor(part))
         _tell_autograd(self.tensors)
 
-    def clamp_(self, low: Array, high: Array) -> tuple[Array, Array, Array]:
-        """Bound every entry in place; see `reference.clamp_`.
-
-        Args:
-            low, high: numbers or 0-d.
-
-        Returns:
-            For each tensor how many entries were beyond, and the 2-norms before and after, ``(n,)`` each.
-        """
+    def clamp_(
+        self, low: Array, high: Array, *, norms: bool = True
+    ) -> tuple[Array, Array | None, Array | None]:
+        """Bound every entry in place; see `reference.Batch.clamp_`."""
         low, high = float(low), float(high)
         found = np.zeros((len(self.tensors), 3))
         # The kernel adds up squares as they are, which may leave the range if the entries are float64.
-        before = self.norms(2.0) if self._by_tensor.has_float64 else None
-        self._by_tensor.clamp_(low, high, found, torch.get_num_threads())
-        norms = np.sqrt(found[:, 1:])
+        apart = norms and self._by_tensor.has_float64
+        before = self.norms(2.0) if apart else None
+        self._by_tensor.clamp_(low, high, found, torch.get_num_threads(), norms and not apart)
+        sizes = np.sqrt(found[:, 1:]) if norms else found[:, 1:]
         for i in self._left:
-            norms[i, 0] = reference.tensor_norm(self._stored[i], 2.0).item()
+            if norms:
+                sizes[i, 0] = reference.tensor_norm(self._stored[i], 2.0).item()
             found[i, 0] = reference.clamp_(self._stored[i], low, high).item()
-            norms[i, 1] = reference.tensor_norm(self._stored[i], 2.0).item()
+            if norms:
+                sizes[i, 1] = reference.tensor_norm(self._stored[i], 2.0).item()
         if found[:, 0].any():
             _tell_autograd(self.tensors)
         if before is not None:
             return found[:, 0], before, self.norms(2.0)
-        return found[:, 0], norms[:, 0], norms[:, 1]
+        return found[:, 0], *((sizes[:, 0], sizes[:, 1]) if norms else (None, None))
 
 
 def _has_rows(tensor: Tensor) -> bool:

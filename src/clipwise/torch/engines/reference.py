@@ -93,12 +93,18 @@ class Batch:
             if self.xp is not NUMPY or bool((factors != 1.0).any()):
                 scale_units_(tensor, factors)
 
-    def clamp_(self, low: Array, high: Array) -> tuple[Array, Array | None, Array | None]:
+    def clamp_(
+        self, low: Array, high: Array, *, norms: bool = True
+    ) -> tuple[Array, Array | None, Array | None]:
         """Bound every entry in place; see `clamp_`.
 
+        Args:
+            low, high: numbers or 0-d.
+            norms: measure as well, where that costs no pass of its own.
+
         Returns:
-            For each tensor how many entries were beyond, and the 2-norms before and after where they cost
-            nothing, ``(n,)`` each.
+            For each tensor how many entries were beyond, and the 2-norms before and after or None, ``(n,)``
+            each.
         """
         beyond = [clamp_(values_of(t), low, high).reshape(1) for t in self.tensors]
         return self._array(beyond), None, None

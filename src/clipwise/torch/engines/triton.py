@@ -128,7 +128,9 @@ class Batch:
         for i in odd:
             reference.scale_units_(self.tensors[i], parts[i])
 
-    def clamp_(self, low: float | Tensor, high: float | Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def clamp_(
+        self, low: float | Tensor, high: float | Tensor, *, norms: bool = True
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Bound every entry in place; numbers or 0-d. What lies beyond is counted, NaN is left alone.
 
         Returns:
