@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from clipwise.clip import Norm, Per
@@ -14,6 +15,10 @@ from clipwise.torch.engines import AnyBatch, make_batch
 from clipwise.torch.engines._arrays import NUMPY, array_on
 
 __all__ = ["Measure", "order_of"]
+
+
+FOLDS_FROM = 1 << 23
+"""Entries from which on a fused optimizer on the CPU is given a coefficient: 32 MiB of float32."""
 
 
 def order_of(norm: Norm) -> float:
@@ -45,6 +50,7 @@ class Measure:
         self.leave: Array | None = None
         self._tensors: dict[float, Array] = {}
         self._units: dict[float, Array] = {}
+        self._joints: dict[Norm, Array] = {}
 
     @classmethod
     def of(cls, tensors: Sequence[Tensor]) -> "Measure":
@@ -80,10 +86,13 @@ class Measure:
 
     def joint(self, norm: Norm) -> Array:
         """The norm of all tensors together, 0-d."""
+        if norm in self._joints:
+            return self._joints[norm]
         p = order_of(norm)
         norms = self.tensor_norms(p)
         joint = scaling.combine(self.xp, norms, p) if self.xp is not NUMPY else _combine(norms, p)
-        return joint / self.layout.root(norm) if norm == "rms" else joint
+        self._joints[norm] = joint / self.layout.root(norm) if norm == "rms" else joint
+        return self._joints[norm]
 
     def scale_(self, coefficients: Array, per: Per = "global") -> None:
         """Multiply in place by one coefficient, or by one a tensor or unit."""
@@ -92,6 +101,7 @@ class Measure:
                 self.folded = coefficients
         else:
             self._write(coefficients, per)
+        self._joints = {}
         if per == "unit":
             self._units = {p: norms * coefficients for p, norms in self._units.items()}
             self._tensors = {}
@@ -121,7 +131,7 @@ class Measure:
 
     def forget(self) -> None:
         """Measure anew: the tensors were changed from outside."""
-        self._tensors, self._units = {}, {}
+        self._tensors, self._units, self._joints = {}, {}, {}
 
     def part(self, places: Sequence[int], index: Array, layout: Layout) -> "Measure":
         """The measure of some of the tensors, with what is known of them.
@@ -150,8 +160,15 @@ class Measure:
         self._tensors[p] = self.xp.take(norms, order, axis=0)
 
     def _can_fold(self, coefficient: Array) -> bool:
-        """Whether float32 holds its inverse, as an optimizer wants it; on a device asking would wait."""
-        return self.xp is not NUMPY or not 0 < coefficient < 2.0**-100
+        """Whether it is better, on the CPU, not to multiply but to leave it to the optimizer.
+
+        It is for float32 that no cache holds: there another pass costs more than the optimizer's own division.
+        And float32 must hold the inverse, which is what an optimizer wants; on a device asking would wait.
+        """
+        if self.xp is not NUMPY:
+            return True
+        large = self.layout.entries >= FOLDS_FROM and self.tensors[0].dtype == torch.float32
+        return large and not 0 < coefficient < 2.0**-100
 
     def _true(self, norms: Array) -> Array:
         return norms if self.scale is None else norms / self.scale

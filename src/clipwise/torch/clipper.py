@@ -1,6 +1,7 @@
 """A clip at work on one set of parameters: its history, its counts, its last report."""
 
 import dataclasses
+import math
 import numbers
 from collections.abc import Mapping
 from typing import Any, Literal, TypeAlias, get_args
@@ -174,8 +175,10 @@ class Clipper:
         if isinstance(self.clip, Clip) and self.clip.per == "unit":
             measure.unit_norms(p)  # the norms of the tensors follow from these: one read for both
         norms = measure.tensor_norms(p)
-        bad = ~xp.isfinite(norms)
-        bad_count = xp.sum(bad)
+        bad_count: Array = 0
+        if xp is not NUMPY or not math.isfinite(measure.joint(self._plan.norm)):
+            bad = ~xp.isfinite(norms)
+            bad_count = xp.sum(bad)
 
         skipped: Array = False
         if fused and self.nonfinite == "skip" and xp is not NUMPY:

@@ -2,7 +2,8 @@
  *
  * Included once for each with DTYPE (f32, f64, f16, bf16), ENTRY (how it is stored), BITS (a signed integer
  * as wide), LARGEST_BITS (all of them but the sign), READ and WRITE (one entry as a double) defined. Sums
- * are float64, in eight vectors. SCALE_BY_FLOATS is defined for a dtype so short that floats do for a product.
+ * are float64, in eight vectors. SCALE_BY_FLOATS and CLAMP_BY_FLOATS are defined for a dtype so short that floats
+ * do for that.
  */
 
 #define KERNEL(name) AT_LEVEL(PASTE(name, DTYPE))
@@ -144,7 +145,14 @@ INLINE void KERNEL(bound)(void *entries, int64_t n, double low, double high, dou
 }
 
 static void KERNEL(clamp)(void *entries, int64_t n, double low, double high, double found[3]) {
-    KERNEL(bound)(entries, n, low, high, found, 0);
+    int64_t done = 0;
+#ifdef CLAMP_BY_FLOATS
+    int64_t beyond = 0;
+    for (; done + 64 <= n; done += 64)
+        beyond += CLAMP_BY_FLOATS((ENTRY *)entries + done, (float)low, (float)high);
+    found[0] += (double)beyond;
+#endif
+    KERNEL(bound)((ENTRY *)entries + done, n - done, low, high, found, 0);
 }
 
 static void KERNEL(clamp_and_sum)(void *entries, int64_t n, double low, double high, double found[3]) {
@@ -162,3 +170,4 @@ static void KERNEL(clamp_and_sum)(void *entries, int64_t n, double low, double h
 #undef READ
 #undef WRITE
 #undef SCALE_BY_FLOATS
+#undef CLAMP_BY_FLOATS

@@ -12,6 +12,7 @@
 #define LARGEST_BITS 0x7fffffff
 #define READ(x) ((double)(x))
 #define WRITE(x) ((float)(x))
+#define CLAMP_BY_FLOATS clamp_f32_by_floats
 #include "_kernels.h"
 
 #define DTYPE f64
@@ -64,6 +65,7 @@ static const Level AT_LEVEL(level) = {
 #undef masks
 #undef floats
 #undef words
+#undef ints
 #undef splat
 #undef total
 #undef count_of
@@ -81,4 +83,5 @@ static const Level AT_LEVEL(level) = {
 #undef store_f64
 #undef store_f16
 #undef store_bf16
+#undef clamp_f32_by_floats
 #undef scale_bf16_by_floats

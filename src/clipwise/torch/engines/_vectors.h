@@ -9,6 +9,7 @@
 #define masks AT_LEVEL(masks)
 #define floats AT_LEVEL(floats)
 #define words AT_LEVEL(words)
+#define ints AT_LEVEL(ints)
 #define splat AT_LEVEL(splat)
 #define total AT_LEVEL(total)
 #define count_of AT_LEVEL(count_of)
@@ -26,6 +27,7 @@
 #define store_f64 AT_LEVEL(store_f64)
 #define store_f16 AT_LEVEL(store_f16)
 #define store_bf16 AT_LEVEL(store_bf16)
+#define clamp_f32_by_floats AT_LEVEL(clamp_f32_by_floats)
 #define scale_bf16_by_floats AT_LEVEL(scale_bf16_by_floats)
 
 #if LANES > 1 /* the vectors of gcc and clang */
@@ -34,6 +36,7 @@ typedef double doubles __attribute__((vector_size(8 * LANES)));
 typedef int64_t masks __attribute__((vector_size(8 * LANES)));
 typedef float floats __attribute__((vector_size(4 * LANES)));
 typedef uint32_t words __attribute__((vector_size(4 * LANES)));
+typedef int32_t ints __attribute__((vector_size(4 * LANES)));
 
 INLINE doubles splat(double x) { return x - (doubles){0}; }
 
@@ -90,6 +93,25 @@ INLINE void store_f32(float *x, doubles a, doubles b) {
     memcpy(x + LANES, &g, sizeof g);
 }
 
+/* Bounds 64 floats; returns how many were beyond. Nothing is written if none was. */
+INLINE int64_t clamp_f32_by_floats(float *x, float low, float high) {
+    floats lows = low - (floats){0}, highs = high - (floats){0}, f;
+    ints hits = {0}, up, down;
+    for (int i = 0; i < 64; i += LANES) {
+        memcpy(&f, x + i, sizeof f);
+        hits += (ints)(f > highs) | (ints)(f < lows);
+    }
+    int64_t count = 0;
+    for (int i = 0; i < LANES; i++) count -= hits[i];
+    for (int i = 0; count && i < 64; i += LANES) {
+        memcpy(&f, x + i, sizeof f);
+        up = (ints)(f > highs), down = (ints)(f < lows);
+        f = (floats)((up & (ints)highs) | (down & (ints)lows) | (~(up | down) & (ints)f));
+        memcpy(x + i, &f, sizeof f);
+    }
+    return count;
+}
+
 INLINE void load_f64(const double *x, doubles *a, doubles *b) {
     memcpy(a, x, sizeof *a);
     memcpy(b, x + LANES, sizeof *b);
@@ -143,6 +165,12 @@ INLINE doubles choose(masks which, doubles yes, doubles no) { return which ? yes
 
 INLINE void load_f32(const float *x, doubles *a, doubles *b) { *a = x[0], *b = x[1]; }
 INLINE void store_f32(float *x, doubles a, doubles b) { x[0] = (float)a, x[1] = (float)b; }
+INLINE int64_t clamp_f32_by_floats(float *x, float low, float high) {
+    int64_t count = 0;
+    for (int i = 0; i < 64; i++)
+        if (x[i] > high || x[i] < low) x[i] = x[i] > high ? high : low, count++;
+    return count;
+}
 INLINE void load_f64(const double *x, doubles *a, doubles *b) { *a = x[0], *b = x[1]; }
 INLINE void store_f64(double *x, doubles a, doubles b) { x[0] = a, x[1] = b; }
 
