@@ -218,6 +218,24 @@ def test_clamp_keeps_nan_and_writes_only_what_is_beyond(dtype, level):
     assert values[301] == -1
 
 
+@pytest.mark.parametrize("bounds", [*BOUNDS, (-0.0, 1.0)])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_clamp_without_a_report(dtype, bounds, level):
+    """The same to the bit; all that is told is whether anything was beyond."""
+    special = torch.tensor([math.nan, math.inf, -math.inf, -0.0, 0.0], dtype=dtype)
+    for length in (5, 255, 256, 257, 1000, 20_000):
+        values = entries(length, dtype=dtype)
+        values[:5] = special
+        values[-1] = 0.25
+        quiet, expected = values.clone(), values.clone()
+        beyond = native.Batch([expected]).clamp_(*bounds)[0]
+        told, before, after = native.Batch([quiet]).clamp_(*bounds, report=False)
+        assert torch.equal(bits(quiet), bits(expected))
+        assert (told[0] > 0) == (beyond[0] > 0)
+        assert before is None
+        assert after is None
+
+
 def test_clamp_of_float64_whose_squares_leave_the_range(level):
     tensors = [torch.full((100,), size, dtype=torch.float64) for size in (1e200, 1e-200)]
     count, before, after = native.Batch(tensors).clamp_(-1e199, 1e199)

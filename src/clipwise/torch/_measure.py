@@ -162,7 +162,7 @@ class Measure:
     def _can_fold(self, coefficient: Array) -> bool:
         """Whether it is better, on the CPU, not to multiply but to leave it to the optimizer.
 
-        It is for float32 that no cache holds: there another pass costs more than the optimizer's own division.
+        It is for float32 that no cache holds: there another pass costs more than the division by it.
         And float32 must hold the inverse, which is what an optimizer wants; on a device asking would wait.
         """
         if self.xp is not NUMPY:

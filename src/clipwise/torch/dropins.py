@@ -168,7 +168,7 @@ def clip_grad_value_(parameters: TensorOrTensors, clip_value: float, foreach: bo
         if _is_distributed(batch):
             _torchs_clip_grad_value_(listed, clip_value, foreach)
         else:
-            batch.clamp_(-clip_value, clip_value, norms=False)
+            batch.clamp_(-clip_value, clip_value, report=False)
 
 
 def _listed(parameters: TensorOrTensors) -> list[Tensor]:

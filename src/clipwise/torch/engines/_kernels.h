@@ -144,13 +144,12 @@ INLINE void KERNEL(bound)(void *entries, int64_t n, double low, double high, dou
     found[0] += (double)beyond;
 }
 
+/* Of the counts only this is sure: 0 if nothing was beyond, and more if anything was. */
 static void KERNEL(clamp)(void *entries, int64_t n, double low, double high, double found[3]) {
     int64_t done = 0;
 #ifdef CLAMP_BY_FLOATS
-    int64_t beyond = 0;
-    for (; done + 64 <= n; done += 64)
-        beyond += CLAMP_BY_FLOATS((ENTRY *)entries + done, (float)low, (float)high);
-    found[0] += (double)beyond;
+    for (; done + FLOATS_AT_ONCE <= n; done += FLOATS_AT_ONCE)
+        found[0] += CLAMP_BY_FLOATS((ENTRY *)entries + done, (float)low, (float)high);
 #endif
     KERNEL(bound)((ENTRY *)entries + done, n - done, low, high, found, 0);
 }

@@ -83,5 +83,6 @@ static const Level AT_LEVEL(level) = {
 #undef store_f64
 #undef store_f16
 #undef store_bf16
+#undef within
 #undef clamp_f32_by_floats
 #undef scale_bf16_by_floats

@@ -37,6 +37,8 @@ typedef struct {
 #define PLAIN_LANES 1
 #endif
 
+enum { FLOATS_AT_ONCE = 256 }; /* that are clamped before it is asked whether any was beyond */
+
 #include "_half.h"
 
 #define LEVEL plain

@@ -27,6 +27,7 @@
 #define store_f64 AT_LEVEL(store_f64)
 #define store_f16 AT_LEVEL(store_f16)
 #define store_bf16 AT_LEVEL(store_bf16)
+#define within AT_LEVEL(within)
 #define clamp_f32_by_floats AT_LEVEL(clamp_f32_by_floats)
 #define scale_bf16_by_floats AT_LEVEL(scale_bf16_by_floats)
 
@@ -69,12 +70,22 @@ INLINE doubles to_odd(doubles v) {
 
 /* gcc cuts the widest conversions in two if they are not named. */
 #if LANES == 8
+INLINE floats within(floats f, floats lows, floats highs) {
+    return (floats)_mm256_min_ps((__m256)highs, _mm256_max_ps((__m256)lows, (__m256)f)); /* NaN: the second */
+}
 INLINE doubles widened(floats f) { return (doubles)_mm512_cvtps_pd((__m256)f); }
 INLINE floats narrowed(doubles d) { return (floats)_mm512_cvtpd_ps((__m512d)d); }
 #elif LANES == 4
+INLINE floats within(floats f, floats lows, floats highs) {
+    return (floats)_mm_min_ps((__m128)highs, _mm_max_ps((__m128)lows, (__m128)f)); /* NaN: the second */
+}
 INLINE doubles widened(floats f) { return (doubles)_mm256_cvtps_pd((__m128)f); }
 INLINE floats narrowed(doubles d) { return (floats)_mm256_cvtpd_ps((__m256d)d); }
 #else
+INLINE floats within(floats f, floats lows, floats highs) {
+    ints up = (ints)(f > highs), down = (ints)(f < lows);
+    return (floats)((up & (ints)highs) | (down & (ints)lows) | (~(up | down) & (ints)f));
+}
 INLINE doubles widened(floats f) { return __builtin_convertvector(f, doubles); }
 INLINE floats narrowed(doubles d) { return __builtin_convertvector(d, floats); }
 #endif
@@ -93,23 +104,24 @@ INLINE void store_f32(float *x, doubles a, doubles b) {
     memcpy(x + LANES, &g, sizeof g);
 }
 
-/* Bounds 64 floats; returns how many were beyond. Nothing is written if none was. */
-INLINE int64_t clamp_f32_by_floats(float *x, float low, float high) {
-    floats lows = low - (floats){0}, highs = high - (floats){0}, f;
-    ints hits = {0}, up, down;
-    for (int i = 0; i < 64; i += LANES) {
+/* Bounds FLOATS_AT_ONCE floats, NaN left alone; whether any was beyond. Nothing is written if none was. */
+INLINE int clamp_f32_by_floats(float *x, float low, float high) {
+    floats lows = low - (floats){0}, highs = high - (floats){0}, f, kept;
+    ints changes = {0};
+    for (int i = 0; i < FLOATS_AT_ONCE; i += LANES) {
         memcpy(&f, x + i, sizeof f);
-        hits += (ints)(f > highs) | (ints)(f < lows);
+        kept = within(f, lows, highs);
+        changes |= (ints)f ^ (ints)kept;
     }
-    int64_t count = 0;
-    for (int i = 0; i < LANES; i++) count -= hits[i];
-    for (int i = 0; count && i < 64; i += LANES) {
-        memcpy(&f, x + i, sizeof f);
-        up = (ints)(f > highs), down = (ints)(f < lows);
-        f = (floats)((up & (ints)highs) | (down & (ints)lows) | (~(up | down) & (ints)f));
-        memcpy(x + i, &f, sizeof f);
-    }
-    return count;
+    int any = 0;
+    for (int i = 0; i < LANES; i++) any |= changes[i];
+    if (any)
+        for (int i = 0; i < FLOATS_AT_ONCE; i += LANES) {
+            memcpy(&f, x + i, sizeof f);
+            kept = within(f, lows, highs);
+            memcpy(x + i, &kept, sizeof kept);
+        }
+    return any != 0;
 }
 
 INLINE void load_f64(const double *x, doubles *a, doubles *b) {
@@ -165,11 +177,11 @@ INLINE doubles choose(masks which, doubles yes, doubles no) { return which ? yes
 
 INLINE void load_f32(const float *x, doubles *a, doubles *b) { *a = x[0], *b = x[1]; }
 INLINE void store_f32(float *x, doubles a, doubles b) { x[0] = (float)a, x[1] = (float)b; }
-INLINE int64_t clamp_f32_by_floats(float *x, float low, float high) {
-    int64_t count = 0;
-    for (int i = 0; i < 64; i++)
-        if (x[i] > high || x[i] < low) x[i] = x[i] > high ? high : low, count++;
-    return count;
+INLINE int clamp_f32_by_floats(float *x, float low, float high) {
+    int any = 0;
+    for (int i = 0; i < FLOATS_AT_ONCE; i++)
+        if (x[i] > high || x[i] < low) x[i] = x[i] > high ? high : low, any = 1;
+    return any;
 }
 INLINE void load_f64(const double *x, doubles *a, doubles *b) { *a = x[0], *b = x[1]; }
 INLINE void store_f64(double *x, doubles a, doubles b) { x[0] = a, x[1] = b; }

@@ -174,27 +174,27 @@ class Batch:
         _tell_autograd(self.tensors)
 
     def clamp_(
-        self, low: Array, high: Array, *, norms: bool = True
+        self, low: Array, high: Array, *, report: bool = True
     ) -> tuple[Array, Array | None, Array | None]:
         """Bound every entry in place; see `reference.Batch.clamp_`."""
         low, high = float(low), float(high)
         found = np.zeros((len(self.tensors), 3))
         # The kernel adds up squares as they are, which may leave the range if the entries are float64.
-        apart = norms and self._by_tensor.has_float64
+        apart = report and self._by_tensor.has_float64
         before = self.norms(2.0) if apart else None
-        self._by_tensor.clamp_(low, high, found, torch.get_num_threads(), norms and not apart)
-        sizes = np.sqrt(found[:, 1:]) if norms else found[:, 1:]
+        self._by_tensor.clamp_(low, high, found, torch.get_num_threads(), report and not apart)
+        sizes = np.sqrt(found[:, 1:]) if report else found[:, 1:]
         for i in self._left:
-            if norms:
+            if report:
                 sizes[i, 0] = reference.tensor_norm(self._stored[i], 2.0).item()
             found[i, 0] = reference.clamp_(self._stored[i], low, high).item()
-            if norms:
+            if report:
                 sizes[i, 1] = reference.tensor_norm(self._stored[i], 2.0).item()
         if found[:, 0].any():
             _tell_autograd(self.tensors)
         if before is not None:
             return found[:, 0], before, self.norms(2.0)
-        return found[:, 0], *((sizes[:, 0], sizes[:, 1]) if norms else (None, None))
+        return found[:, 0], *((sizes[:, 0], sizes[:, 1]) if report else (None, None))
 
 
 def _has_rows(tensor: Tensor) -> bool:

@@ -94,13 +94,14 @@ class Batch:
                 scale_units_(tensor, factors)
 
     def clamp_(
-        self, low: Array, high: Array, *, norms: bool = True
+        self, low: Array, high: Array, *, report: bool = True
     ) -> tuple[Array, Array | None, Array | None]:
         """Bound every entry in place; see `clamp_`.
 
         Args:
             low, high: numbers or 0-d.
-            norms: measure as well, where that costs no pass of its own.
+            report: count exactly, and measure where that costs no pass of its own; otherwise it is only sure
+                that the count is 0 where nothing was beyond.
 
         Returns:
             For each tensor how many entries were beyond, and the 2-norms before and after or None, ``(n,)``

@@ -129,7 +129,7 @@ class Batch:
             reference.scale_units_(self.tensors[i], parts[i])
 
     def clamp_(
-        self, low: float | Tensor, high: float | Tensor, *, norms: bool = True
+        self, low: float | Tensor, high: float | Tensor, *, report: bool = True
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Bound every entry in place; numbers or 0-d. What lies beyond is counted, NaN is left alone.
 
