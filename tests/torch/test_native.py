@@ -218,7 +218,7 @@ def test_clamp_keeps_nan_and_writes_only_what_is_beyond(dtype, level):
     assert values[301] == -1
 
 
-@pytest.mark.parametrize("bounds", [*BOUNDS, (-0.0, 1.0)])
+@pytest.mark.parametrize("bounds", [*BOUNDS[:-1], (-0.0, 1.0)])
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_clamp_without_a_report(dtype, bounds, level):
     """The same to the bit; all that is told is whether anything was beyond."""
