@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 import clipwise
+from clipwise.torch import _measure
 from tests.torch.loops.reference_loops import (
     STEPS,
     THRESHOLD,
@@ -51,6 +52,31 @@ def test_gradients_after_the_step_are_the_clipped_ones(name):
             torch.testing.assert_close(ours, theirs, rtol=3e-7 if clipped else 0, atol=0)
         assert told(opt) == []
     assert clipper.steps == STEPS
+
+
+@pytest.mark.parametrize(
+    ("dtype", "entries", "folds"), [("float32", 64, True), ("float32", 65, False), ("bfloat16", 1, False)]
+)
+def test_on_the_cpu_only_large_float32_gradients_are_left_to_the_optimizer(
+    dtype, entries, folds, engine, monkeypatch
+):
+    """Small ones are multiplied at once, which costs less there; on a device nobody can tell them apart."""
+    monkeypatch.setattr(_measure, "FOLDS_FROM", entries)
+    weight = nn.Parameter(torch.zeros(64, dtype=getattr(torch, dtype)))
+    opt = optim.AdamW([weight], fused=True)
+    clipwise.torch.attach(opt, clipwise.clip_by_global_norm(1.0))
+    weight.grad = torch.ones_like(weight)
+    seen = []
+    original = opt._init_group
+
+    def look(*args, **kwargs):
+        seen.append(hasattr(opt, "grad_scale"))
+        return original(*args, **kwargs)
+
+    opt._init_group = look
+    opt.step()
+    assert seen == [folds or engine == "foreach"]
+    torch.testing.assert_close(weight.grad, torch.full_like(weight, 0.125), rtol=1e-6, atol=0)
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
