@@ -199,7 +199,8 @@ class TestByName:
 
     def test_a_pattern_that_matches_nothing_is_named_with_the_nearest(self):
         with pytest.raises(
-            ParameterError, match=r"'encoder\.weight' matches no parameter; Did you mean 'decoder\.weight'"
+            ParameterError,
+            match=r"'encoder\.weight' matches no parameter; the nearest parameters are 'decoder\.weight'",
         ):
             clipwise.torch.clip_(
                 [("decoder.weight", parameter(0.0))],

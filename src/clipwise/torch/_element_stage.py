@@ -24,8 +24,7 @@ class ElementStage(Stage):
     """Each entry by itself, between two bounds.
 
     Raises:
-        ThresholdError: a range for complex parameters, whose entries have no order; from `apply`, a range
-            without 0 for a sparse gradient.
+        ThresholdError: a range for complex parameters, whose entries have no order.
     """
 
     def __init__(self, clip: Clip, parameters: Sequence[Tensor], embeddings: set[int]) -> None:
@@ -36,6 +35,14 @@ class ElementStage(Stage):
                 f"complex gradients have no order for the range ({low:g}, {high:g}); give one threshold,"
                 " which bounds their modulus"
             )
+
+    def refuse_sparse(self, gradient: Tensor) -> None:
+        if isinstance(self.clip.threshold, tuple):
+            low, high = self.clip.threshold
+            if not low <= 0 <= high:
+                raise ThresholdError(
+                    f"the range ({low:g}, {high:g}) leaves out 0, which a sparse gradient consists of"
+                )
 
     def apply(self, measure: Measure, present: tuple[int, ...], facts: Facts) -> ClipReport:
         norm = measure.joint(2.0)
@@ -55,10 +62,6 @@ class ElementStage(Stage):
         xp, threshold, policy = measure.xp, self.clip.threshold, self.limit.policy
         if isinstance(threshold, tuple):
             low, high = threshold
-            if not low <= 0 <= high and any(tensor.is_sparse for tensor in measure.tensors):
-                raise ThresholdError(
-                    f"the range ({low:g}, {high:g}) leaves out 0, which a sparse gradient consists of"
-                )
             return measure.clamp_(low, high), xp.asarray(max(abs(low), abs(high)))
         if policy is not None and "weight_norm" in policy.needs:
             return self._clamp_by_weight_(measure, present)

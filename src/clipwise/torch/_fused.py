@@ -34,9 +34,14 @@ def is_fused(optimizer: Optimizer) -> bool:
 
 
 def _starts_momentum(optimizer: Optimizer) -> bool:
-    """Whether this is SGD's first step, which would leave its momentum as it lies in memory if left out."""
-    groups = optimizer.param_groups
-    return type(optimizer) is SGD and not optimizer.state and any(group["momentum"] for group in groups)
+    """Whether SGD starts a momentum, which it would leave as it lies in memory if the step is left out."""
+    if type(optimizer) is not SGD:
+        return False
+    for group in optimizer.param_groups:
+        here = [p for p in group["params"] if p.grad is not None] if group["momentum"] else ()
+        if here and not any("momentum_buffer" in optimizer.state.get(p, ()) for p in here):
+            return True
+    return False
 
 
 class FusedStep:

@@ -19,12 +19,10 @@ class Gradients:
 
     Attributes:
         names: of the parameters that had a gradient at the last `collect`; the same tuple while that is so.
-        batch: their gradients.
         layout: of the gradients.
     """
 
     names: tuple[str, ...]
-    batch: AnyBatch
     layout: Layout
 
     def __init__(self, parameters: Mapping[str, Tensor]) -> None:
@@ -34,26 +32,20 @@ class Gradients:
         self._known = False
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without the gradients of the last step, which an engine may hold by their addresses."""
-        return {name: value for name, value in vars(self).items() if name != "batch"} | {"_known": False}
+        return vars(self) | {"_known": False}
 
-    def collect(self) -> bool:
-        """Take the gradients as they are now; False if there are none."""
+    def collect(self) -> AnyBatch | None:
+        """The gradients as they are now; None if there are none. Kept by nobody: they are freed as ever."""
         places, batch = self._take()
         if batch is None:
-            return False
+            return None
         # A parameter whose data was exchanged for data of another shape keeps its identity: ask for the size.
         same = self._known and places == self._places and batch.xp is self.layout.xp
         if not same or batch.entries != self.layout.entries:
             self.names = self._names if places is None else tuple(self._names[i] for i in places)
             self.layout = Layout(batch.tensors, batch.xp)
             self._places, self._known = places, True
-        self.batch = batch
-        return True
-
-    def let_go(self) -> None:
-        """Hold the gradients no longer: whoever drops them wants their memory back before the next step."""
-        vars(self).pop("batch", None)
+        return batch
 
     def _take(self) -> tuple[list[int] | None, AnyBatch | None]:
         places, batch = gather(self._parameters)

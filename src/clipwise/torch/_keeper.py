@@ -44,6 +44,10 @@ class Keeper:
         """Places for so many further groups, whose state starts afresh."""
         self.state = self._join(self.state, self.policy.init(self.xp, (count,)))
 
+    def keep(self, groups: list[int]) -> None:
+        """Forget all groups but these."""
+        self.state = self._taken(self.state, self.xp.asarray(groups, dtype=self.xp.int64))
+
     def dump(self) -> Any:
         """The state as nested dicts of tensors, copied."""
         return _dump(self.state)
@@ -76,6 +80,11 @@ class Keeper:
             return type(state)(*[self._placed(field) for field in state])
         tensor = torch.as_tensor(state)
         return tensor.cpu().numpy() if self.xp is NUMPY else tensor.to(self.xp.device)
+
+    def _taken(self, state: Any, groups: Array) -> Any:
+        if isinstance(state, tuple):
+            return type(state)(*[self._taken(field, groups) for field in state])
+        return self.xp.take(state, groups, axis=0)
 
     def _join(self, first: Any, second: Any) -> Any:
         if isinstance(first, tuple):

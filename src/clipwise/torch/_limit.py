@@ -75,6 +75,18 @@ class Limit:
         if self.keeper and self.shape != old:
             self.keeper.extend(self.shape[0] - old[0])
 
+    def keep(self, ids: set[int]) -> None:
+        """Let go of all parameters but these, and of what is remembered of them."""
+        places = [place for place, p in enumerate(self.parameters) if id(p) in ids]
+        if len(places) == len(self.parameters):
+            return
+        counts = self._group_counts()
+        if self.keeper and counts is not None:
+            ends = list(itertools.accumulate(counts))
+            self.keeper.keep([group for i in places for group in range(ends[i] - counts[i], ends[i])])
+        self.parameters = [self.parameters[place] for place in places]
+        self._spread_of = self._weights_of = None
+
     def of(self, xp: Namespace, facts: Facts, norms: Array, joint: Array, present: tuple[int, ...]) -> Array:
         """The threshold, or one for each of ``norms``, those of the groups of the parameters ``present``."""
         if self.policy is None:
@@ -122,7 +134,11 @@ class Limit:
             return None, None
         per, norm = self.clip.per, self.clip.norm
         chosen, layout = self._chosen_weights(xp, present)
-        measure = Measure(make_batch(chosen), layout)
+        batch = make_batch(chosen)
+        if batch.entries != layout.entries:  # the data of a parameter was exchanged for some of another size
+            self._weights_of = None
+            chosen, layout = self._chosen_weights(xp, present)
+        measure = Measure(batch, layout)
         if per == "global":
             return measure.joint(norm), layout.entries
         return measure.groups(per, norm), layout.group_sizes(per)

@@ -52,12 +52,6 @@ class Measure:
         self._units: dict[float, Array] = {}
         self._joints: dict[Norm, Array] = {}
 
-    @classmethod
-    def of(cls, tensors: Sequence[Tensor]) -> "Measure":
-        """The measure of some tensors, at least one."""
-        batch = make_batch(tensors)
-        return cls(batch, Layout(tensors, batch.xp))
-
     @property
     def tensors(self) -> Sequence[Tensor]:
         return self.batch.tensors

@@ -43,6 +43,8 @@ _FUNCTIONS = {
 
 def listen(listener: Listener) -> None:
     """Tell a listener, for as long as it lives, of every clipping of its parameters from outside."""
+    # In this order: of what is called when it dies, the latest comes first.
+    weakref.finalize(listener, _unwrap_unless_needed)
     _listeners.add(listener)
     if _wrapped:
         return
@@ -57,6 +59,10 @@ def listen(listener: Listener) -> None:
 def stop_listening(listener: Listener) -> None:
     """Tell it no more; with the last one torch's functions are as they were."""
     _listeners.discard(listener)
+    _unwrap_unless_needed()
+
+
+def _unwrap_unless_needed() -> None:
     if _listeners:
         return
     for module, where, telling in _wrapped:

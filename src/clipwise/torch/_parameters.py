@@ -96,4 +96,5 @@ def embedding_weights(model: nn.Module | None) -> set[int]:
     if model is None:
         return set()
     kinds = (nn.Embedding, nn.EmbeddingBag)
-    return {id(module.weight) for module in model.modules() if isinstance(module, kinds)}
+    # Not `module.weight`, which a parametrization makes anew each time.
+    return {id(p) for module in model.modules() if isinstance(module, kinds) for p in module.parameters()}

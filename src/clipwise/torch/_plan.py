@@ -1,6 +1,7 @@
 """A whole description, `chain` and `by_name` included, laid out over the parameters of a model."""
 
 import dataclasses
+import difflib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
@@ -8,7 +9,7 @@ from fnmatch import fnmatchcase
 from torch import Tensor
 
 from clipwise.clip import AnyClip, ByName, Chain, Clip, Norm
-from clipwise.errors import ParameterError, did_you_mean
+from clipwise.errors import ParameterError
 from clipwise.namespace import Array, Namespace
 from clipwise.report import ClipReport
 from clipwise.torch._element_stage import ElementStage
@@ -69,6 +70,10 @@ class Plan(ABC):
         """Take in parameters that came later."""
 
     @abstractmethod
+    def keep(self, ids: set[int]) -> None:
+        """Let go of all parameters but these."""
+
+    @abstractmethod
     def stages(self) -> Iterator[Stage]:
         """Every single clip, in a fixed order."""
 
@@ -109,6 +114,11 @@ class _Single(Plan):
             self.places[name] = place
         self.stage.limit.extend(list(parameters.values()))
 
+    def keep(self, ids: set[int]) -> None:
+        names = [n for n, p in zip(self.places, self.stage.limit.parameters, strict=True) if id(p) in ids]
+        self.places = {name: place for place, name in enumerate(names)}
+        self.stage.limit.keep(ids)
+
     def stages(self) -> Iterator[Stage]:
         yield self.stage
 
@@ -134,6 +144,10 @@ class _Chain(Plan):
     def extend(self, parameters: Mapping[str, Tensor]) -> None:
         for plan in self.plans:
             plan.extend(parameters)
+
+    def keep(self, ids: set[int]) -> None:
+        for plan in self.plans:
+            plan.keep(ids)
 
     def stages(self) -> Iterator[Stage]:
         for plan in self.plans:
@@ -173,7 +187,7 @@ class _ByName(Plan):
     def apply(self, names: Names, measure: Measure, facts: Facts) -> ClipReport:
         xp = measure.xp
         known = self._known
-        if known is None or names is not known.names or xp is not known.xp:
+        if known is None or known.layout is not measure.layout or names is not known.names:
             known = self._known = _Split(names, [self.owner.get(name) for name in names], measure)
         norm = measure.joint(self.norm)
         reports: dict[str, ClipReport] = {}
@@ -202,6 +216,10 @@ class _ByName(Plan):
         for pattern, share in self._share(parameters).items():
             if share and pattern in self.plans:
                 self.plans[pattern].extend(share)
+
+    def keep(self, ids: set[int]) -> None:
+        for plan in self.plans.values():
+            plan.keep(ids)
 
     def stages(self) -> Iterator[Stage]:
         for plan in self.plans.values():
@@ -244,7 +262,7 @@ class _Split:
 
     def __init__(self, names: Names, owners: Sequence[str | None], measure: Measure) -> None:
         self.names = names
-        self.xp = measure.xp
+        self.layout = measure.layout
         by_owner: dict[str | None, list[int]] = {}
         for place, owner in enumerate(owners):
             by_owner.setdefault(owner, []).append(place)
@@ -261,10 +279,9 @@ def _index(xp: Namespace, places: Sequence[int]) -> Array:
 
 
 def _no_match(pattern: str, names: Sequence[str]) -> str:
-    unnamed = all(name.rpartition(".")[2].isdigit() for name in names)
-    hint = (
-        "the parameters have no names here: give model=..., or model.named_parameters()"
-        if unnamed
-        else did_you_mean(pattern, names)
-    )
+    if all(name.rpartition(".")[2].isdigit() for name in names):
+        hint = "the parameters have no names here: give model=..., or model.named_parameters()"
+    else:
+        nearest = difflib.get_close_matches(pattern.strip("*."), names, n=3, cutoff=0.0)
+        hint = "the nearest parameters are " + ", ".join(map(repr, nearest))
     return f"by_name: the pattern {pattern!r} matches no parameter; {hint}"

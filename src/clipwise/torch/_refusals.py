@@ -5,14 +5,17 @@ A norm over it is not the norm of the gradient. They clip themselves; the settin
 """
 
 import sys
+from collections.abc import Mapping
 from types import FrameType
 from typing import Any
 
+import torch.distributed
+from torch import Tensor
 from torch.optim import Optimizer
 
 from clipwise.errors import ArgumentError
 
-__all__ = ["refuse_engine_of_caller", "refuse_engines"]
+__all__ = ["refuse_engine_of_caller", "refuse_engines", "refuse_shards"]
 
 _SETTINGS = {
     "deepspeed": 'DeepSpeed clips by itself: set "gradient_clipping" in its configuration',
@@ -32,12 +35,24 @@ def refuse_engines(optimizer: Any) -> None:
                 _refuse("deepspeed", type(optimizer).__name__)
 
 
+def refuse_shards(parameters: Mapping[str, Tensor]) -> None:
+    """ArgumentError if these are parts of parameters that are shared out over several ranks."""
+    for name, parameter in parameters.items():
+        if _is_shard(parameter):
+            raise ArgumentError(
+                f"{name!r} is one rank's shard of a parameter (FSDP, DTensor), and its norm is not the norm:"
+                " for FullyShardedDataParallel call model.clip_grad_norm_(max_norm) before the step, for"
+                " fully_shard torch.nn.utils.clip_grad_norm_"
+            )
+
+
 def refuse_engine_of_caller(optimizer: Optimizer) -> None:
     """ArgumentError if this step was called by an engine around the optimizer."""
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
-        caller = frame.f_locals.get("self")
-        if caller is not None and caller is not optimizer and frame.f_code.co_name == "step":
+        # Asked for only here: in Python 3.11 and 3.12 it copies a frame's locals, and so keeps them alive.
+        caller = frame.f_locals.get("self") if frame.f_code.co_name == "step" else None
+        if caller is not None and caller is not optimizer:
             module = type(caller).__module__
             _refuse(module, type(optimizer).__name__)
             if module == _ZERO and getattr(caller, "optim", None) is optimizer:
@@ -46,6 +61,17 @@ def refuse_engine_of_caller(optimizer: Optimizer) -> None:
                     " attach to the ZeroRedundancyOptimizer itself"
                 )
         frame = frame.f_back
+
+
+def _is_shard(parameter: Any) -> bool:
+    """Whether this is a part of a parameter that is shared out over several ranks."""
+    if getattr(parameter, "_fsdp_flattened", False):
+        return bool(torch.distributed.get_world_size() > 1)
+    placements = getattr(parameter, "placements", None)
+    return placements is not None and any(
+        not placement.is_replicate() and parameter.device_mesh.size(axis) > 1
+        for axis, placement in enumerate(placements)
+    )
 
 
 def _refuse(module: str, name: str) -> None:

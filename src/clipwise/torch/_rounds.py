@@ -22,16 +22,15 @@ class Round:
         skipped: the clipping found NaN or Inf, so that none of them is to step.
     """
 
-    def __init__(self, optimizers: Sequence[Optimizer]) -> None:
-        self._optimizers = optimizers
+    def __init__(self) -> None:
         self.skipped = False
         self._waiting: dict[int, list[tuple[Tensor, int]]] = {}
         self._held_back: dict[int, list[tuple[Tensor, Tensor]]] = {}
 
-    def start(self, optimizer: Optimizer, *, skipped: bool) -> None:
-        """All gradients were just clipped, for this optimizer's step."""
+    def start(self, others: Sequence[Optimizer], *, skipped: bool) -> None:
+        """All gradients were just clipped, for the step of another optimizer than these."""
         self.skipped = skipped
-        self._waiting = {id(one): _gradients(one) for one in self._optimizers if one is not optimizer}
+        self._waiting = {id(one): _gradients(one) for one in others}
 
     def goes_on(self, optimizer: Optimizer) -> bool:
         """Whether this optimizer steps on the gradients that were clipped with the others'."""
@@ -43,8 +42,8 @@ class Round:
             a is b and version == before for (a, version), (b, before) in zip(now, clipped, strict=True)
         )
 
-    def unscale(self, optimizer: Optimizer) -> None:
-        """Take the scale of a gradient scaler off all gradients: it does so for one optimizer at a time."""
+    def unscale(self, optimizer: Optimizer, others: Sequence[Optimizer]) -> None:
+        """Take the scale of a gradient scaler off all gradients: it does so for the one that steps only."""
         scale = getattr(optimizer, "grad_scale", None)
         if scale is not None:  # a fused optimizer would take it off itself
             gradients = [gradient for gradient, _ in _gradients(optimizer)]
@@ -55,8 +54,8 @@ class Round:
         scaler = _scaler_of_caller()
         if scaler is None:
             return
-        for other in self._optimizers:
-            if other is optimizer or not _gradients(other):
+        for other in others:
+            if not _gradients(other):
                 continue
             if scaler._per_optimizer_states[id(other)]["stage"] is OptState.READY:
                 scaler.unscale_(other)
@@ -69,9 +68,10 @@ class Round:
             parameter.grad = None
 
     def give_back(self, optimizer: Optimizer) -> None:
-        """Put back what was held back."""
-        for parameter, gradient in self._held_back.pop(id(optimizer), ()):
-            if parameter.grad is None:
+        """Put back what was held back, unless there was a backward pass since (the step had raised)."""
+        held = self._held_back.pop(id(optimizer), ())
+        if held and not _gradients(optimizer):
+            for parameter, gradient in held:
                 parameter.grad = gradient
 
 

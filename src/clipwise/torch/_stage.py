@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from clipwise.clip import Clip
+from clipwise.errors import ParameterError
 from clipwise.functional import scaling
 from clipwise.namespace import Array, Namespace
 from clipwise.report import ClipReport
@@ -37,6 +38,10 @@ class Stage(ABC):
         The arrays of the report are of the measure's namespace.
         """
 
+    def refuse_sparse(self, gradient: Tensor) -> None:
+        """Raise if this clip does not take a sparse gradient; nothing is touched yet."""
+        return  # most take any
+
 
 class GlobalStage(Stage):
     """One norm over everything."""
@@ -61,6 +66,13 @@ class GlobalStage(Stage):
 
 class GroupStage(Stage):
     """A norm for each tensor, or for each unit."""
+
+    def refuse_sparse(self, gradient: Tensor) -> None:
+        if self.clip.per == "unit" and gradient.ndim > 1 and gradient.sparse_dim() != 1:
+            raise ParameterError(
+                "per='unit' takes gradients sparse along axis 0 only, got"
+                f" {gradient.sparse_dim()} sparse axes"
+            )
 
     def apply(self, measure: Measure, present: tuple[int, ...], facts: Facts) -> ClipReport:
         xp, per, kind = measure.xp, self.clip.per, self.clip.norm

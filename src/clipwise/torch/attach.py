@@ -1,6 +1,7 @@
 """Clip before every step of an optimizer, from one line, through its own hooks."""
 
 import warnings
+import weakref
 from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any
@@ -17,7 +18,7 @@ from clipwise.torch._fused import FusedStep, is_fused
 from clipwise.torch._hooks import StepHooks
 from clipwise.torch._limit import Facts
 from clipwise.torch._parameters import of_optimizers, refuse_unmade
-from clipwise.torch._refusals import refuse_engine_of_caller, refuse_engines
+from clipwise.torch._refusals import refuse_engine_of_caller, refuse_engines, refuse_shards
 from clipwise.torch._rounds import Round
 from clipwise.torch.clipper import Clipper, NonFinite
 from clipwise.torch.weights import WeightClipper
@@ -90,7 +91,6 @@ class AttachedClipper(Clipper):
     """A `Clipper` that acts before every step of an optimizer, or of several. Made by `attach`.
 
     Attributes:
-        optimizers: those that it acts on.
         weights: the `Clipper` of the weights after every step, None without one.
     """
 
@@ -108,9 +108,13 @@ class AttachedClipper(Clipper):
             raise ArgumentError(
                 "expected a clip such as clipwise.clip_by_global_norm(1.0), or weights=, got None"
             )
-        self.optimizers = _unwrapped(optimizer)
+        if not isinstance(model, nn.Module | None):
+            raise ArgumentError(f"model must be a torch.nn.Module, got {type(model).__name__}")
+        optimizers = _unwrapped(optimizer)
+        # Held weakly: the optimizer's hooks hold this clipper, and both are to go when the optimizer goes.
+        self._optimizers = [weakref.ref(one) for one in optimizers]
         self._model = model
-        parameters = of_optimizers(self.optimizers, model)
+        parameters = of_optimizers(optimizers, model)
         super().__init__(
             parameters.items(),
             clip_by_global_norm(float("inf")) if clip is None else clip,
@@ -120,24 +124,39 @@ class AttachedClipper(Clipper):
         )
         self.weights = None if weights is None else WeightClipper(parameters.items(), weights, model=model)
         self._current = self._ids()
-        self._round = Round(self.optimizers)
+        self._round = Round()
         self._fused_step: FusedStep | None = None
         self._checked: set[int] = set()
-        self._hooks = [
-            StepHooks(one, begin=self._begin, ready=self._ready, end=self._end) for one in self.optimizers
+        self._handles = [
+            handle
+            for one in optimizers
+            for handle in StepHooks(begin=self._begin, ready=self._ready, end=self._end).register(one)
         ]
         _others.listen(self)
+
+    @property
+    def optimizers(self) -> list[Optimizer]:
+        """Those that it acts on, as long as they live."""
+        return [one for reference in self._optimizers if (one := reference()) is not None]
 
     @property
     def optimizer(self) -> Optimizer:
         """The first optimizer."""
         return self.optimizers[0]
 
+    def __getstate__(self) -> dict[str, Any]:
+        return vars(self) | {"_optimizers": self.optimizers}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state, _optimizers=[weakref.ref(one) for one in state["_optimizers"]])
+
     def detach(self) -> None:
         """Stop clipping; the report and the counts stay."""
-        for hooks in self._hooks:
-            hooks.remove()
-        self._hooks = []
+        for handle in self._handles:
+            handle.remove()
+        self._handles = []
+        for optimizer in self.optimizers:  # a step that raised left it as it was told to be for that step
+            self._restore(optimizer)
         _others.stop_listening(self)
 
     def __enter__(self) -> "AttachedClipper":
@@ -196,15 +215,16 @@ class AttachedClipper(Clipper):
         found_inf = getattr(optimizer, "found_inf", None)
         if (
             found_inf is not None
-            and (found_inf.device.type == "cpu" or not is_fused(optimizer))
+            and (found_inf.device.type == "cpu" or self.nonfinite != "skip" or not is_fused(optimizer))
             and found_inf
         ):
             self._round.hold_back(optimizer)  # fused SGD would start its momentum with what is in memory
             return
-        if len(self.optimizers) > 1:
+        if len(self._optimizers) > 1:
             if not self._round.goes_on(optimizer):
-                self._round.unscale(optimizer)
-                self._round.start(optimizer, skipped=bool(self._step(None).skipped))
+                others = [one for one in self.optimizers if one is not optimizer]
+                self._round.unscale(optimizer, others)
+                self._round.start(others, skipped=bool(self._step(None).skipped))
             if self._round.skipped:
                 self._round.hold_back(optimizer)
             return
@@ -267,6 +287,7 @@ class AttachedClipper(Clipper):
                     name += "+"  # another parameter had this name
                 new[name] = parameter
         refuse_unmade(new)
+        refuse_shards(new)
         for clipper in (self, self.weights):
             if clipper is not None:
                 clipper._follow(kept, new)
@@ -291,12 +312,19 @@ def _unwrapped(optimizer: Any) -> list[Optimizer]:
     several = isinstance(optimizer, Iterable) and not isinstance(optimizer, str | Mapping)
     found: list[Optimizer] = []
     for one in optimizer if several else [optimizer]:
-        while isinstance(getattr(one, "optimizer", None), Optimizer):
+        while (inner := _inner(one)) is not None:
             refuse_engines(one)
-            one = one.optimizer
+            one = inner
         refuse_engines(one)
         if not isinstance(one, Optimizer):
-            raise ArgumentError(f"attach takes a torch.optim.Optimizer, or several of them, got {one!r}")
+            raise ArgumentError(
+                f"attach takes a torch.optim.Optimizer, or several of them, got {type(one).__name__}"
+            )
+        if not getattr(type(one).step, "hooked", False):
+            raise ArgumentError(
+                f"{type(one).__name__} never calls the hooks of its steps, since its __init__ does not call"
+                " that of torch.optim.Optimizer: attach to the optimizer inside it"
+            )
         if any(one is other for other in found):
             raise ArgumentError("attach got the same optimizer twice")
         for hook in one._optimizer_step_pre_hooks.values():
@@ -310,6 +338,15 @@ def _unwrapped(optimizer: Any) -> list[Optimizer]:
     return found
 
 
+def _inner(optimizer: Any) -> Optimizer | None:
+    """The optimizer that a wrapper passes its steps on to."""
+    names = ["optimizer", "base_optimizer"]  # Fabric, Accelerate; SAM, Lookahead
+    if isinstance(optimizer, Optimizer) and not getattr(type(optimizer).step, "hooked", False):
+        names += ["_base_optimizer", "optim", "_optimizer"]  # timm's Lookahead, PostLocalSGDOptimizer
+    found = (getattr(optimizer, name, None) for name in names)
+    return next((one for one in found if isinstance(one, Optimizer)), None)
+
+
 def _spelled(clip: AnyClip) -> str:
     try:
         return config.to_string(clip)
@@ -321,7 +358,8 @@ def _largest(rates: list[float | Tensor]) -> float | Tensor | None:
     if not rates:
         return None
     if any(isinstance(rate, Tensor) for rate in rates):
-        return torch.stack([torch.as_tensor(rate) for rate in rates]).max()
+        device = next(rate.device for rate in rates if isinstance(rate, Tensor))
+        return torch.stack([torch.as_tensor(rate, device=device).reshape(()) for rate in rates]).max()
     return max(rates)
 
 

@@ -20,10 +20,11 @@ from clipwise.torch._limit import Facts
 from clipwise.torch._measure import Measure, order_of
 from clipwise.torch._parameters import Parameters, embedding_weights, named, refuse_unmade
 from clipwise.torch._plan import make_plan
+from clipwise.torch._refusals import refuse_shards
 from clipwise.torch._report import in_torch
 from clipwise.torch._stage import untouched
 from clipwise.torch._state import dump, load
-from clipwise.torch.engines import reference
+from clipwise.torch.engines import AnyBatch, reference, refuse_unknown_engine
 from clipwise.torch.engines._arrays import NUMPY, array_on, namespace_on, tensor_of, wide
 from clipwise.torch.engines.reference import values_of
 
@@ -90,11 +91,15 @@ class Clipper:
             raise ArgumentError(f"nonfinite must be one of {allowed}, got {nonfinite!r}")
         if model is None and isinstance(parameters, nn.Module):
             model = parameters
+        if not isinstance(model, nn.Module | None):
+            raise ArgumentError(f"model must be a torch.nn.Module, got {type(model).__name__}")
+        refuse_unknown_engine()
         self.clip = clip
         self.nonfinite = nonfinite
         self.direction = direction
         self.parameters = named(parameters)
         refuse_unmade(self.parameters)
+        refuse_shards(self.parameters)
         self.report: ClipReport | None = None
         self.steps = 0
         self._clipped_steps: Array = 0
@@ -155,22 +160,23 @@ class Clipper:
                 "the threshold follows the loss: call clipper.observe(loss) before every step"
             )
         self._folded = self._left_out = None
-        with np.errstate(all="ignore"):  # norms of NaN and Inf are part of the business
-            try:
-                report = self._clip(scale, fused) if self._gradients.collect() else in_torch(self._nothing())
-            finally:
-                self._gradients.let_go()
+        try:
+            with np.errstate(all="ignore"):  # norms of NaN and Inf are part of the business
+                batch = self._gradients.collect()
+                report = in_torch(self._nothing()) if batch is None else self._clip(batch, scale, fused)
+        finally:
+            self._losses.clear()
         self.steps += 1
         self._skipped_steps = self._skipped_steps + report.skipped
         self._clipped_steps = self._clipped_steps + report.clipped
-        self._losses.clear()
         self.report = report
         return report
 
-    def _clip(self, scale: Tensor | None, fused: bool) -> ClipReport:
+    def _clip(self, batch: AnyBatch, scale: Tensor | None, fused: bool) -> ClipReport:
         gradients = self._gradients
-        measure = Measure(gradients.batch, gradients.layout, scale)
+        measure = Measure(batch, gradients.layout, scale)
         xp, names = measure.xp, gradients.names
+        self._refuse_sparse(batch, names)
         p = order_of(self._plan.norm)
         if isinstance(self.clip, Clip) and self.clip.per == "unit":
             measure.unit_norms(p)  # the norms of the tensors follow from these: one read for both
@@ -208,6 +214,15 @@ class Clipper:
         if skipped is not False:
             changes |= {"skipped": skipped, "clipped": report.clipped & ~skipped}
         return in_torch(report, **changes)
+
+    def _refuse_sparse(self, batch: AnyBatch, names: tuple[str, ...]) -> None:
+        """Ask the clips whether they take these sparse gradients, before any of them acts."""
+        for place in batch.odd:
+            if batch.tensors[place].is_sparse:
+                parameter = self.parameters[names[place]]
+                for stage in self._plan.stages():
+                    if any(parameter is one for one in stage.limit.parameters):
+                        stage.refuse_sparse(batch.tensors[place])
 
     def _facts(self) -> Facts:
         loss = None
@@ -265,7 +280,10 @@ class Clipper:
             raise StateError(f"the state has version {state['version']!r}; this clipwise reads version 1")
         stages = list(self._plan.stages())
         loaded = load(stages, self._names(), state["thresholds"])
-        steps, skipped, clipped = (int(state[name]) for name in counts)
+        for name in counts:
+            if isinstance(state[name], bool) or not isinstance(state[name], int):
+                raise StateError(f"{name} must be a whole number, got {state[name]!r}")
+        steps, skipped, clipped = (state[name] for name in counts)
         for stage, new in zip(stages, loaded, strict=True):
             if stage.limit.keeper:
                 stage.limit.keeper.state = new
@@ -273,6 +291,7 @@ class Clipper:
 
     def _follow(self, kept: Mapping[str, Tensor], new: Mapping[str, Tensor]) -> None:
         """Go on with these parameters: some of the old ones, and new ones."""
+        self._plan.keep({id(parameter) for parameter in kept.values()})
         self._plan.extend(new)
         self.parameters = {**kept, **new}
         self._gradients = self._source(self.parameters)

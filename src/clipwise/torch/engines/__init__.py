@@ -10,6 +10,6 @@
 The environment variable ``CLIPWISE_ENGINE`` names one that is used wherever it can be.
 """
 
-from clipwise.torch.engines.choice import AnyBatch, engine, gather, make_batch
+from clipwise.torch.engines.choice import AnyBatch, engine, gather, make_batch, refuse_unknown_engine
 
-__all__ = ["AnyBatch", "engine", "gather", "make_batch"]
+__all__ = ["AnyBatch", "engine", "gather", "make_batch", "refuse_unknown_engine"]

@@ -4,7 +4,7 @@ import os
 import warnings
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
@@ -13,7 +13,7 @@ from clipwise.errors import ArgumentError
 from clipwise.torch.engines import foreach, native, reference, triton
 from clipwise.torch.engines._triton_check import check
 
-__all__ = ["ENGINES", "AnyBatch", "engine", "gather", "make_batch"]
+__all__ = ["ENGINES", "AnyBatch", "engine", "gather", "make_batch", "refuse_unknown_engine"]
 
 AnyBatch: TypeAlias = reference.Batch | native.Batch | triton.Batch
 
@@ -75,7 +75,7 @@ def forget() -> None:
 def _name(kind: str, index: int | None) -> str:
     wanted = os.environ.get("CLIPWISE_ENGINE", "")
     if wanted:
-        _refuse(wanted)
+        refuse_unknown_engine()
         if not (wanted == "native" and kind != "cpu") and not (wanted == "triton" and kind != "cuda"):
             return wanted
     if kind == "cpu":
@@ -85,10 +85,14 @@ def _name(kind: str, index: int | None) -> str:
     return "foreach"
 
 
-def _refuse(wanted: str) -> None:
+def refuse_unknown_engine() -> None:
+    """ArgumentError if ``CLIPWISE_ENGINE`` names no engine, or one that is not there."""
+    wanted = os.environ.get("CLIPWISE_ENGINE", "")
+    if not wanted:
+        return
     if wanted not in ENGINES:
         raise ArgumentError(f"CLIPWISE_ENGINE must be one of {', '.join(ENGINES)}, got {wanted!r}")
-    there: dict[str, Any] = {"native": native.available, "triton": triton.available}
+    there = {"native": native.available, "triton": triton.available}
     if wanted in there and not there[wanted]():
         raise ArgumentError(f"CLIPWISE_ENGINE is {wanted!r}, and that engine is not installed")
 

@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from clipwise.errors import ParameterError
 from clipwise.functional import scaling
 from clipwise.namespace import Array
 from clipwise.torch.engines._arrays import NUMPY, namespace_on, wide
@@ -140,39 +139,31 @@ def tensor_norm(values: Tensor, p: float) -> Tensor:
     if p == math.inf and not values.is_complex():
         largest: Tensor = torch.linalg.vector_norm(values, p)
         return largest.to(dtype)
-    if values.numel() <= PIECE or not values.is_contiguous():
+    if values.numel() <= PIECE:
         return _row_norms(values.reshape(1, -1), p, dtype)[0]
-    pieces = values.view(-1).split(PIECE)
-    parts = torch.cat([_row_norms(piece.view(1, -1), p, dtype) for piece in pieces])
+    parts = torch.cat([_row_norms(piece.reshape(1, -1), p, dtype) for piece in _pieces(values)])
     return _scaled_norms(parts.reshape(1, -1), p)[0]
 
 
 def unit_norms(values: Tensor, p: float) -> Tensor:
     """The p-norm of each unit: each slice along axis 0, or the whole of a vector or a single number.
 
-    Raises:
-        ParameterError: a tensor is sparse along more than axis 0.
+    A sparse tensor is sparse along axis 0 only.
     """
     if values.is_sparse:
         return _sparse_unit_norms(values, p)
     if values.ndim < 2 or values.numel() == 0:
         return tensor_norm(values, p).reshape(1)
     dtype = wide(values.device)
-    rows = values.reshape(values.shape[0], -1)
-    if p == math.inf and not rows.is_complex():
-        largest: Tensor = torch.linalg.vector_norm(rows, p, dim=1)
+    if p == math.inf and not values.is_complex():
+        largest: Tensor = torch.linalg.vector_norm(values, p, dim=tuple(range(1, values.ndim)))
         return largest.to(dtype)
-    at_once = max(1, PIECE // rows.shape[1])
-    return torch.cat([_row_norms(some, p, dtype) for some in rows.split(at_once)])
+    return torch.cat([_row_norms(some.reshape(len(some), -1), p, dtype) for some in _rows(values)])
 
 
 def _sparse_unit_norms(gradient: Tensor, p: float) -> Tensor:
     if gradient.ndim < 2:
         return unit_norms(gradient._values(), p)
-    if gradient.sparse_dim() != 1:
-        raise ParameterError(
-            f"per='unit' takes gradients sparse along axis 0 only, got {gradient.sparse_dim()} sparse axes"
-        )
     every = torch.zeros(unit_count(gradient), dtype=wide(gradient.device), device=gradient.device)
     if not gradient._nnz() or not gradient.numel():
         return every
@@ -199,6 +190,19 @@ def _scaled_norms(rows: Tensor, p: float) -> Tensor:
     return divisor * norms
 
 
+def _pieces(values: Tensor) -> Sequence[Tensor]:
+    """The entries in views of about `PIECE` of them, in any order."""
+    if not values.is_contiguous():  # channels_last, a transpose: one block of memory, in another order
+        values = values.permute(sorted(range(values.ndim), key=values.stride, reverse=True))
+    return values.view(-1).split(PIECE) if values.is_contiguous() else _rows(values)
+
+
+def _rows(values: Tensor) -> Sequence[Tensor]:
+    """A tensor with entries in views of whole units, about `PIECE` entries each."""
+    parts: Sequence[Tensor] = values.split(max(1, PIECE * len(values) // max(1, values.numel())))
+    return parts
+
+
 def scale_(values: Tensor, coefficient: Tensor) -> None:
     """Multiply in place by a 0-d coefficient, or by one a unit (a vector along axis 0). 1 changes no bit.
 
@@ -209,16 +213,15 @@ def scale_(values: Tensor, coefficient: Tensor) -> None:
         values = torch.view_as_real(values)  # a product with a complex 1 loses the sign of -0
     dtype = wide(values.device)
     coefficient = coefficient.to(values.device, dtype)
-    if coefficient.ndim == 0 and values.is_contiguous():
-        pieces = [(piece, coefficient) for piece in values.view(-1).split(PIECE)]
-    elif coefficient.ndim == 0 or not values.ndim:
-        pieces = [(values, coefficient.reshape(()))]
-    else:
-        rows = max(1, PIECE * len(values) // max(1, values.numel()))
-        columns = coefficient.reshape(-1, *[1] * (values.ndim - 1))
-        pieces = list(zip(values.split(rows), columns.split(rows), strict=True))
-    for piece, factor in pieces:
-        piece.copy_(piece.to(dtype) * factor)
+    if coefficient.ndim == 0 or not values.ndim:
+        for piece in _pieces(values):
+            piece.copy_(piece.to(dtype) * coefficient.reshape(()))
+        return
+    start = 0
+    for piece in _rows(values):
+        factors = coefficient[start : start + len(piece)]
+        piece.copy_(piece.to(dtype) * factors.reshape(-1, *[1] * (values.ndim - 1)))
+        start += len(piece)
 
 
 def scale_units_(gradient: Tensor, coefficients: Tensor) -> None:
@@ -262,8 +265,7 @@ def clamp_(values: Tensor, low: float | Tensor, high: float | Tensor) -> Tensor:
     if values.numel() == 0:
         return changed
     one_bound = not isinstance(high, Tensor) or high.ndim == 0
-    pieces = values.view(-1).split(PIECE) if one_bound and values.is_contiguous() else (values,)
-    for piece in pieces:
+    for piece in _pieces(values) if one_bound else (values,):
         if piece.is_complex():
             modulus = piece.to(wide(piece.device).to_complex()).abs()  # in float32, that of 3e38 overflows
             beyond = modulus > high
