@@ -32,6 +32,7 @@ class Layout:
         self.sizes = [t.numel() for t in tensors]
         self.entries = sum(self.sizes)
         self.unit_counts = [unit_count(t) for t in tensors]
+        self.units = sum(self.unit_counts)
 
     def group_sizes(self, per: Per) -> Array:
         """The number of entries of each group."""

@@ -141,7 +141,7 @@ class Limit:
         measure = Measure(batch, layout)
         if per == "global":
             return measure.joint(norm), layout.entries
-        return measure.groups(per, norm), layout.group_sizes(per)
+        return measure.groups(per, norm), measure.layout.group_sizes(per)
 
     def _chosen_weights(self, xp: Namespace, present: tuple[int, ...]) -> tuple[list[Tensor], Layout]:
         """The weights that are measured, with their layout; kept while they stay the same."""

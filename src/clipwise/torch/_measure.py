@@ -69,6 +69,9 @@ class Measure:
         """The p-norms of the units of all tensors, one vector."""
         if p not in self._units:
             self._units[p] = self._true(self.batch.unit_norms(p))
+            if self._units[p].shape[0] != self.layout.units:
+                # The data of a parameter was exchanged for as many entries of another shape.
+                self.layout = Layout(self.tensors, self.xp)
         return self._units[p]
 
     def groups(self, per: Per, norm: Norm) -> Array:
