@@ -64,14 +64,10 @@ def refuse_engine_of_caller(optimizer: Optimizer) -> None:
 
 
 def _is_shard(parameter: Any) -> bool:
-    """Whether this is a part of a parameter that is shared out over several ranks."""
+    """Whether this is a DTensor, or a part of a parameter that FSDP shares out over several ranks."""
     if getattr(parameter, "_fsdp_flattened", False):
         return bool(torch.distributed.get_world_size() > 1)
-    placements = getattr(parameter, "placements", None)
-    return placements is not None and any(
-        not placement.is_replicate() and parameter.device_mesh.size(axis) > 1
-        for axis, placement in enumerate(placements)
-    )
+    return hasattr(parameter, "placements")
 
 
 def _refuse(module: str, name: str) -> None:

@@ -140,9 +140,9 @@ class AttachedClipper(Clipper):
         return [one for reference in self._optimizers if (one := reference()) is not None]
 
     @property
-    def optimizer(self) -> Optimizer:
-        """The first optimizer."""
-        return self.optimizers[0]
+    def optimizer(self) -> Optimizer | None:
+        """The first optimizer, None after its end."""
+        return next(iter(self.optimizers), None)
 
     def __getstate__(self) -> dict[str, Any]:
         return vars(self) | {"_optimizers": self.optimizers}

@@ -160,7 +160,6 @@ def test_inductor(engine):
     """The real compiler, once: the model, and a fused and a plain step."""
     if engine != "reference":
         pytest.skip("one engine will do for so much compiling")
-    pytest.importorskip("setuptools")  # inductor asks for it later, when distutils may be there already
     for make in (OPTIMIZERS["adamw fused"], OPTIMIZERS["sgd"]):
         ours, reference = make_model(), make_model()
         opt, ref = make(ours.parameters()), make(reference.parameters())

@@ -141,7 +141,11 @@ def tensor_norm(values: Tensor, p: float) -> Tensor:
         return largest.to(dtype)
     if values.numel() <= PIECE:
         return _row_norms(values.reshape(1, -1), p, dtype)[0]
-    parts = torch.cat([_row_norms(piece.reshape(1, -1), p, dtype) for piece in _pieces(values)])
+    pieces = _pieces(values)
+    # Small results made between large temporaries would lie in their way, so that no memory is used again.
+    parts = torch.empty(len(pieces), dtype=dtype, device=values.device)
+    for place, piece in enumerate(pieces):
+        parts[place] = _row_norms(piece.reshape(1, -1), p, dtype)[0]
     return _scaled_norms(parts.reshape(1, -1), p)[0]
 
 
@@ -158,7 +162,12 @@ def unit_norms(values: Tensor, p: float) -> Tensor:
     if p == math.inf and not values.is_complex():
         largest: Tensor = torch.linalg.vector_norm(values, p, dim=tuple(range(1, values.ndim)))
         return largest.to(dtype)
-    return torch.cat([_row_norms(some.reshape(len(some), -1), p, dtype) for some in _rows(values)])
+    found = torch.empty(len(values), dtype=dtype, device=values.device)
+    start = 0
+    for some in _rows(values):
+        found[start : start + len(some)] = _row_norms(some.reshape(len(some), -1), p, dtype)
+        start += len(some)
+    return found
 
 
 def _sparse_unit_norms(gradient: Tensor, p: float) -> Tensor:
