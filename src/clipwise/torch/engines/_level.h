@@ -38,6 +38,7 @@
 #define READ read_bf16
 #define WRITE write_bf16
 #define SCALE_BY_FLOATS scale_bf16_by_floats
+#define CLAMP_BY_FLOATS clamp_bf16_by_floats
 #include "_kernels.h"
 
 #define OF_DTYPE(dtype)                 \
@@ -85,4 +86,6 @@ static const Level AT_LEVEL(level) = {
 #undef store_bf16
 #undef within
 #undef clamp_f32_by_floats
+#undef clamped_bf16
+#undef clamp_bf16_by_floats
 #undef scale_bf16_by_floats

@@ -29,6 +29,8 @@
 #define store_bf16 AT_LEVEL(store_bf16)
 #define within AT_LEVEL(within)
 #define clamp_f32_by_floats AT_LEVEL(clamp_f32_by_floats)
+#define clamped_bf16 AT_LEVEL(clamped_bf16)
+#define clamp_bf16_by_floats AT_LEVEL(clamp_bf16_by_floats)
 #define scale_bf16_by_floats AT_LEVEL(scale_bf16_by_floats)
 
 #if LANES > 1 /* the vectors of gcc and clang */
@@ -163,6 +165,31 @@ INLINE void scale_bf16_by_floats(uint16_t *x, float c) {
     memcpy(x, &w, sizeof w);
 }
 
+INLINE words clamped_bf16(words w, floats lows, floats highs) {
+    words low = (words)within((floats)(w << 16), lows, highs);
+    words high = (words)within((floats)(w & 0xffff0000u), lows, highs);
+    return (low >> 16) | (high & 0xffff0000u);
+}
+
+/* As clamp_f32_by_floats: bounds that a bfloat16 holds need no rounding. */
+INLINE int clamp_bf16_by_floats(uint16_t *x, float low, float high) {
+    floats lows = low - (floats){0}, highs = high - (floats){0};
+    words w, kept, changes = {0};
+    for (int i = 0; i < FLOATS_AT_ONCE; i += 2 * LANES) {
+        memcpy(&w, x + i, sizeof w);
+        changes |= w ^ clamped_bf16(w, lows, highs);
+    }
+    int any = 0;
+    for (int i = 0; i < LANES; i++) any |= changes[i] != 0;
+    if (any)
+        for (int i = 0; i < FLOATS_AT_ONCE; i += 2 * LANES) {
+            memcpy(&w, x + i, sizeof w);
+            kept = clamped_bf16(w, lows, highs);
+            memcpy(x + i, &kept, sizeof kept);
+        }
+    return any;
+}
+
 #else /* plain C, one entry at a time */
 
 typedef double doubles;
@@ -194,6 +221,15 @@ INLINE void load_bf16(const uint16_t *x, doubles *a, doubles *b) {
 INLINE void store_bf16(uint16_t *x, doubles a, doubles b) {
     x[0] = write_bf16(a);
     x[1] = write_bf16(b);
+}
+
+INLINE int clamp_bf16_by_floats(uint16_t *x, float low, float high) {
+    int any = 0;
+    for (int i = 0; i < FLOATS_AT_ONCE; i++) {
+        float entry = (float)read_bf16(x[i]);
+        if (entry > high || entry < low) x[i] = write_bf16(entry > high ? high : low), any = 1;
+    }
+    return any;
 }
 
 INLINE void scale_bf16_by_floats(uint16_t *x, float c) {
