@@ -45,6 +45,10 @@ class ModelSpec:
     dropout: float = 0.0
 
 
+_BFLOAT16_CELLS = torch.backends.cpu.get_cpu_capability().startswith("AVX512")
+"""Whether torch has recurrent cells in bfloat16 for this CPU; where it has none it raises."""
+
+
 class RecurrentCore(nn.Module):
     """LSTM, GRU or tanh RNN; it carries its state from one chunk of a stream to the next."""
 
@@ -58,8 +62,19 @@ class RecurrentCore(nn.Module):
 
     def forward(self, x: Tensor, state: State, lengths: Tensor | None) -> tuple[Tensor, State]:
         # Padding follows the sequence, so no step of it reaches the steps that are read.
-        out, state = self.cell(x, state)
+        if x.device.type == "cpu" and torch.is_autocast_enabled("cpu") and not _BFLOAT16_CELLS:
+            with torch.autocast("cpu", enabled=False):
+                out, state = self.cell(x.float(), _as_float32(state))
+        else:
+            out, state = self.cell(x, state)
         return out, state
+
+
+def _as_float32(state: State) -> State:
+    if isinstance(state, tuple):
+        hidden, cell = state
+        return hidden.float(), cell.float()
+    return None if state is None else state.float()
 
 
 class TransformerCore(nn.Module):
