@@ -7,10 +7,10 @@ from torch import Tensor
 
 from clipwise.clip import Clip
 from clipwise.errors import ThresholdError
+from clipwise.functional.facts import Facts
 from clipwise.namespace import Array, namespace_of
 from clipwise.report import ClipReport
 from clipwise.thresholds import Observation
-from clipwise.torch._limit import Facts
 from clipwise.torch._measure import Measure
 from clipwise.torch._stage import Stage
 from clipwise.torch.engines import reference

@@ -2,13 +2,13 @@
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from clipwise.clip import Clip
+from clipwise.functional.facts import Facts
 from clipwise.namespace import Array, Namespace
 from clipwise.thresholds import Observation, Threshold
 from clipwise.torch._keeper import Keeper
@@ -18,18 +18,7 @@ from clipwise.torch.engines import make_batch
 from clipwise.torch.engines._arrays import array_on, namespace_on
 from clipwise.torch.engines.reference import unit_count
 
-__all__ = ["Facts", "Limit"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Facts:
-    """What a policy may know besides the gradients; see `clipwise.thresholds.Observation`."""
-
-    step: int = 0
-    learning_rate: float | Tensor | None = None
-    momentum: float | None = None
-    scale_free: bool = False
-    loss: Tensor | None = None
+__all__ = ["Limit"]
 
 
 class Limit:

@@ -1,20 +1,18 @@
 """A whole description, `chain` and `by_name` included, laid out over the parameters of a model."""
 
 import dataclasses
-import difflib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from fnmatch import fnmatchcase
 
 from torch import Tensor
 
 from clipwise.clip import AnyClip, ByName, Chain, Clip, Norm
-from clipwise.errors import ParameterError
+from clipwise.functional.facts import Facts
+from clipwise.functional.names import owner_of, refuse_unmatched
 from clipwise.namespace import Array, Namespace
 from clipwise.report import ClipReport
 from clipwise.torch._element_stage import ElementStage
 from clipwise.torch._layout import Layout
-from clipwise.torch._limit import Facts
 from clipwise.torch._measure import Measure
 from clipwise.torch._stage import GlobalStage, GroupStage, Stage, untouched
 
@@ -162,9 +160,7 @@ class _ByName(Plan):
     def __init__(self, clip: ByName, parameters: Mapping[str, Tensor], embeddings: set[int]) -> None:
         self.clip = clip
         self.owner: dict[str, str] = {}
-        for pattern, _ in clip.parts:
-            if parameters and not any(fnmatchcase(name, pattern) for name in parameters):
-                raise ParameterError(_no_match(pattern, list(parameters)))
+        refuse_unmatched(clip, parameters)
         shares = self._share(parameters)
         self.plans = {
             pattern: make_plan(part, shares[pattern], embeddings)
@@ -178,7 +174,7 @@ class _ByName(Plan):
     def _share(self, parameters: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
         shares: dict[str, dict[str, Tensor]] = {pattern: {} for pattern, _ in self.clip.parts}
         for name, parameter in parameters.items():
-            pattern = next((p for p, _ in self.clip.parts if fnmatchcase(name, p)), None)
+            pattern = owner_of(self.clip, name)
             if pattern is not None:
                 shares[pattern][name] = parameter
                 self.owner[name] = pattern
@@ -276,12 +272,3 @@ class _Split:
 
 def _index(xp: Namespace, places: Sequence[int]) -> Array:
     return xp.asarray(list(places), dtype=xp.int64)
-
-
-def _no_match(pattern: str, names: Sequence[str]) -> str:
-    if all(name.rpartition(".")[2].isdigit() for name in names):
-        hint = "the parameters have no names here: give model=..., or model.named_parameters()"
-    else:
-        nearest = difflib.get_close_matches(pattern.strip("*."), names, n=3, cutoff=0.0)
-        hint = "the nearest parameters are " + ", ".join(map(repr, nearest))
-    return f"by_name: the pattern {pattern!r} matches no parameter; {hint}"

@@ -9,9 +9,10 @@ from torch import Tensor
 from clipwise.clip import Clip
 from clipwise.errors import ParameterError
 from clipwise.functional import scaling
+from clipwise.functional.facts import Facts
 from clipwise.namespace import Array, Namespace
 from clipwise.report import ClipReport
-from clipwise.torch._limit import Facts, Limit
+from clipwise.torch._limit import Limit
 from clipwise.torch._measure import Measure
 from clipwise.torch.engines._arrays import NUMPY
 

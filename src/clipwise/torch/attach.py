@@ -13,10 +13,10 @@ from torch.optim import Optimizer
 from clipwise import config
 from clipwise.clip import AnyClip, clip_by_global_norm
 from clipwise.errors import ArgumentError, StateError
+from clipwise.functional.facts import Facts
 from clipwise.torch import _others
 from clipwise.torch._fused import FusedStep, is_fused
 from clipwise.torch._hooks import StepHooks
-from clipwise.torch._limit import Facts
 from clipwise.torch._parameters import of_optimizers, refuse_unmade
 from clipwise.torch._refusals import refuse_engine_of_caller, refuse_engines, refuse_shards
 from clipwise.torch._rounds import Round

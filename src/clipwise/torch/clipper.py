@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from clipwise import config
 from clipwise.clip import AnyClip, ByName, Chain, Clip
 from clipwise.errors import ArgumentError, NonFiniteError, ParameterError, StateError
+from clipwise.functional.facts import Facts
 from clipwise.namespace import Array
 from clipwise.report import ClipReport
 from clipwise.torch._gradients import Gradients
-from clipwise.torch._limit import Facts
 from clipwise.torch._measure import Measure, order_of
 from clipwise.torch._parameters import Parameters, embedding_weights, named, refuse_unmade
 from clipwise.torch._plan import make_plan

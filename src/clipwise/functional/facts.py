@@ -1,0 +1,18 @@
+"""What a threshold may know of a step besides its gradients."""
+
+from dataclasses import dataclass
+
+from clipwise.namespace import Array
+
+__all__ = ["Facts"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """What a policy may know besides the gradients; see `clipwise.thresholds.Observation`."""
+
+    step: Array = 0
+    learning_rate: Array | None = None
+    momentum: Array | None = None
+    scale_free: bool = False
+    loss: Array | None = None

@@ -1,0 +1,41 @@
+"""Which clip of a `by_name` a parameter belongs to."""
+
+import difflib
+from collections.abc import Iterable, Sequence
+from fnmatch import fnmatchcase
+
+from clipwise.clip import ByName
+from clipwise.errors import ParameterError
+
+__all__ = ["owner_of", "refuse_unmatched"]
+
+
+def owner_of(clip: ByName, name: str) -> str | None:
+    """The first pattern that matches a parameter's name, or None.
+
+    >>> from clipwise import by_name, clip_by_norm
+    >>> owner_of(by_name({"encoder.*": clip_by_norm(1.0), "*": None}), "encoder.weight")
+    'encoder.*'
+    """
+    return next((pattern for pattern, _ in clip.parts if fnmatchcase(name, pattern)), None)
+
+
+def refuse_unmatched(clip: ByName, names: Iterable[str]) -> None:
+    """Raise for a pattern that matches none of the names; without any name, for none.
+
+    Raises:
+        ParameterError: naming the pattern and the names that come nearest.
+    """
+    names = list(names)
+    for pattern, _ in clip.parts:
+        if names and not any(fnmatchcase(name, pattern) for name in names):
+            raise ParameterError(_no_match(pattern, names))
+
+
+def _no_match(pattern: str, names: Sequence[str]) -> str:
+    if all(name.rpartition(".")[2].isdigit() for name in names):
+        hint = "the parameters have no names here: give model=..., or model.named_parameters()"
+    else:
+        nearest = difflib.get_close_matches(pattern.strip("*."), names, n=3, cutoff=0.0)
+        hint = "the nearest parameters are " + ", ".join(map(repr, nearest))
+    return f"by_name: the pattern {pattern!r} matches no parameter; {hint}"
