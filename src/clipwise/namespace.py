@@ -33,6 +33,11 @@ class Namespace:
         self._float = dtype
         self.device = device
 
+    @property
+    def float_dtype(self) -> Any:
+        """The float dtype that is bound."""
+        return self._float
+
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):
             raise AttributeError(name)  # asked for by copy and pickle before there is a module

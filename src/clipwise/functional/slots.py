@@ -1,0 +1,106 @@
+"""What is known of one parameter by its name and shape alone, in frameworks whose arrays are values."""
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import TypeAlias
+
+from clipwise.errors import ArgumentError, ParameterError
+
+__all__ = ["Slot", "UnitAxes", "make_slots"]
+
+UnitAxes: TypeAlias = Mapping[str, int | tuple[int, ...] | None]
+"""Shell patterns of names to the axes that tell a weight's units apart; None: all of it is one unit."""
+
+EMBEDDINGS = ("embedding", "embeddings")
+"""What flax and Keras call the table of an embedding, whose units are its rows, in every framework."""
+
+
+@dataclass(frozen=True)
+class Slot:
+    """One parameter.
+
+    Attributes:
+        name: qualified, its parts joined with dots.
+        shape: of the parameter.
+        axes: the axes along which its units lie, ascending; empty: it is one unit.
+        embedding: whether it is the table of an embedding.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    axes: tuple[int, ...]
+    embedding: bool = False
+
+    @property
+    def size(self) -> int:
+        return math.prod(self.shape)
+
+    @property
+    def units(self) -> int:
+        """How many units it has; an empty weight is one."""
+        return math.prod(self.shape[axis] for axis in self.axes) if self.size else 1
+
+    @property
+    def rest(self) -> tuple[int, ...]:
+        """The axes within a unit."""
+        return tuple(axis for axis in range(len(self.shape)) if axis not in self.axes)
+
+
+def make_slots(
+    shapes: Iterable[tuple[str, tuple[int, ...]]],
+    unit_axes: UnitAxes | None = None,
+    known: Mapping[str, tuple[int, ...]] | None = None,
+) -> tuple[Slot, ...]:
+    """Slots of kernels whose last axis is their output, ``(..., in, out)``, as in JAX, Keras and TensorFlow.
+
+    A vector or a number is one unit; the rows of an embedding's table are units, known by its name.
+
+    Args:
+        shapes: names and shapes, in order.
+        unit_axes: what the user says instead, the first matching pattern wins.
+        known: what the framework says instead, by name.
+
+    Raises:
+        ArgumentError: an axis is none, or not one of the weight it is for.
+        ParameterError: a pattern matches nothing.
+
+    >>> make_slots([("dense.kernel", (3, 4)), ("dense.bias", (4,))])[0].axes
+    (1,)
+    """
+    shapes = list(shapes)
+    for pattern in unit_axes or {}:
+        if shapes and not any(fnmatchcase(name, pattern) for name, _ in shapes):
+            names = ", ".join(repr(name) for name, _ in shapes[:5])
+            raise ParameterError(
+                f"unit_axes: the pattern {pattern!r} matches no parameter; there are {names}"
+            )
+    return tuple(_slot(name, tuple(shape), unit_axes or {}, known or {}) for name, shape in shapes)
+
+
+def _slot(name: str, shape: tuple[int, ...], said: UnitAxes, known: Mapping[str, tuple[int, ...]]) -> Slot:
+    embedding = len(shape) == 2 and name.rpartition(".")[2] in EMBEDDINGS
+    pattern = next((p for p in said if fnmatchcase(name, p)), None)
+    if pattern is not None:
+        axes = _checked(pattern, said[pattern], name, shape)
+    elif len(shape) < 2:
+        axes = ()
+    elif name in known:
+        axes = tuple(sorted(known[name]))
+    else:
+        axes = (0,) if embedding else (len(shape) - 1,)
+    return Slot(name, shape, axes, embedding)
+
+
+def _checked(
+    pattern: str, axes: int | tuple[int, ...] | None, name: str, shape: tuple[int, ...]
+) -> tuple[int, ...]:
+    given = () if axes is None else (axes,) if isinstance(axes, int) else tuple(axes)
+    rank = len(shape)
+    for axis in given:
+        if isinstance(axis, bool) or not isinstance(axis, int) or not -rank <= axis < rank:
+            raise ArgumentError(
+                f"unit_axes: {pattern!r} says {axes!r}, and {name!r} of shape {shape} has no axis {axis!r}"
+            )
+    return tuple(sorted({axis % rank for axis in given}))
