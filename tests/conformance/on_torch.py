@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 import clipwise
+from clipwise import Clip
 from tests.torch_engines import using
 
 
@@ -24,16 +25,18 @@ def rounded(gradients, dtype: str):
 class OnTorch:
     """PyTorch with one of its engines."""
 
+    FRAMEWORKS: ClassVar = ["torch"]
     DTYPES: ClassVar = ["float64", "float32", "bfloat16", "float16", "complex64"]
+    NORMS: ClassVar = {}  # measured in float64, whatever the gradients are
     rounded = staticmethod(rounded)
 
     def __init__(self, engine: str) -> None:
         self.engine = engine
         self.NAME = f"torch-{engine}"
 
-    def run(self, gradients, clip, dtype: str):
+    def run(self, rows, clip: Clip, dtype: str):
         with using(self.engine):
-            return run(gradients, clip, dtype)
+            return {name: run(gradients, clip, dtype) for name, gradients in rows.items()}
 
 
 def run(gradients, clip, dtype: str):

@@ -60,3 +60,14 @@ def _by_modulus(values: np.ndarray, threshold: float) -> np.ndarray:
     modulus = np.abs(values)
     over = modulus > threshold
     return np.where(over, values * (np.where(over, threshold, 1.0) / np.where(over, modulus, 1.0)), values)
+
+
+def reshaped(gradients, axis_to: int):
+    """The same weights in a framework whose units lie along another axis: axis 0 moved there, or back."""
+    here, there = (0, -1) if axis_to == -1 else (-1, 0)
+    return {
+        name: value
+        if value is None or value.ndim < 2
+        else np.ascontiguousarray(np.moveaxis(value, here, there))
+        for name, value in gradients.items()
+    }

@@ -1,0 +1,100 @@
+"""The table on JAX: op by op, compiled, and as a part of an optax optimizer.
+
+Compiled, the threshold is an argument and all rows are one function, so that the table compiles in minutes.
+"""
+
+import contextlib
+from collections.abc import Iterator
+from functools import cache
+from typing import Any, ClassVar
+
+import clipwise.jax
+import jax
+import jax.numpy as jnp
+import optax
+
+from clipwise import Clip, ClipReport
+
+from . import oracle
+from .values import narrow, rounded, wide
+
+
+@contextlib.contextmanager
+def wide_enough(dtype: str) -> Iterator[None]:
+    with jax.enable_x64(dtype == "float64"):
+        yield
+
+
+def to_jax(gradients, dtype: str):
+    there = oracle.reshaped(gradients, -1)
+    return {k: None if v is None else jnp.asarray(narrow(v, dtype)) for k, v in there.items()}
+
+
+def to_numpy(gradients, report: ClipReport):
+    found = {name: wide(value) for name, value in gradients.items() if value is not None}
+    return oracle.reshaped(found, 0), report
+
+
+class OnJax:
+    """Operation by operation."""
+
+    NAME = "jax"
+    FRAMEWORKS: ClassVar = ["jax", "optax"]
+    DTYPES: ClassVar = ["float64", "float32", "bfloat16", "float16", "complex64"]
+    NORMS: ClassVar = dict.fromkeys(("float32", "bfloat16", "float16", "complex64"), 1e-06)
+    rounded = staticmethod(rounded)
+
+    def run(self, rows, clip: Clip, dtype: str):
+        with wide_enough(dtype), jax.disable_jit():
+            found = {}
+            for name, gradients in rows.items():
+                clipped, _, report = clipwise.jax.clip(clip, to_jax(gradients, dtype))
+                found[name] = to_numpy(clipped, report)
+            return found
+
+
+@cache
+def compiled(per: str, norm: Any):
+    @jax.jit
+    def all_rows(rows, threshold):
+        clip = Clip(threshold, per=per, norm=norm)
+        return {name: clipwise.jax.clip(clip, gradients)[::2] for name, gradients in rows.items()}
+
+    return all_rows
+
+
+class OnCompiledJax(OnJax):
+    """Under jit, the threshold traced; a range, whose order is checked when it is made, is a constant."""
+
+    NAME = "jax-jit"
+    DTYPES: ClassVar = ["float64", "float32", "bfloat16"]
+
+    def run(self, rows, clip: Clip, dtype: str):
+        def with_range(given):
+            return {name: clipwise.jax.clip(clip, gradients)[::2] for name, gradients in given.items()}
+
+        with wide_enough(dtype):
+            there = {name: to_jax(gradients, dtype) for name, gradients in rows.items()}
+            if isinstance(clip.threshold, tuple):
+                found = jax.jit(with_range)(there)
+            else:
+                found = compiled(clip.per, clip.norm)(there, jnp.asarray(clip.threshold))
+            return {name: to_numpy(*pair) for name, pair in found.items()}
+
+
+class OnOptax(OnJax):
+    """As the first of a chain with plain SGD, whose updates are the clipped gradients, turned round."""
+
+    NAME = "optax"
+    DTYPES: ClassVar = ["float32", "bfloat16"]
+
+    def run(self, rows, clip: Clip, dtype: str):
+        found = {}
+        with wide_enough(dtype), jax.disable_jit():
+            for name, gradients in rows.items():
+                there = to_jax(gradients, dtype)
+                optimizer = optax.chain(clipwise.jax.transform(clip), optax.sgd(1.0))
+                updates, state = optimizer.update(there, optimizer.init(there))
+                clipped = {k: None if u is None else -u for k, u in updates.items()}
+                found[name] = to_numpy(clipped, clipwise.jax.report(state))
+        return found

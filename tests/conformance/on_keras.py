@@ -1,0 +1,50 @@
+"""The table on Keras with the back end of this process: a step of SGD from 0 is the clipped gradient."""
+
+from typing import ClassVar
+
+import clipwise.keras
+import keras
+import numpy as np
+
+from clipwise import Clip
+
+from . import oracle
+from .values import narrow, rounded, wide
+
+
+class OnKeras:
+    """A Keras optimizer that clips, outside of any compiled function."""
+
+    DTYPES: ClassVar = ["float32", "bfloat16"]
+    NORMS: ClassVar = dict.fromkeys(("float32", "bfloat16"), 1e-06)
+    rounded = staticmethod(rounded)
+
+    def __init__(self) -> None:
+        back_end = keras.backend.backend()
+        self.NAME = f"keras-{back_end}"
+        self.FRAMEWORKS = ["keras", back_end]
+
+    def run(self, rows, clip: Clip, dtype: str):
+        return {
+            name: self._run(gradients, clip, dtype)
+            for name, gradients in rows.items()
+            # Keras itself refuses a step without any gradient.
+            if any(value is not None for value in gradients.values())
+        }
+
+    def _run(self, gradients, clip: Clip, dtype: str):
+        there = oracle.reshaped(gradients, -1)
+        variables, given = [], []
+        for name, value in there.items():
+            shape = (2, 2) if value is None else value.shape
+            variables.append(keras.Variable(np.zeros(shape), dtype=dtype, name=name))
+            as_dtype = None if value is None else narrow(value, "float32")
+            given.append(None if value is None else keras.ops.convert_to_tensor(as_dtype, dtype=dtype))
+        optimizer = clipwise.keras.attach(keras.optimizers.SGD(1.0), clip, nonfinite="propagate")
+        optimizer.apply(given, variables)
+        found = {
+            name: -wide(keras.ops.convert_to_numpy(keras.ops.cast(variable.value, "float32")))
+            for (name, value), variable in zip(there.items(), variables, strict=True)
+            if value is not None
+        }
+        return oracle.reshaped(found, 0), clipwise.keras.report(optimizer)

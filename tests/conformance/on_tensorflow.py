@@ -1,0 +1,72 @@
+"""The table on TensorFlow: eagerly, and in a function, where the threshold is an argument."""
+
+from functools import cache
+from typing import Any, ClassVar
+
+import clipwise.tensorflow
+import tensorflow as tf
+
+from clipwise import Clip, ClipReport
+
+from . import oracle
+from .values import narrow, rounded, wide
+
+
+def to_tensorflow(gradients, dtype: str):
+    there = oracle.reshaped(gradients, -1)
+    return {k: None if v is None else tf.constant(narrow(v, dtype)) for k, v in there.items()}
+
+
+def to_numpy(names, clipped, report: ClipReport):
+    found = {
+        name: wide(value.numpy()) for name, value in zip(names, clipped, strict=True) if value is not None
+    }
+    return oracle.reshaped(found, 0), report
+
+
+class OnTensorFlow:
+    """Operation by operation."""
+
+    NAME = "tensorflow"
+    FRAMEWORKS: ClassVar = ["tensorflow"]
+    DTYPES: ClassVar = ["float64", "float32", "bfloat16", "float16", "complex64"]
+    NORMS: ClassVar = dict.fromkeys(("float32", "bfloat16", "float16", "complex64"), 1e-06)
+    rounded = staticmethod(rounded)
+
+    def run(self, rows, clip: Clip, dtype: str):
+        found = {}
+        for name, gradients in rows.items():
+            there = to_tensorflow(gradients, dtype)
+            clipped, _, report = clipwise.tensorflow.clip(clip, list(there.values()))
+            found[name] = to_numpy(there, clipped, report)
+        return found
+
+
+@cache
+def compiled(per: str, norm: Any):
+    @tf.function(autograph=False)
+    def all_rows(rows, threshold):
+        clip = Clip(threshold, per=per, norm=norm)
+        return {name: clipwise.tensorflow.clip(clip, given)[::2] for name, given in rows.items()}
+
+    return all_rows
+
+
+class OnFunction(OnTensorFlow):
+    """In a tf.function."""
+
+    NAME = "tensorflow-function"
+    DTYPES: ClassVar = ["float32", "bfloat16"]
+
+    def run(self, rows, clip: Clip, dtype: str):
+        there = {name: to_tensorflow(gradients, dtype) for name, gradients in rows.items()}
+        given = {name: list(row.values()) for name, row in there.items()}
+        if isinstance(clip.threshold, tuple):
+            all_rows = tf.function(
+                lambda rows: {name: clipwise.tensorflow.clip(clip, row)[::2] for name, row in rows.items()},
+                autograph=False,
+            )
+            found = all_rows(given)
+        else:
+            found = compiled(clip.per, clip.norm)(given, tf.constant(clip.threshold, tf.float64))
+        return {name: to_numpy(there[name], *pair) for name, pair in found.items()}
