@@ -20,9 +20,17 @@ _SMALLEST_WEIGHT = 1e-3  # root mean square that weights are taken to have at le
 
 
 class AutoState(NamedTuple):
-    """The capped norms, the last losses, and the factor by which jumps of the loss lower the threshold."""
+    """What is remembered; the optimizer says which of the two histories of norms is in use.
+
+    Attributes:
+        norms: the capped norms, all and the last.
+        recent: the last norms as they were, for optimizers that divide by the gradient's own size.
+        losses: the last losses.
+        factor: by which jumps of the loss lower the threshold.
+    """
 
     norms: _history.History
+    recent: _history.History
     losses: _history.History
     factor: Array
 
@@ -93,7 +101,8 @@ class auto:
 
     def init(self, xp: Any, shape: tuple[int, ...]) -> AutoState:
         return AutoState(
-            norms=_history.start(xp, shape, None),
+            norms=_history.start(xp, shape, _RECENT, whole=True),
+            recent=_history.start(xp, shape, _SCALE_FREE_RECENT),
             losses=_history.start(xp, shape, self.window),
             factor=xp.full(shape, 1.0),
         )
@@ -101,10 +110,10 @@ class auto:
     def update(self, xp: Any, state: AutoState, seen: Observation) -> tuple[Array, AutoState]:
         norm = xp.asarray(seen.norm)
         if seen.scale_free:
-            norms = _history.add(xp, state.norms, norm, usable(xp, norm))
-            usual = _recent_median(xp, norms, _SCALE_FREE_RECENT)
-            threshold = xp.where(norms.count > _SCALE_FREE_WARMUP, _SCALE_FREE_FACTOR * usual, xp.inf)
-            return threshold, state._replace(norms=norms)
+            recent = _history.add(xp, state.recent, norm, usable(xp, norm))
+            usual = _history.percentile_of(xp, recent, 50.0)
+            threshold = xp.where(recent.count > _SCALE_FREE_WARMUP, _SCALE_FREE_FACTOR * usual, xp.inf)
+            return threshold, state._replace(recent=recent)
 
         norms, usual = self._remember(xp, state.norms, norm)
         factor, losses = self._listen(xp, state, seen.loss)
@@ -116,11 +125,11 @@ class auto:
             bounded = xp.minimum(xp.maximum(usual, self.low * reach), self.high * reach)
             bounded = xp.maximum(self.low * reach, factor * bounded)
             threshold = xp.where(known, bounded, factor * usual)
-        return threshold, AutoState(norms, losses, factor)
+        return threshold, AutoState(norms, state.recent, losses, factor)
 
     def _remember(self, xp: Any, norms: _history.History, norm: Array) -> tuple[_history.History, Array]:
         """The history with the capped norm in it, and its percentile."""
-        limit = self.cap * _recent_median(xp, norms, _RECENT)
+        limit = self.cap * _history.percentile_of_sorted(xp, norms.ordered, norms.count, 50.0)
         capped = xp.where(norms.count >= _CAP_FROM, xp.minimum(norm, limit), norm)
         norms = _history.add(xp, norms, capped, usable(xp, norm))
         return norms, _history.percentile_of(xp, norms, self.q)
@@ -135,20 +144,6 @@ class auto:
         return xp.where(known, xp.where(jump, lowered, raised), state.factor), losses
 
 
-def _recent_median(xp: Any, norms: _history.History, recent: int) -> Array:
-    """The median of the last ``recent`` norms in the ring, which holds at least as many."""
-    ring, count = norms.ring, norms.count
-    size = ring.shape[-1]
-    if recent < size:
-        age = (count[..., None] - 1 - xp.arange(size)) % size
-        ring = xp.where(age < recent, ring, xp.inf)
-    return _history.percentile_of(
-        xp,
-        norms._replace(ring=ring, count=xp.clip(count, 0, min(recent, size)), bins=norms.bins[..., :0]),
-        50.0,
-    )
-
-
 def _reach(xp: Any, seen: Observation) -> Array | None:
     """R: the norm of a gradient whose step would be as long as the weights; 0 where it cannot be told."""
     if seen.weight_norm is None or seen.learning_rate is None:
@@ -158,5 +153,6 @@ def _reach(xp: Any, seen: Observation) -> Array | None:
         weights = xp.maximum(
             weights, _SMALLEST_WEIGHT * xp.sqrt(xp.asarray(seen.weight_count, dtype=weights.dtype))
         )
-    rate = xp.asarray(seen.learning_rate, dtype=weights.dtype) / (1.0 - (seen.momentum or 0.0))
+    momentum = 0.0 if seen.momentum is None else seen.momentum
+    rate = xp.asarray(seen.learning_rate, dtype=weights.dtype) / (1.0 - momentum)
     return xp.where(rate > 0, weights / xp.where(rate > 0, rate, 1.0), xp.zeros_like(weights))

@@ -26,7 +26,8 @@ def jumped(xp: Any, losses: _history.History, loss: Array, z: float) -> tuple[Ar
     known = losses.count >= ENOUGH
     # Empty places hold inf and stay there; where nothing is known the median is inf, and inf - inf is NaN.
     centre = xp.where(losses.count > 0, middle, 0.0)
-    spread = losses._replace(ring=xp.abs(losses.ring - centre[..., None]))
-    mad = xp.where(losses.count > 0, _history.percentile_of(xp, spread, 50.0), 0.0)
+    spread = xp.sort(xp.abs(losses.ordered - centre[..., None]), axis=-1)
+    mad = _history.percentile_of_sorted(xp, spread, losses.count, 50.0)
+    mad = xp.where(losses.count > 0, mad, 0.0)
     high = known & (loss > centre + z * _SIGMA_PER_MAD * mad)
     return ~finite | high, ~finite | known, losses

@@ -19,7 +19,7 @@ class percentile:
 
     Args:
         q: 0 to 100.
-        window: how many of the last norms count; None for all. A window is exact, at one float a norm. All
+        window: how many of the last norms count; None for all. A window is exact, at two floats a norm. All
             are exact up to 1,000 norms; from there on they are counted in bins, and the threshold is within
             0.5 per cent (for norms from 1e-12 to 1e12), at about 30 kB a group however long the run.
 
