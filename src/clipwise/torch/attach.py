@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 
 from clipwise import config
 from clipwise.clip import AnyClip, clip_by_global_norm
-from clipwise.errors import ArgumentError, StateError
+from clipwise.errors import ArgumentError, ConfigError, StateError
 from clipwise.functional.facts import Facts
 from clipwise.torch import _others
 from clipwise.torch._fused import FusedStep, is_fused
@@ -132,7 +132,8 @@ class AttachedClipper(Clipper):
             for one in optimizers
             for handle in StepHooks(begin=self._begin, ready=self._ready, end=self._end).register(one)
         ]
-        _others.listen(self)
+        if clip is not None:  # a clip of the weights alone has nothing against another of the gradients
+            _others.listen(self)
 
     @property
     def optimizers(self) -> list[Optimizer]:
@@ -201,7 +202,7 @@ class AttachedClipper(Clipper):
             self._checked.add(id(optimizer))
         if torch._C._current_graph_task_id() != -1 and self._plan.needs_all():
             raise ArgumentError(
-                f"{_spelled(self.clip)} needs all gradients, and this optimizer steps inside backward, while"
+                f"{spelled(self.clip)} needs all gradients, and this optimizer steps inside backward, while"
                 " they are still being computed: use a clip for each tensor, such as clip_by_norm or"
                 " adaptive_grad_clip, or step after backward"
             )
@@ -256,7 +257,7 @@ class AttachedClipper(Clipper):
         """Say once that somebody else clips these gradients too."""
         _others.stop_listening(self)
         warnings.warn(
-            f"the loop clips too: {function} to {threshold:g}, and clipwise with {_spelled(self.clip)} after"
+            f"the loop clips too: {function} to {threshold:g}, and clipwise with {spelled(self.clip)} after"
             " it; keep one of them (a threshold of inf only measures)",
             stacklevel=4,
         )
@@ -347,10 +348,11 @@ def _inner(optimizer: Any) -> Optimizer | None:
     return next((one for one in found if isinstance(one, Optimizer)), None)
 
 
-def _spelled(clip: AnyClip) -> str:
+def spelled(clip: AnyClip) -> str:
+    """A clip as it is written in a configuration, for messages."""
     try:
         return config.to_string(clip)
-    except ArgumentError:  # a policy of the user's own
+    except (ArgumentError, ConfigError):  # a policy of the user's own
         return repr(clip)
 
 

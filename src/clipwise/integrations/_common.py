@@ -1,0 +1,117 @@
+"""What every trainer's callback shares: its arguments, checked at once, and questions to a clipper."""
+
+import importlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any, TypeAlias, get_args
+
+from torch import nn
+from torch.optim import Optimizer
+
+from clipwise.clip import AnyClip
+from clipwise.errors import ArgumentError
+from clipwise.torch.attach import AttachedClipper, attach, spelled
+from clipwise.torch.clipper import NonFinite, as_clip
+
+__all__ = ["ClipLike", "Order", "follows_loss", "is_listed", "load", "orders", "remembers"]
+
+ClipLike: TypeAlias = AnyClip | str | Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Order:
+    """What is to be done to one optimizer, understood before there is one.
+
+    Attributes:
+        clip: of the gradients, None to leave them alone.
+        weights: clip of the weights after each step, None to leave them alone.
+        nonfinite, direction: as for `clipwise.torch.attach`.
+    """
+
+    clip: AnyClip | None
+    weights: AnyClip | None
+    nonfinite: NonFinite
+    direction: bool
+
+    def attach(self, optimizer: Optimizer, model: nn.Module) -> AttachedClipper:
+        """Begin with an optimizer whose parameters the model names."""
+        return attach(
+            optimizer,
+            self.clip,
+            model=model,
+            nonfinite=self.nonfinite,
+            weights=self.weights,
+            direction=self.direction,
+        )
+
+    def __str__(self) -> str:
+        return "no clip" if self.clip is None else spelled(self.clip)
+
+
+def orders(
+    clip: ClipLike | Sequence[ClipLike | None] | None,
+    weights: ClipLike | Sequence[ClipLike | None] | None,
+    nonfinite: NonFinite,
+    direction: bool,
+) -> list[Order]:
+    """One order for all optimizers, or one for each where either is a list.
+
+    Raises:
+        ArgumentError: nothing is to be done, two lists differ in length, or a clip is none.
+    """
+    if nonfinite not in get_args(NonFinite):
+        raise ArgumentError(f"nonfinite must be one of {', '.join(get_args(NonFinite))}, got {nonfinite!r}")
+    clips, bounds = _listed(clip), _listed(weights)
+    if is_listed(clip) and is_listed(weights):
+        if len(clips) != len(bounds):
+            raise ArgumentError(
+                f"{len(clips)} clips and {len(bounds)} clips of weights are listed: list as many of both"
+            )
+    elif is_listed(weights):
+        clips *= len(bounds)
+    else:
+        bounds *= len(clips)
+    made = [
+        Order(None if c is None else as_clip(c), None if w is None else as_clip(w), nonfinite, direction)
+        for c, w in zip(clips, bounds, strict=True)
+    ]
+    if all(one.clip is None and one.weights is None for one in made):
+        raise ArgumentError(
+            "expected a clip such as clipwise.clip_by_global_norm(1.0), or weights=, got None"
+        )
+    return made
+
+
+def is_listed(clip: Any) -> bool:
+    """Whether this is a list of clips, one for each optimizer."""
+    return isinstance(clip, Sequence) and not isinstance(clip, str)
+
+
+def _listed(clip: Any) -> list[ClipLike | None]:
+    return list(clip) if is_listed(clip) else [clip]
+
+
+def follows_loss(clipper: AttachedClipper) -> bool:
+    """Whether a threshold of its uses the loss, which somebody then has to tell it."""
+    return "loss" in clipper._sees
+
+
+def remembers(clipper: AttachedClipper) -> bool:
+    """Whether a threshold of its depends on the steps before, so that a resumed run needs its state."""
+    plans = [clipper._plan, *([clipper.weights._plan] if clipper.weights is not None else [])]
+    return any(stage.limit.keeper is not None for plan in plans for stage in plan.stages())
+
+
+def load(name: str, extra: str) -> ModuleType:
+    """A trainer's package; where it is not installed, the error says how to install it."""
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name != name.partition(".")[0]:
+            raise
+        raise ModuleNotFoundError(
+            f"clipwise.integrations.{extra} needs {error.name}, which is not installed:"
+            f' pip install "clipwise[{extra}]"',
+            name=error.name,
+        ) from error
