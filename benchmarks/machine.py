@@ -12,7 +12,7 @@ import torch
 import clipwise
 from benchmarks.floors import Bandwidth, cache_bytes
 
-__all__ = ["OtherWork", "engine_name", "facts"]
+__all__ = ["OtherWork", "cpu_facts", "engine_name", "facts"]
 
 
 class OtherWork:
@@ -58,6 +58,19 @@ def facts(device: torch.device, bandwidth: Bandwidth, other: OtherWork) -> Mappi
         both = f"{bandwidth.update * 1e-9:.0f} GB/s copying (both directions counted)"
         found |= {"threads": "one GPU", "bandwidth": both}
     return found
+
+
+def cpu_facts(other: OtherWork) -> dict[str, str]:
+    """The same of a CPU alone, without a bandwidth."""
+    cores = other.cores()
+    return {
+        "processor": _cpu(),
+        "cores": str(os.cpu_count()),
+        "other work meanwhile": "unknown" if cores is None else f"{cores:.2f} of {os.cpu_count()} cores",
+        "clipwise": clipwise.__version__,
+        "python": platform.python_version(),
+        "date": datetime.date.today().isoformat(),
+    }
 
 
 def engine_name(device: torch.device) -> str:

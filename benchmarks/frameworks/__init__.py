@@ -1,0 +1,1 @@
+"""Clipping in JAX, TensorFlow and Keras beside what they bring themselves."""

@@ -1,0 +1,151 @@
+"""``python -m benchmarks.frameworks``: JAX, TensorFlow and Keras in one run, one table."""
+
+import argparse
+import dataclasses
+import importlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from importlib.metadata import version
+from pathlib import Path
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from benchmarks.frameworks.rows import EXTRA, SLOWER, Effort, Row, run
+from benchmarks.machine import OtherWork, cpu_facts
+from benchmarks.table import duration
+
+WHERE = ("jax", "tensorflow", "keras-tensorflow", "keras-jax", "keras-torch")
+CASES = ("gpt2", "resnet50", "small", "lstm")
+HEADER = (
+    "where",
+    "model",
+    "what",
+    "theirs",
+    "ours",
+    "ours/theirs",
+    "quartiles",
+    "learning adds",
+    "reached",
+)
+QUICK = Effort(seconds=0.2, least=3, warm=1)
+NOTE = (
+    f"ours/theirs: the median over rounds of calls one right after the other; the goal is at most {SLOWER:g}."
+    f" 'learning adds': a step of autoclip(10) over one with a number; the goal is at most"
+    f" {EXTRA * 1e6:.0f} µs."
+)
+
+
+def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
+    """What the command line asks for."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.frameworks", description=__doc__)
+    add = parser.add_argument
+    add("--quick", action="store_true", help="a few rounds of each: to see that all works, not to quote")
+    add("--where", action="append", choices=WHERE, help="only there (repeatable)")
+    add("--case", action="append", choices=CASES, help="only this model, in JAX and TensorFlow (repeatable)")
+    add("--markdown", type=Path, metavar="FILE", help="write the table there as well")
+    add("--json", type=Path, metavar="FILE", help="write all figures there")
+    add("--rows", action="store_true", help=argparse.SUPPRESS)  # rows as JSON: a process of one back end
+    return parser.parse_args(given)
+
+
+def rows_here(where: str, cases: list[str], effort: Effort) -> Iterator[Row]:
+    """The rows of one back end, in this process."""
+    if where.startswith("keras-"):
+        contests = importlib.import_module("benchmarks.frameworks.on_keras").contests()
+    else:
+        contests = importlib.import_module(f"benchmarks.frameworks.on_{where}").contests(cases)
+    for contest in contests:
+        yield run(contest, effort)
+
+
+def rows_of(where: str, cases: list[str], quick: bool) -> Iterator[Row]:
+    """The rows of one back end, in a process of its own: none shares its threads with another."""
+    command = [sys.executable, "-m", "benchmarks.frameworks", "--rows", "--where", where]
+    command += [word for case in cases for word in ("--case", case)] + (["--quick"] if quick else [])
+    environment = os.environ | {"KERAS_BACKEND": where.removeprefix("keras-"), "TF_CPP_MIN_LOG_LEVEL": "3"}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            yield Row(**json.loads(line))
+    if process.returncode:
+        raise SystemExit(f"{where}: failed with status {process.returncode}")
+
+
+def main(given: Sequence[str] | None = None) -> int:
+    options = arguments(given)
+    cases = options.case or list(CASES)
+    if options.rows:
+        for row in rows_here(options.where[0], cases, QUICK if options.quick else Effort()):
+            print(json.dumps(dataclasses.asdict(row)), flush=True)
+        return 0
+
+    other, rows = OtherWork(), []
+    with Console(stderr=True).status("") as status:
+        for where in options.where or WHERE:
+            status.update(f"{where} ...")
+            for row in rows_of(where, cases, options.quick):
+                rows.append(row)
+                status.update(f"{where}: {row.case}, {row.method} done ...")
+    facts = cpu_facts(other) | {name: version(name) for name in ("jax", "optax", "keras", "torch")}
+    for distribution in ("tensorflow", "tensorflow-cpu"):
+        try:
+            facts["tensorflow"] = version(distribution)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    console = Console() if sys.stdout.isatty() else Console(width=160)
+    for name, value in facts.items():
+        console.print(f"{name}: {value}", highlight=False)
+    console.print(_table(rows))
+    console.print(NOTE, style="dim", highlight=False)
+    console.print(_summary(rows), style="bold", highlight=False)
+    if options.markdown:
+        options.markdown.write_text(_markdown(rows, facts), encoding="utf-8")
+    if options.json:
+        found = {"facts": facts, "rows": [dataclasses.asdict(row) for row in rows]}
+        options.json.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    return 0
+
+
+def _cells(row: Row) -> tuple[str, ...]:
+    return (
+        row.where,
+        row.case,
+        row.method,
+        duration(row.peer),
+        duration(row.ours),
+        f"{row.ratio:.3f}",
+        f"{row.low:.3f} {row.high:.3f}",
+        "" if row.extra is None else duration(row.extra),
+        "no: " + ", ".join(row.missed) if row.missed else "yes",
+    )
+
+
+def _table(rows: Sequence[Row]) -> Table:
+    table = Table(*HEADER, box=box.SIMPLE_HEAD)
+    for row in rows:
+        *cells, reached = _cells(row)
+        table.add_row(*cells, Text(reached, style="red" if row.missed else "green"))
+    return table
+
+
+def _markdown(rows: Sequence[Row], facts: dict[str, str]) -> str:
+    text = ["# Clipping in JAX, TensorFlow and Keras beside their own", ""]
+    text += [f"- {name}: {value}" for name, value in facts.items()]
+    text += ["", "| " + " | ".join(HEADER) + " |", "|" + " --- |" * len(HEADER)]
+    text += ["| " + " | ".join(_cells(row)) + " |" for row in rows]
+    return "\n".join([*text, "", NOTE, "", _summary(rows), ""])
+
+
+def _summary(rows: Sequence[Row]) -> str:
+    reached = sum(not row.missed for row in rows)
+    return f"{reached} of {len(rows)} rows reach their goals."
+
+
+if __name__ == "__main__":
+    sys.exit(main())
