@@ -34,6 +34,9 @@ __all__ = [
 class ClipwiseError(Exception):
     """Base of every exception that clipwise raises on purpose."""
 
+    # Asked for by TensorFlow's AutoGraph, which would raise an exception of its own in the place of this one.
+    ag_pass_through = True
+
 
 class ThresholdError(ClipwiseError, ValueError):
     """A threshold is negative, NaN, or no number at all."""

@@ -1,7 +1,7 @@
 """What one clipping step did, and the names under which it is logged everywhere."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
@@ -56,6 +56,14 @@ class ClipReport:
     tensor_norms: Array | None = None
     parts: Mapping[str, "ClipReport"] = field(default_factory=dict)
 
+    def __tf_flatten__(self) -> tuple[Any, tuple[Any, ...]]:
+        """For `tf.nest`, so that a `tf.function` takes and returns a report: the names are static."""
+        return (tuple(self.names),), tuple(getattr(self, name) for name in _ARRAYS)
+
+    @classmethod
+    def __tf_unflatten__(cls, metadata: Any, components: tuple[Any, ...]) -> "ClipReport":
+        return cls(names=metadata[0], **dict(zip(_ARRAYS, components, strict=True)))
+
     @property
     def worst(self) -> str | None:
         """Name of the first tensor that held NaN or Inf, or else of the one with the largest norm."""
@@ -95,3 +103,6 @@ class ClipReport:
             f"norm {_number(self.norm):.4g} -> {_number(self.norm_after):.4g}"
             f" (threshold {_number(self.threshold):.4g}, {_number(self.clip_fraction):.0%} clipped)"
         )
+
+
+_ARRAYS = tuple(field.name for field in fields(ClipReport) if field.name != "names")

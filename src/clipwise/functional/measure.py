@@ -1,6 +1,5 @@
 """The norms of some gradients as they are now: each measured once, and kept true by what is done to them."""
 
-import itertools
 import math
 from collections.abc import Sequence
 
@@ -48,7 +47,7 @@ class Measure:
         self.slots = [slots[place] for place in self.present]
         self.arrays: list[Array] = [arrays[place] for place in self.present]
         self._tensors: dict[float, Array] = {}
-        self._units: dict[float, list[Array]] = {}
+        self._units: dict[float, Array] = {}
         self._joints: dict[Norm, Array] = {}
 
     @property
@@ -60,28 +59,25 @@ class Measure:
         """The p-norm of each array, one vector."""
         if p not in self._tensors:
             if p in self._units:
-                self._tensors[p] = self.xp.stack(
-                    [scaling.combine(self.xp, units, p) for units in self._units[p]]
-                )
+                self._tensors[p] = self.arithmetic.joined(self._units[p], self.counts("unit"), p)
             else:
                 self._tensors[p] = self.arithmetic.norms(self.arrays, p)
         return self._tensors[p]
 
-    def unit_norms(self, p: float) -> list[Array]:
-        """The p-norms of the units, one vector an array."""
+    def unit_norms(self, p: float) -> Array:
+        """The p-norms of the units of all arrays, one vector."""
         if p not in self._units:
-            found = []
-            for slot, array in zip(self.slots, self.arrays, strict=True):
+            rests = []
+            for slot in self.slots:
                 whole = not slot.axes or 0 in slot.shape
-                rest = tuple(range(len(slot.shape))) if whole else slot.rest
-                found.append(self.arithmetic.unit_norms(array, p, rest))
-            self._units[p] = found
+                rests.append(tuple(range(len(slot.shape))) if whole else slot.rest)
+            self._units[p] = self.arithmetic.unit_norms(self.arrays, p, rests)
         return self._units[p]
 
     def groups(self, per: Per, norm: Norm) -> Array:
         """The norms of the groups, one vector: of all units, or of each tensor."""
         p = order_of(norm)
-        norms = self.xp.concat(self.unit_norms(p)) if per == "unit" else self.tensor_norms(p)
+        norms = self.unit_norms(p) if per == "unit" else self.tensor_norms(p)
         norms = norms / self.roots(per) if norm == "rms" else norms
         return norms if self.leave is None else self.xp.where(self.leave, self.xp.nan, norms)
 
@@ -113,7 +109,7 @@ class Measure:
 
     def scale(self, coefficients: Array, per: Per = "global") -> None:
         """Multiply by one coefficient, or by one a tensor or unit."""
-        xp = self.xp
+        xp, coefficients = self.xp, self.arithmetic.settled(coefficients)
         if per == "unit":
             parts, start = [], 0
             for slot in self.slots:
@@ -129,14 +125,7 @@ class Measure:
         self.arrays = self.arithmetic.chosen(self.arrays, parts)
         self._joints = {}
         if per == "unit":
-            ends = list(itertools.accumulate(self.counts("unit")))
-            self._units = {
-                p: [
-                    own * coefficients[end - slot.units : end]
-                    for own, slot, end in zip(units, self.slots, ends, strict=True)
-                ]
-                for p, units in self._units.items()
-            }
+            self._units = {p: norms * coefficients for p, norms in self._units.items()}
             self._tensors = {}
         else:
             self._tensors = {p: norms * coefficients for p, norms in self._tensors.items()}

@@ -14,6 +14,7 @@ from clipwise.functional.slots import Slot
 from clipwise.namespace import Array
 from clipwise.report import ClipReport
 from clipwise.thresholds import Observation, Threshold
+from clipwise.thresholds._base import is_traced
 
 __all__ = ["Stage", "untouched"]
 
@@ -114,11 +115,12 @@ class Stage:
             low, high = self.clip.threshold
             if any(arithmetic.is_complex(array) for array in measure.arrays):
                 raise ThresholdError(
-                    f"complex gradients have no order for the range ({low:g}, {high:g}); give one threshold,"
+                    f"complex gradients have no order for the range ({low}, {high}); give one threshold,"
                     " which bounds their modulus"
                 )
-            bounds = [(xp.asarray(low), xp.asarray(high))] * len(measure.arrays)
-            tightest = xp.asarray(max(abs(low), abs(high)))
+            ends = xp.asarray(low), xp.asarray(high)
+            bounds = [ends] * len(measure.arrays)
+            tightest = xp.maximum(*map(xp.abs, ends))
         elif self.policy is not None and "weight_norm" in self.policy.needs:
             limits = self._entry_limits(measure, weights, facts)
             bounds = [(-limit, limit) for limit in limits]
@@ -163,7 +165,10 @@ class Stage:
         """The threshold, or one for each of ``norms``, and the policy's next state."""
         xp = measure.xp
         if self.policy is None:
-            return xp.astype(xp.asarray(self.clip.threshold), xp.float_dtype), state
+            threshold = xp.astype(xp.asarray(self.clip.threshold), xp.float_dtype)
+            if is_traced(self.clip.threshold):  # which nobody could check
+                threshold = xp.where(threshold < 0, xp.zeros(()), threshold)
+            return threshold, state
         counts = self._counts()
         spread = counts is not None and self.policy.remembers and len(measure.present) < len(self.slots)
         seen = self._spread(measure, counts, norms) if spread and counts is not None else norms
@@ -185,7 +190,7 @@ class Stage:
         )
         threshold = xp.astype(xp.asarray(threshold), xp.float_dtype)
         threshold = xp.where(threshold < 0, xp.zeros(()), threshold)  # of a policy of the user's own
-        if spread and counts is not None and threshold.shape:
+        if spread and counts is not None and tuple(threshold.shape):
             threshold = self._gather(measure, counts, threshold)
         return threshold, state
 

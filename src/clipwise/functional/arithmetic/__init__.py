@@ -19,7 +19,7 @@ def arithmetic_of(arrays: Iterable[Array | None]) -> Arithmetic:
 
     >>> import numpy as np
     >>> arithmetic_of([None, np.ones(2)]).xp.float_dtype
-    <class 'numpy.float64'>
+    dtype('float64')
     """
     for array in arrays:
         if array is not None:

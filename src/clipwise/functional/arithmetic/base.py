@@ -5,11 +5,13 @@ overflow or underflow of the squares where there is none. A framework that can d
 subclass: see `arithmetic_of`.
 """
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
+from clipwise.functional import scaling
 from clipwise.namespace import Array, Namespace
 
 __all__ = ["Arithmetic"]
@@ -36,6 +38,10 @@ class Arithmetic:
     def cond(self, flag: Array, yes: Callable[[], Any], no: Callable[[], Any]) -> Any:
         """The outcome of one of two functions without arguments, of the same structure."""
         return yes() if flag else no()
+
+    def settled(self, array: Array) -> Array:
+        """The same array, which many others are about to be computed from."""
+        return array
 
     def is_complex(self, array: Array) -> bool:
         return bool(self.xp.isdtype(array.dtype, "complex floating"))
@@ -98,40 +104,43 @@ class Arithmetic:
 
     def norms(self, arrays: Sequence[Array], p: float) -> Array:
         """The p-norm of each of several arrays, one vector of the wide float."""
+        return self.xp.stack(self.norms_along(arrays, p, [None] * len(arrays)))
+
+    def norms_along(self, arrays: Sequence[Array], p: float, axes: Sequence[Axes]) -> list[Array]:
+        """The p-norm of each of several arrays along some axes of it, or of all its entries."""
         xp = self.xp
         if p != 2.0:
-            return xp.stack([self._norm(array, p, None) for array in arrays])
-        return self._roots(arrays, [None] * len(arrays), xp.stack)
-
-    def unit_norms(self, array: Array, p: float, rest: Axes) -> Array:
-        """The p-norms along the axes ``rest`` of one array, one vector."""
-        xp = self.xp
-        if p != 2.0:
-            return xp.reshape(self._norm(array, p, rest), (-1,))
-        return xp.reshape(self._roots([array], [rest], lambda found: found[0]), (-1,))
-
-    def _roots(self, arrays: Sequence[Array], axes: Sequence[Axes], join: Callable[..., Array]) -> Array:
-        """The roots of sums of squares: plainly where nothing is lost by it, else once more with care."""
-        xp = self.xp
-        sums = [self.square_sum(array, a) for array, a in zip(arrays, axes, strict=True)]
-        total = join(sums)
+            return self._carefully(arrays, p, axes)
+        sums = [self.square_sum(array, along) for array, along in zip(arrays, axes, strict=True)]
         doubtful = [i for i, array in enumerate(arrays) if self.may_overflow(array) and 0 not in array.shape]
         if not doubtful:
-            return xp.sqrt(total)
-        checked = total if len(doubtful) == len(arrays) else xp.stack([sums[i] for i in doubtful])
+            return [xp.sqrt(s) for s in sums]
+        checked = xp.concat([xp.reshape(sums[i], (-1,)) for i in doubtful])
+        # A sum of 0 among others is one: parts of a model without a gradient are common, and below 1e-19 the
+        # entries of float32 mean as little. If nothing is above 0, all may have been lost.
+        kept = (checked <= self.highest) & ((checked >= self.lowest) | (checked == 0))
 
-        def carefully() -> Array:
-            found = [xp.sqrt(s) for s in sums]
-            for i in doubtful:
-                # One by one: a gradient of nothing but zeros, which looks as if it had underflown, is common.
-                root, norm = partial(xp.sqrt, sums[i]), partial(self._norm, arrays[i], 2.0, axes[i])
-                found[i] = self.cond(self._is_safe(sums[i]), root, norm)
-            return join(found)
+        def plainly() -> list[Array]:
+            return [xp.sqrt(s) for s in sums]
 
-        return self.cond(self._is_safe(checked), lambda: xp.sqrt(total), carefully)
+        found: list[Array] = self.cond(
+            xp.all(kept) & xp.any(checked > 0), plainly, partial(self._carefully, arrays, p, axes)
+        )
+        return found
 
-    def _is_safe(self, sums: Array) -> Array:
-        return self.xp.all((sums >= self.lowest) & (sums <= self.highest))
+    def unit_norms(self, arrays: Sequence[Array], p: float, rests: Sequence[Axes]) -> Array:
+        """The p-norms along the axes ``rests`` of several arrays, one vector for all of them."""
+        xp = self.xp
+        return xp.concat([xp.reshape(norms, (-1,)) for norms in self.norms_along(arrays, p, rests)])
+
+    def joined(self, units: Array, counts: Sequence[int], p: float) -> Array:
+        """The p-norms of several arrays from those of their units, one vector."""
+        ends = itertools.accumulate(counts)
+        parts = [units[end - count : end] for end, count in zip(ends, counts, strict=True)]
+        return self.xp.stack([scaling.combine(self.xp, part, p) for part in parts])
+
+    def _carefully(self, arrays: Sequence[Array], p: float, axes: Sequence[Axes]) -> list[Array]:
+        return [self._norm(array, p, along) for array, along in zip(arrays, axes, strict=True)]
 
     def _norm(self, array: Array, p: float, axes: Axes) -> Array:
         """A p-norm that divides by the largest modulus first, so that no power leaves the range."""
@@ -140,7 +149,8 @@ class Arithmetic:
         kept = () if axes is None else tuple(n for i, n in enumerate(shape) if i not in axes)
         if 0 in shape:
             return xp.zeros(kept)
-        moduli = xp.abs(self.wide(array))
+        entries = self.wide(array)
+        moduli = xp.abs(entries)
         if p == 1.0:
             return xp.sum(moduli, axis=axes)
         if axes == ():
@@ -149,7 +159,8 @@ class Arithmetic:
         if p == math.inf:
             return xp.reshape(largest, kept)
         divisor = xp.where((largest > 0) & (largest < math.inf), largest, xp.ones_like(largest))
-        parts = moduli / divisor
+        # A compiler that fuses would keep moduli that are read twice: as many bytes as the gradients.
+        parts = (entries if p == 2.0 else moduli) / divisor
         powers = parts * parts if p == 2.0 else parts**p
         sums = xp.sum(powers, axis=axes)
         return xp.reshape(divisor, kept) * (xp.sqrt(sums) if p == 2.0 else sums ** (1.0 / p))

@@ -1,15 +1,21 @@
 """The arithmetic on JAX arrays, traced or not, in float64 where that is enabled and else in float32."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.lax import optimization_barrier
 
-from clipwise.functional.arithmetic.base import Arithmetic
+from clipwise.functional import scaling
+from clipwise.functional.arithmetic.base import Arithmetic, Axes
 from clipwise.namespace import Array, Namespace
 
 __all__ = ["JaxArithmetic", "is_own"]
+
+SMALL = 1 << 15
+"""Up to so many entries arrays of one shape are measured together: copying them costs less than a kernel."""
 
 
 def is_own(value: Any) -> bool:
@@ -18,10 +24,70 @@ def is_own(value: Any) -> bool:
 
 
 class JaxArithmetic(Arithmetic):
-    """JAX' arrays, on any device, sharded or not."""
+    """JAX' arrays, on any device, sharded or not.
+
+    XLA computes a small thing anew wherever it is used. So what is made of hundreds of norms is kept behind
+    a barrier, or it would be computed, and compiled, once for every gradient.
+    """
 
     def __init__(self, like: Array = None) -> None:
         super().__init__(Namespace(jnp, jnp.result_type(float), None))
 
     def cond(self, flag: Array, yes: Callable[[], Any], no: Callable[[], Any]) -> Any:
         return jax.lax.cond(flag, yes, no)
+
+    def norms(self, arrays: Sequence[Array], p: float) -> Array:
+        return self.unit_norms(arrays, p, [None] * len(arrays))
+
+    def unit_norms(self, arrays: Sequence[Array], p: float, rests: Sequence[Axes]) -> Array:
+        groups = _alike(arrays, rests)
+        together, axes = [], []
+        for group in groups:
+            rest = rests[group[0]]
+            if len(group) == 1:
+                together.append(arrays[group[0]])
+                axes.append(rest)
+            else:
+                together.append(jnp.stack([arrays[place] for place in group]))
+                every = tuple(range(arrays[group[0]].ndim)) if rest is None else rest
+                axes.append(tuple(axis + 1 for axis in every))
+        found = self.norms_along(together, p, axes)
+        counts = {
+            place: norms.size // len(group)
+            for group, norms in zip(groups, found, strict=True)
+            for place in group
+        }
+        joined = jnp.concat([jnp.reshape(norms, (-1,)) for norms in found])
+        return optimization_barrier(_in_order(joined, counts))
+
+    def joined(self, units: Array, counts: Sequence[int], p: float) -> Array:
+        starts = np.cumsum([0, *counts[:-1]])
+        by_count: dict[int, list[int]] = {}
+        for place, count in enumerate(counts):
+            by_count.setdefault(count, []).append(place)
+        found = []
+        for count, places in by_count.items():
+            rows = units[starts[places][:, None] + np.arange(count)]
+            found.append(jax.vmap(lambda row: scaling.combine(self.xp, row, p))(rows))
+        whose = {place: 1 for places in by_count.values() for place in places}
+        return optimization_barrier(_in_order(jnp.concat(found), whose))
+
+    def settled(self, array: Array) -> Array:
+        return optimization_barrier(array)
+
+
+def _in_order(values: Array, counts: Mapping[int, int]) -> Array:
+    """A vector of so many values of each place, put in the order of the places."""
+    ends = dict(zip(counts, np.cumsum(list(counts.values())), strict=True))
+    order = np.concatenate([np.arange(ends[i] - counts[i], ends[i]) for i in sorted(counts)])
+    return values if (np.diff(order) == 1).all() else values[order]
+
+
+def _alike(arrays: Sequence[Array], axes: Sequence[Axes]) -> list[list[int]]:
+    """The places of the arrays that are measured together."""
+    groups: dict[Any, list[int]] = {}
+    for place, (array, along) in enumerate(zip(arrays, axes, strict=True)):
+        small = 0 < array.size <= SMALL and array.ndim > 0
+        key = (array.shape, array.dtype, along) if small else place
+        groups.setdefault(key, []).append(place)
+    return list(groups.values())

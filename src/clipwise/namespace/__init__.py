@@ -2,10 +2,12 @@
 
 Policies in `clipwise.thresholds` are written against the Python array API standard. A `Namespace` is that
 namespace for one framework with two things bound, so that a policy need not know them: where new arrays
-live, and how wide a float is. A framework is touched only if the value came from it.
+live, and how wide a float is. A framework is touched only if the value came from it. TensorFlow has no array
+API namespace; `clipwise.namespace._tensorflow` is one for it.
 """
 
 import importlib
+import sys
 from types import ModuleType
 from typing import Any, TypeAlias
 
@@ -69,12 +71,14 @@ def _namespace_named(module: str, dtype: Any, device: Any) -> Namespace:
 
 
 def namespace_of(value: Any) -> Namespace:
-    """The bound namespace of a numpy, torch or JAX array; of numpy in float64 for a plain number.
+    """The bound namespace of a numpy, torch, JAX or TensorFlow array; of numpy in float64 for a number.
 
     >>> namespace_of(2.0).zeros(()).dtype
     dtype('float64')
     """
     if isinstance(value, bool | int | float):
         return Namespace(array_api_compat.array_namespace(np.empty(0)), np.float64, None)
+    if "tensorflow" in sys.modules and type(value).__module__.startswith("tensorflow."):
+        return Namespace(importlib.import_module(f"{__name__}._tensorflow"), value.dtype, None)
     module = array_api_compat.array_namespace(value)
     return Namespace(module, value.dtype, array_api_compat.device(value))

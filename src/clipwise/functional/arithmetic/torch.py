@@ -1,0 +1,66 @@
+"""The arithmetic on PyTorch's tensors as values, in float64 where the device has it, without waiting for one.
+
+`clipwise.torch` does not use it: it writes into gradients, with engines of its own. Keras on PyTorch does.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import array_api_compat.torch
+import torch
+
+from clipwise.functional.arithmetic.base import Arithmetic, Axes
+from clipwise.namespace import Array, Namespace
+
+__all__ = ["TorchArithmetic", "is_own"]
+
+_NARROW = (torch.float16, torch.bfloat16)
+"""Types a coefficient would lose its digits in."""
+
+
+def is_own(value: Any) -> bool:
+    """Whether a value is a dense tensor of PyTorch."""
+    return isinstance(value, torch.Tensor)
+
+
+class TorchArithmetic(Arithmetic):
+    """PyTorch's tensors on one device.
+
+    On the CPU a value can be looked at, so what need not be done is not done. Elsewhere looking would wait
+    for the device: gradients whose squares may leave the range are measured with care each time.
+    """
+
+    def __init__(self, like: Array) -> None:
+        self.on_cpu = like.device.type == "cpu"
+        wide = torch.float32 if like.device.type == "mps" else torch.float64
+        super().__init__(Namespace(array_api_compat.torch, wide, like.device))
+
+    def cond(self, flag: Array, yes: Callable[[], Any], no: Callable[[], Any]) -> Any:
+        return yes() if flag else no()
+
+    def norms_along(self, arrays: Sequence[Array], p: float, axes: Sequence[Axes]) -> list[Array]:
+        doubtful = [array for array in arrays if self.may_overflow(array)]
+        if p == 2.0 and doubtful and not self.on_cpu:
+            return self._carefully(arrays, p, axes)
+        if p != 2.0 or any(along is not None for along in axes) or any(a.is_complex() for a in arrays):
+            return super().norms_along(arrays, p, axes)
+        found = list(torch._foreach_norm(list(arrays), 2.0, dtype=self.xp.float_dtype))
+        low, high = self.lowest**0.5, self.highest**0.5
+        for i, array in enumerate(arrays) if doubtful else ():
+            if self.may_overflow(array) and not low <= float(found[i]) <= high:
+                found[i] = self._norm(array, p, None)
+        return found
+
+    def multiplied(self, array: Array, coefficient: Array) -> Array:
+        if coefficient.ndim == 0 and array.dtype not in _NARROW:
+            return array * coefficient  # a number does not widen the product: one pass
+        return super().multiplied(array, coefficient)
+
+    def chosen(self, arrays: Sequence[Array], coefficients: Sequence[Array]) -> list[Array]:
+        if not self.on_cpu:
+            return super().chosen(arrays, coefficients)
+        pairs = zip(arrays, coefficients, strict=True)
+        return [
+            a if bool((c == 1.0).all()) else super(TorchArithmetic, self).chosen([a], [c])[0]
+            for a, c in pairs
+        ]

@@ -1,0 +1,9 @@
+"""Clipping in TensorFlow: `clip` is a pure function, for `GradientTape` loops, eager, traced or under XLA.
+
+There is no ``attach`` here: TensorFlow's optimizers are those of Keras, which `clipwise.keras.attach` takes.
+"""
+
+from clipwise.functional.clipping import ClipState
+from clipwise.tensorflow.functional import clip, init
+
+__all__ = ["ClipState", "clip", "init"]

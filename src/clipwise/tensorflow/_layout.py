@@ -1,0 +1,160 @@
+"""Structures of gradients and variables as the functional core sees them: named slots with shapes."""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from clipwise.errors import ParameterError
+from clipwise.functional.slots import Slot, UnitAxes, make_slots
+from clipwise.namespace import Array
+
+__all__ = ["Laid", "lay_out", "slots_of"]
+
+
+@dataclass(frozen=True)
+class Laid:
+    """Gradients laid out over the variables.
+
+    Attributes:
+        slots: one for each variable that is there, or for each gradient where no variables were given.
+        gradients: by slot, dense or `tf.IndexedSlices`; None where there is none.
+        weights: by slot; None where no variables were given.
+        structure: the gradients as they came.
+        places: for each leaf of that structure the place of its slot; None for a leaf without one.
+    """
+
+    slots: tuple[Slot, ...]
+    gradients: list[Any]
+    weights: list[Array] | None
+    structure: Any
+    places: list[int | None]
+
+    def rebuilt(self, gradients: Sequence[Any]) -> Any:
+        """Other gradients by slot, in the structure that the gradients came in."""
+        leaves = [None if place is None else gradients[place] for place in self.places]
+        return tf.nest.pack_sequence_as(self.structure, leaves)
+
+
+def slots_of(variables: Any, unit_axes: UnitAxes | None) -> tuple[Slot, ...]:
+    """The slots of variables, or of gradients in their place.
+
+    Raises:
+        ParameterError: one is no tensor of floats, or its shape is not known.
+    """
+    laid = lay_out(variables, None, unit_axes, "variables")
+    return laid.slots
+
+
+def lay_out(grads: Any, variables: Any, unit_axes: UnitAxes | None, what: str = "gradient") -> Laid:
+    """The gradients by slot. Slots are of the variables where they are given, else of the gradients.
+
+    Raises:
+        ParameterError: a gradient is no tensor of floats, has not the shape of its variable, or there is
+            another number of variables.
+    """
+    leaves = tf.nest.flatten(grads)
+    owners = leaves if variables is None else tf.nest.flatten(variables)
+    if len(owners) != len(leaves):
+        raise ParameterError(f"there are {len(leaves)} gradients and {len(owners)} variables")
+    names = _unique(_names(grads if variables is None else variables, owners))
+
+    places: list[int | None] = []
+    shapes: list[tuple[str, tuple[int, ...]]] = []
+    gradients: list[Any] = []
+    chosen: list[Any] = []
+    seen: dict[int, int] = {}
+    for name, leaf, owner in zip(names, leaves, owners, strict=True):
+        if owner is None:
+            if leaf is not None:
+                raise ParameterError(f"there is a gradient of {name!r}, and its variable is None")
+            places.append(None)
+            continue
+        known = seen.get(id(owner)) if variables is not None or _is_variable(owner) else None
+        if known is not None:  # of a variable that is listed twice the gradient is the same, twice
+            gradients[known] = leaf if gradients[known] is None else gradients[known]
+            places.append(known)
+            continue
+        seen[id(owner)] = len(shapes)
+        places.append(len(shapes))
+        shape = _shape(name, owner)
+        gradient = None if leaf is None else _gradient(name, leaf, what)
+        if gradient is not None and not gradient.shape.is_compatible_with(shape):
+            raise ParameterError(
+                f"the gradient of {name!r} has shape {tuple(gradient.shape)}, the variable {shape}"
+            )
+        shapes.append((name, shape))
+        gradients.append(gradient)
+        chosen.append(owner)
+    weights = None if variables is None else [tf.convert_to_tensor(owner) for owner in chosen]
+    return Laid(make_slots(shapes, unit_axes), gradients, weights, grads, places)
+
+
+def _gradient(name: str, leaf: Any, what: str) -> Any:
+    if not isinstance(leaf, tf.IndexedSlices):
+        if isinstance(leaf, tf.SparseTensor | tf.RaggedTensor | str | bytes):
+            raise ParameterError(f"the {what} of {name!r} must be a tensor, got {type(leaf).__name__}")
+        try:
+            leaf = tf.convert_to_tensor(leaf)
+        except (TypeError, ValueError) as error:
+            raise ParameterError(f"the {what} of {name!r} must be a tensor, got {leaf!r}") from error
+    if not (leaf.dtype.is_floating or leaf.dtype.is_complex):
+        raise ParameterError(f"the {what} of {name!r} must be of floats, got {leaf.dtype.name}")
+    return leaf
+
+
+def _shape(name: str, owner: Any) -> tuple[int, ...]:
+    shape = tf.TensorShape(getattr(owner, "shape", None) if hasattr(owner, "shape") else np.shape(owner))
+    if not shape.is_fully_defined():
+        raise ParameterError(f"the shape of {name!r} is not known here; give variables")
+    return tuple(shape)
+
+
+def _is_variable(value: Any) -> bool:
+    return isinstance(value, tf.Variable) or hasattr(value, "path")
+
+
+def _names(structure: Any, leaves: Sequence[Any]) -> list[str]:
+    """The variables' own names, or else where the leaves are: "1", "encoder.kernel"."""
+    paths = list(_paths(structure, ()))
+    if len(paths) != len(leaves):  # of a kind of structure that only tf.nest knows
+        paths = [(str(place),) for place in range(len(leaves))]
+    return [_own_name(leaf) or ".".join(path) for path, leaf in zip(paths, leaves, strict=True)]
+
+
+def _own_name(leaf: Any) -> str | None:
+    """``dense.kernel`` of a variable of Keras (path dense/kernel) or TensorFlow (name dense/kernel:0)."""
+    if not _is_variable(leaf):
+        return None
+    name = getattr(leaf, "path", None) or leaf.name
+    return str(name).partition(":")[0].replace("/", ".") or None
+
+
+def _paths(structure: Any, path: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+    """The keys on the way to each leaf, in the order of `tf.nest.flatten`."""
+    if isinstance(structure, Mapping):
+        for key in sorted(structure):
+            yield from _paths(structure[key], (*path, str(key)))
+    elif isinstance(structure, tuple | list) and not isinstance(structure, tf.TensorShape):
+        fields = getattr(structure, "_fields", range(len(structure)))
+        for key, part in zip(fields, structure, strict=True):
+            yield from _paths(part, (*path, str(key)))
+    else:
+        yield path or ("0",)
+
+
+def _unique(names: Sequence[str]) -> list[str]:
+    """Names that are given once: the second ``w`` is ``w_1``, as TensorFlow counts."""
+    taken, found = Counter(names), []
+    given: set[str] = set()
+    for name in names:
+        number, unique = 0, name
+        while unique in given or (number and unique in taken):
+            number += 1
+            unique = f"{name}_{number}"
+        given.add(unique)
+        found.append(unique)
+    return found

@@ -1,0 +1,156 @@
+"""Clipping as a pure function of gradients, state and variables."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar, cast
+
+import tensorflow as tf
+
+from clipwise.clip import AnyClip
+from clipwise.errors import ArgumentError
+from clipwise.functional.arithmetic.tensorflow import TensorFlowArithmetic
+from clipwise.functional.clipping import (
+    ClipState,
+    NonFinite,
+    as_clip,
+    as_nonfinite,
+    clip_arrays,
+    init_state,
+)
+from clipwise.functional.facts import Facts
+from clipwise.functional.measure import Measure
+from clipwise.functional.plan import make_plan
+from clipwise.functional.slots import UnitAxes
+from clipwise.namespace import Array
+from clipwise.report import ClipReport
+from clipwise.tensorflow import _sparse, _states
+from clipwise.tensorflow._layout import lay_out, slots_of
+
+__all__ = ["clip", "init"]
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def as_it_is(function: F) -> F:
+    """A function that AutoGraph does not rewrite inside `tf.function`, nor what it calls: it need not."""
+    return cast(F, tf.autograph.experimental.do_not_convert(function))
+
+
+@as_it_is
+def init(
+    clip: AnyClip | str | Mapping[str, Any], variables: Any, *, unit_axes: UnitAxes | None = None
+) -> ClipState:
+    """What a clip remembers before the first step: NamedTuples of tensors.
+
+    Args:
+        clip: what to do; a string or a mapping is read by `clipwise.config.parse`.
+        variables: the variables that are trained, as `clip` will be given them; or their gradients.
+        unit_axes: as for `clip`.
+
+    Raises:
+        ParameterError: a pattern of `by_name` or of ``unit_axes`` matches no variable.
+
+    >>> import tensorflow as tf, clipwise, clipwise.tensorflow
+    >>> state = clipwise.tensorflow.init(clipwise.autoclip(10), [tf.Variable([0.0, 0.0])])
+    >>> int(state.step)
+    0
+    """
+    plan = make_plan(as_clip(clip), slots_of(variables, unit_axes))
+    return init_state(plan, TensorFlowArithmetic().xp)
+
+
+@as_it_is
+def clip(
+    clip: AnyClip | str | Mapping[str, Any],
+    grads: Any,
+    state: ClipState | None = None,
+    variables: Any = None,
+    *,
+    loss: Array | None = None,
+    learning_rate: Array | None = None,
+    momentum: Array | None = None,
+    scale_free: bool = False,
+    nonfinite: NonFinite = "propagate",
+    direction: bool = False,
+    unit_axes: UnitAxes | None = None,
+) -> tuple[Any, ClipState, ClipReport]:
+    """Clip gradients: ``g <- g * min(1, threshold / norm(g))`` for each group of entries.
+
+    See `clipwise.Clip` for the groups, norms and thresholds. Pure: call it eagerly, in a `tf.function`, with
+    ``jit_compile=True``, in a loop.
+
+    Args:
+        clip: what to do; a string or a mapping is read by `clipwise.config.parse`.
+        grads: what ``tape.gradient`` gave: a list, or any structure that `tf.nest` knows, of real or complex
+            tensors of any float dtype, `tf.IndexedSlices`, and None for a gradient that is not there.
+        state: of `init` or of the step before; None: this is the first step.
+        variables: what the gradients are of, in the same order, of TensorFlow or Keras. For names, for
+            thresholds that look at weights, and where a gradient is missing. A variable that is listed twice
+            counts once.
+        loss: the training loss of this step, 0-d, for thresholds that follow it.
+        learning_rate, momentum, scale_free: of the optimizer, for `clipwise.auto`.
+        nonfinite: what to do about NaN and Inf: ``"propagate"`` nothing, ``"zero"`` puts 0 in the place of
+            such entries, ``"skip"`` gives zeros for all gradients and reports ``skipped``, ``"error"``
+            raises, which only an eager call can.
+        direction: measure the cosine between the gradients before and after where it is not free.
+        unit_axes: shell patterns of names to the axes along which output units lie, where they are not: the
+            last axis of a kernel, the rows of a table that is named ``embeddings``.
+
+    Returns:
+        The clipped gradients in the same structure and dtypes, the next state, and the report, whose fields
+        are tensors. Of `tf.IndexedSlices` the slices of one row are summed to one. They come back dense where
+        the clip measures ``per="unit"``, or where entries of rows that are not there would change too.
+
+    Raises:
+        ParameterError: a pattern matches nothing; a threshold needs weights or a loss; the variables do not
+            go with the gradients.
+        StateError: the state is of another clip or of other variables.
+        NonFiniteError: a gradient is NaN or Inf and ``nonfinite="error"``.
+        ArgumentError: ``nonfinite="error"`` inside a `tf.function`, or an argument is none of those.
+
+    >>> import tensorflow as tf, clipwise, clipwise.tensorflow
+    >>> grads = [tf.constant([3.0, 4.0]), None]
+    >>> grads, state, report = clipwise.tensorflow.clip(clipwise.clip_by_global_norm(1.0), grads)
+    >>> print(grads[0].numpy(), grads[1], report)
+    [0.6 0.8] None norm 5 -> 1 (threshold 1, 100% clipped)
+    """
+    described, nonfinite = as_clip(clip), as_nonfinite(nonfinite)
+    if nonfinite == "error" and not tf.executing_eagerly():
+        raise ArgumentError(
+            'nonfinite="error" cannot raise from inside a tf.function; use "skip" or "zero", and look at'
+            " report.nonfinite outside"
+        )
+    laid = lay_out(grads, variables, unit_axes)
+    plan, arithmetic = make_plan(described, laid.slots), TensorFlowArithmetic()
+    state = _states.checked(state, plan) if state is not None else init_state(plan, arithmetic.xp)
+    gradients = _sparse.coalesced(laid.gradients, plan, laid.slots)
+    weights = laid.weights if "weight_norm" in plan.sees() else None
+    arrays, after, report = clip_arrays(
+        plan,
+        Measure(arithmetic, laid.slots, [_sparse.entries(gradient) for gradient in gradients]),
+        None if weights is None else Measure(arithmetic, laid.slots, weights),
+        state,
+        Facts(
+            learning_rate=_number("learning_rate", learning_rate),
+            momentum=_number("momentum", momentum),
+            scale_free=scale_free,
+            loss=_number("loss", loss),
+        ),
+        nonfinite,
+        direction=direction,
+    )
+    out = [_sparse.with_entries(gradient, array) for gradient, array in zip(gradients, arrays, strict=True)]
+    return laid.rebuilt(out), _states.like(after, state), _states.of_tensors(report)
+
+
+def _number(name: str, value: Array | None) -> Array | None:
+    """A number as a float64 tensor: TensorFlow does not mix dtypes."""
+    if value is None:
+        return None
+    try:
+        tensor = tf.convert_to_tensor(value)
+        number = tf.cast(tensor, tf.float64)
+    except (TypeError, ValueError) as error:
+        raise ArgumentError(f"{name} must be a number or a tensor of one, got {value!r}") from error
+    if number.shape.rank not in (0, None):
+        raise ArgumentError(f"{name} must be a single number, got one of shape {tuple(number.shape)}")
+    return number
