@@ -14,6 +14,7 @@ from typing import Literal, TypeAlias, get_args
 from clipwise import thresholds
 from clipwise.errors import ArgumentError, ThresholdError
 from clipwise.thresholds import Threshold, check_number
+from clipwise.thresholds._base import is_traced
 
 __all__ = [
     "AnyClip",
@@ -45,7 +46,8 @@ class Clip:
 
     Args:
         threshold: what the norm of a group may not exceed: a number of at least 0 (inf never clips), a
-            policy from `clipwise.thresholds`, or for ``per="element"`` also a range ``(low, high)``.
+            policy from `clipwise.thresholds`, or for ``per="element"`` also a range ``(low, high)``. A number
+            that is traced by JAX or TensorFlow is taken unchecked; below 0 it counts as 0.
         per: which entries are measured together: each ``"element"`` alone, one ``"unit"`` (one output neuron
             or filter), one ``"tensor"``, or all tensors (``"global"``).
         norm: how a group is measured: 2.0, 1.0, ``math.inf``, any order above 0, or ``"rms"``, the root of
@@ -80,14 +82,14 @@ class Clip:
             )
         if isinstance(self.threshold, Threshold):
             self._check_policy(self.threshold)
-        elif hasattr(self.threshold, "update"):
+        elif hasattr(self.threshold, "update") and not is_traced(self.threshold):
             parts = ("init", "update", "needs", "wants", "remembers", "watches_norm")
             missing = ", ".join(part for part in parts if not hasattr(self.threshold, part))
             raise ThresholdError(f"{self.threshold!r} is no threshold policy: it lacks {missing}")
         elif isinstance(self.threshold, tuple | list):
             object.__setattr__(self, "threshold", self._range(self.threshold))
         else:
-            object.__setattr__(self, "threshold", check_number("threshold", self.threshold))
+            object.__setattr__(self, "threshold", check_number("threshold", self.threshold, traced=True))
 
     def _range(self, pair: object) -> tuple[float, float]:
         if self.per != "element":
@@ -96,9 +98,9 @@ class Clip:
             )
         if not isinstance(pair, tuple | list) or len(pair) != 2:
             raise ThresholdError(f"a range is a pair (low, high), got {pair!r}")
-        low = check_number("low", pair[0], low=-math.inf)
-        high = check_number("high", pair[1], low=-math.inf)
-        if low > high:
+        low = check_number("low", pair[0], low=-math.inf, traced=True)
+        high = check_number("high", pair[1], low=-math.inf, traced=True)
+        if not is_traced(low) and not is_traced(high) and low > high:
             raise ThresholdError(f"low must not exceed high, got low={low:g} and high={high:g}")
         return low, high
 

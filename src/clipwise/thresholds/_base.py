@@ -2,6 +2,7 @@
 
 import math
 import numbers
+import sys
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
@@ -10,7 +11,16 @@ import numpy as np
 from clipwise.errors import ArgumentError, ThresholdError
 from clipwise.namespace import Array
 
-__all__ = ["NOTHING", "Observation", "Stateless", "Threshold", "check_fraction", "check_number", "usable"]
+__all__ = [
+    "NOTHING",
+    "Observation",
+    "Stateless",
+    "Threshold",
+    "check_fraction",
+    "check_number",
+    "is_traced",
+    "usable",
+]
 
 NOTHING: frozenset[str] = frozenset()
 
@@ -85,8 +95,33 @@ def usable(xp: Any, norm: Array) -> Array:
     return xp.isfinite(norm) & (norm > 0)
 
 
-def check_number(name: str, value: Any, *, low: float = 0.0, high: float = math.inf) -> float:
-    """``value`` as a float within [low, high]; ThresholdError naming it otherwise."""
+def is_traced(value: Any) -> bool:
+    """Whether a value stands for one that is known only when a compiled step runs, in JAX or TensorFlow.
+
+    >>> is_traced(1.0)
+    False
+    """
+    # A framework is touched only where it is loaded, as it is where there is a value of it.
+    jax, tensorflow = sys.modules.get("jax"), sys.modules.get("tensorflow")
+    if isinstance(value, float | int) or not hasattr(value, "shape"):
+        return False
+    if jax is not None and isinstance(value, jax.core.Tracer):
+        return True
+    return tensorflow is not None and bool(tensorflow.is_symbolic_tensor(value))
+
+
+def check_number(
+    name: str, value: Any, *, low: float = 0.0, high: float = math.inf, traced: bool = False
+) -> float:
+    """``value`` as a float within [low, high]; ThresholdError naming it otherwise.
+
+    With ``traced`` a number that is not known yet is let through as it is; only its shape can be checked.
+    """
+    if is_traced(value):
+        if traced and tuple(value.shape) == ():
+            return value  # type: ignore[no-any-return]
+        what = "a single number" if traced else "known while the clip is made"
+        raise ThresholdError(f"{name} must be {what}, got {value!r}")
     # A bool is a number to Python and numpy's complex has a __float__; as a threshold both are mistakes.
     no_number = isinstance(value, bool | np.bool_ | str | bytes | np.complexfloating)
     if no_number or not hasattr(value, "__float__"):

@@ -29,7 +29,7 @@ class fixed:
     watches_norm: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "value", check_number("value", self.value))
+        object.__setattr__(self, "value", check_number("value", self.value, traced=True))
 
     def init(self, xp: Any, shape: tuple[int, ...]) -> Stateless:
         return Stateless()

@@ -35,7 +35,7 @@ class relative:
     watches_norm: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "ratio", check_number("ratio", self.ratio))
+        object.__setattr__(self, "ratio", check_number("ratio", self.ratio, traced=True))
         object.__setattr__(self, "eps", check_number("eps", self.eps, low=math.ulp(0.0)))
 
     def init(self, xp: Any, shape: tuple[int, ...]) -> Stateless:

@@ -41,7 +41,9 @@ class _Schedule:
         return Stateless()
 
     def update(self, xp: Any, state: Stateless, seen: Observation) -> tuple[Array, Stateless]:
-        progress = xp.clip(xp.asarray(seen.step) / self.steps, 0.0, 1.0)
+        # An integer that a framework traces would be divided in the narrowest float.
+        step = xp.astype(xp.asarray(seen.step), xp.asarray(seen.norm).dtype)
+        progress = xp.clip(step / self.steps, 0.0, 1.0)
         return self._at(xp, progress), state
 
     def _at(self, xp: Any, progress: Array) -> Array:

@@ -1,0 +1,117 @@
+"""A whole optimizer behind a clip, so that a step with NaN or Inf does not happen."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from clipwise.clip import AnyClip
+from clipwise.errors import ArgumentError, StateError
+from clipwise.functional.clipping import ClipState, NonFinite
+from clipwise.functional.slots import UnitAxes
+from clipwise.jax.transform import Rate, TransformState, Updater, loss_of
+from clipwise.namespace import Array
+from clipwise.report import ClipReport
+
+__all__ = ["AttachState", "attach"]
+
+
+class AttachState(NamedTuple):
+    """The state of `attach`: one form for ever, so that nothing is compiled twice.
+
+    Attributes:
+        clip: what the thresholds remember.
+        report: what the last step did; before the first, of norm 0.
+        skipped_steps: how many steps were not taken so far.
+        inner: the state of the optimizer.
+    """
+
+    clip: ClipState
+    report: ClipReport
+    skipped_steps: Array
+    inner: Any
+
+
+def attach(
+    optimizer: optax.GradientTransformation,
+    clip: AnyClip | str | Mapping[str, Any],
+    *,
+    nonfinite: NonFinite = "skip",
+    learning_rate: Rate | None = None,
+    momentum: Array | None = None,
+    scale_free: bool = False,
+    unit_axes: UnitAxes | None = None,
+) -> optax.GradientTransformationExtraArgs:
+    """The optimizer with a clip before every step.
+
+    In a step with NaN or Inf the updates are zeros, and the optimizer's state stays bit for bit as it was. It
+    is used like any optax optimizer; ``update`` takes ``value=loss``, and passes on all that it is given.
+
+    Args:
+        optimizer: any of optax; for accumulation put `optax.MultiSteps` around what `attach` returns.
+        clip: what to do; a string or a mapping is read by `clipwise.config.parse`.
+        nonfinite: ``"skip"``, ``"zero"``, ``"propagate"``, outside of compiled functions also ``"error"``;
+            see `clipwise.jax.clip`.
+        learning_rate, momentum, scale_free: of the optimizer, for `clipwise.auto`. A schedule is asked by the
+            number of steps that were taken, as the optimizer's own is.
+        unit_axes: as for `clip`.
+
+    Raises:
+        ArgumentError: the first argument is no optimizer of optax, or another is none of those.
+
+    >>> import jax.numpy as jnp, optax, clipwise, clipwise.jax
+    >>> optimizer = clipwise.jax.attach(optax.adam(0.1), clipwise.clip_by_global_norm(1.0))
+    >>> params = {"w": jnp.zeros(2)}
+    >>> state = optimizer.init(params)
+    >>> updates, state = optimizer.update({"w": jnp.array([3.0, jnp.nan])}, state, params)
+    >>> print(updates["w"], state.skipped_steps, clipwise.jax.report(state))
+    [0. 0.] 1 step skipped: 1 tensors not finite, first w
+    """
+    _refuse_non_optimizer(optimizer)
+    updater = Updater(clip, learning_rate, momentum, scale_free, nonfinite, unit_axes)
+    inner = optax.with_extra_args_support(optimizer)
+
+    def init(params: Any) -> AttachState:
+        state = updater.init(params)
+        placeholder = not isinstance(state.clip, ClipState)
+        skipped = 0 if placeholder else jnp.zeros((), jnp.int32)
+        return AttachState(state.clip, state.report, skipped, inner.init(params))
+
+    def update(updates: Any, state: AttachState, params: Any = None, **extra: Any) -> tuple[Any, AttachState]:
+        if not isinstance(state, AttachState):
+            raise StateError(f"expected the state of clipwise.jax.attach, got {type(state).__name__}")
+        taken = state.clip.step - state.skipped_steps
+        before = TransformState(state.clip, state.report)
+        clipped, after = updater.update(updates, before, params, loss_of(extra), taken)
+        steps, own = inner.update(clipped, state.inner, params, **extra)
+        if nonfinite != "skip":
+            return steps, AttachState(after.clip, after.report, state.skipped_steps, own)
+        # Chosen entry by entry, not by a branch: this stays one pass with what the optimizer does.
+        skipped = after.report.skipped
+        steps = jax.tree.map(lambda one: jnp.where(skipped, jnp.zeros_like(one), one), steps)
+        own = jax.tree.map(lambda old, new: _kept(skipped, old, new), state.inner, own)
+        count = state.skipped_steps + skipped.astype(state.skipped_steps.dtype)
+        return steps, AttachState(after.clip, after.report, count, own)
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _kept(skipped: Array, old: Any, new: Any) -> Any:
+    """``old`` where the step was skipped, in the dtype of ``new``; what is no array is as it is now."""
+    if old is new or not isinstance(new, jax.Array):
+        return new
+    same = getattr(old, "dtype", None) == new.dtype
+    return jnp.where(skipped, old if same else jnp.asarray(old, new.dtype), new)
+
+
+def _refuse_non_optimizer(optimizer: Any) -> None:
+    if isinstance(optimizer, optax.MultiSteps):
+        raise ArgumentError(
+            "this would clip every micro-batch; accumulate outside:"
+            " optax.MultiSteps(clipwise.jax.attach(optimizer, clip), k)"
+        )
+    if not callable(getattr(optimizer, "init", None)) or not callable(getattr(optimizer, "update", None)):
+        hint = " (did you call it, as in optax.adam(1e-3)?)" if callable(optimizer) else ""
+        raise ArgumentError(f"expected an optimizer of optax, got {optimizer!r}{hint}")

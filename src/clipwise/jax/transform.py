@@ -1,0 +1,174 @@
+"""Clipping as an optax transformation."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, TypeAlias
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from clipwise.clip import AnyClip
+from clipwise.errors import ArgumentError, ParameterError, StateError
+from clipwise.functional.clipping import ClipState, NonFinite, as_clip, as_nonfinite
+from clipwise.functional.facts import Facts
+from clipwise.functional.slots import Slot, UnitAxes
+from clipwise.jax import _reports, _trees
+from clipwise.jax._step import first_state, step
+from clipwise.jax.functional import raise_nonfinite, refuse_error_while_tracing
+from clipwise.namespace import Array
+from clipwise.report import ClipReport
+
+__all__ = ["Rate", "TransformState", "Updater", "loss_of", "transform"]
+
+Rate: TypeAlias = Array | Callable[[Array], Array]
+"""A learning rate, or a schedule of it: a function of the number of steps taken, as optax' are."""
+
+
+class TransformState(NamedTuple):
+    """The state of `transform`: one form for ever, so that nothing is compiled twice.
+
+    Attributes:
+        clip: what the thresholds remember.
+        report: what the last step did; before the first, of norm 0.
+    """
+
+    clip: ClipState
+    report: ClipReport
+
+
+def transform(
+    clip: AnyClip | str | Mapping[str, Any],
+    *,
+    learning_rate: Rate | None = None,
+    momentum: Array | None = None,
+    scale_free: bool = False,
+    nonfinite: NonFinite = "propagate",
+    unit_axes: UnitAxes | None = None,
+) -> optax.GradientTransformationExtraArgs:
+    """A clip as a gradient transformation for `optax.chain` and its kin.
+
+    ``update(grads, state, params=None, *, value=None)``; ``value`` is the loss, as everywhere in optax, for
+    thresholds that follow it (``loss`` is the same). ``params`` are for those that look at weights, and are
+    wanted where a gradient is None.
+
+    Args:
+        clip: what to do; a string or a mapping is read by `clipwise.config.parse`.
+        learning_rate, momentum, scale_free: of the optimizer behind it, for `clipwise.auto`.
+        nonfinite: ``"propagate"`` or ``"zero"``, outside of compiled functions also ``"error"``. One member
+            of a chain cannot keep the others from stepping: for ``"skip"`` use `attach`.
+        unit_axes: as for `clip`.
+
+    Raises:
+        ArgumentError: an argument is none of those.
+
+    >>> import jax.numpy as jnp, optax, clipwise, clipwise.jax
+    >>> params = {"w": jnp.zeros(2)}
+    >>> optimizer = optax.chain(clipwise.jax.transform(clipwise.clip_by_global_norm(1.0)), optax.sgd(1.0))
+    >>> updates, state = optimizer.update({"w": jnp.array([3.0, 4.0])}, optimizer.init(params), params)
+    >>> print(updates["w"])
+    [-0.6 -0.8]
+    """
+    if nonfinite == "skip":
+        raise ArgumentError(
+            'nonfinite="skip" cannot stop what comes after it in a chain: use'
+            " clipwise.jax.attach(optimizer, clip), or nonfinite='zero' here"
+        )
+    updater = Updater(clip, learning_rate, momentum, scale_free, nonfinite, unit_axes)
+
+    def init(params: Any) -> TransformState:
+        return updater.init(params)
+
+    def update(
+        updates: Any, state: TransformState, params: Any = None, **extra: Any
+    ) -> tuple[Any, TransformState]:
+        if not isinstance(state, TransformState):
+            raise StateError(f"expected the state of clipwise.jax.transform, got {type(state).__name__}")
+        return updater.update(updates, state, params, loss_of(extra), state.clip.step)
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
+def loss_of(extra: Mapping[str, Any]) -> Array | None:
+    """The loss among the extra arguments of an update."""
+    loss = extra.get("loss")
+    return extra.get("value") if loss is None else loss
+
+
+class Updater:
+    """The clip that `transform` and `attach` put into an optimizer; holds nothing that changes."""
+
+    def __init__(
+        self,
+        clip: AnyClip | str | Mapping[str, Any],
+        learning_rate: Rate | None,
+        momentum: Array | None,
+        scale_free: bool,
+        nonfinite: NonFinite,
+        unit_axes: UnitAxes | None,
+    ) -> None:
+        self.clip = as_clip(clip)
+        self.learning_rate = learning_rate
+        self.momentum = momentum
+        self.scale_free = scale_free
+        self.nonfinite = as_nonfinite(nonfinite)
+        self.unit_axes = unit_axes
+        _reports.known_to_flax()
+
+    def init(self, params: Any) -> TransformState:
+        """The state before the first step."""
+        if type(params).__name__ == "_ParamsPlaceholder":
+            # How optax.tree_map_params finds what is like the parameters in a state: nothing here is.
+            return TransformState(0, 0)  # type: ignore[arg-type]
+        laid = _trees.lay_out(params, None, self.unit_axes)
+        state = first_state(self.clip, laid.slots)
+
+        def first_report(gradients: list[Array | None]) -> ClipReport:
+            rate = self.learning_rate(state.step) if callable(self.learning_rate) else self.learning_rate
+            facts = Facts(
+                learning_rate=rate, momentum=self.momentum, scale_free=self.scale_free, loss=jnp.zeros(())
+            )
+            _, _, report = self._step(laid.slots, gradients, gradients, state, facts)
+            return _reports.spread(report, laid.slots)
+
+        return TransformState(state, _reports.blank_like(jax.eval_shape(first_report, laid.gradients)))
+
+    def update(
+        self, updates: Any, state: TransformState, params: Any, loss: Array | None, taken: Array
+    ) -> tuple[Any, TransformState]:
+        """The clipped updates and the next state.
+
+        Args:
+            loss: of this step.
+            taken: how many steps the optimizer has taken.
+        """
+        laid = _trees.lay_out(updates, params, self.unit_axes)
+        self._refuse_others(laid.slots, state.report)
+        if self.nonfinite == "error":
+            refuse_error_while_tracing(laid.gradients)
+        rate = self.learning_rate(taken) if callable(self.learning_rate) else self.learning_rate
+        facts = Facts(learning_rate=rate, momentum=self.momentum, scale_free=self.scale_free, loss=loss)
+        out, after, report = self._step(laid.slots, laid.gradients, laid.weights, state.clip, facts)
+        if self.nonfinite == "error":
+            raise_nonfinite(report)
+        # Without any gradient there was no step of the report's form.
+        report = _reports.spread(report, laid.slots) if report.names else _reports.blank_like(state.report)
+        return laid.rebuilt(out), TransformState(after, report)
+
+    def _step(
+        self, slots: tuple[Slot, ...], gradients: Any, weights: Any, state: ClipState, facts: Facts
+    ) -> tuple[list[Array | None], ClipState, ClipReport]:
+        inside: NonFinite = "propagate" if self.nonfinite == "error" else self.nonfinite
+        return step(self.clip, slots, gradients, weights, state, facts, inside)
+
+    def _refuse_others(self, slots: tuple[Slot, ...], last: ClipReport) -> None:
+        names = tuple(slot.name for slot in slots)
+        if names == last.names:
+            return
+        missing = [name for name in last.names if name not in names]
+        if missing:
+            raise ParameterError(
+                f"{missing[0]!r} was among the parameters that init saw and has no gradient now:"
+                " give params to update"
+            )
+        new = next(name for name in names if name not in last.names)
+        raise ParameterError(f"{new!r} was not among the parameters that init saw: call init again")

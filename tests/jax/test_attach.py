@@ -1,0 +1,158 @@
+"""An optimizer behind a clip: skipped steps, checkpoints, what is refused."""
+
+import pickle
+
+import jax
+import jax.numpy as jnp
+import optax
+import pytest
+
+import clipwise
+import clipwise.jax
+from clipwise import thresholds
+from clipwise.errors import ArgumentError, StateError
+
+from .test_clip import PRESETS
+from .test_transform import train
+from .trees import close, global_norm, grads, params, same
+
+BAD = {"NaN": jnp.nan, "Inf": jnp.inf, "-Inf": -jnp.inf}
+
+
+def spoiled(value):
+    gradients = grads()
+    gradients["dense"]["kernel"] = gradients["dense"]["kernel"].at[2, 3].set(value)
+    return gradients
+
+
+def optimizers():
+    return {
+        "adamw": optax.adamw(0.1, weight_decay=0.1),
+        "momentum": optax.sgd(optax.linear_schedule(0.1, 0.0, 20), momentum=0.9),
+        "noise": optax.chain(optax.add_noise(0.1, 0.5, key=jax.random.key(0)), optax.scale(-0.1)),
+        "mixed": optax.multi_transform(
+            {"a": optax.adam(0.1), "b": optax.set_to_zero()}, {"dense": "a", "embed": "b"}
+        ),
+        "injected": optax.inject_hyperparams(optax.adam)(learning_rate=0.1),
+    }
+
+
+@pytest.mark.parametrize("compiled", [True, False], ids=["compiled", "eager"])
+@pytest.mark.parametrize("value", BAD.values(), ids=BAD)
+@pytest.mark.parametrize("name", optimizers())
+def test_a_skipped_step_leaves_everything_as_it_was(name, value, compiled):
+    optimizer = clipwise.jax.attach(optimizers()[name], clipwise.clip_by_global_norm(1.0))
+    weights, state, _ = train(optimizer, steps=2)
+    update = jax.jit(optimizer.update) if compiled else optimizer.update
+    updates, after = update(spoiled(value), state, weights)
+    same(optax.apply_updates(weights, updates), weights)
+    same(updates, jax.tree.map(jnp.zeros_like, weights))
+    same(after.inner, state.inner)
+    assert (int(after.skipped_steps), int(after.clip.step)) == (1, 3)
+    report = clipwise.jax.report(after)
+    assert bool(report.skipped)
+    assert report.worst == "dense.kernel"
+    # And it goes on as if that step had not been.
+    there, _ = update(grads(5), after, weights)
+    straight, _ = update(grads(5), state, weights)
+    same(there, straight)
+
+
+def test_the_threshold_learns_nothing_from_a_skipped_step_and_hears_its_loss():
+    optimizer = clipwise.jax.attach(optax.sgd(0.1), clipwise.autoclip(50))
+    weights, state, _ = train(optimizer, steps=3)
+    _, after = optimizer.update(spoiled(jnp.nan), state, weights)
+    same(after.clip.thresholds, state.clip.thresholds)
+
+    clip = clipwise.Clip(thresholds.reduce_on_instability(4.0, factor=0.5, patience=1))
+    optimizer = clipwise.jax.attach(optax.sgd(0.1), clip)
+    state = optimizer.init(params())
+    for _ in range(30):
+        _, state = optimizer.update(grads(), state, value=1.0)
+    _, state = optimizer.update(spoiled(jnp.nan), state, value=jnp.nan)
+    _, state = optimizer.update(grads(), state, value=1.0)
+    assert float(clipwise.jax.report(state).threshold) < 4.0
+
+
+def test_without_anything_bad_it_is_the_chain():
+    clip = clipwise.autoclip(50)
+    weights, _, step = train(clipwise.jax.attach(optax.adam(0.1), clip))
+    expected, _, _ = train(optax.chain(clipwise.jax.transform(clip), optax.adam(0.1)))
+    close(weights, expected, rtol=1e-6)
+    assert step._cache_size() == 1
+
+
+def test_a_schedule_counts_the_steps_that_were_taken():
+    clip = clipwise.Clip(thresholds.auto(low=0.1, high=0.1))
+    optimizer = clipwise.jax.attach(optax.sgd(0.1), clip, learning_rate=optax.linear_schedule(0.4, 0.0, 4))
+    state = optimizer.init(params())
+    for gradients in (grads(), spoiled(jnp.nan), spoiled(jnp.nan), grads()):
+        _, state = optimizer.update(gradients, state, params())
+    straight = optimizer.init(params())
+    for gradients in (grads(), grads()):
+        _, straight = optimizer.update(gradients, straight, params())
+    found, expected = clipwise.jax.report(state), clipwise.jax.report(straight)
+    assert float(found.threshold) == pytest.approx(float(expected.threshold), rel=1e-6)
+
+
+def test_the_other_words_for_nonfinite():
+    zeroed = clipwise.jax.attach(optax.sgd(1.0), clipwise.clip_by_global_norm(1.0), nonfinite="zero")
+    updates, state = jax.jit(zeroed.update)(spoiled(jnp.inf), zeroed.init(params()), params())
+    assert global_norm(updates) == pytest.approx(1.0, rel=1e-6)
+    assert int(state.skipped_steps) == 0
+    through = clipwise.jax.attach(optax.sgd(1.0), clipwise.clip_by_global_norm(1.0), nonfinite="propagate")
+    updates, _ = through.update(spoiled(jnp.nan), through.init(params()), params())
+    assert jnp.isnan(updates["dense"]["bias"]).all()
+
+
+def test_extra_arguments_reach_the_optimizer():
+    optimizer = clipwise.jax.attach(optax.polyak_sgd(), clipwise.clip_by_global_norm(1.0))
+    plain = optax.chain(clipwise.jax.transform(clipwise.clip_by_global_norm(1.0)), optax.polyak_sgd())
+    found, _ = optimizer.update(grads(), optimizer.init(params()), params(), value=2.0)
+    expected, _ = plain.update(grads(), plain.init(params()), params(), value=2.0)
+    close(found, expected)
+
+
+SAVERS = ["pickle", "flax", "orbax"]
+
+
+def saved_and_read(how, state, form, folder):
+    if how == "pickle":
+        return pickle.loads(pickle.dumps(jax.device_get(state)))
+    if how == "flax":
+        serialization = pytest.importorskip("flax.serialization")
+        return serialization.from_bytes(form, serialization.to_bytes(state))
+    orbax = pytest.importorskip("orbax.checkpoint")
+    checkpointer = orbax.StandardCheckpointer()
+    checkpointer.save(folder / "state", state)
+    checkpointer.wait_until_finished()
+    return checkpointer.restore(folder / "state", form)
+
+
+@pytest.mark.parametrize("how", SAVERS)
+@pytest.mark.parametrize("name", ["autoclip", "adagc", "auto", "chain", "by name"])
+def test_a_resumed_run_is_the_uninterrupted_one_to_the_bit(name, how, tmp_path):
+    if how == "flax":
+        pytest.importorskip("flax.serialization")
+    optimizer = clipwise.jax.attach(optax.adam(0.1), PRESETS[name], learning_rate=0.1)
+    expected, last, _ = train(optimizer, steps=8)
+    weights, state, _ = train(optimizer, steps=4)
+    state = saved_and_read(how, state, optimizer.init(weights), tmp_path)
+    weights, state, _ = train(optimizer, steps=4, start=4, state=state, weights=weights)
+    same(weights, expected)
+    same(state, last)
+
+
+def test_what_is_refused():
+    clip = clipwise.clip_by_global_norm(1.0)
+    for thing in (optax.adam, None, 0.1, params(), "adam"):
+        with pytest.raises(ArgumentError, match="expected an optimizer of optax"):
+            clipwise.jax.attach(thing, clip)
+    with pytest.raises(ArgumentError, match="did you call it"):
+        clipwise.jax.attach(optax.adam, clip)
+    with pytest.raises(ArgumentError, match=r"optax.MultiSteps\(clipwise.jax.attach"):
+        clipwise.jax.attach(optax.MultiSteps(optax.sgd(0.1), 2), clip)
+    with pytest.raises(ArgumentError, match="must be one of"):
+        clipwise.jax.attach(optax.sgd(0.1), clip, nonfinite="ignore")
+    with pytest.raises(StateError, match=r"expected the state of clipwise.jax.attach"):
+        clipwise.jax.attach(optax.sgd(0.1), clip).update(grads(), optax.sgd(0.1).init(params()))
