@@ -24,7 +24,7 @@ def test_the_exported_names():
             *("AnyClip", "ByName", "Chain", "Clip", "ClipReport"),
             *("clip_by_value", "clip_by_norm", "clip_by_global_norm", "clip_by_block_rms"),
             *("adaptive_grad_clip", "autoclip", "zclip", "adagc", "auto", "chain", "by_name"),
-            *("config", "errors", "thresholds", "torch"),
+            *("config", "errors", "jax", "keras", "tensorflow", "thresholds", "torch"),
         ]
     )
     for name in clipwise.__all__:
@@ -61,9 +61,23 @@ def test_importing_clipwise_imports_no_framework_and_nothing_heavy():
     assert not modules_after("import clipwise.config") & set(HEAVY)
 
 
-def test_a_back_end_imports_no_other():
-    # torch imports none of the others by itself either.
-    assert not modules_after("import clipwise; clipwise.torch") & (set(HEAVY) - {"torch"})
+@pytest.mark.parametrize(
+    ("name", "first"),
+    [("torch", "torch"), ("jax", "jax, optax"), ("tensorflow", "tensorflow"), ("keras", "keras")],
+)
+def test_a_back_end_imports_no_other(name, first):
+    """Nothing heavy but what its own framework brings."""
+    brought = modules_after(f"import {first}")
+    assert not modules_after(f"import clipwise; clipwise.{name}") & set(HEAVY) - brought
+
+
+@pytest.mark.parametrize("name", ["jax", "keras", "tensorflow"])
+def test_the_names_of_the_other_back_ends(name):
+    back_end = getattr(clipwise, name)
+    assert back_end.__all__ == sorted(back_end.__all__)
+    assert set(back_end.__all__) >= ({"attach", "report"} if name == "keras" else {"clip", "init"})
+    for public in back_end.__all__:
+        assert getattr(back_end, public).__doc__
 
 
 def test_a_missing_framework_says_what_to_install():

@@ -33,7 +33,7 @@ from clipwise.clip import (
 from clipwise.report import ClipReport
 
 if TYPE_CHECKING:
-    from clipwise import config, torch
+    from clipwise import config, jax, keras, tensorflow, torch
 
 __version__ = "0.1.0"
 
@@ -55,12 +55,21 @@ __all__ = [
     "clip_by_value",
     "config",
     "errors",
+    "jax",
+    "keras",
+    "tensorflow",
     "thresholds",
     "torch",
     "zclip",
 ]
 
-_LAZY = {"config": None, "torch": "torch"}  # submodule -> the framework whose extra installs it
+_LAZY = {  # submodule -> what its extra of the same name installs
+    "config": (),
+    "jax": ("jax", "optax"),
+    "keras": ("keras",),
+    "tensorflow": ("tensorflow",),
+    "torch": ("torch",),
+}
 
 
 def __getattr__(name: str) -> Any:
@@ -69,7 +78,7 @@ def __getattr__(name: str) -> Any:
     try:
         return importlib.import_module(f"clipwise.{name}")
     except ModuleNotFoundError as error:
-        if error.name and error.name == _LAZY[name]:
+        if error.name in _LAZY[name]:
             raise ModuleNotFoundError(
                 f'clipwise.{name} needs {error.name}, which is not installed: pip install "clipwise[{name}]"',
                 name=error.name,

@@ -1,0 +1,49 @@
+"""Keras on JAX: all is values, so a step that is left out is one whose results are not chosen."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.experimental import sparse
+
+__all__ = ["as_it_is", "is_traced", "like", "prepare", "read", "undone", "unless"]
+
+
+def like() -> Any:
+    """An array of this back end."""
+    return jnp.zeros(())
+
+
+def read(variable: Any) -> Any:
+    """The value of a variable."""
+    return variable.value
+
+
+def prepare(
+    optimizer: Any, gradients: Sequence[Any], whole: bool
+) -> tuple[list[Any], Callable[[Sequence[Any]], list[Any]]]:
+    return [g.todense() if isinstance(g, sparse.JAXSparse) else jnp.asarray(g) for g in gradients], list
+
+
+def is_traced(arrays: Sequence[Any]) -> bool:
+    return any(isinstance(array, jax.core.Tracer) for array in arrays)
+
+
+def unless(optimizer: Any, skip: Any, act: Callable[..., Any], *arguments: Any) -> None:
+    act(*arguments)  # and `undone` after it
+
+
+@contextmanager
+def undone(skip: Any, variables: Sequence[Any]) -> Iterator[None]:
+    before = [variable.value for variable in variables]
+    yield
+    flag = skip.value > 0
+    for variable, value in zip(variables, before, strict=True):
+        if variable.value is not value:
+            variable.assign(jnp.where(flag, value, variable.value))
+
+
+def as_it_is(function: Callable[..., Any]) -> Callable[..., Any]:
+    return function

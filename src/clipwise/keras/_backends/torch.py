@@ -1,0 +1,44 @@
+"""Keras on PyTorch: everything happens at once, so a step is left out by a plain ``if``."""
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from keras import ops
+
+__all__ = ["as_it_is", "is_traced", "like", "prepare", "read", "undone", "unless"]
+
+
+def like() -> Any:
+    """An array of this back end, on the device that Keras uses."""
+    return ops.zeros(())
+
+
+def read(variable: Any) -> Any:
+    """The value of a variable."""
+    return variable.value.detach()
+
+
+def prepare(
+    optimizer: Any, gradients: Sequence[Any], whole: bool
+) -> tuple[list[Any], Callable[[Sequence[Any]], list[Any]]]:
+    dense = [torch.as_tensor(g).detach() for g in gradients]
+    return [g if g.layout == torch.strided else g.to_dense() for g in dense], list
+
+
+def is_traced(arrays: Sequence[Any]) -> bool:
+    return torch.compiler.is_compiling()
+
+
+def unless(optimizer: Any, skip: Any, act: Callable[..., Any], *arguments: Any) -> None:
+    if not skip.value > 0:
+        act(*arguments)
+
+
+def undone(skip: Any, variables: Sequence[Any]) -> AbstractContextManager[None]:
+    return nullcontext()
+
+
+def as_it_is(function: Callable[..., Any]) -> Callable[..., Any]:
+    return function

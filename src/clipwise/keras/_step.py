@@ -1,0 +1,218 @@
+"""What a clip is to one optimizer: laid out over its variables when it is built, applied in each step."""
+
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import keras
+
+from clipwise import config
+from clipwise.clip import AnyClip
+from clipwise.errors import ArgumentError, ParameterError
+from clipwise.functional.arithmetic import Arithmetic, arithmetic_of
+from clipwise.functional.clipping import NonFinite, clip_arrays
+from clipwise.functional.facts import Facts
+from clipwise.functional.measure import Measure
+from clipwise.functional.plan import Plan, make_plan
+from clipwise.functional.slots import Slot, UnitAxes, make_slots
+from clipwise.keras._backends import backend
+from clipwise.keras._memory import Memory
+from clipwise.keras._variables import named_shapes, units_of_layers
+from clipwise.namespace import Array
+from clipwise.report import ClipReport
+
+__all__ = ["Clipping", "refuse_own_clips", "step_variables", "stepping"]
+
+_OWN = ("clipnorm", "global_clipnorm", "clipvalue")
+
+_here = threading.local()
+"""The variables of the step that this thread makes: replicas are traced in threads of their own."""
+
+
+@contextmanager
+def stepping(variables: Sequence[Any]) -> Iterator[None]:
+    """Keep the variables of the step that is being made where its clipping finds them."""
+    before = step_variables()
+    _here.variables = variables
+    try:
+        yield
+    finally:
+        _here.variables = before
+
+
+def step_variables() -> Sequence[Any] | None:
+    """The variables of the step that this thread makes now, None between steps."""
+    return getattr(_here, "variables", None)
+
+
+class Clipping:
+    """A clip at work in one optimizer.
+
+    Args:
+        clip: what to do.
+        model: whose layers say where the units of a kernel lie; let go once that is known.
+        nonfinite, direction: as for `clipwise.keras.attach`.
+        unit_axes: what the user says of units.
+        units: what layers said of them, in a model that was saved.
+        saved: names and shapes of the variables of a model that was saved. Keras may give them other paths
+            when it is loaded (a Sequential's lose the model's name), and patterns are to match as before.
+
+    Attributes:
+        memory: what is kept between steps, from the time when the optimizer is built.
+        plan, slots: how the clip is laid out over which variables, from then on too.
+    """
+
+    def __init__(
+        self,
+        clip: AnyClip,
+        *,
+        model: Any = None,
+        nonfinite: NonFinite = "skip",
+        unit_axes: UnitAxes | None = None,
+        direction: bool = False,
+        units: Mapping[str, Sequence[int]] | None = None,
+        saved: Sequence[tuple[str, tuple[int, ...]]] = (),
+    ) -> None:
+        self.clip = clip
+        self.nonfinite: NonFinite = nonfinite
+        self.unit_axes = unit_axes
+        self.direction = direction
+        self.units = {name: tuple(axes) for name, axes in (units or {}).items()}
+        self.slots: tuple[Slot, ...] = ()
+        self._model = model
+        self._saved = list(saved)
+        self.memory: Memory | None = None
+        self.plan: Plan | None = None
+        self._hears = False
+        self._early: list[Array] = []
+
+    def build(self, optimizer: Any, variables: Sequence[Any]) -> None:
+        """Lay the clip out over the variables of the optimizer, and make its own.
+
+        Raises:
+            ParameterError: a pattern matches none of them.
+        """
+        if self._model is not None:
+            self.units |= units_of_layers(self._model, variables)
+            self._model = None
+        shapes = named_shapes(variables)
+        if [shape for _, shape in shapes] == [shape for _, shape in self._saved]:
+            shapes = self._saved
+        slots = make_slots(shapes, self.unit_axes, self.units)
+        self.plan = make_plan(self.clip, slots)
+        self.slots = slots
+        self.memory = Memory(optimizer, self.plan, self.slots, loss="loss" in self.plan.sees())
+        for loss in self._early:
+            self.memory.hear(loss)
+        self._early = []
+
+    def hear(self, loss: Array) -> None:
+        """Take in the loss of the step to come."""
+        self._hears = True
+        if self.memory is None:
+            self._early.append(loss)
+        else:
+            self.memory.hear(loss)
+
+    def report(self) -> ClipReport:
+        """What the last step did; a report of nothing before the first."""
+        if self.memory is None:
+            return ClipReport(
+                norm=0.0, norm_after=0.0, threshold=float("inf"), clipped=False, clip_fraction=0.0
+            )
+        return self.memory.report()
+
+    def __call__(self, optimizer: Any, gradients: Sequence[Any], variables: Sequence[Any]) -> list[Any]:
+        """The gradients of these variables, clipped; zeros where the step is to be left out.
+
+        Raises:
+            ArgumentError: the optimizer clips by itself, or an error is asked for of what is being compiled.
+            ParameterError: a threshold needs the loss, and nobody tells it.
+            NonFiniteError: with ``nonfinite="error"``.
+        """
+        refuse_own_clips(optimizer)
+        assert self.plan is not None
+        assert self.memory is not None
+        if "loss" in self.plan.needs() and not self._hears:
+            raise ParameterError(
+                f"{config.to_string(self.clip)} follows the loss, which Keras does not tell its optimizers:"
+                " call clipwise.keras.observe(optimizer, loss) before each apply, in a train_step or loop of"
+                " your own"
+            )
+        arrays, back = backend().prepare(optimizer, gradients, self._takes_whole())
+        if self.nonfinite == "error" and backend().is_traced(arrays):
+            raise ArgumentError(
+                'nonfinite="error" cannot raise from a compiled step: use "skip", "zero" or "propagate", or'
+                " compile the model with run_eagerly=True"
+            )
+        places = [optimizer._get_variable_index(variable) for variable in variables]
+        by_slot: list[Any] = [None] * len(self.slots)
+        for place, array in zip(places, arrays, strict=True):
+            by_slot[place] = array
+        arithmetic = arithmetic_of(arrays)
+        clipped, state, report = clip_arrays(
+            self.plan,
+            Measure(arithmetic, self.slots, by_slot),
+            self._weights(optimizer, arithmetic),
+            self.memory.state(),
+            self._facts(optimizer, arithmetic),
+            self.nonfinite,
+            direction=self.direction,
+        )
+        self.memory.remember(arithmetic, state, report, sorted(places))
+        found: list[Any] = back([clipped[place] for place in places])
+        return found
+
+    def _takes_whole(self) -> bool:
+        """Whether the rows of a sparse gradient alone would not do: units and ranges see its zeros too."""
+        assert self.plan is not None
+        for stage in self.plan.stages():
+            by_entry = stage.clip.per == "element" and (
+                isinstance(stage.clip.threshold, tuple)
+                or (stage.policy is not None and "weight_norm" in stage.policy.needs)
+            )
+            if stage.clip.per == "unit" or by_entry:
+                return True
+        return False
+
+    def _weights(self, optimizer: Any, arithmetic: Arithmetic) -> Measure | None:
+        assert self.plan is not None
+        if "weight_norm" not in self.plan.sees():
+            return None
+        arrays = [backend().read(variable) for variable in optimizer._trainable_variables]
+        return Measure(arithmetic, self.slots, arrays)
+
+    def _facts(self, optimizer: Any, arithmetic: Arithmetic) -> Facts:
+        assert self.plan is not None
+        assert self.memory is not None
+        seen, xp = self.plan.sees(), arithmetic.xp
+        parts = getattr(optimizer, "optimizers", None) or [optimizer]
+        rate = momentum = None
+        if "learning_rate" in seen:
+            rates = [part.learning_rate for part in parts]
+            rates = [backend().read(r) if isinstance(r, keras.Variable) else r for r in rates]
+            rate = xp.max(xp.stack([xp.astype(xp.asarray(r), xp.float_dtype) for r in rates]))
+        if "momentum" in seen:
+            momentum = max(float(getattr(part, "momentum", 0.0) or 0.0) for part in parts)
+        return Facts(
+            learning_rate=rate,
+            momentum=momentum,
+            scale_free=any(map(_is_scale_free, parts)),
+            loss=self.memory.loss() if self._hears else None,
+        )
+
+
+def refuse_own_clips(optimizer: Any) -> None:
+    """Raise ArgumentError where Keras would clip too, or be thought to."""
+    for name in _OWN:
+        if getattr(optimizer, name, None) is not None:
+            raise ArgumentError(
+                f"this optimizer clips by itself, with {name}={getattr(optimizer, name):g}: make it without,"
+                " or do not attach a clip"
+            )
+
+
+def _is_scale_free(optimizer: Any) -> bool:
+    """Whether the optimizer divides by the gradient's own size; only the SGD family is known not to."""
+    return not (isinstance(optimizer, keras.optimizers.SGD) or "sgd" in type(optimizer).__name__.lower())

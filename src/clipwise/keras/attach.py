@@ -1,0 +1,173 @@
+"""Make a Keras optimizer clip, from one line."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+
+from clipwise.clip import AnyClip
+from clipwise.errors import ArgumentError
+from clipwise.functional.clipping import NonFinite, as_clip, as_nonfinite
+from clipwise.functional.slots import UnitAxes
+from clipwise.keras._backends import backend
+from clipwise.keras._multi import is_multi, refuse_inner
+from clipwise.keras._optimizer import CLIPPED, inner_class, put_on
+from clipwise.keras._step import Clipping, refuse_own_clips
+from clipwise.namespace import Array
+from clipwise.report import ClipReport
+
+__all__ = ["attach", "clipping_of", "detach", "observe", "report"]
+
+
+def attach(
+    optimizer: Any,
+    clip: AnyClip | str | Mapping[str, Any],
+    *,
+    model: Any = None,
+    nonfinite: NonFinite = "skip",
+    unit_axes: UnitAxes | None = None,
+    direction: bool = False,
+) -> Any:
+    """Clip the gradients of a Keras optimizer in each of its steps, from now on, on any of Keras' back ends.
+
+    ::
+
+        optimizer = clipwise.keras.attach(keras.optimizers.Adam(1e-3), clipwise.autoclip(10))
+        model.compile(optimizer, loss="mse")
+        model.fit(x, y, callbacks=[clipwise.keras.ClipMonitor()])
+
+    It clips what the step is about to use: gradients without the scale of the loss, the mean over
+    micro-batches with ``gradient_accumulation_steps``, the sum over replicas. State and report are variables
+    of the optimizer, so they are part of the compiled step, of ``model.save`` and of checkpoints.
+
+    Args:
+        optimizer: any ``keras.optimizers.Optimizer``, a ``LossScaleOptimizer`` (then the one inside it), or a
+            ``MultiOptimizer`` (one joint clip for all).
+        clip: what to do; a string or a mapping is read by `clipwise.config.parse`.
+        model: its layers say where the units of their kernels lie (transposed and depthwise convolutions,
+            attention, ``EinsumDense``) for clips by unit. Not needed for names or weights.
+        nonfinite: what happens to a step whose gradients hold NaN or Inf. ``"skip"``: it is as if it had
+            never been, for weights, the optimizer's state, weight decay, averages and iterations. ``"zero"``
+            puts 0 in the place of such entries, ``"propagate"`` lets them through, ``"error"`` raises (only
+            where the step is not compiled).
+        unit_axes: shell patterns of names to the axes that tell units apart, the first match wins.
+        direction: measure the cosine between the gradients before and after where it is not free.
+
+    Returns:
+        The same optimizer. `report` says what its last step did.
+
+    Raises:
+        ArgumentError: this is no Keras optimizer, it clips already (``clipnorm``, ``global_clipnorm``,
+            ``clipvalue``, or a clip attached before), or TensorFlow may have compiled its steps.
+        ParameterError: when it is built: a pattern matches no variable, or the model is another one.
+
+    >>> import keras, clipwise.keras
+    >>> optimizer = clipwise.keras.attach(keras.optimizers.SGD(1.0), "clip_by_global_norm(1.0)")
+    >>> weight = keras.Variable([0.0, 0.0], name="weight")
+    >>> optimizer.apply([keras.ops.convert_to_tensor([3.0, 4.0])], [weight])
+    >>> [round(float(w), 3) for w in weight.numpy()]
+    [-0.6, -0.8]
+    >>> print(clipwise.keras.report(optimizer))
+    norm 5 -> 1 (threshold 1, 100% clipped)
+    """
+    inner = _inner(optimizer)
+    clip, nonfinite = as_clip(clip), as_nonfinite(nonfinite)
+    if hasattr(inner, CLIPPED):
+        raise ArgumentError(
+            "a clip is attached to this optimizer already: detach it first, or use clipwise.chain"
+        )
+    refuse_own_clips(inner)
+    if is_multi(inner):
+        for one in inner.optimizers:
+            refuse_inner(one)
+    if model is not None and not isinstance(model, keras.layers.Layer):
+        raise ArgumentError(f"model must be a keras.Model or a layer, got {type(model).__name__}")
+    _compile_anew(inner, model)
+    put_on(
+        inner,
+        Clipping(clip, model=model, nonfinite=nonfinite, unit_axes=unit_axes, direction=direction),
+    )
+    return optimizer
+
+
+def detach(optimizer: Any, *, model: Any = None) -> Any:
+    """Stop clipping; the optimizer is as it was before `attach`, and its variables of clipping are gone.
+
+    Args:
+        optimizer: that a clip is attached to.
+        model: needed on TensorFlow once the optimizer has made steps, since the model may have compiled them.
+
+    Raises:
+        ArgumentError: no clip is attached, or TensorFlow may have compiled its steps.
+
+    >>> import keras, clipwise.keras
+    >>> optimizer = clipwise.keras.attach(keras.optimizers.SGD(1.0), "clip_by_norm(1.0)")
+    >>> type(clipwise.keras.detach(optimizer)).__name__
+    'SGD'
+    """
+    inner = _inner(optimizer)
+    clipping = clipping_of(inner)
+    _compile_anew(inner, model)
+    for variable in clipping.memory.variables if clipping.memory else ():
+        inner._untrack_variable(variable)
+    object.__setattr__(inner, "__class__", inner_class(inner))
+    object.__delattr__(inner, CLIPPED)
+    return optimizer
+
+
+def report(optimizer: Any) -> ClipReport:
+    """What the last step of an optimizer with a clip did; norm 0 before the first.
+
+    Its norms by tensor are read from the device at once, the rest when it is looked at. Inside ``fit`` on JAX
+    the optimizer's variables stand still during an epoch: use `ClipMonitor` there.
+
+    Raises:
+        ArgumentError: no clip is attached.
+    """
+    return clipping_of(optimizer).report()
+
+
+def observe(optimizer: Any, loss: Array) -> None:
+    """Tell the loss to thresholds that look at it (`auto`, `reduce_on_instability`), before ``apply``.
+
+    Of several before one step, as with micro-batches, the mean counts. ``fit`` does not call it: do so in a
+    ``train_step`` or a loop of your own. Tell it the loss without a scale. A step for which none was given is
+    taken to have that of the step before.
+
+    Raises:
+        ArgumentError: no clip is attached.
+    """
+    clipping_of(optimizer).hear(loss)
+
+
+def clipping_of(optimizer: Any) -> Clipping:
+    """The clip of an optimizer; ArgumentError where there is none."""
+    clipping: Clipping | None = getattr(_inner(optimizer), CLIPPED, None)
+    if clipping is None:
+        raise ArgumentError(
+            f"no clip is attached to this {type(optimizer).__name__}:"
+            " use clipwise.keras.attach(optimizer, clip)"
+        )
+    return clipping
+
+
+def _inner(optimizer: Any) -> Any:
+    """The optimizer that sees gradients without a scale."""
+    while isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+        optimizer = optimizer.inner_optimizer
+    if not isinstance(optimizer, keras.optimizers.Optimizer):
+        raise ArgumentError(f"attach takes a keras.optimizers.Optimizer, got {type(optimizer).__name__}")
+    return optimizer
+
+
+def _compile_anew(optimizer: Any, model: Any) -> None:
+    """TensorFlow goes on with a step that it has compiled: have it compiled again, or refuse."""
+    if keras.backend.backend() != "tensorflow" or not optimizer.built:
+        return
+    if model is not None and hasattr(model, "make_train_function"):
+        model.train_function = None
+    elif int(backend().read(optimizer._iterations)) > 0:
+        raise ArgumentError(
+            "this optimizer has made steps, which TensorFlow may have compiled without this change: give"
+            " model=, or do it before the first step"
+        )
