@@ -1,7 +1,8 @@
-"""Which back ends the table runs on here, and which of them did.
+"""The back ends that the table runs on, each in a process of its own.
 
-``CLIPWISE_BACK_ENDS`` names some of `ALL`, with commas between; all of them without it. Keras has one back
-end a process, so its three run in processes of their own, one test each.
+Keras has one back end a process, and LLVM comes with several frameworks and cannot be loaded twice.
+``CLIPWISE_BACK_ENDS`` names some of `ALL`, with commas between; without it all of them run. A process of one
+of them is told by ``CLIPWISE_BACK_END``.
 """
 
 import importlib
@@ -9,31 +10,29 @@ import os
 
 from tests.torch_engines import ENGINES
 
-KERAS = ["keras-tensorflow", "keras-jax", "keras-torch"]
-ALL = [
-    *(f"torch-{engine}" for engine in ENGINES),
-    "jax",
-    "jax-jit",
-    "optax",
-    "tensorflow",
-    "tensorflow-function",
-    *KERAS,
-]
+__all__ = ["ALL", "chosen", "here", "make"]
 
 CLASSES = {
+    **{f"torch-{engine}": ("on_torch", "OnTorch") for engine in ENGINES},
     "jax": ("on_jax", "OnJax"),
     "jax-jit": ("on_jax", "OnCompiledJax"),
     "optax": ("on_jax", "OnOptax"),
     "tensorflow": ("on_tensorflow", "OnTensorFlow"),
     "tensorflow-function": ("on_tensorflow", "OnFunction"),
+    "keras-tensorflow": ("on_keras", "OnKeras"),
+    "keras-jax": ("on_keras", "OnKeras"),
+    "keras-torch": ("on_keras", "OnKeras"),
 }
 
-RAN: dict[str, int] = {}
-"""How many rows of tests each back end has passed in this run."""
+ALL = list(CLASSES)
 
 
 def chosen() -> list[str]:
-    """The names of those that are to run."""
+    """The names of those that are to run.
+
+    Raises:
+        ValueError: one is named that does not exist.
+    """
     said = os.environ.get("CLIPWISE_BACK_ENDS")
     names = ALL if said is None else [name.strip() for name in said.split(",")]
     unknown = [name for name in names if name not in ALL]
@@ -42,22 +41,12 @@ def chosen() -> list[str]:
     return names
 
 
-def own_process() -> str | None:
-    """The back end of Keras that this process was started for."""
-    return os.environ.get("CLIPWISE_KERAS_PROCESS")
+def here() -> str | None:
+    """The back end that this process is for; None in the process that starts them."""
+    return os.environ.get("CLIPWISE_BACK_END")
 
 
-def here() -> list:
-    """Those that run in this process, made."""
-    if own_process():
-        return [importlib.import_module("tests.conformance.on_keras").OnKeras()]
-    made = []
-    for name in chosen():
-        if name.startswith("torch-"):
-            made.append(
-                importlib.import_module("tests.conformance.on_torch").OnTorch(name.removeprefix("torch-"))
-            )
-        elif name in CLASSES:
-            module, of = CLASSES[name]
-            made.append(getattr(importlib.import_module(f"tests.conformance.{module}"), of)())
-    return made
+def make(name: str):
+    """The back end of this name; see table/test_table.py for what it has."""
+    module, of = CLASSES[name]
+    return getattr(importlib.import_module(f"tests.conformance.table.{module}"), of)(name)

@@ -1,14 +1,16 @@
 """The table on Keras with the back end of this process: a step of SGD from 0 is the clipped gradient."""
 
+import math
 from typing import ClassVar
 
-import clipwise.keras
 import keras
 import numpy as np
 
+import clipwise.keras
 from clipwise import Clip
 
 from . import oracle
+from .cases import SOME
 from .values import narrow, rounded, wide
 
 
@@ -16,13 +18,13 @@ class OnKeras:
     """A Keras optimizer that clips, outside of any compiled function."""
 
     DTYPES: ClassVar = ["float32", "bfloat16"]
+    CLIPS: ClassVar = SOME
+    THRESHOLDS: ClassVar = [0.0, 1.0, math.inf]
     NORMS: ClassVar = dict.fromkeys(("float32", "bfloat16"), 1e-06)
     rounded = staticmethod(rounded)
 
-    def __init__(self) -> None:
-        back_end = keras.backend.backend()
-        self.NAME = f"keras-{back_end}"
-        self.FRAMEWORKS = ["keras", back_end]
+    def __init__(self, name: str) -> None:
+        assert name == f"keras-{keras.backend.backend()}"
 
     def run(self, rows, clip: Clip, dtype: str):
         return {

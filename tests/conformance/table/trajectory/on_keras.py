@@ -2,9 +2,10 @@
 
 import os
 
-import clipwise.keras
 import keras
 import numpy as np
+
+import clipwise.keras
 
 from . import problem
 

@@ -1,7 +1,8 @@
 """The problem in TensorFlow, in a function and eagerly."""
 
-import clipwise.tensorflow
 import tensorflow as tf
+
+import clipwise.tensorflow
 
 from . import problem
 

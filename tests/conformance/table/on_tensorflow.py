@@ -3,12 +3,13 @@
 from functools import cache
 from typing import Any, ClassVar
 
-import clipwise.tensorflow
 import tensorflow as tf
 
+import clipwise.tensorflow
 from clipwise import Clip, ClipReport
 
 from . import oracle
+from .cases import SOME
 from .values import narrow, rounded, wide
 
 
@@ -27,11 +28,12 @@ def to_numpy(names, clipped, report: ClipReport):
 class OnTensorFlow:
     """Operation by operation."""
 
-    NAME = "tensorflow"
-    FRAMEWORKS: ClassVar = ["tensorflow"]
     DTYPES: ClassVar = ["float64", "float32", "bfloat16", "float16", "complex64"]
     NORMS: ClassVar = dict.fromkeys(("float32", "bfloat16", "float16", "complex64"), 1e-06)
     rounded = staticmethod(rounded)
+
+    def __init__(self, name: str) -> None:
+        self.name = name
 
     def run(self, rows, clip: Clip, dtype: str):
         found = {}
@@ -55,8 +57,8 @@ def compiled(per: str, norm: Any):
 class OnFunction(OnTensorFlow):
     """In a tf.function."""
 
-    NAME = "tensorflow-function"
     DTYPES: ClassVar = ["float32", "bfloat16"]
+    CLIPS: ClassVar = SOME
 
     def run(self, rows, clip: Clip, dtype: str):
         there = {name: to_tensorflow(gradients, dtype) for name, gradients in rows.items()}

@@ -4,18 +4,20 @@ Compiled, the threshold is an argument and all rows are one function, so that th
 """
 
 import contextlib
+import math
 from collections.abc import Iterator
 from functools import cache
 from typing import Any, ClassVar
 
-import clipwise.jax
 import jax
 import jax.numpy as jnp
 import optax
 
+import clipwise.jax
 from clipwise import Clip, ClipReport
 
 from . import oracle
+from .cases import SOME
 from .values import narrow, rounded, wide
 
 
@@ -38,11 +40,12 @@ def to_numpy(gradients, report: ClipReport):
 class OnJax:
     """Operation by operation."""
 
-    NAME = "jax"
-    FRAMEWORKS: ClassVar = ["jax", "optax"]
     DTYPES: ClassVar = ["float64", "float32", "bfloat16", "float16", "complex64"]
     NORMS: ClassVar = dict.fromkeys(("float32", "bfloat16", "float16", "complex64"), 1e-06)
     rounded = staticmethod(rounded)
+
+    def __init__(self, name: str) -> None:
+        self.name = name
 
     def run(self, rows, clip: Clip, dtype: str):
         with wide_enough(dtype), jax.disable_jit():
@@ -66,8 +69,8 @@ def compiled(per: str, norm: Any):
 class OnCompiledJax(OnJax):
     """Under jit, the threshold traced; a range, whose order is checked when it is made, is a constant."""
 
-    NAME = "jax-jit"
-    DTYPES: ClassVar = ["float64", "float32", "bfloat16"]
+    DTYPES: ClassVar = ["float32", "bfloat16"]
+    CLIPS: ClassVar = SOME
 
     def run(self, rows, clip: Clip, dtype: str):
         def with_range(given):
@@ -85,8 +88,9 @@ class OnCompiledJax(OnJax):
 class OnOptax(OnJax):
     """As the first of a chain with plain SGD, whose updates are the clipped gradients, turned round."""
 
-    NAME = "optax"
     DTYPES: ClassVar = ["float32", "bfloat16"]
+    CLIPS: ClassVar = SOME
+    THRESHOLDS: ClassVar = [0.0, 1.0, math.inf]
 
     def run(self, rows, clip: Clip, dtype: str):
         found = {}

@@ -25,14 +25,12 @@ def rounded(gradients, dtype: str):
 class OnTorch:
     """PyTorch with one of its engines."""
 
-    FRAMEWORKS: ClassVar = ["torch"]
     DTYPES: ClassVar = ["float64", "float32", "bfloat16", "float16", "complex64"]
     NORMS: ClassVar = {}  # measured in float64, whatever the gradients are
     rounded = staticmethod(rounded)
 
-    def __init__(self, engine: str) -> None:
-        self.engine = engine
-        self.NAME = f"torch-{engine}"
+    def __init__(self, name: str) -> None:
+        self.engine = name.removeprefix("torch-")
 
     def run(self, rows, clip: Clip, dtype: str):
         with using(self.engine):

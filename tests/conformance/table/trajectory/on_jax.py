@@ -2,10 +2,11 @@
 
 from functools import partial
 
-import clipwise.jax
 import jax
 import jax.numpy as jnp
 import optax
+
+import clipwise.jax
 
 from . import problem
 
