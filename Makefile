@@ -15,7 +15,7 @@ help:
 	@echo "make demo   train a character model with and without clipping, side by side (about 2 minutes)"
 	@echo "make test   lint, type check and run every test"
 	@echo "make check  lint and type check only"
-	@echo "make bench  measure against torch's own clipping, in one table (about 5 minutes)"
+	@echo "make bench  measure against the frameworks' own clipping, in two tables (about 10 minutes)"
 	@echo "make clean  remove the environment and what was built"
 
 $(BIN)/python:
@@ -33,8 +33,9 @@ $(VENV)/.dev: pyproject.toml constraints.txt $(NATIVE) | $(BIN)/python
 	$(PIP_INSTALL) -e '.[lab,dev]'
 	@touch $@ $(VENV)/.demo
 
-bench: $(VENV)/.demo
+bench: $(VENV)/.dev
 	$(BIN)/python -m benchmarks
+	$(BIN)/python -m benchmarks.frameworks
 
 demo: $(VENV)/.demo
 	$(BIN)/clipwise compare examples/shakespeare-lstm-sgd.json --clip 'clip_by_global_norm(1.0)'
@@ -46,8 +47,9 @@ check: $(VENV)/.dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# Two processes, each with one thread: two threads in each would wait for each other.
 test: check
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 KERAS_BACKEND=jax $(BIN)/python -m pytest -n 2
 
 clean:
 	rm -rf $(VENV) build dist src/*.egg-info src/clipwise/torch/engines/*.so .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -91,3 +91,9 @@ def test_a_namespace_can_be_copied():
     xp = namespace_of(np.zeros(1, dtype=np.float32))
     for other in (copy.deepcopy(xp), pickle.loads(pickle.dumps(xp))):
         assert other.zeros(()).dtype == np.float32
+
+
+@pytest.mark.parametrize("side", [{"low": math.inf}, {"high": -math.inf}])
+def test_a_range_without_a_finite_number_is_refused(side):
+    with pytest.raises(ThresholdError, match="no finite number"):
+        clipwise.clip_by_value(**side)

@@ -102,6 +102,8 @@ class Clip:
         high = check_number("high", pair[1], low=-math.inf, traced=True)
         if not is_traced(low) and not is_traced(high) and low > high:
             raise ThresholdError(f"low must not exceed high, got low={low:g} and high={high:g}")
+        if (not is_traced(low) and low == math.inf) or (not is_traced(high) and high == -math.inf):
+            raise ThresholdError(f"no finite number lies in the range low={low}, high={high}")
         return low, high
 
     def _check_policy(self, policy: Threshold) -> None:

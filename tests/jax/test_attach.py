@@ -1,5 +1,6 @@
 """An optimizer behind a clip: skipped steps, checkpoints, what is refused."""
 
+import importlib.util
 import pickle
 
 import jax
@@ -38,17 +39,22 @@ def optimizers():
 
 
 @pytest.mark.parametrize("compiled", [True, False], ids=["compiled", "eager"])
-@pytest.mark.parametrize("value", BAD.values(), ids=BAD)
 @pytest.mark.parametrize("name", optimizers())
-def test_a_skipped_step_leaves_everything_as_it_was(name, value, compiled):
+def test_a_skipped_step_leaves_everything_as_it_was(name, compiled):
     optimizer = clipwise.jax.attach(optimizers()[name], clipwise.clip_by_global_norm(1.0))
-    weights, state, _ = train(optimizer, steps=2)
     update = jax.jit(optimizer.update) if compiled else optimizer.update
+    weights = params()
+    _, state = update(grads(), optimizer.init(weights), weights)
+    for value in BAD.values() if compiled else [jnp.nan]:
+        check_skipped(update, value, weights, state)
+
+
+def check_skipped(update, value, weights, state):
     updates, after = update(spoiled(value), state, weights)
     same(optax.apply_updates(weights, updates), weights)
     same(updates, jax.tree.map(jnp.zeros_like, weights))
     same(after.inner, state.inner)
-    assert (int(after.skipped_steps), int(after.clip.step)) == (1, 3)
+    assert (int(after.skipped_steps), int(after.clip.step)) == (1, 2)
     report = clipwise.jax.report(after)
     assert bool(report.skipped)
     assert report.worst == "dense.kernel"
@@ -113,7 +119,7 @@ def test_extra_arguments_reach_the_optimizer():
     close(found, expected)
 
 
-SAVERS = ["pickle", "flax", "orbax"]
+SAVERS = {"pickle": "pickle", "flax": "flax.serialization", "orbax": "orbax.checkpoint"}
 
 
 def saved_and_read(how, state, form, folder):
@@ -129,18 +135,22 @@ def saved_and_read(how, state, form, folder):
     return checkpointer.restore(folder / "state", form)
 
 
-@pytest.mark.parametrize("how", SAVERS)
 @pytest.mark.parametrize("name", ["autoclip", "adagc", "auto", "chain", "by name"])
-def test_a_resumed_run_is_the_uninterrupted_one_to_the_bit(name, how, tmp_path):
-    if how == "flax":
-        pytest.importorskip("flax.serialization")
+def test_a_resumed_run_is_the_uninterrupted_one_to_the_bit(name, tmp_path):
+    savers = [how for how, module in SAVERS.items() if importlib.util.find_spec(module.split(".")[0])]
+    if "flax" in savers:
+        importlib.import_module(SAVERS["flax"])
     optimizer = clipwise.jax.attach(optax.adam(0.1), PRESETS[name], learning_rate=0.1)
-    expected, last, _ = train(optimizer, steps=8)
-    weights, state, _ = train(optimizer, steps=4)
-    state = saved_and_read(how, state, optimizer.init(weights), tmp_path)
-    weights, state, _ = train(optimizer, steps=4, start=4, state=state, weights=weights)
-    same(weights, expected)
-    same(state, last)
+    weights, state, step = train(optimizer, steps=2)
+
+    def go_on(weights, state):
+        for i in range(2, 5):
+            weights, state = step(weights, state, grads(i, scale=1.0 + i), jnp.float32(1.0))
+        return weights, state
+
+    expected = go_on(weights, state)
+    for how in savers:
+        same(go_on(weights, saved_and_read(how, state, optimizer.init(weights), tmp_path)), expected)
 
 
 def test_what_is_refused():

@@ -316,3 +316,25 @@ def test_what_is_refused():
 def test_strings_and_mappings_describe_clips():
     out, _, _ = clipwise.jax.clip("clip_by_global_norm(0.5)", grads())
     assert global_norm(out) == pytest.approx(0.5, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    "clip",
+    [
+        clipwise.chain(clipwise.clip_by_value(5.0), clipwise.autoclip(10)),
+        clipwise.by_name({"good": clipwise.autoclip(10), "bad": None}),
+    ],
+)
+def test_a_skipped_step_enters_no_history_of_a_global_norm(clip):
+    gradients = {"good": jnp.asarray([1.0, 2.0]), "bad": jnp.asarray([math.inf, 1.0])}
+    state = clipwise.jax.init(clip, gradients)
+    _, after, report = clipwise.jax.clip(clip, gradients, state, nonfinite="skip")
+    assert bool(report.skipped)
+    assert report.norm == math.inf
+    same(after.thresholds, state.thresholds)
+
+
+def test_no_cosine_is_above_one():
+    gradients = {"a": jnp.ones(3, jnp.bfloat16)}
+    clip = clipwise.chain(clipwise.clip_by_value(0.5), clipwise.clip_by_global_norm(0.5))
+    assert float(clipwise.jax.clip(clip, gradients, direction=True)[2].direction) <= 1.0

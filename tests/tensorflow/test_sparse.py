@@ -56,11 +56,13 @@ def test_entries_are_those_of_the_summed_rows(way):
     assert float(report.clip_fraction) == pytest.approx(beyond / 31)
 
 
+@pytest.mark.parametrize("way", ["eager", "function"], indirect=True)
 def test_the_root_mean_square_counts_the_rows_that_are_not_there(way):
     (found, _), _ = run(way, clipwise.clip_by_block_rms(0.1))
     np.testing.assert_allclose(as_dense(found), DENSE * 0.1 / np.sqrt((DENSE**2).mean()), rtol=1e-6)
 
 
+@pytest.mark.parametrize("way", ["eager", "function"], indirect=True)
 def test_units_and_ranges_without_zero_make_it_dense(way):
     (found, _), _ = run(way, Clip(0.5, per="unit"))
     assert isinstance(found, tf.Tensor)

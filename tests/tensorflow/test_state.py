@@ -55,15 +55,15 @@ def train(step, state, steps):
 
 def test_one_trace_for_all_steps_and_what_eager_gives(clip):
     step = stepper(clip, tf.function)
-    found, state = train(step, ct.init(clip, VARIABLES), range(8))
+    found, state = train(step, ct.init(clip, VARIABLES), range(5))
     assert step.experimental_get_tracing_count() == 1
-    assert int(state.step) == 8
-    expected, _ = train(stepper(clip, lambda function: function), None, range(8))
+    assert int(state.step) == 5
+    expected, _ = train(stepper(clip, lambda function: function), None, range(5))
     for got, wanted in zip(found, expected, strict=True):
         np.testing.assert_allclose(got, wanted, rtol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["zclip", "auto", "linear", "chain"])
+@pytest.mark.parametrize("name", ["zclip", "chain"])
 def test_a_loop_in_the_graph(name):
     clip = CLIPS[name]
     state = ct.init(clip, VARIABLES)
@@ -87,7 +87,7 @@ def test_a_loop_in_the_graph(name):
         np.testing.assert_allclose(got.numpy(), wanted.numpy(), rtol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["window", "auto", "adagc"])
+@pytest.mark.parametrize("name", ["window", "adagc"])
 def test_a_run_that_is_saved_and_resumed_equals_one_that_was_not(name, tmp_path):
     clip = CLIPS[name]
     step = stepper(clip, tf.function)
@@ -105,6 +105,7 @@ def test_a_run_that_is_saved_and_resumed_equals_one_that_was_not(name, tmp_path)
         assert got.tobytes() == wanted.tobytes()
 
 
+@pytest.mark.parametrize("way", ["eager", "function"], indirect=True)
 def test_a_report_goes_in_and_out_of_a_function(way):
     clip = clipwise.chain(clipwise.clip_by_value(1.0), CLIPS["by name"])
 

@@ -171,4 +171,6 @@ def _cosine(measure: Measure, before: Sequence[Array], size: Array) -> Array:
     # Each divided by its own length first, so that no product leaves the range.
     a, b = (xp.where(x > 0, x, xp.full((), 1.0)) for x in (size, measure.joint(2.0)))
     products = [arithmetic.dot(old, new, a, b) for old, new in zip(before, measure.arrays, strict=True)]
-    return xp.where(lengths == 0, xp.full((), 1.0), xp.sum(xp.stack(products)))
+    cosine = xp.sum(xp.stack(products))
+    # Norms that are carried on, not measured anew, do not know what rounding to a half has added.
+    return xp.where((lengths == 0) | (cosine > 1), xp.full((), 1.0), cosine)

@@ -78,7 +78,10 @@ class Measure:
         """The norms of the groups, one vector: of all units, or of each tensor."""
         p = order_of(norm)
         norms = self.unit_norms(p) if per == "unit" else self.tensor_norms(p)
-        norms = norms / self.roots(per) if norm == "rms" else norms
+        return self.heard(norms / self.roots(per) if norm == "rms" else norms)
+
+    def heard(self, norms: Array) -> Array:
+        """Norms as a threshold is told them: NaN, which enters no history, of a step that is left out."""
         return norms if self.leave is None else self.xp.where(self.leave, self.xp.nan, norms)
 
     def joint(self, norm: Norm) -> Array:

@@ -71,7 +71,8 @@ class Stage:
     def _globally(self, measure: Measure, weights: Measure | None, state: Any, facts: Facts) -> Step:
         xp = measure.xp
         norm = measure.joint(self.clip.norm)
-        threshold, state = self._threshold(measure, weights, state, facts, norm, norm)
+        heard = measure.heard(norm)
+        threshold, state = self._threshold(measure, weights, state, facts, heard, heard)
         measure.scale(scaling.coefficient(xp, norm, threshold))
         clipped = norm > threshold
         report = ClipReport(
@@ -87,7 +88,7 @@ class Stage:
     def _by_groups(self, measure: Measure, weights: Measure | None, state: Any, facts: Facts) -> Step:
         xp, per, kind = measure.xp, self.clip.per, self.clip.norm
         norms, joint = measure.groups(per, kind), measure.joint(kind)
-        threshold, state = self._threshold(measure, weights, state, facts, norms, joint)
+        threshold, state = self._threshold(measure, weights, state, facts, norms, measure.heard(joint))
         clipped = norms > threshold
         coefficients = scaling.coefficient(xp, norms, threshold)
         measure.scale(coefficients, per)
@@ -125,10 +126,11 @@ class Stage:
             limits = self._entry_limits(measure, weights, facts)
             bounds = [(-limit, limit) for limit in limits]
             tightest = xp.min(
-                xp.stack([xp.min(limit) for limit in limits if 0 not in limit.shape] or [xp.inf])
+                xp.stack([xp.min(limit) for limit in limits if 0 not in limit.shape] or [xp.full((), xp.inf)])
             )
         else:
-            limit, state = self._threshold(measure, weights, state, facts, norm, norm)
+            heard = measure.heard(norm)
+            limit, state = self._threshold(measure, weights, state, facts, heard, heard)
             bounds = [(-limit, limit)] * len(measure.arrays)
             tightest = limit
         for array, (low, high) in zip(measure.arrays, bounds, strict=True):

@@ -11,6 +11,7 @@ from clipwise.clip import AnyClip
 from clipwise.errors import ArgumentError, StateError
 from clipwise.functional.clipping import ClipState, NonFinite
 from clipwise.functional.slots import UnitAxes
+from clipwise.jax._packed import Packed, unpack
 from clipwise.jax.transform import Rate, TransformState, Updater, loss_of
 from clipwise.namespace import Array
 from clipwise.report import ClipReport
@@ -23,15 +24,20 @@ class AttachState(NamedTuple):
 
     Attributes:
         clip: what the thresholds remember.
-        report: what the last step did; before the first, of norm 0.
+        packed: the last report, as one array.
         skipped_steps: how many steps were not taken so far.
         inner: the state of the optimizer.
     """
 
     clip: ClipState
-    report: ClipReport
+    packed: Packed
     skipped_steps: Array
     inner: Any
+
+    @property
+    def report(self) -> ClipReport:
+        """What the last step did; before the first, of norm 0."""
+        return unpack(self.packed)
 
 
 def attach(
@@ -77,23 +83,23 @@ def attach(
         state = updater.init(params)
         placeholder = not isinstance(state.clip, ClipState)
         skipped = 0 if placeholder else jnp.zeros((), jnp.int32)
-        return AttachState(state.clip, state.report, skipped, inner.init(params))
+        return AttachState(state.clip, state.packed, skipped, inner.init(params))
 
     def update(updates: Any, state: AttachState, params: Any = None, **extra: Any) -> tuple[Any, AttachState]:
         if not isinstance(state, AttachState):
             raise StateError(f"expected the state of clipwise.jax.attach, got {type(state).__name__}")
         taken = state.clip.step - state.skipped_steps
-        before = TransformState(state.clip, state.report)
+        before = TransformState(state.clip, state.packed)
         clipped, after = updater.update(updates, before, params, loss_of(extra), taken)
         steps, own = inner.update(clipped, state.inner, params, **extra)
         if nonfinite != "skip":
-            return steps, AttachState(after.clip, after.report, state.skipped_steps, own)
+            return steps, AttachState(after.clip, after.packed, state.skipped_steps, own)
         # Chosen entry by entry, not by a branch: this stays one pass with what the optimizer does.
         skipped = after.report.skipped
         steps = jax.tree.map(lambda one: jnp.where(skipped, jnp.zeros_like(one), one), steps)
         own = jax.tree.map(lambda old, new: _kept(skipped, old, new), state.inner, own)
         count = state.skipped_steps + skipped.astype(state.skipped_steps.dtype)
-        return steps, AttachState(after.clip, after.report, count, own)
+        return steps, AttachState(after.clip, after.packed, count, own)
 
     return optax.GradientTransformationExtraArgs(init, update)
 

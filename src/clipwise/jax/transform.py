@@ -13,6 +13,7 @@ from clipwise.functional.clipping import ClipState, NonFinite, as_clip, as_nonfi
 from clipwise.functional.facts import Facts
 from clipwise.functional.slots import Slot, UnitAxes
 from clipwise.jax import _reports, _trees
+from clipwise.jax._packed import Packed, blank, form_of, known_to_flax, pack, unpack
 from clipwise.jax._step import first_state, step
 from clipwise.jax.functional import raise_nonfinite, refuse_error_while_tracing
 from clipwise.namespace import Array
@@ -29,11 +30,16 @@ class TransformState(NamedTuple):
 
     Attributes:
         clip: what the thresholds remember.
-        report: what the last step did; before the first, of norm 0.
+        packed: the last report, as one array.
     """
 
     clip: ClipState
-    report: ClipReport
+    packed: Packed
+
+    @property
+    def report(self) -> ClipReport:
+        """What the last step did; before the first, of norm 0."""
+        return unpack(self.packed)
 
 
 def transform(
@@ -112,7 +118,7 @@ class Updater:
         self.scale_free = scale_free
         self.nonfinite = as_nonfinite(nonfinite)
         self.unit_axes = unit_axes
-        _reports.known_to_flax()
+        known_to_flax()
 
     def init(self, params: Any) -> TransformState:
         """The state before the first step."""
@@ -130,7 +136,7 @@ class Updater:
             _, _, report = self._step(laid.slots, gradients, gradients, state, facts)
             return _reports.spread(report, laid.slots)
 
-        return TransformState(state, _reports.blank_like(jax.eval_shape(first_report, laid.gradients)))
+        return TransformState(state, blank(form_of(jax.eval_shape(first_report, laid.gradients))))
 
     def update(
         self, updates: Any, state: TransformState, params: Any, loss: Array | None, taken: Array
@@ -142,7 +148,8 @@ class Updater:
             taken: how many steps the optimizer has taken.
         """
         laid = _trees.lay_out(updates, params, self.unit_axes)
-        self._refuse_others(laid.slots, state.report)
+        form = state.packed.form
+        self._refuse_others(laid.slots, form.names)
         if self.nonfinite == "error":
             refuse_error_while_tracing(laid.gradients)
         rate = self.learning_rate(taken) if callable(self.learning_rate) else self.learning_rate
@@ -151,8 +158,8 @@ class Updater:
         if self.nonfinite == "error":
             raise_nonfinite(report)
         # Without any gradient there was no step of the report's form.
-        report = _reports.spread(report, laid.slots) if report.names else _reports.blank_like(state.report)
-        return laid.rebuilt(out), TransformState(after, report)
+        packed = pack(_reports.spread(report, laid.slots), form) if report.names else blank(form)
+        return laid.rebuilt(out), TransformState(after, packed)
 
     def _step(
         self, slots: tuple[Slot, ...], gradients: Any, weights: Any, state: ClipState, facts: Facts
@@ -160,15 +167,15 @@ class Updater:
         inside: NonFinite = "propagate" if self.nonfinite == "error" else self.nonfinite
         return step(self.clip, slots, gradients, weights, state, facts, inside)
 
-    def _refuse_others(self, slots: tuple[Slot, ...], last: ClipReport) -> None:
+    def _refuse_others(self, slots: tuple[Slot, ...], last: tuple[str, ...]) -> None:
         names = tuple(slot.name for slot in slots)
-        if names == last.names:
+        if names == last:
             return
-        missing = [name for name in last.names if name not in names]
+        missing = [name for name in last if name not in names]
         if missing:
             raise ParameterError(
                 f"{missing[0]!r} was among the parameters that init saw and has no gradient now:"
                 " give params to update"
             )
-        new = next(name for name in names if name not in last.names)
+        new = next(name for name in names if name not in last)
         raise ParameterError(f"{new!r} was not among the parameters that init saw: call init again")

@@ -91,14 +91,18 @@ class Clipping:
         """Lay the clip out over the variables of the optimizer, and make its own.
 
         Raises:
-            ParameterError: a pattern matches none of them.
+            ParameterError: a pattern matches none of them, or one is listed twice.
         """
-        if self._model is not None:
-            self.units |= units_of_layers(self._model, variables)
-            self._model = None
+        if len({id(variable) for variable in variables}) < len(variables):
+            raise ParameterError("a variable is listed twice: give each once, with the sum of its gradients")
         shapes = named_shapes(variables)
         if [shape for _, shape in shapes] == [shape for _, shape in self._saved]:
             shapes = self._saved
+        if self._model is not None:
+            units = units_of_layers(self._model, variables)
+            pairs = zip(variables, shapes, strict=True)
+            self.units |= {name: units[id(v)] for v, (name, _) in pairs if id(v) in units}
+            self._model = None
         slots = make_slots(shapes, self.unit_axes, self.units)
         self.plan = make_plan(self.clip, slots)
         self.slots = slots

@@ -20,17 +20,18 @@ def name_of(variable: Any) -> str:
 
 
 def named_shapes(variables: Sequence[Any]) -> list[tuple[str, tuple[int, ...]]]:
-    """Names and shapes, in order; of two variables of one name the second has a ``+`` behind it."""
+    """Names and shapes, in order; of two variables of one name the second's layer has a ``+`` behind it."""
     found: dict[str, tuple[int, ...]] = {}
     for variable in variables:
         name = name_of(variable)
         while name in found:
-            name += "+"
+            owner, dot, own = name.rpartition(".")
+            name = f"{owner}+{dot}{own}"
         found[name] = tuple(variable.shape)
     return list(found.items())
 
 
-def units_of_layers(model: Any, variables: Sequence[Any]) -> dict[str, tuple[int, ...]]:
+def units_of_layers(model: Any, variables: Sequence[Any]) -> dict[int, tuple[int, ...]]:
     """The axes of the units of those variables whose layers have them elsewhere than in the last axis.
 
     Raises:
@@ -41,12 +42,12 @@ def units_of_layers(model: Any, variables: Sequence[Any]) -> dict[str, tuple[int
         raise ParameterError(
             f"model={model.name!r} has none of the {len(variables)} variables of this optimizer"
         )
-    found: dict[str, tuple[int, ...]] = {}
+    found: dict[int, tuple[int, ...]] = {}
     for layer in model._flatten_layers():
         for variable in layer._trainable_variables:
             axes = _units(layer, variable)
             if axes is not None:
-                found[name_of(variable)] = axes
+                found[id(variable)] = axes
     return found
 
 

@@ -65,7 +65,8 @@ class ElementStage(Stage):
             return measure.clamp_(low, high), xp.asarray(max(abs(low), abs(high)))
         if policy is not None and "weight_norm" in policy.needs:
             return self._clamp_by_weight_(measure, present)
-        limit = threshold if policy is None else self.limit.of(xp, facts, norm, norm, present)
+        heard = measure.heard(norm)
+        limit = threshold if policy is None else self.limit.of(xp, facts, heard, heard, present)
         return measure.clamp_(-limit, limit), xp.asarray(limit)  # type: ignore[operator]
 
     def _clamp_by_weight_(self, measure: Measure, present: tuple[int, ...]) -> tuple[Array, Array]:

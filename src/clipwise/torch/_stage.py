@@ -50,7 +50,8 @@ class GlobalStage(Stage):
     def apply(self, measure: Measure, present: tuple[int, ...], facts: Facts) -> ClipReport:
         xp = measure.xp
         norm = measure.joint(self.clip.norm)
-        threshold = self.limit.of(xp, facts, norm, norm, present)
+        heard = measure.heard(norm)
+        threshold = self.limit.of(xp, facts, heard, heard, present)
         if xp is NUMPY:
             norm, threshold = float(norm), float(threshold)
         measure.scale_(scaling.coefficient(xp, norm, threshold))
@@ -78,7 +79,7 @@ class GroupStage(Stage):
     def apply(self, measure: Measure, present: tuple[int, ...], facts: Facts) -> ClipReport:
         xp, per, kind = measure.xp, self.clip.per, self.clip.norm
         norms, joint = measure.groups(per, kind), measure.joint(kind)
-        threshold = self.limit.of(xp, facts, norms, joint, present)
+        threshold = self.limit.of(xp, facts, norms, measure.heard(joint), present)
         clipped = norms > threshold
         tightest = xp.min(xp.where(norms > 0, threshold, xp.inf))
         if xp is NUMPY and not clipped.any() and xp.isfinite(joint):

@@ -17,7 +17,7 @@ import clipwise.jax
 from clipwise import Clip, ClipReport
 
 from . import oracle
-from .cases import SOME
+from .cases import FEW, SOME
 from .values import narrow, rounded, wide
 
 
@@ -89,7 +89,7 @@ class OnOptax(OnJax):
     """As the first of a chain with plain SGD, whose updates are the clipped gradients, turned round."""
 
     DTYPES: ClassVar = ["float32", "bfloat16"]
-    CLIPS: ClassVar = SOME
+    CLIPS: ClassVar = FEW
     THRESHOLDS: ClassVar = [0.0, 1.0, math.inf]
 
     def run(self, rows, clip: Clip, dtype: str):

@@ -10,7 +10,7 @@ import clipwise.keras
 from clipwise import Clip
 
 from . import oracle
-from .cases import SOME
+from .cases import FEW
 from .values import narrow, rounded, wide
 
 
@@ -18,7 +18,7 @@ class OnKeras:
     """A Keras optimizer that clips, outside of any compiled function."""
 
     DTYPES: ClassVar = ["float32", "bfloat16"]
-    CLIPS: ClassVar = SOME
+    CLIPS: ClassVar = FEW
     THRESHOLDS: ClassVar = [0.0, 1.0, math.inf]
     NORMS: ClassVar = dict.fromkeys(("float32", "bfloat16"), 1e-06)
     rounded = staticmethod(rounded)

@@ -23,14 +23,14 @@ def tf():
     return tensorflow
 
 
-@pytest.mark.parametrize("jit", [None, True])
 @pytest.mark.parametrize(
-    "clip",
+    ("clip", "jit"),
     [
-        "clip_by_norm(0.5)",
-        "clip_by_value(0.2)",
-        "adaptive_grad_clip(0.1)",
-        clipwise.clip_by_value(low=0.1, high=0.2),
+        ("clip_by_norm(0.5)", None),
+        ("clip_by_norm(0.5)", True),
+        ("clip_by_value(0.2)", None),
+        ("adaptive_grad_clip(0.1)", None),
+        (clipwise.clip_by_value(low=0.1, high=0.2), None),
     ],
     ids=str,
 )
@@ -50,7 +50,7 @@ def test_rows_are_summed_before_they_are_measured(tf, clip, jit):
     np.testing.assert_allclose(*(list(report.values()) for _, report in found), rtol=1e-6)
 
 
-@pytest.mark.parametrize("clip", ["clip_by_global_norm(0.5)", "autoclip"])
+@pytest.mark.parametrize("clip", ["autoclip"])
 def test_replicas_clip_their_sum(tf, clip):
     bad = nets.X.copy()
     bad[20, 1] = np.nan

@@ -81,3 +81,12 @@ def test_a_loss_that_nobody_tells():
 def test_a_monitor_without_a_clip():
     with pytest.raises(ArgumentError, match="no clip is attached"):
         nets.fitted(keras.optimizers.SGD(1.0), callbacks=[clipwise.keras.ClipMonitor()])
+
+
+def test_a_variable_that_is_listed_twice():
+    variable = keras.Variable(np.ones(3, "float32"))
+    gradient = keras.ops.convert_to_tensor(np.ones(3, "float32"))
+    optimizer = clipwise.keras.attach(keras.optimizers.SGD(1.0), clipwise.clip_by_norm(1.0))
+    with pytest.raises(ParameterError, match="listed twice"):
+        optimizer.apply([gradient, gradient], [variable, variable])
+    np.testing.assert_array_equal(keras.ops.convert_to_numpy(variable), np.ones(3))

@@ -36,6 +36,12 @@ class JaxArithmetic(Arithmetic):
     def cond(self, flag: Array, yes: Callable[[], Any], no: Callable[[], Any]) -> Any:
         return jax.lax.cond(flag, yes, no)
 
+    def square_sum(self, array: Array, axes: Axes) -> Array:
+        return _everywhere(super().square_sum(array, axes))
+
+    def _norm(self, array: Array, p: float, axes: Axes) -> Array:
+        return _everywhere(super()._norm(array, p, axes))
+
     def norms(self, arrays: Sequence[Array], p: float) -> Array:
         return self.unit_norms(arrays, p, [None] * len(arrays))
 
@@ -87,7 +93,23 @@ def _alike(arrays: Sequence[Array], axes: Sequence[Axes]) -> list[list[int]]:
     """The places of the arrays that are measured together."""
     groups: dict[Any, list[int]] = {}
     for place, (array, along) in enumerate(zip(arrays, axes, strict=True)):
-        small = 0 < array.size <= SMALL and array.ndim > 0
+        # Together, sharded arrays would have to be gathered.
+        small = 0 < array.size <= SMALL and array.ndim > 0 and not _spec(array)
         key = (array.shape, array.dtype, along) if small else place
         groups.setdefault(key, []).append(place)
     return list(groups.values())
+
+
+def _spec(array: Array) -> tuple[Any, ...]:
+    """The axes of the mesh by which an array is sharded, where its type says so; else nothing."""
+    sharding = getattr(jax.typeof(array), "sharding", None) if hasattr(jax, "typeof") else None
+    return tuple(axis for axis in getattr(sharding, "spec", ()) if axis is not None)
+
+
+def _everywhere(array: Array) -> Array:
+    """The same small array on all devices: those sharded in different explicit ways cannot be joined."""
+    if not _spec(array):
+        return array
+    # With its mesh by name: none need be the current one.
+    whole = jax.sharding.NamedSharding(jax.typeof(array).sharding.mesh, jax.sharding.PartitionSpec())
+    return jax.sharding.reshard(array, whole)

@@ -1,5 +1,6 @@
 """The arithmetic on TensorFlow's tensors: eager, traced, or compiled by XLA. Norms are float64."""
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -19,8 +20,11 @@ BLOCK = 16
 PART = 1 << 18
 """How many float32 squares of a tensor are, in a trace: XLA adds many one by one, which loses digits."""
 
-SLAB = 16
+SLAB = 64
 """How many parts are written out in a trace; there is a loop over more."""
+
+LITTLE = 1 << 12
+"""Up to here the operation costs more than its entries: those of one shape are stacked, measured at once."""
 
 NARROW = (tf.float16, tf.bfloat16, tf.float32)
 """What is squared in float32."""
@@ -62,6 +66,31 @@ class TensorFlowArithmetic(Arithmetic):
         array = tf.cast(array, tf.float32)
         return _square_sum(array) if axes is None else _square_sums(array, axes)
 
+    def norms(self, arrays: Sequence[Array], p: float) -> Array:
+        """As in the base; where all squares are of float32, all but their sums is done to one vector."""
+        if p != 2.0 or any(a.dtype not in NARROW or 0 in tuple(a.shape) for a in arrays):
+            return super().norms(arrays, p)
+        groups, alone = _by_shape(arrays)
+        # Stacked outside the branches: each array that goes into one costs, taken or not.
+        wholes = [tf.reshape(tf.stack([arrays[i] for i in group]), (len(group), -1)) for group in groups]
+        rest = [arrays[i] for i in alone]
+
+        def plainly() -> Array:
+            return tf.sqrt(sums)
+
+        def carefully() -> Array:
+            found = [self._norm(whole, p, (1,)) for whole in wholes]
+            return _joined([*found, *_stacked([self._norm(array, p, None) for array in rest])])
+
+        rows = [_square_sums(tf.cast(whole, tf.float32), (1,)) for whole in wholes]
+        sums = _joined([*rows, *_square_sums_of_all(rest)])
+        if any(array.dtype != tf.float16 for array in arrays):  # float32 holds the squares of those
+            norms = self.cond(_are_exact([sums], [tf.float32]), plainly, carefully)
+        else:
+            norms = plainly()
+        order = [*itertools.chain(*groups), *alone]
+        return norms if order == sorted(order) else tf.gather(norms, np.argsort(order))
+
     def norms_along(self, arrays: Sequence[Array], p: float, axes: Sequence[Axes]) -> list[Array]:
         if p != 2.0:
             return super().norms_along(arrays, p, axes)
@@ -95,27 +124,38 @@ class TensorFlowArithmetic(Arithmetic):
         return tf.cast(tf.cast(array, dtype) * tf.cast(coefficient, dtype), array.dtype)
 
     def chosen(self, arrays: Sequence[Array], coefficients: Sequence[Array]) -> list[Array]:
-        """As in the base, and where all coefficients are 1 nothing is written at all."""
+        """As in the base. Where all coefficients are 1 nothing is written, but little arrays in a trace."""
         first = coefficients[0]
         shared = first.shape.rank == 0 and all(c is first for c in coefficients)
-        every = first if shared else tf.concat([tf.reshape(c, (-1,)) for c in coefficients], 0)
+        groups, alone = _by_shape(arrays) if shared else ([], range(len(arrays)))
+        found: dict[int, Array] = dict.fromkeys(range(len(arrays)))
+        for group in groups:
+            whole = tf.stack([arrays[i] for i in group])
+            # Not all times 1: TensorFlow makes 0 of a denormal product.
+            whole = tf.where(first == 1.0, whole, self.multiplied(whole, first))
+            found.update(zip(group, tf.unstack(whole, len(group)), strict=True))
+        if alone:
+            rest = self._chosen([arrays[i] for i in alone], [coefficients[i] for i in alone], shared)
+            found.update(zip(alone, rest, strict=True))
+        return list(found.values())
+
+    def _chosen(self, arrays: Sequence[Array], coefficients: Sequence[Array], shared: bool) -> list[Array]:
+        every = coefficients[0] if shared else tf.concat([tf.reshape(c, (-1,)) for c in coefficients], 0)
 
         def scaled(dtype: Any) -> list[Array]:
-            pairs = list(zip(arrays, coefficients, strict=True))
             if shared:
-                return [self.multiplied(array, c, dtype) for array, c in pairs]
+                narrow = tf.cast(every, dtype)
+                return [self.multiplied(a, narrow if a.dtype in NARROW else every, dtype) for a in arrays]
+            pairs = zip(arrays, coefficients, strict=True)
             return [tf.where(c == 1.0, array, self.multiplied(array, c, dtype)) for array, c in pairs]
 
-        found = self.cond(
-            tf.reduce_all(every == 1.0),
-            lambda: list(arrays),
-            lambda: self.cond(
-                tf.reduce_all((every >= SMALLEST) | (every == 0.0)),
-                lambda: scaled(tf.float32),
-                lambda: scaled(tf.float64),
-            ),
-        )
-        return list(found)
+        ways: list[Callable[[], list[Array]]]
+        ways = [lambda: list(arrays), partial(scaled, tf.float32), partial(scaled, tf.float64)]
+        small = ~((every >= SMALLEST) | (every == 0.0))  # and NaN
+        way = tf.where(tf.reduce_all(every == 1.0), 0, tf.where(tf.reduce_any(small), 2, 1))
+        if tf.executing_eagerly():
+            return ways[int(way)]()
+        return list(tf.switch_case(way, ways))
 
     def clamped(self, array: Array, low: Array, high: Array) -> tuple[Array, Array]:
         low, high = tf.cast(low, array.dtype), tf.cast(high, array.dtype)
@@ -128,15 +168,49 @@ class TensorFlowArithmetic(Arithmetic):
         return bounded, tf.cast(tf.reduce_sum(tf.cast(count, tf.int64)), tf.float64)
 
 
+def _by_shape(arrays: Sequence[Array]) -> tuple[list[list[int]], list[int]]:
+    """The places of little arrays, those of one shape together, and of the others, long ones last."""
+    groups: dict[Any, list[int]] = {}
+    for place, array in enumerate(arrays):
+        if array.dtype in NARROW and 0 < (array.shape.num_elements() or 0) <= LITTLE:
+            groups.setdefault((array.dtype, tuple(array.shape)), []).append(place)
+    if tf.executing_eagerly():
+        return [], list(range(len(arrays)))
+    found = [places for places in groups.values() if len(places) > 2]
+    taken = set(itertools.chain(*found))
+    alone = [place for place in range(len(arrays)) if place not in taken]
+    return found, sorted(alone, key=lambda place: _is_long(arrays[place]))
+
+
+def _joined(vectors: Sequence[Array]) -> Array:
+    return tf.concat(vectors, 0) if len(vectors) > 1 else vectors[0]
+
+
+def _stacked(numbers: Sequence[Array]) -> list[Array]:
+    return [tf.stack(numbers)] if numbers else []
+
+
+def _square_sums_of_all(arrays: Sequence[Array]) -> list[Array]:
+    """The sums of the squares of arrays narrower than float64, long ones last, as vectors of float64."""
+    arrays = [tf.cast(array, tf.float32) for array in arrays]
+    halves = _stacked([tf.nn.l2_loss(array) for array in arrays if not _is_long(array)])
+    wide = _stacked([_square_sum(array) for array in arrays if _is_long(array)])
+    return [2.0 * tf.cast(part, tf.float64) for part in halves] + wide
+
+
+def _is_long(array: Array) -> bool:
+    """Whether it is measured in parts. Eagerly TensorFlow's own kernel runs, which adds in a tree."""
+    count = array.shape.num_elements()
+    return not tf.executing_eagerly() and count is not None and count > PART
+
+
 def _square_sum(array: Array) -> Array:
     """The sum of all squares of a float32 array, float64."""
-    count = array.shape.num_elements()
-    # Eagerly it is TensorFlow's own kernel, which adds in a tree. A trace may come to run under XLA.
-    if tf.executing_eagerly() or count is None or count <= PART:
+    if not _is_long(array):  # a trace may come to run under XLA
         return 2.0 * tf.cast(tf.nn.l2_loss(array), tf.float64)
     flat = tf.reshape(array, (-1,))
     slab = SLAB * PART
-    slabs, left = divmod(count, slab)
+    slabs, left = divmod(array.shape.num_elements(), slab)
 
     def add(place: Array, total: Array) -> tuple[Array, Array]:
         return place + 1, total + _sum_of_parts(tf.slice(flat, [place * slab], [slab]))

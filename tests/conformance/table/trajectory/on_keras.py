@@ -1,6 +1,6 @@
-"""The problem in Keras, on the back end of this process: gradients by the framework, the step by Keras."""
+"""The problem in Keras, on the back end of this process, compiled where Keras compiles."""
 
-import os
+from functools import cache
 
 import keras
 import numpy as np
@@ -12,10 +12,32 @@ from . import problem
 
 def loss_of(weights, x, y):
     named = dict(zip(problem.SHAPES, weights, strict=True))
-    return problem.loss(named, x, y, keras.ops.tanh, keras.ops.sigmoid, keras.ops.mean)
+    return problem.loss(named, x, y, *functions())
+
+
+@cache
+def functions():
+    """The framework's own: on JAX, Keras' would give float32."""
+    match keras.backend.backend():
+        case "jax":
+            import jax
+
+            return jax.numpy.tanh, jax.nn.sigmoid, jax.numpy.mean
+        case "tensorflow":
+            import tensorflow as tf
+
+            return tf.tanh, tf.sigmoid, tf.reduce_mean
+        case _:
+            import torch
+
+            return torch.tanh, torch.sigmoid, torch.mean
 
 
 def train(clip, dtype: str):
+    if keras.backend.backend() == "jax":
+        import jax
+
+        jax.config.update("jax_enable_x64", dtype == "float64")
     keras.config.set_floatx(dtype)
     variables = []
     for name, w in problem.weights().items():
@@ -23,42 +45,52 @@ def train(clip, dtype: str):
         with keras.name_scope(scope):
             variables.append(keras.Variable(w, dtype=dtype, name=leaf))
     optimizer = clipwise.keras.attach(keras.optimizers.SGD(problem.RATE), clip)
-    gradients_of = {"jax": _jax, "tensorflow": _tensorflow, "torch": _torch}[keras.backend.backend()]()
+    optimizer.build(variables)
+    step = {"jax": _jax, "tensorflow": _tensorflow, "torch": _torch}[keras.backend.backend()]
+    act = step(optimizer, variables)
     for x, y in problem.batches():
-        data = (keras.ops.convert_to_tensor(array, dtype=dtype) for array in (x, y))
-        optimizer.apply(gradients_of(variables, *data), variables)
-        now = {
-            n: np.array(keras.ops.convert_to_numpy(v)) for n, v in zip(problem.SHAPES, variables, strict=True)
-        }
-        yield float(clipwise.keras.report(optimizer).threshold), dict(zip(problem.SHAPES, now, strict=True))
+        act(*(keras.ops.convert_to_tensor(array, dtype=dtype) for array in (x, y)))
+        now = [np.array(keras.ops.convert_to_numpy(variable)) for variable in variables]
+        threshold = float(clipwise.keras.report(optimizer).threshold)
+        yield threshold, dict(zip(problem.SHAPES, now, strict=True))
 
 
-def _jax():
+def _jax(optimizer, variables):
     import jax
 
-    os.environ.setdefault("JAX_ENABLE_X64", "1")
-    gradient = jax.jit(jax.grad(loss_of))
-    return lambda variables, x, y: gradient([v.value for v in variables], x, y)
+    @jax.jit
+    def step(weights, memory, x, y):
+        return optimizer.stateless_apply(memory, jax.grad(loss_of)(weights, x, y), weights)
+
+    def act(x, y):
+        memory = optimizer.variables
+        new = step([v.value for v in variables], [v.value for v in memory], x, y)
+        for owners, values in zip((variables, memory), new, strict=True):
+            for variable, value in zip(owners, values, strict=True):
+                variable.assign(value)
+
+    return act
 
 
-def _tensorflow():
+def _tensorflow(optimizer, variables):
     import tensorflow as tf
 
     @tf.function(autograph=False)
-    def gradient(values, x, y):
+    def act(x, y):
+        values = [v.value for v in variables]
         with tf.GradientTape() as tape:
             tape.watch(values)
             loss = loss_of(values, x, y)
-        return tape.gradient(loss, values)
+        optimizer.apply(tape.gradient(loss, values), variables)
 
-    return lambda variables, x, y: gradient([v.value for v in variables], x, y)
+    return act
 
 
-def _torch():
+def _torch(optimizer, variables):
     import torch
 
-    def gradient(variables, x, y):
+    def act(x, y):
         values = [v.value.detach().clone().requires_grad_() for v in variables]
-        return torch.autograd.grad(loss_of(values, x, y), values)
+        optimizer.apply(list(torch.autograd.grad(loss_of(values, x, y), values)), variables)
 
-    return lambda variables, x, y: list(gradient(variables, x, y))
+    return act

@@ -26,7 +26,11 @@ TRAINERS = {
 IN_FLOAT32 = ["global norm", "agc", "autoclip of a window", "zclip"]
 
 BACK_END = back_ends.here()
-CASES = [(name, "float64") for name in CLIPS] + [(name, "float32") for name in IN_FLOAT32]
+AROUND_OTHERS = ["value", "agc", "autoclip", "auto", "chain", "by name"]
+"""For optimizers around an arithmetic that runs all of them."""
+around = BACK_END not in ("jax-jit", "tensorflow-function")
+CASES = [(name, "float64") for name in (AROUND_OTHERS if around else CLIPS)]
+CASES += [(name, "float32") for name in IN_FLOAT32[: 1 if around else 4]]
 trains = pytest.mark.skipif(
     BACK_END not in TRAINERS,
     reason="compared with, or trains as another",
