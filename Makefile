@@ -49,7 +49,7 @@ check: $(VENV)/.dev
 
 # Two processes, each with one thread: two threads in each would wait for each other.
 test: check
-	OMP_NUM_THREADS=1 KERAS_BACKEND=jax $(BIN)/python -m pytest -n 2
+	OMP_NUM_THREADS=1 KERAS_BACKEND=jax $(BIN)/python -m pytest -n 2 --dist worksteal
 
 clean:
 	rm -rf $(VENV) build dist src/*.egg-info src/clipwise/torch/engines/*.so .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

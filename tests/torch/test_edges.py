@@ -20,7 +20,7 @@ from torch import nn
 import clipwise
 from clipwise import Clip, clip_by_block_rms, clip_by_global_norm, clip_by_norm, clip_by_value
 from clipwise.errors import NonFiniteError, ThresholdError
-from tests.conformance.oracle import p_norm, units
+from tests.conformance.table.oracle import p_norm, units
 
 from .strategies import (
     NORMS,

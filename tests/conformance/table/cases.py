@@ -8,10 +8,8 @@ CLIPS = [
     ("element", 2.0),
     *[(per, norm) for per in ("unit", "tensor", "global") for norm in (2.0, 1.0, math.inf, 3.0, 0.5, "rms")],
 ]
-SOME = [(per, norm) for per, norm in CLIPS if norm in (2.0, math.inf, "rms")]
-"""For back ends whose arithmetic another one has shown to be right with every order."""
 FEW = [("element", 2.0), ("unit", 2.0), ("tensor", "rms"), ("global", 2.0)]
-"""For optimizers around such an arithmetic."""
+"""For what is compiled, and for optimizers around an arithmetic that runs all of them."""
 THRESHOLDS = [0.0, 1e-3, 1.0, 1e4, math.inf]
 RANGES = [(-0.5, 1.0), (-math.inf, 0.2), (0.1, math.inf), (0.0, 0.0), (0.3, 0.7)]
 

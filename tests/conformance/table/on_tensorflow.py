@@ -1,5 +1,6 @@
 """The table on TensorFlow: eagerly, and in a function, where the threshold is an argument."""
 
+import math
 from functools import cache
 from typing import Any, ClassVar
 
@@ -9,7 +10,7 @@ import clipwise.tensorflow
 from clipwise import Clip, ClipReport
 
 from . import oracle
-from .cases import SOME
+from .cases import FEW, RANGES
 from .values import narrow, rounded, wide
 
 
@@ -58,7 +59,8 @@ class OnFunction(OnTensorFlow):
     """In a tf.function."""
 
     DTYPES: ClassVar = ["float32", "bfloat16"]
-    CLIPS: ClassVar = SOME
+    CLIPS: ClassVar = [*FEW, ("global", math.inf)]
+    RANGES: ClassVar = RANGES[:2]  # each is traced anew
 
     def run(self, rows, clip: Clip, dtype: str):
         there = {name: to_tensorflow(gradients, dtype) for name, gradients in rows.items()}

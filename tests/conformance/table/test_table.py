@@ -2,8 +2,8 @@
 
 A back end has ``DTYPES``, ``NORMS`` (how exact its norms are, by dtype, where not in float64),
 ``rounded``, and ``run``, which takes rows of numpy gradients by name, a clip and a dtype, and returns for
-each row the clipped gradients in numpy and the report; and, if it runs a part of the table only, ``CLIPS``
-and ``THRESHOLDS``. To add one: a module here, a line in back_ends.py.
+each row the clipped gradients in numpy and the report; and, if it runs a part of the table only, ``CLIPS``,
+``THRESHOLDS`` and ``RANGES``. To add one: a module here, a line in back_ends.py.
 """
 
 import numpy as np
@@ -85,7 +85,7 @@ def test_clip(dtype, per, norm, threshold):
     check(inputs(dtype), Clip(threshold, per=per, norm=norm), dtype)
 
 
-@pytest.mark.parametrize("bounds", RANGES)
+@pytest.mark.parametrize("bounds", getattr(BACK_END, "RANGES", RANGES))
 @pytest.mark.parametrize("dtype", [name for name in BACK_END.DTYPES if not name.startswith("complex")])
 def test_range(dtype, bounds):
     # Bounds that the dtype holds exactly, so that the oracle's bound is the back end's.
