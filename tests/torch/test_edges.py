@@ -359,7 +359,7 @@ NUMBERS_THAT_ARE_NONE = (
         torch.tensor(math.nan),
         torch.tensor([1.0, 2.0]),
         np.array([1.0, 2.0]),
-        object(),
+        type,  # a class: an object of one would be named by its address, another in each process
     ],
 )
 
