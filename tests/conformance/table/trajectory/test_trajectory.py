@@ -26,7 +26,7 @@ TRAINERS = {
 IN_FLOAT32 = ["global norm", "agc", "autoclip of a window", "zclip"]
 
 BACK_END = back_ends.here()
-AROUND_OTHERS = ["value", "agc", "autoclip", "auto", "chain", "by name"]
+AROUND_OTHERS = ["agc", "autoclip", "by name"]
 """For optimizers around an arithmetic that runs all of them."""
 around = BACK_END not in ("jax-jit", "tensorflow-function")
 CASES = [(name, "float64") for name in (AROUND_OTHERS if around else CLIPS)]
