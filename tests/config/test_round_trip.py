@@ -44,9 +44,9 @@ POLICIES = st.one_of(
 AUTO = st.builds(t.auto, q=PERCENT, window=COUNT)
 VALUE_CLIPS = st.one_of(
     st.builds(c.clip_by_value, st.one_of(BOUND, SCHEDULES)),
-    st.tuples(st.floats(allow_nan=False), st.floats(allow_nan=False)).map(
-        lambda pair: c.clip_by_value(low=min(pair), high=max(pair))
-    ),
+    st.tuples(st.floats(allow_nan=False), st.floats(allow_nan=False))
+    .filter(lambda pair: min(pair) < math.inf and max(pair) > -math.inf)
+    .map(lambda pair: c.clip_by_value(low=min(pair), high=max(pair))),
 )
 SINGLES = st.one_of(
     VALUE_CLIPS,

@@ -1,22 +1,20 @@
 """One clipping step as a pure function of gradients, weights and state."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal, NamedTuple, TypeAlias, get_args
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
-from clipwise import config
-from clipwise.clip import AnyClip, ByName, Chain, Clip
-from clipwise.errors import ArgumentError, NonFiniteError, ParameterError
+from clipwise.errors import NonFiniteError, ParameterError
+from clipwise.functional.arguments import NonFinite
 from clipwise.functional.arithmetic import Arithmetic
 from clipwise.functional.facts import Facts
-from clipwise.functional.measure import Measure, order_of
+from clipwise.functional.measure import Measure
 from clipwise.functional.plan import Plan
+from clipwise.functional.scaling import order_of
 from clipwise.namespace import Array
 from clipwise.report import ClipReport
 
-__all__ = ["ClipState", "NonFinite", "as_clip", "as_nonfinite", "blank_report", "clip_arrays", "init_state"]
-
-NonFinite: TypeAlias = Literal["skip", "zero", "error", "propagate"]
+__all__ = ["ClipState", "blank_report", "clip_arrays", "init_state"]
 
 
 class ClipState(NamedTuple):
@@ -29,21 +27,6 @@ class ClipState(NamedTuple):
 
     step: Array
     thresholds: Any
-
-
-def as_clip(clip: AnyClip | str | Mapping[str, Any]) -> AnyClip:
-    """The clip itself, or what a string or a mapping describes; ArgumentError for anything else."""
-    found = config.parse(clip) if isinstance(clip, str | Mapping) else clip
-    if not isinstance(found, Clip | Chain | ByName):
-        raise ArgumentError(f"expected a clip such as clipwise.clip_by_global_norm(1.0), got {clip!r}")
-    return found
-
-
-def as_nonfinite(nonfinite: str, allowed: Sequence[str] = get_args(NonFinite)) -> NonFinite:
-    """``nonfinite`` if it is one of the allowed words; ArgumentError otherwise."""
-    if nonfinite not in allowed:
-        raise ArgumentError(f"nonfinite must be one of {', '.join(allowed)}, got {nonfinite!r}")
-    return nonfinite  # type: ignore[return-value]
 
 
 def init_state(plan: Plan, xp: Any) -> ClipState:

@@ -6,15 +6,11 @@ from collections.abc import Sequence
 from clipwise.clip import Norm, Per
 from clipwise.functional import scaling
 from clipwise.functional.arithmetic import Arithmetic
+from clipwise.functional.scaling import order_of
 from clipwise.functional.slots import Slot
 from clipwise.namespace import Array
 
-__all__ = ["Measure", "order_of"]
-
-
-def order_of(norm: Norm) -> float:
-    """The order p in which a norm is measured: 2 for the root mean square."""
-    return 2.0 if norm == "rms" else norm
+__all__ = ["Measure"]
 
 
 class Measure:

@@ -6,12 +6,13 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from clipwise.clip import AnyClip, ByName, Chain, Clip, Norm
-from clipwise.functional.arithmetic import Arithmetic
 from clipwise.functional.facts import Facts
 from clipwise.functional.measure import Measure
+from clipwise.functional.merging import merged, untouched
 from clipwise.functional.names import owner_of, refuse_unmatched
 from clipwise.functional.slots import Slot
-from clipwise.functional.stage import Stage, Step, untouched
+from clipwise.functional.stage import Stage, Step
+from clipwise.namespace import Namespace
 from clipwise.report import ClipReport
 
 __all__ = ["Plan", "make_plan"]
@@ -65,10 +66,6 @@ class Plan(ABC):
         policies = [stage.policy for stage in self.stages()]
         return frozenset().union(*[policy.needs for policy in policies if policy])
 
-    def remembers(self) -> bool:
-        """Whether a threshold depends on earlier steps or on the step's number."""
-        return any(stage.policy.remembers for stage in self.stages() if stage.policy)
-
 
 class _Single(Plan):
     def __init__(self, clip: Clip, slots: Sequence[Slot]) -> None:
@@ -80,7 +77,7 @@ class _Single(Plan):
 
     def apply(self, measure: Measure, weights: Measure | None, state: Any, facts: Facts) -> Step:
         if not measure.present:
-            return _nothing(measure.arithmetic), state
+            return _nothing(measure.xp), state
         return self.stage.apply(measure, weights, state, facts)
 
     def stages(self) -> Iterator[Stage]:
@@ -96,20 +93,14 @@ class _Chain(Plan):
         return tuple(plan.init(xp) for plan in self.plans)
 
     def apply(self, measure: Measure, weights: Measure | None, state: Any, facts: Facts) -> Step:
-        xp = measure.xp
         steps = [
             plan.apply(measure, weights, own, facts) for plan, own in zip(self.plans, state, strict=True)
         ]
-        reports = [report for report, _ in steps]
-        same = self.plans[-1].norm == self.norm
-        report = ClipReport(
-            norm=reports[0].norm,
-            norm_after=reports[-1].norm_after if same or not measure.present else measure.joint(self.norm),
-            threshold=xp.min(xp.stack([r.threshold for r in reports])),
-            clipped=xp.any(xp.stack([r.clipped for r in reports])),
-            clip_fraction=xp.max(xp.stack([r.clip_fraction for r in reports])),
-            parts={str(place): report for place, report in enumerate(reports)},
-        )
+        reports = {str(place): report for place, (report, _) in enumerate(steps)}
+        first, last = steps[0][0], steps[-1][0]
+        same = self.plans[-1].norm == self.norm or not measure.present
+        norm_after = last.norm_after if same else measure.joint(self.norm)
+        report = merged(measure.xp, reports, first.norm, norm_after)
         return report, tuple(state for _, state in steps)
 
     def stages(self) -> Iterator[Stage]:
@@ -142,36 +133,25 @@ class _ByName(Plan):
         return tuple(plan.init(xp) for plan in self.plans.values())
 
     def apply(self, measure: Measure, weights: Measure | None, state: Any, facts: Facts) -> Step:
-        xp = measure.xp
         if not measure.present:
-            return self.blank(_nothing(measure.arithmetic)), state
+            return self.blank(_nothing(measure.xp)), state
         norm = measure.joint(self.norm)
         arrays, states = measure.full(), []
         reports: dict[str, ClipReport] = {}
-        shares: list[int] = []
+        shares: list[float] = []
         for (pattern, plan), own in zip(self.plans.items(), state, strict=True):
             places = self.places[pattern]
             part = measure.part(places)
             report, own = plan.apply(part, weights.part(places) if weights else None, own, facts)
             reports[pattern] = report
             states.append(own)
-            shares.append(len(part.present))
+            shares.append(len(part.present) / len(measure.present))
             for place, array in zip(places, part.full(), strict=True):
                 arrays[place] = array
         measure.replace([array for array in arrays if array is not None])
-        every = list(reports.values())
-        if not every:
-            return untouched(measure.arithmetic, norm), ()
-        report = ClipReport(
-            norm=norm,
-            norm_after=measure.joint(self.norm),
-            threshold=xp.min(xp.stack([r.threshold for r in every])),
-            clipped=xp.any(xp.stack([r.clipped for r in every])),
-            clip_fraction=sum(
-                r.clip_fraction * (n / len(measure.present)) for r, n in zip(every, shares, strict=True)
-            ),
-            parts=reports,
-        )
+        if not reports:
+            return untouched(measure.xp, norm), ()
+        report = merged(measure.xp, reports, norm, measure.joint(self.norm), shares)
         return report, tuple(states)
 
     def stages(self) -> Iterator[Stage]:
@@ -183,6 +163,6 @@ class _ByName(Plan):
         return dataclasses.replace(report, parts=parts)
 
 
-def _nothing(arithmetic: Arithmetic) -> ClipReport:
+def _nothing(xp: Namespace) -> ClipReport:
     """The report of a step without any gradient: norm 0."""
-    return untouched(arithmetic, arithmetic.xp.zeros(()))
+    return untouched(xp, xp.zeros(()))

@@ -7,9 +7,15 @@ single norm on the host, it may.
 import math
 from typing import Any
 
+from clipwise.clip import Norm
 from clipwise.namespace import Array
 
-__all__ = ["coefficient", "combine", "direction", "norm_after"]
+__all__ = ["coefficient", "combine", "direction", "norm_after", "order_of"]
+
+
+def order_of(norm: Norm) -> float:
+    """The order p in which a norm is measured: 2 for the root mean square."""
+    return 2.0 if norm == "rms" else norm
 
 
 def coefficient(xp: Any, norm: Array, threshold: Array) -> Array:

@@ -7,7 +7,6 @@ from typing import Any
 from clipwise.clip import Clip
 from clipwise.errors import ThresholdError
 from clipwise.functional import scaling
-from clipwise.functional.arithmetic import Arithmetic
 from clipwise.functional.facts import Facts
 from clipwise.functional.measure import Measure
 from clipwise.functional.slots import Slot
@@ -16,7 +15,7 @@ from clipwise.report import ClipReport
 from clipwise.thresholds import Observation, Threshold
 from clipwise.thresholds._base import is_traced
 
-__all__ = ["Stage", "untouched"]
+__all__ = ["Stage"]
 
 Step = tuple[ClipReport, Any]
 """What a step did, and the state of the threshold after it."""
@@ -230,17 +229,3 @@ class Stage:
             places = [place for place in places if not self.slots[place].embedding] or places
         chosen = weights.part(places)
         return chosen.joint(norm), chosen.entries
-
-
-def untouched(arithmetic: Arithmetic, norm: Array) -> ClipReport:
-    """The report of gradients that were left as they were."""
-    xp = arithmetic.xp
-    zero = xp.zeros(())
-    return ClipReport(
-        norm=norm,
-        norm_after=norm,
-        threshold=xp.full((), xp.inf),
-        clipped=zero > 0,
-        clip_fraction=zero,
-        direction=xp.full((), 1.0),
-    )

@@ -4,17 +4,17 @@ import importlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Any, TypeAlias, get_args
+from typing import Any, TypeAlias
 
 from torch import nn
 from torch.optim import Optimizer
 
 from clipwise.clip import AnyClip
 from clipwise.errors import ArgumentError
+from clipwise.functional.arguments import NonFinite, as_clip, as_nonfinite, remembering
 from clipwise.torch.attach import AttachedClipper, attach, spelled
-from clipwise.torch.clipper import NonFinite, as_clip
 
-__all__ = ["ClipLike", "Order", "follows_loss", "is_listed", "load", "orders", "remembers"]
+__all__ = ["ClipLike", "Order", "follows_loss", "is_listed", "load", "orders"]
 
 ClipLike: TypeAlias = AnyClip | str | Mapping[str, Any]
 
@@ -45,6 +45,11 @@ class Order:
             direction=self.direction,
         )
 
+    @property
+    def remembers(self) -> bool:
+        """Whether a threshold depends on the steps before, so that a resumed run needs its state."""
+        return any(remembering(clip) is not None for clip in (self.clip, self.weights))
+
     def __str__(self) -> str:
         return "no clip" if self.clip is None else spelled(self.clip)
 
@@ -60,8 +65,7 @@ def orders(
     Raises:
         ArgumentError: nothing is to be done, two lists differ in length, or a clip is none.
     """
-    if nonfinite not in get_args(NonFinite):
-        raise ArgumentError(f"nonfinite must be one of {', '.join(get_args(NonFinite))}, got {nonfinite!r}")
+    nonfinite = as_nonfinite(nonfinite)
     clips, bounds = _listed(clip), _listed(weights)
     if is_listed(clip) and is_listed(weights):
         if len(clips) != len(bounds):
@@ -95,12 +99,6 @@ def _listed(clip: Any) -> list[ClipLike | None]:
 def follows_loss(clipper: AttachedClipper) -> bool:
     """Whether a threshold of its uses the loss, which somebody then has to tell it."""
     return "loss" in clipper._sees
-
-
-def remembers(clipper: AttachedClipper) -> bool:
-    """Whether a threshold of its depends on the steps before, so that a resumed run needs its state."""
-    plans = [clipper._plan, *([clipper.weights._plan] if clipper.weights is not None else [])]
-    return any(stage.limit.keeper is not None for plan in plans for stage in plan.stages())
 
 
 def load(name: str, extra: str) -> ModuleType:

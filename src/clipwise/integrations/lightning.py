@@ -14,9 +14,9 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from clipwise.errors import ArgumentError, StateError
-from clipwise.integrations._common import ClipLike, Order, follows_loss, is_listed, load, orders, remembers
+from clipwise.functional.arguments import NonFinite
+from clipwise.integrations._common import ClipLike, Order, follows_loss, is_listed, load, orders
 from clipwise.torch.attach import AttachedClipper
-from clipwise.torch.clipper import NonFinite
 
 __all__ = ["ClipCallback"]
 
@@ -120,7 +120,8 @@ class ClipCallback(*_BASES):  # type: ignore[misc]
         optimizers = trainer.optimizers
         self.clippers, self._attached = [], True
         try:
-            for optimizer, order in zip(optimizers, self._orders_for(optimizers, pl_module), strict=True):
+            chosen = self._orders_for(optimizers, pl_module)
+            for optimizer, order in zip(optimizers, chosen, strict=True):
                 idle = order.clip is None and order.weights is None
                 self.clippers.append(None if idle else order.attach(optimizer, pl_module))
             if self._loaded is not None:
@@ -135,7 +136,7 @@ class ClipCallback(*_BASES):  # type: ignore[misc]
         }
         self._logged = [0 if one is None else one.steps for one in self.clippers]
         self._losses, self._stepped = [], False
-        if self._resumes and self._loaded is None and any(map(remembers, self._by_optimizer.values())):
+        if self._resumes and self._loaded is None and any(order.remembers for order in chosen):
             warnings.warn(
                 "the checkpoint has no state of ClipCallback: its thresholds begin afresh", stacklevel=2
             )

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from clipwise.errors import ArgumentError
-from clipwise.integrations._common import ClipLike, follows_loss, is_listed, load, orders, remembers
+from clipwise.functional.arguments import NonFinite
+from clipwise.integrations._common import ClipLike, follows_loss, is_listed, load, orders
 from clipwise.torch.attach import AttachedClipper
-from clipwise.torch.clipper import NonFinite
 from clipwise.torch.dropins import get_total_norm
 
 __all__ = ["ClipCallback"]
@@ -140,7 +140,7 @@ class ClipCallback(_transformers.TrainerCallback):  # type: ignore[misc]
         path = os.path.join(checkpoint, _FILE)
         if os.path.isfile(path):
             self.clipper.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
-        elif remembers(self.clipper):
+        elif self._order.remembers:
             warnings.warn(f"{checkpoint} has no {_FILE}: the thresholds begin afresh", stacklevel=3)
 
     # In the Trainer.

@@ -11,8 +11,9 @@ import numpy as np
 
 from clipwise.clip import AnyClip, ByName, Chain, Clip
 from clipwise.errors import StateError
+from clipwise.functional.arguments import NonFinite
 from clipwise.functional.arithmetic.jax import JaxArithmetic
-from clipwise.functional.clipping import ClipState, NonFinite, clip_arrays, init_state
+from clipwise.functional.clipping import ClipState, clip_arrays, init_state
 from clipwise.functional.facts import Facts
 from clipwise.functional.measure import Measure
 from clipwise.functional.plan import make_plan

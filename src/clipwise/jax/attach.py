@@ -9,7 +9,8 @@ import optax
 
 from clipwise.clip import AnyClip
 from clipwise.errors import ArgumentError, StateError
-from clipwise.functional.clipping import ClipState, NonFinite
+from clipwise.functional.arguments import NonFinite
+from clipwise.functional.clipping import ClipState
 from clipwise.functional.slots import UnitAxes
 from clipwise.jax._packed import Packed, unpack
 from clipwise.jax.transform import Rate, TransformState, Updater, loss_of

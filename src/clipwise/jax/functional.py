@@ -7,7 +7,8 @@ import jax
 
 from clipwise.clip import AnyClip
 from clipwise.errors import ArgumentError, NonFiniteError
-from clipwise.functional.clipping import ClipState, NonFinite, as_clip, as_nonfinite
+from clipwise.functional.arguments import NonFinite, as_clip, as_nonfinite
+from clipwise.functional.clipping import ClipState
 from clipwise.functional.facts import Facts
 from clipwise.functional.slots import UnitAxes
 from clipwise.jax import _trees

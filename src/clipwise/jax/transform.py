@@ -9,7 +9,8 @@ import optax
 
 from clipwise.clip import AnyClip
 from clipwise.errors import ArgumentError, ParameterError, StateError
-from clipwise.functional.clipping import ClipState, NonFinite, as_clip, as_nonfinite
+from clipwise.functional.arguments import NonFinite, as_clip, as_nonfinite
+from clipwise.functional.clipping import ClipState
 from clipwise.functional.facts import Facts
 from clipwise.functional.slots import Slot, UnitAxes
 from clipwise.jax import _reports, _trees

@@ -10,8 +10,9 @@ import keras
 from clipwise import config
 from clipwise.clip import AnyClip
 from clipwise.errors import ArgumentError, ParameterError
+from clipwise.functional.arguments import NonFinite
 from clipwise.functional.arithmetic import Arithmetic, arithmetic_of
-from clipwise.functional.clipping import NonFinite, clip_arrays
+from clipwise.functional.clipping import clip_arrays
 from clipwise.functional.facts import Facts
 from clipwise.functional.measure import Measure
 from clipwise.functional.plan import Plan, make_plan

@@ -7,7 +7,7 @@ import keras
 
 from clipwise.clip import AnyClip
 from clipwise.errors import ArgumentError
-from clipwise.functional.clipping import NonFinite, as_clip, as_nonfinite
+from clipwise.functional.arguments import NonFinite, as_clip, as_nonfinite
 from clipwise.functional.slots import UnitAxes
 from clipwise.keras._backends import backend
 from clipwise.keras._multi import is_multi, refuse_inner

@@ -143,6 +143,10 @@ def take(x: Any, indices: Any, *, axis: int) -> Any:
 
 
 def take_along_axis(x: Any, indices: Any, *, axis: int = -1) -> Any:
-    if axis not in (-1, x.shape.rank - 1):
-        raise NotImplementedError("take_along_axis: along the last axis only")
-    return tf.gather(x, indices, axis=-1, batch_dims=x.shape.rank - 1)
+    last = x.shape.rank - 1
+    if axis not in (-1, last):
+        order = [*range(x.shape.rank)]
+        order[axis], order[last] = order[last], order[axis]
+        found = take_along_axis(tf.transpose(x, order), tf.transpose(indices, order))
+        return tf.transpose(found, order)
+    return tf.gather(x, indices, axis=-1, batch_dims=last)

@@ -7,15 +7,9 @@ import tensorflow as tf
 
 from clipwise.clip import AnyClip
 from clipwise.errors import ArgumentError
+from clipwise.functional.arguments import NonFinite, as_clip, as_nonfinite
 from clipwise.functional.arithmetic.tensorflow import TensorFlowArithmetic
-from clipwise.functional.clipping import (
-    ClipState,
-    NonFinite,
-    as_clip,
-    as_nonfinite,
-    clip_arrays,
-    init_state,
-)
+from clipwise.functional.clipping import ClipState, clip_arrays, init_state
 from clipwise.functional.facts import Facts
 from clipwise.functional.measure import Measure
 from clipwise.functional.plan import make_plan

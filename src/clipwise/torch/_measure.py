@@ -9,21 +9,17 @@ from torch import Tensor
 
 from clipwise.clip import Norm, Per
 from clipwise.functional import scaling
+from clipwise.functional.scaling import order_of
 from clipwise.namespace import Array
 from clipwise.torch._layout import Layout
 from clipwise.torch.engines import AnyBatch, make_batch
 from clipwise.torch.engines._arrays import NUMPY, array_on
 
-__all__ = ["Measure", "order_of"]
+__all__ = ["Measure"]
 
 
 FOLDS_FROM = 1 << 23
 """Entries from which on a fused optimizer on the CPU is given a coefficient: 32 MiB of float32."""
-
-
-def order_of(norm: Norm) -> float:
-    """The order p in which a norm is measured: 2 for the root mean square."""
-    return 2.0 if norm == "rms" else norm
 
 
 class Measure:

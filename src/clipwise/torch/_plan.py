@@ -8,13 +8,14 @@ from torch import Tensor
 
 from clipwise.clip import AnyClip, ByName, Chain, Clip, Norm
 from clipwise.functional.facts import Facts
+from clipwise.functional.merging import merged, untouched
 from clipwise.functional.names import owner_of, refuse_unmatched
 from clipwise.namespace import Array, Namespace
 from clipwise.report import ClipReport
 from clipwise.torch._element_stage import ElementStage
 from clipwise.torch._layout import Layout
 from clipwise.torch._measure import Measure
-from clipwise.torch._stage import GlobalStage, GroupStage, Stage, untouched
+from clipwise.torch._stage import GlobalStage, GroupStage, Stage
 
 __all__ = ["Plan", "make_plan"]
 
@@ -127,17 +128,11 @@ class _Chain(Plan):
         self.norm = self.plans[0].norm
 
     def apply(self, names: Names, measure: Measure, facts: Facts) -> ClipReport:
-        xp = measure.xp
         reports = [plan.apply(names, measure, facts) for plan in self.plans]
         same = self.plans[-1].norm == self.norm
-        return ClipReport(
-            norm=reports[0].norm,
-            norm_after=reports[-1].norm_after if same else measure.joint(self.norm),
-            threshold=xp.min(xp.stack([r.threshold for r in reports])),
-            clipped=xp.any(xp.stack([r.clipped for r in reports])),
-            clip_fraction=xp.max(xp.stack([r.clip_fraction for r in reports])),
-            parts={str(place): report for place, report in enumerate(reports)},
-        )
+        norm_after = reports[-1].norm_after if same else measure.joint(self.norm)
+        parts = {str(place): report for place, report in enumerate(reports)}
+        return merged(measure.xp, parts, reports[0].norm, norm_after)
 
     def extend(self, parameters: Mapping[str, Tensor]) -> None:
         for plan in self.plans:
@@ -195,18 +190,11 @@ class _ByName(Plan):
             else:
                 reports[pattern] = plan.apply(share.names, parts[pattern], facts)
         measure.join(list(parts.values()), known.order, self.norm)
-        taken = [(reports[s.pattern], len(s.names)) for s in known.shares if s.pattern in self.plans]
-        if not taken:
+        sizes = {share.pattern: len(share.names) / len(names) for share in known.shares}
+        shares = [sizes.get(pattern, 0.0) for pattern in reports]
+        if not any(shares):
             return dataclasses.replace(untouched(xp, norm), parts=reports)
-        every = list(reports.values())
-        return ClipReport(
-            norm=norm,
-            norm_after=measure.joint(self.norm),
-            threshold=xp.min(xp.stack([r.threshold for r in every])),
-            clipped=xp.any(xp.stack([r.clipped for r in every])),
-            clip_fraction=sum(r.clip_fraction * (n / len(names)) for r, n in taken),
-            parts=reports,
-        )
+        return merged(xp, reports, norm, measure.joint(self.norm), shares)
 
     def extend(self, parameters: Mapping[str, Tensor]) -> None:
         for pattern, share in self._share(parameters).items():

@@ -10,13 +10,14 @@ from clipwise.clip import Clip
 from clipwise.errors import ParameterError
 from clipwise.functional import scaling
 from clipwise.functional.facts import Facts
+from clipwise.functional.merging import untouched
 from clipwise.namespace import Array, Namespace
 from clipwise.report import ClipReport
 from clipwise.torch._limit import Limit
 from clipwise.torch._measure import Measure
 from clipwise.torch.engines._arrays import NUMPY
 
-__all__ = ["GlobalStage", "GroupStage", "Stage", "untouched"]
+__all__ = ["GlobalStage", "GroupStage", "Stage"]
 
 
 class Stage(ABC):
@@ -100,19 +101,6 @@ class GroupStage(Stage):
             clip_fraction=xp.mean(_as_float(xp, clipped)),
             direction=scaling.direction(xp, before, coefficients) if p == 2.0 else None,
         )
-
-
-def untouched(xp: Namespace, norm: Array) -> ClipReport:
-    """The report of gradients that were left as they were."""
-    zero = xp.asarray(0.0)
-    return ClipReport(
-        norm=norm,
-        norm_after=norm,
-        threshold=xp.asarray(xp.inf),
-        clipped=zero > 0,
-        clip_fraction=zero,
-        direction=xp.asarray(1.0),
-    )
 
 
 def _as_float(xp: Namespace, flags: Array) -> Array:

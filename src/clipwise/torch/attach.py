@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 from clipwise import config
 from clipwise.clip import AnyClip, clip_by_global_norm
 from clipwise.errors import ArgumentError, ConfigError, StateError
+from clipwise.functional.arguments import NonFinite
 from clipwise.functional.facts import Facts
 from clipwise.torch import _others
 from clipwise.torch._fused import FusedStep, is_fused
@@ -20,7 +21,7 @@ from clipwise.torch._hooks import StepHooks
 from clipwise.torch._parameters import of_optimizers, refuse_unmade
 from clipwise.torch._refusals import refuse_engine_of_caller, refuse_engines, refuse_shards
 from clipwise.torch._rounds import Round
-from clipwise.torch.clipper import Clipper, NonFinite
+from clipwise.torch.clipper import Clipper
 from clipwise.torch.weights import WeightClipper
 
 __all__ = ["AttachedClipper", "attach"]

@@ -4,41 +4,32 @@ import dataclasses
 import math
 import numbers
 from collections.abc import Mapping
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from clipwise import config
-from clipwise.clip import AnyClip, ByName, Chain, Clip
+from clipwise.clip import AnyClip, Clip
 from clipwise.errors import ArgumentError, NonFiniteError, ParameterError, StateError
+from clipwise.functional.arguments import NonFinite, as_clip, as_nonfinite
 from clipwise.functional.facts import Facts
+from clipwise.functional.merging import untouched
+from clipwise.functional.scaling import order_of
 from clipwise.namespace import Array
 from clipwise.report import ClipReport
 from clipwise.torch._gradients import Gradients
-from clipwise.torch._measure import Measure, order_of
+from clipwise.torch._measure import Measure
 from clipwise.torch._parameters import Parameters, embedding_weights, named, refuse_unmade
 from clipwise.torch._plan import make_plan
 from clipwise.torch._refusals import refuse_shards
 from clipwise.torch._report import in_torch
-from clipwise.torch._stage import untouched
 from clipwise.torch._state import dump, load
 from clipwise.torch.engines import AnyBatch, reference, refuse_unknown_engine
 from clipwise.torch.engines._arrays import NUMPY, array_on, namespace_on, tensor_of, wide
 from clipwise.torch.engines.reference import values_of
 
-__all__ = ["Clipper", "NonFinite", "as_clip"]
-
-NonFinite: TypeAlias = Literal["skip", "zero", "error", "propagate"]
-
-
-def as_clip(clip: AnyClip | str | Mapping[str, Any]) -> AnyClip:
-    """The clip itself, or what a string or a mapping describes; ArgumentError for anything else."""
-    found = config.parse(clip) if isinstance(clip, str | Mapping) else clip
-    if not isinstance(found, Clip | Chain | ByName):
-        raise ArgumentError(f"expected a clip such as clipwise.clip_by_global_norm(1.0), got {clip!r}")
-    return found
+__all__ = ["Clipper"]
 
 
 class Clipper:
@@ -85,10 +76,7 @@ class Clipper:
         direction: bool = False,
         model: nn.Module | None = None,
     ) -> None:
-        clip = as_clip(clip)
-        if nonfinite not in get_args(NonFinite):
-            allowed = ", ".join(get_args(NonFinite))
-            raise ArgumentError(f"nonfinite must be one of {allowed}, got {nonfinite!r}")
+        clip, nonfinite = as_clip(clip), as_nonfinite(nonfinite)
         if model is None and isinstance(parameters, nn.Module):
             model = parameters
         if not isinstance(model, nn.Module | None):

@@ -5,12 +5,12 @@ from typing import Any
 
 from torch import nn
 
-from clipwise.clip import AnyClip, ByName, Chain, Clip
+from clipwise.clip import AnyClip
 from clipwise.errors import StateError
+from clipwise.functional.arguments import NonFinite, as_clip, remembering
 from clipwise.report import ClipReport
-from clipwise.thresholds import Threshold
 from clipwise.torch._parameters import Parameters
-from clipwise.torch.clipper import Clipper, NonFinite, as_clip
+from clipwise.torch.clipper import Clipper
 
 __all__ = ["clip_"]
 
@@ -47,24 +47,11 @@ def clip_(
     tensor([0.6000, 0.8000])
     """
     clip = as_clip(clip)
-    remembering = _remembering(clip)
-    if remembering is not None:
+    policy = remembering(clip)
+    if policy is not None:
         raise StateError(
-            f"{remembering!r} depends on earlier steps and clip_ keeps none:"
+            f"{policy!r} depends on earlier steps and clip_ keeps none:"
             " use clipwise.torch.attach(optimizer, clip) or clipwise.torch.Clipper(parameters, clip)"
         )
     model = parameters if isinstance(parameters, nn.Module) else None
     return Clipper(parameters, clip, nonfinite=nonfinite, direction=direction, model=model).clip_()
-
-
-def _remembering(clip: AnyClip | None) -> Threshold | None:
-    """The first threshold that depends on earlier steps."""
-    match clip:
-        case Clip(threshold=Threshold() as policy) if policy.remembers:
-            return policy
-        case Chain(clips=clips):
-            return next(filter(None, map(_remembering, clips)), None)
-        case ByName(parts=parts):
-            return next(filter(None, (_remembering(part) for _, part in parts)), None)
-        case _:
-            return None

@@ -53,7 +53,11 @@ def _summed_by_row(slices: Any) -> Any:
     )
     row = tf.cumsum(first)
     count = tf.shape(indices)[0]
-    values = tf.math.unsorted_segment_sum(tf.gather(slices.values, order), row, count)
+    # Halves in float32: of a word that is common, as many slices are added up as it was looked up.
+    dtype = slices.values.dtype
+    wide = tf.float32 if dtype in (tf.float16, tf.bfloat16) else dtype
+    values = tf.gather(tf.cast(slices.values, wide), order)
+    values = tf.cast(tf.math.unsorted_segment_sum(values, row, count), dtype)
     # Places that are not taken hold the smallest number: a row that is there, to which zeros are added.
     indices = tf.maximum(tf.math.unsorted_segment_max(indices, row, count), 0)
     return tf.IndexedSlices(values, indices, slices.dense_shape)

@@ -1,0 +1,53 @@
+"""The report of a whole from the reports of its parts, the same in every back end."""
+
+from collections.abc import Mapping, Sequence
+
+from clipwise.namespace import Array, Namespace
+from clipwise.report import ClipReport
+
+__all__ = ["merged", "untouched"]
+
+
+def untouched(xp: Namespace, norm: Array) -> ClipReport:
+    """The report of gradients that were left as they were."""
+    zero = xp.full((), 0.0)
+    return ClipReport(
+        norm=norm,
+        norm_after=norm,
+        threshold=xp.full((), xp.inf),
+        clipped=zero > 0,
+        clip_fraction=zero,
+        direction=xp.full((), 1.0),
+    )
+
+
+def merged(
+    xp: Namespace,
+    parts: Mapping[str, ClipReport],
+    norm: Array,
+    norm_after: Array,
+    shares: Sequence[float] | None = None,
+) -> ClipReport:
+    """The report of clips of which each left one of these reports.
+
+    Args:
+        xp: of their arrays.
+        parts: at least one.
+        norm, norm_after: of everything, before the first and after the last.
+        shares: of everything, how much each part saw; None if each saw all of it, one after the other. Then
+            the share that was clipped is that of the part that clipped most.
+    """
+    every = list(parts.values())
+    fractions = [report.clip_fraction for report in every]
+    if shares is None:
+        fraction = xp.max(xp.stack(fractions))
+    else:
+        fraction = sum(f * share for f, share in zip(fractions, shares, strict=True))
+    return ClipReport(
+        norm=norm,
+        norm_after=norm_after,
+        threshold=xp.min(xp.stack([report.threshold for report in every])),
+        clipped=xp.any(xp.stack([report.clipped for report in every])),
+        clip_fraction=fraction,
+        parts=dict(parts),
+    )
