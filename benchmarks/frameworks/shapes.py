@@ -4,7 +4,10 @@ import numpy as np
 
 from benchmarks.cases import CASES, GRADIENT_STD, WEIGHT_STD
 
-__all__ = ["CASES", "arrays"]
+__all__ = ["CASES", "LEARNING", "arrays", "norm"]
+
+LEARNING = ("small", "lstm")
+"""Cases that are short enough for a few microseconds to show."""
 
 
 def arrays(case: str) -> tuple[list[np.ndarray], list[np.ndarray]]:
