@@ -1,6 +1,7 @@
-"""The table: every clip of the design against every input at the edges. Every back end runs all of it."""
+"""The table: every clip of the design against every input at the edges. What compiles runs a part of it."""
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -10,12 +11,16 @@ CLIPS = [
 ]
 FEW = [("element", 2.0), ("unit", 2.0), ("tensor", "rms"), ("global", 2.0)]
 """For what is compiled, and for optimizers around an arithmetic that runs all of them."""
+SOME = [*FEW, ("unit", 3.0), ("global", math.inf)]
+"""For arithmetics beside the one that runs all of them."""
+BRIEF_ROWS = ("ordinary", "one zero", "missing", "large", "long")
+"""For what is beside or around an arithmetic that runs all rows."""
 THRESHOLDS = [0.0, 1e-3, 1.0, 1e4, math.inf]
 RANGES = [(-0.5, 1.0), (-math.inf, 0.2), (0.1, math.inf), (0.0, 0.0), (0.3, 0.7)]
 
 
-def inputs(dtype: str) -> dict[str, dict[str, np.ndarray | None]]:
-    """Gradients by name for every row of the edge table that a dtype can hold."""
+def inputs(dtype: str, only: Sequence[str] | None = None) -> dict[str, dict[str, np.ndarray | None]]:
+    """Gradients by name for every row of the edge table that a dtype can hold, or for some of them."""
     rng = np.random.default_rng(0)
 
     def normal(*shape: int, scale: float = 1.0) -> np.ndarray:
@@ -45,4 +50,4 @@ def inputs(dtype: str) -> dict[str, dict[str, np.ndarray | None]]:
             }
             for name, row in rows.items()
         }
-    return rows
+    return {name: row for name, row in rows.items() if only is None or name in only}

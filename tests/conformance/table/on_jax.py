@@ -17,7 +17,7 @@ import clipwise.jax
 from clipwise import Clip, ClipReport
 
 from . import oracle
-from .cases import FEW, RANGES
+from .cases import BRIEF_ROWS, FEW, RANGES, SOME, THRESHOLDS
 from .values import narrow, rounded, wide
 
 
@@ -41,6 +41,10 @@ class OnJax:
     """Operation by operation."""
 
     DTYPES: ClassVar = ["float64", "float32", "bfloat16", "float16", "complex64"]
+    CLIPS: ClassVar = SOME
+    ROWS: ClassVar = BRIEF_ROWS  # compiled, all
+    THRESHOLDS: ClassVar = [0.0, 1.0, math.inf]
+    RANGES: ClassVar = RANGES[:2]
     NORMS: ClassVar = dict.fromkeys(("float32", "bfloat16", "float16", "complex64"), 1e-06)
     rounded = staticmethod(rounded)
 
@@ -70,8 +74,9 @@ class OnCompiledJax(OnJax):
     """Under jit, the threshold traced; a range, whose order is checked when it is made, is a constant."""
 
     DTYPES: ClassVar = ["float32", "bfloat16"]
-    CLIPS: ClassVar = [*FEW, ("global", math.inf)]
-    RANGES: ClassVar = RANGES[:2]  # each is compiled anew
+    CLIPS: ClassVar = FEW
+    ROWS: ClassVar = None
+    THRESHOLDS: ClassVar = THRESHOLDS  # an argument: none is compiled anew
 
     def run(self, rows, clip: Clip, dtype: str):
         def with_range(given):
@@ -91,7 +96,7 @@ class OnOptax(OnJax):
 
     DTYPES: ClassVar = ["float32", "bfloat16"]
     CLIPS: ClassVar = FEW
-    THRESHOLDS: ClassVar = [0.0, 1.0, math.inf]
+    ROWS: ClassVar = BRIEF_ROWS
 
     def run(self, rows, clip: Clip, dtype: str):
         found = {}

@@ -1,6 +1,5 @@
 """The table on Keras with the back end of this process: a step of SGD from 0 is the clipped gradient."""
 
-import math
 from typing import ClassVar
 
 import keras
@@ -10,7 +9,7 @@ import clipwise.keras
 from clipwise import Clip
 
 from . import oracle
-from .cases import FEW
+from .cases import BRIEF_ROWS, FEW, RANGES
 from .values import narrow, rounded, wide
 
 
@@ -19,7 +18,9 @@ class OnKeras:
 
     DTYPES: ClassVar = ["float32", "bfloat16"]
     CLIPS: ClassVar = FEW
-    THRESHOLDS: ClassVar = [0.0, 1.0, math.inf]
+    THRESHOLDS: ClassVar = [0.0, 1.0]
+    ROWS: ClassVar = BRIEF_ROWS
+    RANGES: ClassVar = RANGES[:2]
     NORMS: ClassVar = dict.fromkeys(("float32", "bfloat16"), 1e-06)
     rounded = staticmethod(rounded)
 

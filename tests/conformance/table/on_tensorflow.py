@@ -10,7 +10,7 @@ import clipwise.tensorflow
 from clipwise import Clip, ClipReport
 
 from . import oracle
-from .cases import FEW, RANGES
+from .cases import FEW, RANGES, SOME, THRESHOLDS
 from .values import narrow, rounded, wide
 
 
@@ -30,6 +30,9 @@ class OnTensorFlow:
     """Operation by operation."""
 
     DTYPES: ClassVar = ["float64", "float32", "bfloat16", "float16", "complex64"]
+    CLIPS: ClassVar = SOME
+    THRESHOLDS: ClassVar = [0.0, 1.0, math.inf]
+    RANGES: ClassVar = RANGES[:2]
     NORMS: ClassVar = dict.fromkeys(("float32", "bfloat16", "float16", "complex64"), 1e-06)
     rounded = staticmethod(rounded)
 
@@ -59,8 +62,8 @@ class OnFunction(OnTensorFlow):
     """In a tf.function."""
 
     DTYPES: ClassVar = ["float32", "bfloat16"]
-    CLIPS: ClassVar = [*FEW, ("global", math.inf)]
-    RANGES: ClassVar = RANGES[:2]  # each is traced anew
+    CLIPS: ClassVar = FEW
+    THRESHOLDS: ClassVar = THRESHOLDS  # an argument: none is traced anew
 
     def run(self, rows, clip: Clip, dtype: str):
         there = {name: to_tensorflow(gradients, dtype) for name, gradients in rows.items()}

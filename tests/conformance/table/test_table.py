@@ -3,7 +3,7 @@
 A back end has ``DTYPES``, ``NORMS`` (how exact its norms are, by dtype, where not in float64),
 ``rounded``, and ``run``, which takes rows of numpy gradients by name, a clip and a dtype, and returns for
 each row the clipped gradients in numpy and the report; and, if it runs a part of the table only, ``CLIPS``,
-``THRESHOLDS`` and ``RANGES``. To add one: a module here, a line in back_ends.py.
+``THRESHOLDS``, ``RANGES`` and ``ROWS``. To add one: a module here, a line in back_ends.py.
 """
 
 import numpy as np
@@ -16,6 +16,7 @@ from . import oracle
 from .cases import CLIPS, RANGES, THRESHOLDS, inputs
 
 BACK_END = back_ends.make(back_ends.here() or "torch-reference")
+ROWS = getattr(BACK_END, "ROWS", None)
 
 # Norms are sums of up to 300,000 terms in float64, in an order that depends on the number of threads; each
 # entry is rounded once when stored, and a coefficient once.
@@ -82,7 +83,7 @@ def compare(given, found, report, clip: Clip, dtype: str, exact: float) -> None:
 @pytest.mark.parametrize(("dtype", "per", "norm"), TABLE)
 @pytest.mark.parametrize("threshold", getattr(BACK_END, "THRESHOLDS", THRESHOLDS))
 def test_clip(dtype, per, norm, threshold):
-    check(inputs(dtype), Clip(threshold, per=per, norm=norm), dtype)
+    check(inputs(dtype, ROWS), Clip(threshold, per=per, norm=norm), dtype)
 
 
 @pytest.mark.parametrize("bounds", getattr(BACK_END, "RANGES", RANGES))
@@ -90,7 +91,7 @@ def test_clip(dtype, per, norm, threshold):
 def test_range(dtype, bounds):
     # Bounds that the dtype holds exactly, so that the oracle's bound is the back end's.
     exact = tuple(float(BACK_END.rounded({"b": np.asarray(b)}, dtype)["b"]) for b in bounds)
-    check(inputs(dtype), Clip(exact, per="element"), dtype)
+    check(inputs(dtype, ROWS), Clip(exact, per="element"), dtype)
 
 
 @pytest.mark.parametrize(("dtype", "per", "norm"), TABLE)

@@ -30,7 +30,7 @@ AROUND_OTHERS = ["agc", "autoclip", "by name"]
 """For optimizers around an arithmetic that runs all of them."""
 around = BACK_END not in ("jax-jit", "tensorflow-function")
 CASES = [(name, "float64") for name in (AROUND_OTHERS if around else CLIPS)]
-CASES += [(name, "float32") for name in IN_FLOAT32[: 1 if around else 4]]
+CASES += [(name, "float32") for name in IN_FLOAT32[: 1 if around else 2]]
 trains = pytest.mark.skipif(
     BACK_END not in TRAINERS,
     reason="compared with, or trains as another",
