@@ -21,10 +21,10 @@ def modules_after(statement: str) -> set[str]:
 def test_the_exported_names():
     assert clipwise.__all__ == sorted(
         [
-            *("AnyClip", "ByName", "Chain", "Clip", "ClipReport"),
+            *("AnyClip", "ByName", "Chain", "Clip", "ClipReport", "Monitor"),
             *("clip_by_value", "clip_by_norm", "clip_by_global_norm", "clip_by_block_rms"),
             *("adaptive_grad_clip", "autoclip", "zclip", "adagc", "auto", "chain", "by_name"),
-            *("config", "errors", "jax", "keras", "tensorflow", "thresholds", "torch"),
+            *("config", "errors", "jax", "keras", "monitor", "tensorflow", "thresholds", "torch"),
         ]
     )
     for name in clipwise.__all__:

@@ -33,7 +33,8 @@ from clipwise.clip import (
 from clipwise.report import ClipReport
 
 if TYPE_CHECKING:
-    from clipwise import config, jax, keras, tensorflow, torch
+    from clipwise import config, jax, keras, monitor, tensorflow, torch
+    from clipwise.monitor import Monitor
 
 __version__ = "0.1.0"
 
@@ -43,6 +44,7 @@ __all__ = [
     "Chain",
     "Clip",
     "ClipReport",
+    "Monitor",
     "adagc",
     "adaptive_grad_clip",
     "auto",
@@ -57,6 +59,7 @@ __all__ = [
     "errors",
     "jax",
     "keras",
+    "monitor",
     "tensorflow",
     "thresholds",
     "torch",
@@ -67,12 +70,15 @@ _LAZY = {  # submodule -> what its extra of the same name installs
     "config": (),
     "jax": ("jax", "optax"),
     "keras": ("keras",),
+    "monitor": (),
     "tensorflow": ("tensorflow",),
     "torch": ("torch",),
 }
 
 
 def __getattr__(name: str) -> Any:
+    if name == "Monitor":
+        return importlib.import_module("clipwise.monitor").Monitor
     if name not in _LAZY:
         raise AttributeError(f"module 'clipwise' has no attribute {name!r}")
     try:

@@ -9,7 +9,8 @@
     ├── ParameterError   (ValueError)    the parameters do not fit the clip: no match, no weights, no loss
     ├── StateError       (RuntimeError)  a saved state does not fit, or a history was asked of a single call
     ├── NonFiniteError   (RuntimeError)  a gradient is NaN or Inf and ``nonfinite="error"``
-    └── DataError        (RuntimeError)  data cannot be found, verified or understood
+    ├── DataError        (RuntimeError)  data cannot be found, verified or understood
+    └── StoreError       (RuntimeError)  a recording cannot be found, read or understood
 
 Each message names the value, says what is allowed, and comes before anything was touched. Catch
 `ClipwiseError` for all of them; each is also the built-in class in brackets, so ``except ValueError`` works.
@@ -26,6 +27,7 @@ __all__ = [
     "NonFiniteError",
     "ParameterError",
     "StateError",
+    "StoreError",
     "ThresholdError",
     "did_you_mean",
 ]
@@ -64,6 +66,10 @@ class NonFiniteError(ClipwiseError, RuntimeError):
 
 class DataError(ClipwiseError, RuntimeError):
     """Data cannot be found, verified or understood."""
+
+
+class StoreError(ClipwiseError, RuntimeError):
+    """A recording cannot be found, read or understood."""
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

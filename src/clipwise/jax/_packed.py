@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from clipwise.namespace import Array
 from clipwise.report import ClipReport
@@ -65,6 +66,16 @@ class Packed:
     values: Array
     form: Form
 
+    def copy(self) -> "Packed":
+        """The same numbers in memory of their own; this does not wait for them."""
+        (values,) = jax.tree.leaves(self.values)
+        return Packed(jnp.copy(values), self.form)
+
+    def on_host(self) -> ClipReport:
+        """The report as numpy's arrays; this waits for them."""
+        (values,) = jax.tree.leaves(self.values)
+        return _read(Packed(np.asarray(values), self.form))
+
 
 def form_of(report: ClipReport) -> Form:
     """The form of a report, whose arrays may be known by shape only."""
@@ -100,8 +111,7 @@ def unpack(packed: Packed) -> ClipReport:
     return report
 
 
-@partial(jax.jit, inline=True)
-def _unpacked(packed: Packed) -> ClipReport:
+def _read(packed: Packed) -> ClipReport:
     values, start = packed.values, 0
 
     def read(form: Form) -> ClipReport:
@@ -117,6 +127,9 @@ def _unpacked(packed: Packed) -> ClipReport:
         return ClipReport(**found, names=form.names, parts=parts)
 
     return read(packed.form)
+
+
+_unpacked = jax.jit(_read, inline=True)
 
 
 def known_to_flax() -> None:

@@ -11,7 +11,7 @@ from clipwise.functional.slots import Slot
 from clipwise.jax._packed import Packed, unpack
 from clipwise.report import ClipReport
 
-__all__ = ["report", "spread"]
+__all__ = ["packed_report", "report", "spread"]
 
 _ARRAYS = [field.name for field in dataclasses.fields(ClipReport) if field.name != "names"]
 
@@ -37,6 +37,15 @@ def report(opt_state: Any) -> ClipReport:
     >>> print(clipwise.jax.report(state))
     norm 5 -> 1 (threshold 1, 100% clipped)
     """
+    return unpack(_last(opt_state))
+
+
+def packed_report(opt_state: Any) -> Packed:
+    """As `report`, as a copy that is not looked at yet: for recording without waiting."""
+    return _last(opt_state).copy()
+
+
+def _last(opt_state: Any) -> Packed:
     leaves = jax.tree.leaves(opt_state, is_leaf=lambda node: isinstance(node, Packed))
     found = [leaf for leaf in leaves if isinstance(leaf, Packed)]
     if not found:
@@ -44,7 +53,7 @@ def report(opt_state: Any) -> ClipReport:
             "no report in this state: it must be the state of an optimizer with clipwise.jax.transform or"
             f" clipwise.jax.attach, got {type(opt_state).__name__}"
         )
-    return unpack(found[-1])
+    return found[-1]
 
 
 def spread(found: ClipReport, slots: tuple[Slot, ...]) -> ClipReport:

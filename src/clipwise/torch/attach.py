@@ -147,7 +147,7 @@ class AttachedClipper(Clipper):
         return next(iter(self.optimizers), None)
 
     def __getstate__(self) -> dict[str, Any]:
-        return vars(self) | {"_optimizers": self.optimizers}
+        return super().__getstate__() | {"_optimizers": self.optimizers}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state, _optimizers=[weakref.ref(one) for one in state["_optimizers"]])

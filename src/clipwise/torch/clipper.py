@@ -3,8 +3,8 @@
 import dataclasses
 import math
 import numbers
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -29,7 +29,9 @@ from clipwise.torch.engines import AnyBatch, reference, refuse_unknown_engine
 from clipwise.torch.engines._arrays import NUMPY, array_on, namespace_on, tensor_of, wide
 from clipwise.torch.engines.reference import values_of
 
-__all__ = ["Clipper"]
+__all__ = ["Clipper", "Follower"]
+
+Follower: TypeAlias = Callable[["Clipper", ClipReport, Tensor | None], None]
 
 
 class Clipper:
@@ -95,10 +97,14 @@ class Clipper:
         self._folded: Array | None = None
         self._left_out: Array | None = None
         self._losses: list[Tensor] = []
+        self._followers: list[Follower] = []
         self._gradients = self._source(self.parameters)
         self._plan = make_plan(clip, self.parameters, embedding_weights(model))
         self._needs_loss = "loss" in self._plan.needs()
         self._sees = self._plan.sees()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return vars(self) | {"_followers": []}  # those who listen to one do not know its copy
 
     @property
     def clipped_steps(self) -> int:
@@ -126,6 +132,18 @@ class Clipper:
             else torch.tensor(float(loss), dtype=torch.float64)
         )
 
+    def follow(self, follower: "Follower") -> Callable[[], None]:
+        """Have a function called after each step.
+
+        It is given this clipper, the report, and the last loss that was observed, or None. It runs in the
+        training's own thread, so it should not wait for the device.
+
+        Returns:
+            What ends it.
+        """
+        self._followers.append(follower)
+        return lambda: self._followers.remove(follower) if follower in self._followers else None
+
     def clip_(self) -> ClipReport:
         """Clip the gradients as they are now, in place, and report.
 
@@ -148,6 +166,7 @@ class Clipper:
                 "the threshold follows the loss: call clipper.observe(loss) before every step"
             )
         self._folded = self._left_out = None
+        told = self._losses[-1] if self._followers and self._losses else None
         try:
             with np.errstate(all="ignore"):  # norms of NaN and Inf are part of the business
                 batch = self._gradients.collect()
@@ -158,6 +177,8 @@ class Clipper:
         self._skipped_steps = self._skipped_steps + report.skipped
         self._clipped_steps = self._clipped_steps + report.clipped
         self.report = report
+        for follower in tuple(self._followers):
+            follower(self, report, told)
         return report
 
     def _clip(self, batch: AnyBatch, scale: Tensor | None, fused: bool) -> ClipReport:

@@ -1,0 +1,161 @@
+"""The thread that moves what was recorded to the disk, and never lets a disk end a training."""
+
+import contextlib
+import sqlite3
+import threading
+import time
+import warnings
+from collections import deque
+from collections.abc import Callable
+
+from clipwise.errors import StoreError
+from clipwise.monitor._rows import Item, read
+from clipwise.monitor.store import Rows, Writer
+
+__all__ = ["Flusher", "MonitorWarning"]
+
+LONGEST_WAIT = 30.0
+"""Seconds between two tries on a file that cannot be written."""
+
+
+class MonitorWarning(UserWarning):
+    """Something about the recording; the training goes on."""
+
+
+class Flusher:
+    """Takes items from a queue and writes them, in a thread of its own.
+
+    Args:
+        queue: the items; the training appends, the thread takes from the left.
+        connect: opens the file, when there is something to write and after a failure.
+        path: of the file, for messages.
+        interval: seconds between two writes.
+        keep: rows that are kept in memory while the file cannot be written; the oldest go first.
+    """
+
+    def __init__(
+        self,
+        queue: deque[Item],
+        connect: Callable[[], Writer],
+        *,
+        path: str,
+        interval: float,
+        keep: int,
+    ) -> None:
+        self._queue, self._connect, self._path = queue, connect, path
+        self._interval, self._keep = interval, keep
+        self._writer: Writer | None = None
+        self._rows: deque[Rows] = deque()
+        self._lost: list[int] = []  # first and last step, and number of rows, of what went for good
+        self._failed: str | None = None
+        self._warned: set[str] = set()
+        self._next_try, self._wait = 0.0, interval
+        self._turn = threading.Lock()
+        self._wake, self._ended = threading.Event(), threading.Event()
+        self._thread = threading.Thread(target=self._run, name="clipwise-monitor", daemon=True)
+        self._thread.start()
+
+    @property
+    def unwritten(self) -> list[Rows]:
+        """What is in memory only."""
+        with self._turn:
+            return list(self._rows)
+
+    def flush(self) -> bool:
+        """Write what is there now, in the thread that calls; whether all of it is in the file."""
+        with self._turn:
+            self._next_try = 0.0
+            self._turn_over()
+            return not self._rows
+
+    def close(self, status: str, note: str, clip: str | None) -> None:
+        """Write the rest, say how it ended and what was done to the gradients, and stop."""
+        self._ended.set()
+        self._wake.set()
+        if self._thread is not threading.current_thread():
+            self._thread.join(timeout=60)
+        with self._turn:
+            self._next_try = 0.0
+            self._turn_over()
+            said = self._loss()
+            if said is not None:
+                warnings.warn(said, MonitorWarning, stacklevel=4)
+            if self._writer is not None:
+                with contextlib.suppress(sqlite3.Error, OSError):
+                    self._writer.finish(status, "\n".join(filter(None, (note, said))), clip)
+                self._writer = None
+
+    # In the thread.
+
+    def _run(self) -> None:
+        while not self._ended.is_set():
+            self._wake.wait(self._interval)
+            with self._turn:
+                self._turn_over()
+
+    def _turn_over(self) -> None:
+        items = [self._queue.popleft() for _ in range(len(self._queue))]
+        try:
+            rows = read(items)
+        except Exception as error:  # a value that is no number: that turn is lost, the training is not
+            self._warn_once(f"{type(error).__name__}: {error}", "values of some steps could not be read: ")
+            rows = []
+        self._rows.extend(rows)
+        self._write()
+
+    def _write(self) -> None:
+        if self._writer is None and not self._rows:
+            return
+        now = time.monotonic()
+        if now < self._next_try:
+            self._forget_the_oldest()
+            return
+        try:
+            if self._writer is None:
+                self._writer = self._connect()
+            self._writer.write(self._rows)
+        except (sqlite3.Error, OSError, StoreError) as error:
+            self._failed = str(error)
+            self._warn_once(
+                str(error),
+                f"the recording {self._path!r} cannot be written just now, and the training goes on; the last"
+                f" {self._keep:,} rows are kept in memory: ",
+            )
+            if self._writer is not None:
+                with contextlib.suppress(sqlite3.Error):
+                    self._writer.close()
+                self._writer = None
+            self._wait = min(2 * self._wait, LONGEST_WAIT)
+            self._next_try = now + self._wait
+            self._forget_the_oldest()
+        else:
+            self._rows.clear()
+            self._wait = self._interval
+
+    def _forget_the_oldest(self) -> None:
+        rows = sum(len(some.data) for some in self._rows)
+        while rows > self._keep and len(self._rows) > 1:
+            gone = self._rows.popleft()
+            rows -= len(gone.data)
+            first, last = int(gone.data[:, 0].min()), int(gone.data[:, 0].max())
+            if self._lost:
+                first, last = min(first, self._lost[0]), max(last, self._lost[1])
+            self._lost = [first, last, (self._lost[2] if self._lost else 0) + len(gone.data)]
+
+    def _loss(self) -> str | None:
+        """What is not in the file, in words."""
+        left = list(self._rows)
+        steps = [int(step) for some in left for step in (some.data[:, 0].min(), some.data[:, 0].max())]
+        steps += self._lost[:2]
+        if not steps:
+            return None
+        rows = sum(len(some.data) for some in left) + (self._lost[2] if self._lost else 0)
+        return (
+            f"{rows:,} rows of steps {min(steps):,} to {max(steps):,} are not in {self._path!r}:"
+            f" {self._failed}." + (" Those that are still in memory: monitor.unwritten." if left else "")
+        )
+
+    def _warn_once(self, reason: str, sentence: str) -> None:
+        if sentence not in self._warned:
+            self._warned.add(sentence)
+            warnings.warn(f"{sentence}{reason}", MonitorWarning, stacklevel=2)

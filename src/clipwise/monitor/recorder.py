@@ -1,0 +1,277 @@
+"""The recorder: what clipping did in every step, and what the user logs, kept without slowing a step."""
+
+import atexit
+import os
+import shlex
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from functools import partial
+from types import TracebackType
+from typing import Any
+
+from clipwise.errors import ArgumentError
+from clipwise.monitor._flusher import Flusher
+from clipwise.monitor._identity import rank_here, run_here
+from clipwise.monitor._rows import Item, Logged, Reported
+from clipwise.monitor.store import Rows, Writer
+from clipwise.report import ClipReport
+
+__all__ = ["Monitor"]
+
+
+class Monitor:
+    """Records every step into a file, without slowing the step.
+
+    ::
+
+        monitor = clipwise.Monitor("clipwise.db", run="lstm")
+        clipper = monitor.attach(clipwise.torch.attach(optimizer, clip, model=model))
+        for batch in data:
+            ...
+            optimizer.step()                    # recorded
+            monitor.log(loss=loss)              # of that step
+
+    The step appends what it has, values on the device included, and goes on; a thread reads them and writes
+    once every ``flush`` seconds. Whatever happens to the file, the training goes on: a warning says once what
+    is wrong, and the newest rows are kept in memory and written when that is possible. After a crash all that
+    is older than ``flush`` seconds is in the file, which `clipwise.monitor.Store` reads.
+
+    Args:
+        path: of the recording, made where there is none; one file holds any number of runs, and several
+            processes may write into it.
+        run: what the run is called; the script and the time unless given. With ``torchrun`` and its kin all
+            ranks belong to one run.
+        every: record each step (1), or each n-th.
+        layers_every: the norm of each parameter's gradient at each n-th step, and wherever NaN or Inf turned
+            up; 0: only there.
+        flush: seconds between two writes.
+        facts: anything to be kept with the run; JSON is made of it.
+        keep: rows that are kept in memory while the file cannot be written.
+
+    Attributes:
+        run: what the run is called.
+
+    Raises:
+        ArgumentError: one of these is not allowed.
+
+    >>> import clipwise, tempfile, os
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> with clipwise.Monitor(os.path.join(folder.name, "runs.db"), run="by hand") as monitor:
+    ...     for loss in (0.7, 0.5):
+    ...         monitor.log(step=monitor.step + 1, loss=loss)
+    >>> with clipwise.monitor.Store(monitor.path) as store:
+    ...     store.series(store.run("by hand").id, ["loss"])["loss"].values.tolist()
+    [0.7, 0.5]
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str] = "clipwise.db",
+        *,
+        run: str | None = None,
+        every: int = 1,
+        layers_every: int = 10,
+        flush: float = 1.0,
+        facts: Mapping[str, Any] | None = None,
+        keep: int = 100_000,
+    ) -> None:
+        _whole("every", every, 1)
+        _whole("layers_every", layers_every, 0)
+        _whole("keep", keep, 1)
+        if isinstance(flush, bool) or not isinstance(flush, int | float) or not 0 < flush < float("inf"):
+            raise ArgumentError(f"flush must be a number of seconds above 0, got {flush!r}")
+        if run is not None and (not isinstance(run, str) or not run):
+            raise ArgumentError(f"run must be a name, got {run!r}")
+        self.path = os.fspath(path)
+        self.rank = rank_here()
+        self._uid, self.run = run_here(run)
+        self.every, self.layers_every = every, layers_every
+        self.step = 0
+        self._clip: str | None = None
+        self._facts = _facts() | dict(facts or {})
+        self._counts: dict[str, int] = {}
+        self._said_loss = False
+        self._handles: list[Callable[[], None]] = []
+        self._queue: deque[Item] = deque()
+        self._pid, self._open = os.getpid(), True
+        self._flusher = Flusher(
+            self._queue,
+            self._connect,
+            path=self.path,
+            interval=float(flush),
+            keep=keep,
+        )
+        atexit.register(self.close)
+
+    # What the training calls.
+
+    def attach(self, source: Any, name: str = "") -> Any:
+        """Record every step of a clipper from now on.
+
+        Args:
+            source: a `clipwise.torch.Clipper`, such as `clipwise.torch.attach` returns. With Keras use
+                `callback`, with optax `record`.
+            name: stands before the names of its values where several are recorded, as in a GAN.
+
+        Returns:
+            The same clipper.
+        """
+        follow = getattr(source, "follow", None)
+        if follow is None:
+            raise ArgumentError(
+                "attach takes a clipwise.torch.Clipper, such as clipwise.torch.attach(optimizer, clip), got"
+                f" {type(source).__name__}; with Keras use monitor.callback(), with optax"
+                " monitor.record(state)"
+            )
+        self.describe(source.clip)
+        handle = follow(partial(self._heard, name))
+        self._handles.append(handle)
+        return source
+
+    def callback(self) -> Any:
+        """A callback for Keras' ``fit``: it records each step of an optimizer with a clip attached."""
+        from clipwise.monitor.sources import keras_callback
+
+        return keras_callback(self)
+
+    def record(self, report: Any, *, step: int | None = None, name: str = "") -> None:
+        """Record a step: a `ClipReport`, or the state of an optax optimizer with a clip in it.
+
+        Args:
+            report: what was done. It is not read here, so nothing waits.
+            step: its number; one more than the last unless given.
+            name: as for `attach`.
+
+        Raises:
+            StateError: there is no report in this state.
+        """
+        step = self._counts.get(name, 0) + 1 if step is None else step
+        self._counts[name] = self.step = step
+        layers = self.layers_every > 0 and step % self.layers_every == 0
+        if step % self.every and not layers:
+            return
+        if not isinstance(report, ClipReport):
+            from clipwise.monitor.sources import report_in
+
+            report = report_in(report)
+        self._queue.append(Reported(step, time.time(), report, name, layers))
+
+    def log(self, *, step: int | None = None, **values: Any) -> None:
+        """Record numbers of your own: ``monitor.log(loss=loss, accuracy=0.9)``.
+
+        Args:
+            step: the step that they belong to; the one that was recorded last unless given.
+            values: numbers, or arrays of one number of any framework, which are not read here.
+        """
+        if step is None:
+            step = self.step
+        else:
+            self.step = max(self.step, step)
+        self._said_loss = self._said_loss or "loss" in values
+        taken = tuple(_taken(name, value) for name, value in values.items())
+        self._queue.append(Logged(step, time.time(), tuple(values), taken))
+
+    def describe(self, clip: Any) -> None:
+        """Say what is done to the gradients; `attach` does."""
+        if self._clip is None:
+            self._clip = _spelled(clip)
+
+    @property
+    def unwritten(self) -> list[Rows]:
+        """What is in memory only, since the file could not be written."""
+        return self._flusher.unwritten
+
+    def flush(self) -> bool:
+        """Write now, and wait for it; whether all that was recorded is in the file."""
+        return self._flusher.flush()
+
+    def close(self, status: str | None = None) -> None:
+        """Write the rest, and say how the run ended: finished, or failed where an exception ended it."""
+        error = getattr(sys, "last_value", None)
+        self._close(status or ("finished" if error is None else "failed"), error)
+
+    def _close(self, status: str, error: BaseException | None) -> None:
+        if not self._open or os.getpid() != self._pid:  # a forked process has no part in it
+            return
+        self._open = False
+        atexit.unregister(self.close)
+        for undo in self._handles:
+            undo()
+        self._flusher.close(status, "" if error is None else f"{type(error).__name__}: {error}", self._clip)
+
+    def __enter__(self) -> "Monitor":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._close("finished" if kind is None else "failed", error)
+
+    # In the training's thread.
+
+    def _heard(self, name: str, clipper: Any, report: ClipReport, loss: Any) -> None:
+        """A clipper's step; the loss that it was told, where the user logs none, is recorded with it."""
+        step = self._counts[name] = self.step = clipper.steps
+        layers = self.layers_every > 0 and step % self.layers_every == 0
+        if step % self.every and not layers:
+            return
+        extra = () if loss is None or self._said_loss else (("loss", loss),)
+        self._queue.append(Reported(step, time.time(), report, name, layers, extra))
+
+    # In the background.
+
+    def _connect(self) -> Writer:
+        return Writer(
+            self.path,
+            self._uid,
+            self.run,
+            self.rank,
+            command=shlex.join(sys.orig_argv),
+            clip=self._clip,
+            facts=self._facts,
+        )
+
+
+def _taken(name: str, value: Any) -> Any:
+    """A value that later changes to the array, and its graph, have no hold on."""
+    if hasattr(value, "detach"):
+        value = value.detach().clone()
+    size = getattr(value, "shape", ())
+    if isinstance(value, str | bytes) or value is None or any(n != 1 for n in size):
+        kind = f"of shape {tuple(size)}" if size else repr(value)
+        raise ArgumentError(f"log takes numbers, got {name}= {kind}")
+    try:
+        if not hasattr(value, "shape"):
+            return float(value)
+    except (TypeError, ValueError):
+        raise ArgumentError(f"log takes numbers, got {name}= {value!r}") from None
+    return value
+
+
+def _whole(name: str, value: Any, low: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < low:
+        raise ArgumentError(f"{name} must be a whole number from {low} on, got {value!r}")
+
+
+def _spelled(clip: Any) -> str:
+    from clipwise import config
+    from clipwise.errors import ConfigError
+
+    try:
+        return config.to_string(clip)
+    except (ArgumentError, ConfigError):  # a policy of the user's own
+        return repr(clip)
+
+
+def _facts() -> dict[str, Any]:
+    """Versions of the frameworks that are loaded."""
+    import platform
+
+    loaded: dict[str, Any] = {
+        name: str(getattr(sys.modules[name], "__version__", "?"))
+        for name in ("torch", "jax", "keras", "tensorflow")
+        if name in sys.modules
+    }
+    return {"python": platform.python_version(), **loaded}

@@ -1,0 +1,60 @@
+"""Where steps are found outside PyTorch: in the state of an optax optimizer, in Keras' ``fit``."""
+
+from typing import Any
+
+__all__ = ["keras_callback", "report_in"]
+
+
+def report_in(state: Any) -> Any:
+    """The last report in the state of an optax optimizer, as a copy: a compiled step may be given the state
+    away, and its memory with it.
+
+    Raises:
+        StateError: there is none.
+    """
+    from clipwise.jax._reports import packed_report
+
+    return packed_report(state)
+
+
+def keras_callback(monitor: Any) -> Any:
+    """A callback that records the steps of the model's optimizer, and what ``fit`` logs."""
+    import keras
+
+    from clipwise.keras._memory import TOTALS
+    from clipwise.keras.attach import clipping_of
+
+    class Recording(keras.callbacks.Callback):  # type: ignore[misc]
+        """Steps at the end of each batch; losses as Keras has them, means over the epoch so far."""
+
+        def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+            monitor.describe(clipping_of(self.model.optimizer).clip)
+            self._seen = self._counts()
+            monitor.step = max(monitor.step, self._iterations())
+
+        def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+            seen = self._counts()
+            if seen == self._seen:
+                return
+            self._seen = seen
+            monitor.record(clipping_of(self.model.optimizer).report(), step=monitor.step + 1)
+            self._log(logs)
+
+        def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+            self._log({name: value for name, value in (logs or {}).items() if name.startswith("val_")})
+
+        def _counts(self) -> tuple[float, ...]:
+            """What changes with each step: one that is left out is no iteration, a micro-batch is no step."""
+            iterations = self._iterations()
+            memory = clipping_of(self.model.optimizer).memory
+            return (iterations, *([0.0] * len(TOTALS) if memory is None else memory.totals()[1]))
+
+        def _iterations(self) -> int:  # on JAX, asking the model brings the variables up
+            return int(keras.ops.convert_to_numpy(self.model.optimizer.iterations))
+
+        def _log(self, logs: dict[str, Any] | None) -> None:
+            values = {n: float(v) for n, v in (logs or {}).items() if not n.startswith("clipwise/")}
+            if values:
+                monitor.log(**values)
+
+    return Recording()

@@ -1,0 +1,163 @@
+"""The tables of a recording, their version, and the way from older versions to this one."""
+
+import os
+import sqlite3
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+from clipwise.errors import StoreError
+
+__all__ = ["APPLICATION", "VERSION", "open_database"]
+
+APPLICATION = 0x636C6970
+"""What SQLite keeps in the file's header, so that a file of somebody else's is told apart."""
+
+TABLES = """
+CREATE TABLE runs (
+    id INTEGER PRIMARY KEY,
+    uid TEXT NOT NULL UNIQUE,                -- the same for all processes of a run
+    name TEXT NOT NULL,
+    started REAL NOT NULL,
+    command TEXT,
+    clip TEXT,
+    facts TEXT NOT NULL DEFAULT '{}'
+);
+CREATE TABLE writers (                       -- one a process
+    id INTEGER PRIMARY KEY,
+    run INTEGER NOT NULL REFERENCES runs,
+    rank INTEGER NOT NULL,
+    pid INTEGER NOT NULL,
+    host TEXT NOT NULL,
+    seen REAL NOT NULL,
+    status TEXT NOT NULL,
+    note TEXT NOT NULL DEFAULT ''
+);
+CREATE TABLE layouts (
+    id INTEGER PRIMARY KEY,
+    names TEXT NOT NULL UNIQUE               -- a JSON list: what the columns of a frame are
+);
+CREATE TABLE frames (                        -- some rows, in the order in which they came
+    id INTEGER PRIMARY KEY,
+    run INTEGER NOT NULL REFERENCES runs,
+    rank INTEGER NOT NULL,
+    kind TEXT NOT NULL,                      -- 'steps' or 'layers'
+    layout INTEGER NOT NULL REFERENCES layouts,
+    first_step INTEGER NOT NULL,
+    last_step INTEGER NOT NULL,
+    rows INTEGER NOT NULL,
+    nonfinite INTEGER NOT NULL,              -- how many of the numbers are NaN or Inf
+    data BLOB NOT NULL                       -- float64, little-endian, row after row
+);
+CREATE INDEX frames_of_run ON frames (run, kind, rank, id);
+CREATE TABLE alerts (
+    id INTEGER PRIMARY KEY,
+    run INTEGER NOT NULL REFERENCES runs,
+    rank INTEGER NOT NULL,
+    step INTEGER NOT NULL,
+    time REAL NOT NULL,
+    rule TEXT NOT NULL,
+    level TEXT NOT NULL,
+    seen TEXT NOT NULL,
+    why TEXT NOT NULL,
+    advice TEXT NOT NULL
+);
+CREATE INDEX alerts_of_run ON alerts (run, id);
+"""
+
+MIGRATIONS: dict[int, Callable[[sqlite3.Connection], object]] = {}
+"""What makes version n + 1 of a file of version n."""
+
+VERSION = 1
+
+
+def open_database(path: str | os.PathLike[str], *, write: bool = False) -> sqlite3.Connection:
+    """Open a recording, or begin one where there is no file and ``write``.
+
+    The connection may be used by one thread at a time, and commits only what is asked for by ``BEGIN``.
+
+    Raises:
+        StoreError: there is no such file, it is none of clipwise's, damaged, or of a newer version.
+        sqlite3.Error, OSError: it cannot be opened or written just now.
+    """
+    path = Path(path)
+    if not write and not path.is_file():
+        raise StoreError(f"there is no recording {str(path)!r}" + (": it is a folder" * path.is_dir()))
+    # Percent signs and question marks of a name would mean something in a URI.
+    name = path.absolute().as_uri()
+    mode = "rwc" if write else "rw" if os.access(path, os.W_OK) else "ro"
+    connection = sqlite3.connect(
+        f"{name}?mode={mode}", uri=True, timeout=5.0, isolation_level=None, check_same_thread=False
+    )
+    try:
+        _check(connection, path, write)
+    except sqlite3.DatabaseError as error:
+        connection.close()
+        if isinstance(error, sqlite3.OperationalError):
+            raise
+        raise StoreError(f"{str(path)!r} is no recording, or it is damaged: {error}") from error
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _check(connection: sqlite3.Connection, path: Path, write: bool) -> None:
+    version, application = _number(connection, "user_version"), _number(connection, "application_id")
+    if application != APPLICATION:
+        empty = not connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+        if empty and application == 0 and not write:
+            raise StoreError(f"{str(path)!r} is empty: nothing has been recorded yet")
+        if not (empty and application == 0):
+            raise StoreError(f"{str(path)!r} is no recording of clipwise")
+    elif version > VERSION:
+        raise StoreError(
+            f"{str(path)!r} was written by a newer clipwise (version {version} of the file, this one reads"
+            f" up to {VERSION}): upgrade clipwise, or choose another file"
+        )
+    if write:
+        _use_wal(connection, path)
+    if version < VERSION:
+        _migrate(connection)
+    connection.execute("PRAGMA synchronous = NORMAL")
+
+
+def _use_wal(connection: sqlite3.Connection, path: Path) -> None:
+    """Let readers read while somebody writes; some file systems cannot, and SQLite says so or raises."""
+    try:
+        mode = connection.execute("PRAGMA journal_mode = WAL").fetchone()[0]
+    except sqlite3.OperationalError as error:
+        if "locked" in str(error) or "readonly" in str(error) or "full" in str(error):
+            raise
+        mode = str(error)
+    if mode == "wal":
+        return
+    back = connection.execute("PRAGMA journal_mode = DELETE").fetchone()[0]
+    warnings.warn(
+        f"{str(path)!r}: this file system has no write-ahead log for SQLite ({mode}); the journal is"
+        f" {back!r}, so that readers and writers wait for one another",
+        stacklevel=2,
+    )
+
+
+def _migrate(connection: sqlite3.Connection) -> None:
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        version = _number(connection, "user_version")  # another process may have been faster
+        if version == 0 and not connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+            for statement in TABLES.split(";"):
+                connection.execute(statement)
+            version = VERSION
+        while version < VERSION:
+            MIGRATIONS[version](connection)
+            version += 1
+        connection.execute(f"PRAGMA application_id = {APPLICATION}")
+        connection.execute(f"PRAGMA user_version = {VERSION}")
+        connection.execute("COMMIT")
+    except BaseException:
+        connection.execute("ROLLBACK")
+        raise
+
+
+def _number(connection: sqlite3.Connection, pragma: str) -> int:
+    return int(connection.execute(f"PRAGMA {pragma}").fetchone()[0])

@@ -1,0 +1,257 @@
+"""Reading a recording, also while it is written."""
+
+import json
+import os
+import socket
+import sqlite3
+import time
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from clipwise.errors import StoreError, did_you_mean
+from clipwise.monitor.store._schema import open_database
+from clipwise.monitor.store.records import Alert, Layers, Run, Series
+
+__all__ = ["LOST_AFTER", "Store"]
+
+LOST_AFTER = 60.0
+"""Seconds without a sign of life after which a process of another machine counts as lost."""
+
+
+class Store:
+    """A recording, to be read. Also a context manager that closes it. For one thread at a time.
+
+    Args:
+        path: of the file.
+
+    Raises:
+        StoreError: there is no such file, it is none of clipwise's, damaged, or of a newer version. Every
+            method raises it too, if the file turns out to be damaged later.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        try:
+            self._db = open_database(path)
+        except sqlite3.Error as error:
+            raise StoreError(f"{str(path)!r} cannot be read: {error}") from error
+        self._layouts: dict[int, tuple[str, ...]] = {}
+
+    def close(self) -> None:
+        self._db.close()
+
+    def __enter__(self) -> "Store":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # Runs.
+
+    def runs(self) -> list[Run]:
+        """All runs, the newest first."""
+        rows = self._all("SELECT id, name, started, command, clip, facts FROM runs ORDER BY id DESC")
+        writers: dict[int, list[Any]] = {}
+        for run, *rest in self._all("SELECT run, rank, pid, host, seen, status, note FROM writers"):
+            writers.setdefault(run, []).append(rest)
+        last = dict(self._all("SELECT run, max(last_step) FROM frames GROUP BY run"))
+        return [_run(row, writers.get(row[0], []), last.get(row[0], 0)) for row in rows]
+
+    def run(self, which: int | str | None = None) -> Run:
+        """One run: by its number, by its name (the newest of that name), or the newest.
+
+        Raises:
+            StoreError: there is none.
+        """
+        runs = self.runs()
+        if not runs:
+            raise StoreError(f"{str(self.path)!r} has no run yet")
+        if which is None:
+            return runs[0]
+        text = str(which)
+        found = next((run for run in runs if run.name == which), None) or next(
+            (run for run in runs if str(run.id) == text), None
+        )
+        if found is None:
+            names = dict.fromkeys([*(run.name for run in runs), *(str(run.id) for run in runs)])
+            raise StoreError(f"no run {text!r} in {str(self.path)!r}. {did_you_mean(text, names)}")
+        return found
+
+    # Steps.
+
+    def names(self, run: int) -> list[str]:
+        """What was recorded in each step of a run: the names of its series, in the order of their coming."""
+        found: dict[str, None] = {}
+        for (layout,) in self._all(
+            "SELECT layout FROM frames WHERE run = ? AND kind = 'steps' GROUP BY layout ORDER BY min(id)", run
+        ):
+            found |= dict.fromkeys(self._names(layout))
+        return list(found)
+
+    def series(self, run: int, names: Iterable[str], rank: int | None = None, after: int = 0) -> "Found":
+        """Some series of a run.
+
+        Args:
+            run: its number.
+            names: of the series; those that it does not have are left out.
+            rank: whose; None: of the process with the lowest rank that recorded something.
+            after: only what was written after this frame (`Found.last` of an earlier call).
+        """
+        wanted = list(dict.fromkeys(names))
+        rank = self._rank(run, "steps") if rank is None else rank
+        steps: dict[str, list[Any]] = {name: [] for name in wanted}
+        values: dict[str, list[Any]] = {name: [] for name in wanted}
+        last = after
+        for frame, layout, data in self._rows(
+            "SELECT id, layout, data FROM frames"
+            " WHERE run = ? AND kind = 'steps' AND rank = ? AND id > ? ORDER BY id",
+            run,
+            rank,
+            after,
+        ):
+            columns = self._names(layout)
+            table = self._table(data, columns)
+            last = frame
+            for name in wanted:
+                if name in columns:
+                    steps[name].append(table[:, 0])
+                    values[name].append(table[:, 1 + columns.index(name)])
+        there = {name: _in_order(steps[name], values[name]) for name in wanted if steps[name]}
+        return Found(there, last)
+
+    def layers(self, run: int, rank: int | None = None) -> Layers:
+        """The norms of the parameters' gradients over a run."""
+        rank = self._rank(run, "layers") if rank is None else rank
+        rows = self._all(
+            "SELECT layout, data FROM frames WHERE run = ? AND kind = 'layers' AND rank = ? ORDER BY id",
+            run,
+            rank,
+        )
+        names = tuple(dict.fromkeys(name for layout, _ in rows for name in self._names(layout)))
+        place = {name: i for i, name in enumerate(names)}
+        steps, norms, there = [], [], []
+        for layout, data in rows:
+            columns = self._names(layout)
+            table = self._table(data, columns)
+            whole = np.full((len(table), len(names)), np.nan)
+            here = np.zeros(whole.shape, dtype=bool)
+            where = [place[name] for name in columns]
+            whole[:, where], here[:, where] = table[:, 1:], True
+            steps.append(table[:, 0])
+            norms.append(whole)
+            there.append(here)
+        if not steps:
+            nothing = np.zeros((0, 0))
+            return Layers(np.zeros(0, dtype=np.int64), (), nothing, nothing.astype(bool))
+        numbers = np.concatenate(steps).astype(np.int64)
+        order = np.argsort(numbers, kind="stable")
+        return Layers(numbers[order], names, np.concatenate(norms)[order], ~np.concatenate(there)[order])
+
+    # Alerts, and news.
+
+    def alerts(self, run: int) -> list[Alert]:
+        """The alerts of a run, in the order in which they were raised."""
+        rows = self._all(
+            "SELECT rule, level, step, seen, why, advice, rank, time FROM alerts WHERE run = ? ORDER BY id",
+            run,
+        )
+        return [Alert(*row) for row in rows]
+
+    def version(self) -> int:
+        """A number that changes when another process or thread has written into the file."""
+        return int(self._all("PRAGMA data_version")[0][0])
+
+    # Inside.
+
+    def _rank(self, run: int, kind: str) -> int:
+        rows = self._all("SELECT min(rank) FROM frames WHERE run = ? AND kind = ?", run, kind)
+        return int(rows[0][0] or 0)
+
+    def _names(self, layout: int) -> tuple[str, ...]:
+        if layout not in self._layouts:
+            ((text,),) = self._all("SELECT names FROM layouts WHERE id = ?", layout)
+            self._layouts[layout] = tuple(json.loads(text))
+        return self._layouts[layout]
+
+    def _table(self, data: bytes, columns: tuple[str, ...]) -> Any:
+        width = 1 + len(columns)
+        if len(data) % (8 * width):
+            raise StoreError(
+                f"{str(self.path)!r} is damaged: a frame of {len(data)} bytes for {width} columns"
+            )
+        return np.frombuffer(data, dtype="<f8").reshape(-1, width)
+
+    def _rows(self, query: str, *values: object) -> Iterable[Any]:
+        try:
+            yield from self._db.execute(query, values)
+        except sqlite3.Error as error:
+            raise StoreError(f"{str(self.path)!r} cannot be read: {error}") from error
+
+    def _all(self, query: str, *values: object) -> list[Any]:
+        return list(self._rows(query, *values))
+
+
+class Found(dict[str, Series]):
+    """Series by name.
+
+    Attributes:
+        last: the last frame that was read, for the next call.
+    """
+
+    def __init__(self, series: Mapping[str, Series], last: int) -> None:
+        super().__init__(series)
+        self.last = last
+
+
+def _in_order(steps: list[Any], values: list[Any]) -> Series:
+    """Rows of other columns, such as those of steps that were left out, lie in frames of their own."""
+    found = Series(np.concatenate(steps).astype(np.int64), np.concatenate(values))
+    if (found.steps[1:] >= found.steps[:-1]).all():
+        return found
+    order = np.argsort(found.steps, kind="stable")
+    return Series(found.steps[order], found.values[order])
+
+
+def _run(row: Any, writers: list[Any], steps: int) -> Run:
+    id_, name, started, command, clip, facts = row
+    states = [_status(*writer) for writer in writers]
+    status = next((s for s in ("running", "failed", "lost", "finished") if s in states), "lost")
+    return Run(
+        id=id_,
+        name=name,
+        started=started,
+        status=status,
+        seen=max((writer[3] for writer in writers), default=started),
+        steps=steps,
+        ranks=tuple(sorted({writer[0] for writer in writers})),
+        command=command,
+        clip=clip,
+        facts=json.loads(facts),
+        note="\n".join(dict.fromkeys(writer[5] for writer in writers if writer[5])),
+    )
+
+
+def _status(rank: int, pid: int, host: str, seen: float, status: str, note: str) -> str:
+    if status != "running":
+        return status
+    if host == socket.gethostname():
+        return "running" if _is_alive(pid) else "lost"
+    return "running" if time.time() - seen < LOST_AFTER else "lost"
+
+
+def _is_alive(pid: int) -> bool:
+    if os.name != "posix":  # there, signal 0 would end it
+        return True
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

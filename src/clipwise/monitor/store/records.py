@@ -1,0 +1,121 @@
+"""What a recording is made of: runs, the rows of their steps, alerts."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["Alert", "Floats", "Layers", "Level", "Rows", "Run", "Series"]
+
+Floats: TypeAlias = NDArray[np.float64]
+Level: TypeAlias = Literal["info", "warning", "critical"]
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of a training, of all its processes.
+
+    Attributes:
+        id: its number in the file.
+        name: what people call it; several may be called the same.
+        started: seconds since the epoch.
+        status: ``"running"``, ``"finished"``, ``"failed"`` (an exception ended it), or ``"lost"``: no process
+            of it is there any more, and none said why.
+        seen: when something was last heard of it, in seconds since the epoch.
+        steps: the largest number of a step.
+        ranks: of the processes that wrote, ascending.
+        command: the command line.
+        clip: what was done to the gradients, None where they were only measured.
+        facts: anything else, such as versions.
+        note: what its processes had to say at the end, such as what could not be written.
+    """
+
+    id: int
+    name: str
+    started: float
+    status: str
+    seen: float
+    steps: int
+    ranks: tuple[int, ...]
+    command: str | None = None
+    clip: str | None = None
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Series:
+    """One number a step, ``(n,)`` each; NaN and Inf are what was measured.
+
+    Attributes:
+        steps: numbers of the steps, int64, ascending.
+        values: float64.
+    """
+
+    steps: NDArray[np.int64]
+    values: Floats
+
+
+@dataclass(frozen=True)
+class Layers:
+    """The norm of each parameter's gradient at some steps.
+
+    Attributes:
+        steps: ``(n,)``, int64.
+        names: of the m parameters.
+        norms: ``(n, m)``, float64. Where `absent`, NaN.
+        absent: ``(n, m)``, whether nothing was recorded of it at that step.
+    """
+
+    steps: NDArray[np.int64]
+    names: tuple[str, ...]
+    norms: Floats
+    absent: NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows to be written: ``step`` and then one column a name.
+
+    Attributes:
+        kind: ``"steps"`` or ``"layers"``.
+        names: of the columns after the first.
+        data: ``(n, 1 + len(names))``, float64.
+    """
+
+    kind: str
+    names: tuple[str, ...]
+    data: Floats
+
+
+@dataclass(frozen=True)
+class Alert:
+    """Something that a rule saw.
+
+    Attributes:
+        rule: the name of the rule, such as ``"loss_nonfinite"``.
+        level: ``"info"``, ``"warning"`` or ``"critical"``.
+        step: at which it was seen.
+        seen: one sentence: what was seen.
+        why: one sentence: why it matters.
+        advice: one sentence or two: what to try.
+        rank: of the process that saw it.
+        time: seconds since the epoch.
+    """
+
+    rule: str
+    level: Level
+    step: int
+    seen: str
+    why: str
+    advice: str
+    rank: int = 0
+    time: float = 0.0
+
+    def __str__(self) -> str:
+        return f"step {self.step}: {self.seen} {self.why} {self.advice}"
+
+
+Batch: TypeAlias = Sequence[Rows]

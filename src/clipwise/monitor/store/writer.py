@@ -1,0 +1,162 @@
+"""Writing into a recording: one run, one process."""
+
+import json
+import os
+import socket
+import sqlite3
+import time
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from clipwise.monitor.store._schema import open_database
+from clipwise.monitor.store.records import Alert, Rows
+
+__all__ = ["Writer"]
+
+
+class Writer:
+    """One process' part of a run. Several processes may write into one file at once.
+
+    Each call is one transaction: what it says is in the file when it returns, or nothing of it is.
+
+    Args:
+        path: of the file; made where there is none.
+        uid: the same for all processes of a run.
+        name: what people call the run.
+        rank: of this process.
+        command, clip, facts: as in `Run`; what the first process of a run says holds.
+
+    Raises:
+        StoreError: the file is none of clipwise's, or of a newer version.
+        sqlite3.Error, OSError: it cannot be written just now.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        uid: str,
+        name: str,
+        rank: int = 0,
+        *,
+        command: str | None = None,
+        clip: str | None = None,
+        facts: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.rank = rank
+        self._db = open_database(path, write=True)
+        try:
+            with self._transaction():
+                now = time.time()
+                self._db.execute(
+                    "INSERT INTO runs (uid, name, started, command, clip, facts) VALUES (?, ?, ?, ?, ?, ?)"
+                    " ON CONFLICT (uid) DO NOTHING",
+                    (uid, name, now, command, clip, json.dumps(dict(facts or {}), default=str)),
+                )
+                (self.run,) = self._db.execute("SELECT id FROM runs WHERE uid = ?", (uid,)).fetchone()
+                self._id = self._db.execute(
+                    "INSERT INTO writers (run, rank, pid, host, seen, status)"
+                    " VALUES (?, ?, ?, ?, ?, 'running')",
+                    (self.run, rank, os.getpid(), socket.gethostname(), now),
+                ).lastrowid
+        except BaseException:
+            self._db.close()
+            raise
+        self._layouts: dict[tuple[str, ...], int] = {}
+
+    def write(self, rows: Iterable[Rows] = (), alerts: Iterable[Alert] = ()) -> None:
+        """Add rows and alerts, and say that this process is alive."""
+        with self._transaction():
+            for some in rows:
+                self._add(some)
+            self._db.executemany(
+                "INSERT INTO alerts (run, rank, step, time, rule, level, seen, why, advice)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                [
+                    (self.run, a.rank, a.step, a.time, a.rule, a.level, a.seen, a.why, a.advice)
+                    for a in alerts
+                ],
+            )
+            self._db.execute("UPDATE writers SET seen = ? WHERE id = ?", (time.time(), self._id))
+
+    def finish(self, status: str = "finished", note: str = "", clip: str | None = None) -> None:
+        """Say how this process ended, and the clip if that was not known before; close the file."""
+        try:
+            with self._transaction():
+                self._db.execute("UPDATE runs SET clip = coalesce(clip, ?) WHERE id = ?", (clip, self.run))
+                self._db.execute(
+                    "UPDATE writers SET seen = ?, status = ?, note = ? WHERE id = ?",
+                    (time.time(), status, note, self._id),
+                )
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Close the file without a word, as if the process had ended here."""
+        self._db.close()
+
+    def _add(self, rows: Rows) -> None:
+        if not len(rows.data):
+            return
+        data = np.ascontiguousarray(rows.data, dtype="<f8")
+        steps = data[:, 0]
+        self._db.execute(
+            "INSERT INTO frames (run, rank, kind, layout, first_step, last_step, rows, nonfinite, data)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                self.run,
+                self.rank,
+                rows.kind,
+                self._layout(rows.names),
+                int(steps.min()),
+                int(steps.max()),
+                len(data),
+                int(data.size - np.count_nonzero(np.isfinite(data))),
+                data.tobytes(),
+            ),
+        )
+
+    def _layout(self, names: tuple[str, ...]) -> int:
+        found = self._layouts.get(names)
+        if found is None:
+            text = json.dumps(names)
+            self._db.execute("INSERT INTO layouts (names) VALUES (?) ON CONFLICT DO NOTHING", (text,))
+            (found,) = self._db.execute("SELECT id FROM layouts WHERE names = ?", (text,)).fetchone()
+            self._new[names] = found
+        return int(found)
+
+    def _transaction(self) -> "_Transaction":
+        self._new: dict[tuple[str, ...], int] = {}
+        return _Transaction(self)
+
+    def _known(self) -> None:
+        self._layouts |= self._new
+
+
+class _Transaction:
+    """All or nothing; what was learnt of the file holds only if it was committed."""
+
+    def __init__(self, writer: Writer) -> None:
+        self._writer = writer
+
+    def __enter__(self) -> None:
+        self._writer._db.execute("BEGIN IMMEDIATE")
+
+    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
+        database = self._writer._db
+        if kind is None:
+            try:
+                database.execute("COMMIT")
+            except sqlite3.Error:
+                self._roll_back(database)
+                raise
+            if hasattr(self._writer, "_layouts"):
+                self._writer._known()
+        else:
+            self._roll_back(database)
+
+    @staticmethod
+    def _roll_back(database: sqlite3.Connection) -> None:
+        if database.in_transaction:  # a full disk ends a transaction by itself
+            database.execute("ROLLBACK")

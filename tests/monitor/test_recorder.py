@@ -1,0 +1,243 @@
+"""The recorder: what it keeps is what the reports say, and no disk ends a training."""
+
+import math
+import os
+import subprocess
+import sys
+import time
+import warnings
+
+import numpy as np
+import pytest
+import torch
+
+import clipwise
+from clipwise.errors import ArgumentError, StoreError
+from clipwise.monitor import Monitor, MonitorWarning, Store
+
+FIELDS = ("norm", "norm_after", "threshold", "skipped", "nonfinite")
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "runs.db"
+
+
+def train(monitor, steps=25, bad=(), name="", log=True):
+    """A small regression; returns what is true of it: the losses and the reports."""
+    torch.manual_seed(0)
+    model = torch.nn.Linear(3, 2)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    clipper = clipwise.torch.attach(optimizer, clipwise.clip_by_global_norm(0.5), model=model)
+    if monitor is not None:
+        assert monitor.attach(clipper, name) is clipper
+    losses, reports = [], []
+    for step in range(1, steps + 1):
+        optimizer.zero_grad()
+        loss = model(torch.randn(8, 3)).square().mean()
+        loss.backward()
+        if step in bad:
+            model.bias.grad[0] = math.nan
+        optimizer.step()
+        if monitor is not None and log:
+            monitor.log(loss=loss)
+        losses.append(loss.item())
+        reports.append(clipper.report)
+    return losses, reports, [p.detach().clone() for p in model.parameters()]
+
+
+def test_every_step_of_a_clipper_and_what_is_logged(path):
+    with Monitor(path, run="small", layers_every=10) as monitor:
+        losses, reports, _ = train(monitor, bad=[7])
+    with Store(path) as store:
+        run = store.run("small")
+        names = [
+            "loss",
+            *(f"clipwise/{n}" for n in ("norm", "norm_after", "threshold", "skipped", "nonfinite")),
+        ]
+        found = store.series(run.id, names)
+        layers = store.layers(run.id)
+    assert (run.status, run.steps, run.clip) == ("finished", 25, "clip_by_global_norm(0.5)")
+    assert run.facts["torch"] == torch.__version__
+    assert found["loss"].steps.tolist() == list(range(1, 26))
+    assert found["loss"].values.tolist() == losses
+    for name in FIELDS:
+        expected = [float(getattr(report, name)) for report in reports]
+        np.testing.assert_array_equal(found[f"clipwise/{name}"].values, expected)
+    assert found["clipwise/skipped"].values.sum() == 1.0
+    assert layers.steps.tolist() == [7, 10, 20]  # and where NaN turned up
+    assert layers.names == ("weight", "bias")
+    for step, norms in zip(layers.steps, layers.norms, strict=True):
+        np.testing.assert_array_equal(norms, reports[step - 1].tensor_norms.numpy())
+
+
+def test_it_changes_nothing(path):
+    with Monitor(path) as monitor:
+        with_it = train(monitor)[2]
+    for one, other in zip(with_it, train(None)[2], strict=True):
+        assert torch.equal(one, other)
+
+
+def test_every_nth_step_and_several_sources(path):
+    with Monitor(path, every=5, layers_every=0) as monitor:
+        train(monitor, 12, name="generator", log=False)
+        train(monitor, 12, name="critic", log=False)
+    with Store(path) as store:
+        found = store.series(1, ["generator/clipwise/norm", "critic/clipwise/norm", "clipwise/norm"])
+        assert not len(store.layers(1).steps)
+    assert set(found) == {"generator/clipwise/norm", "critic/clipwise/norm"}
+    assert found["critic/clipwise/norm"].steps.tolist() == [5, 10]
+
+
+def test_a_loss_that_the_clipper_was_told_is_recorded(path):
+    parameter = torch.nn.Parameter(torch.ones(2))
+    optimizer = torch.optim.SGD([parameter], lr=0.1)
+    with Monitor(path) as monitor:
+        clipper = monitor.attach(clipwise.torch.attach(optimizer, clipwise.clip_by_global_norm(1.0)))
+        for loss in (3.0, 2.0):
+            parameter.grad = torch.ones(2)
+            clipper.observe(loss)
+            optimizer.step()
+    with Store(path) as store:
+        assert store.series(1, ["loss"])["loss"].values.tolist() == [3.0, 2.0]
+
+
+def test_a_logged_value_is_that_of_its_moment(path):
+    total = torch.tensor(1.0, requires_grad=True)
+    with Monitor(path) as monitor:
+        monitor.log(step=3, total=total)
+        with torch.no_grad():
+            total += 5.0
+        monitor.log(total=np.float32(2.0), step=4)
+    with Store(path) as store:
+        found = store.series(1, ["total"])["total"]
+    assert found.values.tolist() == [1.0, 2.0]
+    assert found.steps.tolist() == [3, 4]
+
+
+def test_optax(path):
+    jax = pytest.importorskip("jax")
+    optax = pytest.importorskip("optax")
+    import clipwise.jax
+
+    optimizer = optax.chain(clipwise.jax.transform(clipwise.clip_by_global_norm(1.0)), optax.adam(0.1))
+    params = {"w": jax.numpy.zeros(2)}
+    state = optimizer.init(params)
+    # What a step is given away is gone: the recorder must have kept numbers of its own.
+    step = jax.jit(lambda state, g: optimizer.update({"w": g}, state, params), donate_argnums=0)
+    with Monitor(path, layers_every=2) as monitor:
+        for size in (1.0, 2.0, 3.0):
+            _, state = step(state, jax.numpy.asarray([3.0, 4.0]) * size)
+            monitor.record(state)
+    with Store(path) as store:
+        found = store.series(1, ["clipwise/norm", "clipwise/norm_after"])
+        layers = store.layers(1)
+    np.testing.assert_allclose(found["clipwise/norm"].values, [5.0, 10.0, 15.0], rtol=1e-6)
+    np.testing.assert_allclose(found["clipwise/norm_after"].values, [1.0] * 3, rtol=1e-6)
+    assert (layers.names, layers.steps.tolist()) == (("w",), [2])
+
+
+def test_a_file_that_cannot_be_written_is_said_once_and_nothing_is_lost_if_it_can_later(tmp_path):
+    path = tmp_path / "missing" / "runs.db"
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        monitor = Monitor(path, flush=0.05)
+        losses = train(monitor)[0]
+        for _ in range(2):
+            assert not monitor.flush()
+        assert sum(len(rows.data) for rows in monitor.unwritten) >= 50
+        path.parent.mkdir()
+        monitor.close()
+    assert len([w for w in said if w.category is MonitorWarning]) == 1
+    assert "cannot be written just now" in str(said[0].message)
+    with Store(path) as store:
+        assert store.series(1, ["loss"])["loss"].values.tolist() == losses
+
+
+def test_what_was_not_written_is_said_at_the_end(tmp_path):
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        monitor = Monitor(tmp_path / "missing" / "runs.db", flush=60, keep=3)
+        for step in range(1, 11):
+            monitor.log(step=step, loss=1.0)
+            monitor.flush()
+        monitor.close()
+    messages = [str(w.message) for w in said if w.category is MonitorWarning]
+    assert len(messages) == 2
+    assert messages[1].startswith("10 rows of steps 1 to 10 are not in")
+    assert [int(rows.data[0, 0]) for rows in monitor.unwritten] == [8, 9, 10]
+
+
+def test_a_file_of_somebody_else_stays_as_it_is(tmp_path):
+    path = tmp_path / "notes.txt"
+    path.write_bytes(b"not a database" * 100)
+    with pytest.warns(MonitorWarning, match="is no recording"), Monitor(path) as monitor:
+        monitor.log(loss=1.0)
+    assert path.read_bytes() == b"not a database" * 100
+
+
+def test_after_kill_9_what_is_older_than_the_interval_is_there(path):
+    code = (
+        f"import clipwise, os, signal, time; m = clipwise.Monitor({str(path)!r}, run='killed', flush=0.1)\n"
+        "m.log(step=1, loss=0.5); print('logged', flush=True); time.sleep(60)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "logged\n"
+    deadline = time.monotonic() + 30
+    while not (path.exists() and _rows(path)):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.kill()
+    process.wait()
+    with Store(path) as store:
+        assert store.run("killed").status == "lost"
+        assert store.series(1, ["loss"])["loss"].values.tolist() == [0.5]
+
+
+def _fail_after(monitor):
+    monitor.log(loss=1.0)
+    raise KeyError("gone")
+
+
+def _rows(path):
+    try:
+        with Store(path) as store:
+            return "loss" in store.series(1, ["loss"])
+    except StoreError:  # it is being made
+        return False
+
+
+def test_an_error_that_ends_the_run_is_told(path):
+    with pytest.raises(KeyError), Monitor(path) as monitor:
+        _fail_after(monitor)
+    by_itself = "import clipwise, sys; m = clipwise.Monitor(sys.argv[1]); m.log(loss=1.0); 1 / 0"
+    subprocess.run([sys.executable, "-c", by_itself, str(path)], capture_output=True, check=False)
+    with Store(path) as store:
+        assert [(run.status, run.note) for run in store.runs()] == [
+            ("failed", "ZeroDivisionError: division by zero"),
+            ("failed", "KeyError: 'gone'"),
+        ]
+
+
+def test_ranks_of_one_training_are_one_run(path):
+    code = "import clipwise, sys; m = clipwise.Monitor(sys.argv[1]); m.log(step=1, loss=float(m.rank))"
+    for rank in ("0", "1"):
+        meeting = {"WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": "29"}
+        there = os.environ | meeting | {"RANK": rank}
+        subprocess.run([sys.executable, "-c", code, str(path)], env=there, check=True)
+    with Store(path) as store:
+        (run,) = store.runs()
+        assert run.ranks == (0, 1)
+
+
+def test_what_cannot_be_is_refused_at_once(path):
+    wrong = [("every", 0), ("layers_every", -1), ("flush", 0), ("flush", "1"), ("keep", 1.5), ("run", "")]
+    for name, value in wrong:
+        with pytest.raises(ArgumentError, match=name):
+            Monitor(path, **{name: value})
+    with Monitor(path) as monitor:
+        for value in ("0.5", None, np.zeros(2), [1.0]):
+            with pytest.raises(ArgumentError, match="log takes numbers, got loss="):
+                monitor.log(loss=value)
+        with pytest.raises(ArgumentError, match=r"attach takes a clipwise\.torch\.Clipper"):
+            monitor.attach(torch.nn.Linear(1, 1))

@@ -1,0 +1,158 @@
+"""The file: what is written is what is read, whatever the numbers are; files of others are left alone."""
+
+import json
+import math
+import sqlite3
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from clipwise.errors import StoreError
+from clipwise.monitor.store import Alert, Rows, Store, Writer
+from clipwise.monitor.store._schema import APPLICATION, VERSION
+
+ODD = [[1.0, 0.1], [2.0, math.nan], [3.0, math.inf], [4.0, -math.inf], [5.0, -0.0], [6.0, 5e-324]]
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "a 100% odd?name#.db"
+
+
+def rows(*names, data, kind="steps"):
+    return Rows(kind, names, np.asarray(data, dtype=np.float64))
+
+
+def test_every_number_comes_back_to_the_bit(path):
+    writer = Writer(path, "u", "first", clip="clip_by_norm(1.0)", facts={"seed": 3}, command="python t.py")
+    writer.write([rows("loss", data=ODD[:4])])
+    writer.write([rows("loss", data=ODD[4:]), rows("other", data=[[6, 1.5]])])
+    writer.finish()
+    with Store(path) as store:
+        run = store.run()
+        found = store.series(run.id, ["loss", "other", "none"])
+        assert (run.name, run.status, run.steps, run.ranks) == ("first", "finished", 6, (0,))
+        assert (run.clip, run.facts, run.command) == ("clip_by_norm(1.0)", {"seed": 3}, "python t.py")
+        assert store.names(run.id) == ["loss", "other"]
+    assert set(found) == {"loss", "other"}
+    assert found["loss"].steps.tolist() == [1, 2, 3, 4, 5, 6]
+    assert found["loss"].values.tobytes() == np.asarray(ODD)[:, 1].tobytes()
+    ((bad,),) = sqlite3.connect(path).execute("SELECT sum(nonfinite) FROM frames")
+    assert bad == 3
+
+
+def test_only_what_is_new(path):
+    writer = Writer(path, "u", "run")
+    writer.write([rows("loss", data=[[1, 1.0]])])
+    with Store(path) as store:
+        first = store.series(1, ["loss"])
+        before = store.version()
+        writer.write([rows("loss", data=[[2, 2.0], [3, 3.0]])])
+        assert store.version() != before
+        again = store.series(1, ["loss"], after=first.last)
+        assert again["loss"].values.tolist() == [2.0, 3.0]
+        assert store.series(1, ["loss"], after=again.last) == {}
+    writer.finish()
+
+
+def test_layers_that_come_and_go(path):
+    writer = Writer(path, "u", "run")
+    writer.write([rows("a", "b", data=[[10, 1.0, math.nan]], kind="layers")])
+    writer.write([rows("b", "c", data=[[20, 2.0, 3.0]], kind="layers")])
+    writer.finish()
+    with Store(path) as store:
+        found = store.layers(1)
+    assert found.names == ("a", "b", "c")
+    np.testing.assert_array_equal(found.norms, [[1.0, math.nan, math.nan], [math.nan, 2.0, 3.0]])
+    np.testing.assert_array_equal(found.absent, [[False, False, True], [True, False, False]])
+
+
+def test_processes_of_one_run_and_alerts(path):
+    alert = Alert("loss_nonfinite", "critical", 7, "It is.", "It matters.", "Try.", rank=1, time=2.0)
+    for rank in (1, 0):
+        writer = Writer(path, "same", "run", rank)
+        writer.write([rows("loss", data=[[1, float(rank)]])], [alert] if rank else [])
+        writer.finish("failed" if rank else "finished", "ValueError: x" if rank else "")
+    with Store(path) as store:
+        (run,) = store.runs()
+        assert (run.ranks, run.status, run.note) == ((0, 1), "failed", "ValueError: x")
+        assert store.series(run.id, ["loss"])["loss"].values.tolist() == [0.0]
+        assert store.series(run.id, ["loss"], rank=1)["loss"].values.tolist() == [1.0]
+        assert store.alerts(run.id) == [alert]
+
+
+def test_runs_are_found_by_name_and_number(path):
+    for uid, name in (("u", "one"), ("v", "2"), ("w", "one")):
+        Writer(path, uid, name).finish()
+    with Store(path) as store:
+        assert [run.id for run in store.runs()] == [3, 2, 1]
+        assert [store.run(which).id for which in (None, "one", 1, "2")] == [3, 3, 1, 2]
+        with pytest.raises(StoreError, match=r"no run 'on' in .* Did you mean 'one'"):
+            store.run("on")
+
+
+def test_a_process_that_was_killed_is_lost_and_what_it_wrote_is_there(path):
+    code = (
+        "import os, signal, sys, numpy as np; from clipwise.monitor.store import *\n"
+        f"w = Writer({str(path)!r}, 'u', 'killed')\n"
+        "w.write([Rows('steps', ('loss',), np.array([[1, 2.0]]))])\n"
+        "os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == -9
+    with Store(path) as store:
+        run = store.run("killed")
+        assert run.status == "lost"
+        assert store.series(run.id, ["loss"])["loss"].values.tolist() == [2.0]
+    assert sqlite3.connect(path).execute("PRAGMA integrity_check").fetchone() == ("ok",)
+
+
+def test_the_journal_lets_readers_read(path):
+    writer = Writer(path, "u", "run")
+    assert sqlite3.connect(path).execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    writer.finish()
+
+
+def test_files_of_others_are_left_alone(tmp_path):
+    text = tmp_path / "notes.txt"
+    text.write_bytes(b"no database at all, but long enough to be looked at as if it were one" * 20)
+    other = tmp_path / "other.db"
+    with sqlite3.connect(other) as theirs:
+        theirs.execute("CREATE TABLE runs (id)")
+    newer = tmp_path / "newer.db"
+    with sqlite3.connect(newer) as future:
+        future.execute(f"PRAGMA application_id = {APPLICATION}")
+        future.execute(f"PRAGMA user_version = {VERSION + 1}")
+    for file, said in ((text, "is no recording"), (other, "is no recording of"), (newer, "newer clipwise")):
+        before = file.read_bytes()
+        for use in (Store, lambda path: Writer(path, "u", "run")):
+            with pytest.raises(StoreError, match=said):
+                use(file)
+        assert file.read_bytes() == before
+    with pytest.raises(StoreError, match="there is no recording"):
+        Store(tmp_path / "none.db")
+    assert not (tmp_path / "none.db").exists()
+
+
+def test_a_damaged_frame_is_said(path):
+    writer = Writer(path, "u", "run")
+    writer.write([rows("loss", data=[[1, 1.0]])])
+    writer.finish()
+    with sqlite3.connect(path) as database:
+        database.execute("UPDATE frames SET data = x'00112233'")
+    with Store(path) as store, pytest.raises(StoreError, match="damaged: a frame of 4 bytes for 2 columns"):
+        store.series(1, ["loss"])
+
+
+def test_a_write_is_all_or_nothing(path):
+    writer = Writer(path, "u", "run")
+    broken = Rows("steps", ("a",), np.asarray([["x", "y"]]))
+    with pytest.raises(ValueError, match="could not convert"):
+        writer.write([rows("loss", data=[[1, 1.0]]), broken])
+    writer.write([rows("loss", data=[[2, 2.0]])])
+    writer.finish()
+    with Store(path) as store:
+        assert store.series(1, ["loss", "a"])["loss"].values.tolist() == [2.0]
+    names = [json.loads(n) for (n,) in sqlite3.connect(path).execute("SELECT names FROM layouts")]
+    assert names == [["loss"]]
