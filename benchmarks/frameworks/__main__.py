@@ -93,6 +93,7 @@ def main(given: Sequence[str] | None = None) -> int:
                 rows.append(row)
                 status.update(f"{where}: {row.case}, {row.method} done ...")
     facts = cpu_facts(other) | {name: version(name) for name in ("jax", "optax", "keras", "torch")}
+    facts.pop("other work meanwhile", None)  # its own processes, one a back end, would count as such
     for distribution in ("tensorflow", "tensorflow-cpu"):
         try:
             facts["tensorflow"] = version(distribution)
