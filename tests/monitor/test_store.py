@@ -156,3 +156,10 @@ def test_a_write_is_all_or_nothing(path):
         assert store.series(1, ["loss", "a"])["loss"].values.tolist() == [2.0]
     names = [json.loads(n) for (n,) in sqlite3.connect(path).execute("SELECT names FROM layouts")]
     assert names == [["loss"]]
+
+
+def test_a_process_that_opens_the_file_again_is_one_process(path):
+    Writer(path, "u", "run").close()  # as after a write that failed
+    Writer(path, "u", "run").finish()
+    with Store(path) as store:
+        assert store.run().status == "finished"

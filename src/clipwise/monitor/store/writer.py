@@ -55,10 +55,15 @@ class Writer:
                     (uid, name, now, command, clip, json.dumps(dict(facts or {}), default=str)),
                 )
                 (self.run,) = self._db.execute("SELECT id FROM runs WHERE uid = ?", (uid,)).fetchone()
+                here = (self.run, rank, os.getpid(), socket.gethostname())
+                # After a write that failed a process opens the file anew; it is no other one.
+                self._db.execute(
+                    "DELETE FROM writers WHERE run = ? AND rank = ? AND pid = ? AND host = ?", here
+                )
                 self._id = self._db.execute(
                     "INSERT INTO writers (run, rank, pid, host, seen, status)"
                     " VALUES (?, ?, ?, ?, ?, 'running')",
-                    (self.run, rank, os.getpid(), socket.gethostname(), now),
+                    (*here, now),
                 ).lastrowid
         except BaseException:
             self._db.close()
