@@ -27,19 +27,23 @@ def loss_of(tree, x, y):
     return problem.loss(flattened(tree), x, y, jnp.tanh, jax.nn.sigmoid, jnp.mean)
 
 
+gradient_of = jax.jit(jax.value_and_grad(loss_of))
+"""Compiled once for all clips: most of the time of a case would go into it."""
+
+
 def train(clip, dtype: str, follows_loss: bool = False, *, through_optax: bool = False):
     with jax.enable_x64(dtype == "float64"):
         weights = nested({k: jnp.asarray(w, dtype) for k, w in problem.weights().items()})
         step, state = (_optax_step if through_optax else _plain_step)(clip, weights, follows_loss)
         for x, y in problem.batches():
-            weights, state, report = step(weights, state, jnp.asarray(x, dtype), jnp.asarray(y, dtype))
+            loss, gradients = gradient_of(weights, jnp.asarray(x, dtype), jnp.asarray(y, dtype))
+            weights, state, report = step(weights, state, gradients, loss)
             yield float(report.threshold), jax.device_get(flattened(weights))
 
 
 def _plain_step(clip, weights, follows_loss):
     @jax.jit
-    def step(weights, state, x, y):
-        loss, gradients = jax.value_and_grad(loss_of)(weights, x, y)
+    def step(weights, state, gradients, loss):
         gradients, state, report = clipwise.jax.clip(
             clip,
             gradients,
@@ -60,8 +64,7 @@ def _optax_step(clip, weights, follows_loss):
     )
 
     @jax.jit
-    def step(weights, state, x, y):
-        loss, gradients = jax.value_and_grad(loss_of)(weights, x, y)
+    def step(weights, state, gradients, loss):
         told = {"value": loss} if follows_loss else {}
         updates, state = optimizer.update(gradients, state, weights, **told)
         return optax.apply_updates(weights, updates), state, clipwise.jax.report(state)

@@ -58,13 +58,11 @@ def train(clip, dtype: str):
 def _jax(optimizer, variables):
     import jax
 
-    @jax.jit
-    def step(weights, memory, x, y):
-        return optimizer.stateless_apply(memory, jax.grad(loss_of)(weights, x, y), weights)
+    step, gradient_of = jax.jit(optimizer.stateless_apply), _jax_gradient()
 
     def act(x, y):
-        memory = optimizer.variables
-        new = step([v.value for v in variables], [v.value for v in memory], x, y)
+        memory, weights = optimizer.variables, [v.value for v in variables]
+        new = step([v.value for v in memory], gradient_of(weights, x, y), weights)
         for owners, values in zip((variables, memory), new, strict=True):
             for variable, value in zip(owners, values, strict=True):
                 variable.assign(value)
@@ -72,18 +70,34 @@ def _jax(optimizer, variables):
     return act
 
 
+@cache
+def _jax_gradient():
+    """Compiled once for all clips."""
+    import jax
+
+    return jax.jit(jax.grad(loss_of))
+
+
 def _tensorflow(optimizer, variables):
     import tensorflow as tf
 
+    apply = tf.function(lambda *gradients: optimizer.apply(list(gradients), variables), autograph=False)
+    gradient_of = _tensorflow_gradient()
+    return lambda x, y: apply(*gradient_of([v.value for v in variables], x, y))
+
+
+@cache
+def _tensorflow_gradient():
+    import tensorflow as tf
+
     @tf.function(autograph=False)
-    def act(x, y):
-        values = [v.value for v in variables]
+    def gradient_of(values, x, y):
         with tf.GradientTape() as tape:
             tape.watch(values)
             loss = loss_of(values, x, y)
-        optimizer.apply(tape.gradient(loss, values), variables)
+        return tape.gradient(loss, values)
 
-    return act
+    return gradient_of
 
 
 def _torch(optimizer, variables):

@@ -7,17 +7,23 @@ import clipwise.tensorflow
 from . import problem
 
 
+@tf.function(autograph=False)
+def gradient_of(values, x, y):
+    """Traced once for all clips."""
+    with tf.GradientTape() as tape:
+        tape.watch(values)
+        weights = dict(zip(problem.SHAPES, values, strict=True))
+        loss = problem.loss(weights, x, y, tf.tanh, tf.sigmoid, tf.reduce_mean)
+    return loss, tape.gradient(loss, values)
+
+
 def train(clip, dtype: str, follows_loss: bool = False, *, eager: bool = False):
     variables = [
         tf.Variable(tf.constant(w, dtype), name=name.replace(".", "/"))
         for name, w in problem.weights().items()
     ]
 
-    def step(x, y, state):
-        with tf.GradientTape() as tape:
-            weights = dict(zip(problem.SHAPES, variables, strict=True))
-            loss = problem.loss(weights, x, y, tf.tanh, tf.sigmoid, tf.reduce_mean)
-        gradients = tape.gradient(loss, variables)
+    def step(loss, gradients, state):
         gradients, state, report = clipwise.tensorflow.clip(
             clip,
             gradients,
@@ -34,5 +40,7 @@ def train(clip, dtype: str, follows_loss: bool = False, *, eager: bool = False):
     act = step if eager else tf.function(step, autograph=False)
     state = clipwise.tensorflow.init(clip, variables)
     for x, y in problem.batches():
-        state, threshold = act(tf.constant(x, dtype), tf.constant(y, dtype), state)
+        values = [variable.value() for variable in variables]
+        loss, gradients = gradient_of(values, tf.constant(x, dtype), tf.constant(y, dtype))
+        state, threshold = act(loss, gradients, state)
         yield float(threshold), {n: v.numpy() for n, v in zip(problem.SHAPES, variables, strict=True)}
