@@ -10,7 +10,8 @@
     ├── StateError       (RuntimeError)  a saved state does not fit, or a history was asked of a single call
     ├── NonFiniteError   (RuntimeError)  a gradient is NaN or Inf and ``nonfinite="error"``
     ├── DataError        (RuntimeError)  data cannot be found, verified or understood
-    └── StoreError       (RuntimeError)  a recording cannot be found, read or understood
+    ├── StoreError       (RuntimeError)  a recording cannot be found, read or understood
+    └── TrainingStopped  (RuntimeError)  a rule of `clipwise.Monitor` was told to stop the training, and did
 
 Each message names the value, says what is allowed, and comes before anything was touched. Catch
 `ClipwiseError` for all of them; each is also the built-in class in brackets, so ``except ValueError`` works.
@@ -29,6 +30,7 @@ __all__ = [
     "StateError",
     "StoreError",
     "ThresholdError",
+    "TrainingStopped",
     "did_you_mean",
 ]
 
@@ -70,6 +72,10 @@ class DataError(ClipwiseError, RuntimeError):
 
 class StoreError(ClipwiseError, RuntimeError):
     """A recording cannot be found, read or understood."""
+
+
+class TrainingStopped(ClipwiseError, RuntimeError):
+    """A rule of `clipwise.Monitor` with the action ``"stop"`` spoke; the message says why."""
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

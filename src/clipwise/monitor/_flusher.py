@@ -4,13 +4,15 @@ import contextlib
 import sqlite3
 import threading
 import time
-import warnings
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from clipwise.errors import StoreError
+from clipwise.monitor._alerting import Alerting
+from clipwise.monitor._feeding import Feed
 from clipwise.monitor._rows import Item, read
-from clipwise.monitor.store import Rows, Writer
+from clipwise.monitor._saying import MonitorWarning, say
+from clipwise.monitor.store import Alert, Rows, Writer
 
 __all__ = ["Flusher", "MonitorWarning"]
 
@@ -18,12 +20,8 @@ LONGEST_WAIT = 30.0
 """Seconds between two tries on a file that cannot be written."""
 
 
-class MonitorWarning(UserWarning):
-    """Something about the recording; the training goes on."""
-
-
 class Flusher:
-    """Takes items from a queue and writes them, in a thread of its own.
+    """Takes items from a queue, shows them to the rules and writes them, in a thread of its own.
 
     Args:
         queue: the items; the training appends, the thread takes from the left.
@@ -31,6 +29,8 @@ class Flusher:
         path: of the file, for messages.
         interval: seconds between two writes.
         keep: rows that are kept in memory while the file cannot be written; the oldest go first.
+        alerting: what watches the rows.
+        feeds: other tools that are given the rows.
     """
 
     def __init__(
@@ -41,16 +41,21 @@ class Flusher:
         path: str,
         interval: float,
         keep: int,
+        alerting: Alerting,
+        feeds: Sequence[Feed] = (),
     ) -> None:
+        self._alerting, self._feeds = alerting, feeds
         self._queue, self._connect, self._path = queue, connect, path
         self._interval, self._keep = interval, keep
         self._writer: Writer | None = None
         self._rows: deque[Rows] = deque()
+        self._alerts: list[Alert] = []  # to be written
+        self._acted: list[Alert] = []  # of these: what has been acted on before they were in the file
         self._lost: list[int] = []  # first and last step, and number of rows, of what went for good
         self._failed: str | None = None
         self._warned: set[str] = set()
         self._next_try, self._wait = 0.0, interval
-        self._turn = threading.Lock()
+        self._turn = threading.RLock()  # an action may call `flush`
         self._wake, self._ended = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._run, name="clipwise-monitor", daemon=True)
         self._thread.start()
@@ -76,10 +81,13 @@ class Flusher:
             self._thread.join(timeout=60)
         with self._turn:
             self._next_try = 0.0
-            self._turn_over()
+            self._turn_over(last=True)
             said = self._loss()
             if said is not None:
-                warnings.warn(said, MonitorWarning, stacklevel=4)
+                say(said, stacklevel=4)
+            for feed in self._feeds:
+                feed.close(status)
+            self._alerting.close()
             if self._writer is not None:
                 with contextlib.suppress(sqlite3.Error, OSError):
                     self._writer.finish(status, "\n".join(filter(None, (note, said))), clip)
@@ -93,27 +101,38 @@ class Flusher:
             with self._turn:
                 self._turn_over()
 
-    def _turn_over(self) -> None:
+    def _turn_over(self, last: bool = False) -> None:
         items = [self._queue.popleft() for _ in range(len(self._queue))]
         try:
             rows = read(items)
         except Exception as error:  # a value that is no number: that turn is lost, the training is not
             self._warn_once(f"{type(error).__name__}: {error}", "values of some steps could not be read: ")
             rows = []
+        alerts = self._judged(rows, last)
+        for feed in self._feeds:
+            feed.write(rows, alerts)
         self._rows.extend(rows)
+        self._alerts.extend(alerts)
         self._write()
+
+    def _judged(self, rows: Sequence[Rows], last: bool) -> list[Alert]:
+        try:
+            return [*self._alerting.see(rows), *(self._alerting.rest() if last else ())]
+        except Exception as error:  # a rule of the user's own, say
+            self._warn_once(f"{type(error).__name__}: {error}", "the rules failed at some steps: ")
+            return []
 
     def _write(self) -> None:
         if self._writer is None and not self._rows:
             return
         now = time.monotonic()
         if now < self._next_try:
-            self._forget_the_oldest()
+            self._go_on()
             return
         try:
             if self._writer is None:
                 self._writer = self._connect()
-            self._writer.write(self._rows)
+            news = self._writer.write(self._rows, self._alerts, self._alerting.cooldowns)
         except (sqlite3.Error, OSError, StoreError) as error:
             self._failed = str(error)
             self._warn_once(
@@ -127,10 +146,19 @@ class Flusher:
                 self._writer = None
             self._wait = min(2 * self._wait, LONGEST_WAIT)
             self._next_try = now + self._wait
-            self._forget_the_oldest()
+            self._go_on()
         else:
-            self._rows.clear()
             self._wait = self._interval
+            acted, self._alerts, self._acted = self._acted, [], []
+            self._rows.clear()
+            self._alerting.act([alert for alert in news if alert not in acted])
+
+    def _go_on(self) -> None:
+        """Without the file: what the rules ask for is done all the same."""
+        self._forget_the_oldest()
+        news = self._alerts[len(self._acted) :]
+        self._acted = list(self._alerts)
+        self._alerting.act(news)
 
     def _forget_the_oldest(self) -> None:
         rows = sum(len(some.data) for some in self._rows)
@@ -158,4 +186,4 @@ class Flusher:
     def _warn_once(self, reason: str, sentence: str) -> None:
         if sentence not in self._warned:
             self._warned.add(sentence)
-            warnings.warn(f"{sentence}{reason}", MonitorWarning, stacklevel=2)
+            say(f"{sentence}{reason}")

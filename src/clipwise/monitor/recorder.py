@@ -6,16 +6,21 @@ import shlex
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from types import TracebackType
 from typing import Any
 
-from clipwise.errors import ArgumentError
+from clipwise.errors import ArgumentError, TrainingStopped
+from clipwise.monitor._alerting import Alerting
+from clipwise.monitor._feeding import Feed
 from clipwise.monitor._flusher import Flusher
 from clipwise.monitor._identity import rank_here, run_here
 from clipwise.monitor._rows import Item, Logged, Reported
-from clipwise.monitor.store import Rows, Writer
+from clipwise.monitor._together import Together
+from clipwise.monitor.notify import Notifier
+from clipwise.monitor.rules import Moment, Rule, default_rules
+from clipwise.monitor.store import Alert, Rows, Writer
 from clipwise.report import ClipReport
 
 __all__ = ["Monitor"]
@@ -49,6 +54,11 @@ class Monitor:
         flush: seconds between two writes.
         facts: anything to be kept with the run; JSON is made of it.
         keep: rows that are kept in memory while the file cannot be written.
+        rules: what watches the run, see `clipwise.monitor.rules`; those that suit every training unless given,
+            none with ``[]``.
+        notify: whom a rule with the action ``"notify"`` tells, as URLs of Apprise (``"mailto://..."``,
+            ``"slack://..."``, ``"json://..."``).
+        exporters: other tools that get the same, see `clipwise.monitor.exporters`.
 
     Attributes:
         run: what the run is called.
@@ -76,6 +86,9 @@ class Monitor:
         flush: float = 1.0,
         facts: Mapping[str, Any] | None = None,
         keep: int = 100_000,
+        rules: Sequence[Rule] | None = None,
+        notify: str | Sequence[str] = (),
+        exporters: Sequence[Any] = (),
     ) -> None:
         _whole("every", every, 1)
         _whole("layers_every", layers_every, 0)
@@ -94,6 +107,13 @@ class Monitor:
         self._counts: dict[str, int] = {}
         self._said_loss = False
         self._handles: list[Callable[[], None]] = []
+        urls = (notify,) if isinstance(notify, str) else tuple(notify)
+        self._alerting = Alerting(
+            default_rules() if rules is None else rules,
+            Notifier(urls, self.run) if urls else None,
+            self.rank,
+        )
+        self._together = Together()
         self._queue: deque[Item] = deque()
         self._pid, self._open = os.getpid(), True
         self._flusher = Flusher(
@@ -102,6 +122,8 @@ class Monitor:
             path=self.path,
             interval=float(flush),
             keep=keep,
+            alerting=self._alerting,
+            feeds=[Feed(exporter, self.run, self._facts) for exporter in exporters],
         )
         atexit.register(self.close)
 
@@ -116,7 +138,8 @@ class Monitor:
             name: stands before the names of its values where several are recorded, as in a GAN.
 
         Returns:
-            The same clipper.
+            The same clipper. Its step raises `TrainingStopped` where a rule with the action ``"stop"`` has
+            spoken, and is left out where one with ``"skip"`` finds it bad.
         """
         follow = getattr(source, "follow", None)
         if follow is None:
@@ -126,8 +149,9 @@ class Monitor:
                 " monitor.record(state)"
             )
         self.describe(source.clip)
-        handle = follow(partial(self._heard, name))
-        self._handles.append(handle)
+        self._handles.append(follow(partial(self._heard, name)))
+        if self._alerting.engine.may_skip:
+            self._handles.append(source.veto(partial(self._vetoes, name)))
         return source
 
     def callback(self) -> Any:
@@ -146,9 +170,11 @@ class Monitor:
 
         Raises:
             StateError: there is no report in this state.
+        TrainingStopped: a rule with the action ``"stop"`` has spoken.
         """
         step = self._counts.get(name, 0) + 1 if step is None else step
         self._counts[name] = self.step = step
+        self._stop_if_told()
         layers = self.layers_every > 0 and step % self.layers_every == 0
         if step % self.every and not layers:
             return
@@ -179,6 +205,11 @@ class Monitor:
             self._clip = _spelled(clip)
 
     @property
+    def stopping(self) -> Alert | None:
+        """The alert for which a rule wants the training to stop; `attach` and `record` raise then."""
+        return self._alerting.stopping
+
+    @property
     def unwritten(self) -> list[Rows]:
         """What is in memory only, since the file could not be written."""
         return self._flusher.unwritten
@@ -190,7 +221,7 @@ class Monitor:
     def close(self, status: str | None = None) -> None:
         """Write the rest, and say how the run ended: finished, or failed where an exception ended it."""
         error = getattr(sys, "last_value", None)
-        self._close(status or ("finished" if error is None else "failed"), error)
+        self._close(status or _ended(error), error)
 
     def _close(self, status: str, error: BaseException | None) -> None:
         if not self._open or os.getpid() != self._pid:  # a forked process has no part in it
@@ -207,7 +238,7 @@ class Monitor:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._close("finished" if kind is None else "failed", error)
+        self._close(_ended(error), error)
 
     # In the training's thread.
 
@@ -215,10 +246,24 @@ class Monitor:
         """A clipper's step; the loss that it was told, where the user logs none, is recorded with it."""
         step = self._counts[name] = self.step = clipper.steps
         layers = self.layers_every > 0 and step % self.layers_every == 0
-        if step % self.every and not layers:
+        if layers or not step % self.every:
+            extra = () if loss is None or self._said_loss else (("loss", loss),)
+            self._queue.append(Reported(step, time.time(), report, name, layers, extra))
+        self._stop_if_told()
+
+    def _vetoes(self, name: str, clipper: Any, norm: float, loss: float | None) -> bool:
+        """Whether a rule wants the step left out that a clipper is about to prepare."""
+        prefix = f"{name}/" if name else ""
+        values = {f"{prefix}clipwise/norm": norm} | ({} if loss is None else {"loss": loss})
+        moment = Moment(clipper.steps + 1, values, rank=self.rank, time=time.time())
+        return self._together.any(self._alerting.engine.skips(moment))
+
+    def _stop_if_told(self) -> None:
+        if not self._alerting.engine.may_stop:
             return
-        extra = () if loss is None or self._said_loss else (("loss", loss),)
-        self._queue.append(Reported(step, time.time(), report, name, layers, extra))
+        alert = self._alerting.stopping
+        if self._together.soon(alert is not None):
+            raise TrainingStopped("a rule in another process asks for it" if alert is None else str(alert))
 
     # In the background.
 
@@ -232,6 +277,12 @@ class Monitor:
             clip=self._clip,
             facts=self._facts,
         )
+
+
+def _ended(error: BaseException | None) -> str:
+    if isinstance(error, TrainingStopped):
+        return "stopped"
+    return "finished" if error is None else "failed"
 
 
 def _taken(name: str, value: Any) -> Any:

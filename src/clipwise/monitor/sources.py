@@ -2,6 +2,9 @@
 
 from typing import Any
 
+from clipwise.errors import TrainingStopped
+from clipwise.monitor._saying import say
+
 __all__ = ["keras_callback", "report_in"]
 
 
@@ -37,7 +40,11 @@ def keras_callback(monitor: Any) -> Any:
             if seen == self._seen:
                 return
             self._seen = seen
-            monitor.record(clipping_of(self.model.optimizer).report(), step=monitor.step + 1)
+            try:
+                monitor.record(clipping_of(self.model.optimizer).report(), step=monitor.step + 1)
+            except TrainingStopped as stop:
+                self.model.stop_training = True
+                say(f"a rule stopped the training: {stop}")
             self._log(logs)
 
         def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:

@@ -1,5 +1,54 @@
 """Rules that watch a training and say what is wrong with it."""
 
+from clipwise.monitor.rules._base import Action, Finding, Rule, Watcher
+from clipwise.monitor.rules.engine import Engine
+from clipwise.monitor.rules.gradient_nonfinite import GradientNonfinite
+from clipwise.monitor.rules.gradient_spike import GradientSpike
+from clipwise.monitor.rules.gradient_vanishing import GradientVanishing
+from clipwise.monitor.rules.loss_nonfinite import LossNonfinite
+from clipwise.monitor.rules.loss_spike import LossSpike
 from clipwise.monitor.rules.moment import Moment
+from clipwise.monitor.rules.replay import replay
+from clipwise.monitor.rules.stalled import Stalled
+from clipwise.monitor.rules.threshold_never_binds import ThresholdNeverBinds
+from clipwise.monitor.rules.threshold_too_low import ThresholdTooLow
+from clipwise.monitor.rules.update_ratio import UpdateRatio
 
-__all__ = ["Moment"]
+__all__ = [
+    "Action",
+    "Engine",
+    "Finding",
+    "GradientNonfinite",
+    "GradientSpike",
+    "GradientVanishing",
+    "LossNonfinite",
+    "LossSpike",
+    "Moment",
+    "Rule",
+    "Stalled",
+    "ThresholdNeverBinds",
+    "ThresholdTooLow",
+    "UpdateRatio",
+    "Watcher",
+    "default_rules",
+    "replay",
+]
+
+
+def default_rules() -> tuple[Rule, ...]:
+    """All rules, each with its defaults.
+
+    >>> [rule.name for rule in default_rules()][:3]
+    ['loss_nonfinite', 'gradient_nonfinite', 'loss_spike']
+    """
+    return (
+        LossNonfinite(),
+        GradientNonfinite(),
+        LossSpike(),
+        GradientSpike(),
+        GradientVanishing(),
+        Stalled(),
+        ThresholdTooLow(),
+        ThresholdNeverBinds(),
+        UpdateRatio(),
+    )

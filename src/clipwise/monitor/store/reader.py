@@ -221,7 +221,7 @@ def _in_order(steps: list[Any], values: list[Any]) -> Series:
 def _run(row: Any, writers: list[Any], steps: int) -> Run:
     id_, name, started, command, clip, facts = row
     states = [_status(*writer) for writer in writers]
-    status = next((s for s in ("running", "failed", "lost", "finished") if s in states), "lost")
+    status = next((s for s in ("running", "failed", "lost", "stopped", "finished") if s in states), "lost")
     return Run(
         id=id_,
         name=name,

@@ -70,20 +70,33 @@ class Writer:
             raise
         self._layouts: dict[tuple[str, ...], int] = {}
 
-    def write(self, rows: Iterable[Rows] = (), alerts: Iterable[Alert] = ()) -> None:
-        """Add rows and alerts, and say that this process is alive."""
+    def write(
+        self,
+        rows: Iterable[Rows] = (),
+        alerts: Iterable[Alert] = (),
+        cooldowns: Mapping[str, int] | None = None,
+    ) -> list[Alert]:
+        """Add rows and alerts, and say that this process is alive.
+
+        Args:
+            rows, alerts: what is new.
+            cooldowns: by rule: steps within which an alert is not added, if another process of the run has
+                said the same.
+
+        Returns:
+            The alerts that were added.
+        """
+        added = []
         with self._transaction():
             for some in rows:
                 self._add(some)
-            self._db.executemany(
-                "INSERT INTO alerts (run, rank, step, time, rule, level, seen, why, advice)"
-                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                [
-                    (self.run, a.rank, a.step, a.time, a.rule, a.level, a.seen, a.why, a.advice)
-                    for a in alerts
-                ],
-            )
+            for alert in alerts:
+                apart = (cooldowns or {}).get(alert.rule, 0)
+                if not self._is_said(alert, apart):
+                    added.append(alert)
+                    self._say(alert)
             self._db.execute("UPDATE writers SET seen = ? WHERE id = ?", (time.time(), self._id))
+        return added
 
     def finish(self, status: str = "finished", note: str = "", clip: str | None = None) -> None:
         """Say how this process ended, and the clip if that was not known before; close the file."""
@@ -100,6 +113,22 @@ class Writer:
     def close(self) -> None:
         """Close the file without a word, as if the process had ended here."""
         self._db.close()
+
+    def _is_said(self, alert: Alert, apart: int) -> bool:
+        """Whether another process of the run has said it, less than so many steps away."""
+        return apart > 0 and bool(
+            self._db.execute(
+                "SELECT count(*) FROM alerts WHERE run = ? AND rule = ? AND rank <> ? AND abs(step - ?) < ?",
+                (self.run, alert.rule, alert.rank, alert.step, apart),
+            ).fetchone()[0]
+        )
+
+    def _say(self, a: Alert) -> None:
+        self._db.execute(
+            "INSERT INTO alerts (run, rank, step, time, rule, level, seen, why, advice)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (self.run, a.rank, a.step, a.time, a.rule, a.level, a.seen, a.why, a.advice),
+        )
 
     def _add(self, rows: Rows) -> None:
         if not len(rows.data):

@@ -1,0 +1,101 @@
+"""What the recorder does with its rules: shows them the rows, and does what they ask for."""
+
+import contextlib
+from collections.abc import Callable, Iterable, Sequence
+
+from clipwise.errors import ArgumentError
+from clipwise.monitor._saying import say
+from clipwise.monitor.notify import Notifier
+from clipwise.monitor.rules import Engine, Moment, Rule
+from clipwise.monitor.store import Alert, Rows
+
+__all__ = ["Alerting"]
+
+
+class Alerting:
+    """Rules over the rows of one process.
+
+    Args:
+        rules: that watch; none of them twice.
+        notifier: who is told, where a rule asks for it.
+        rank: of this process.
+
+    Attributes:
+        engine: the rules at work.
+        stopping: the alert for which the training is to stop, None as long as there is none.
+    """
+
+    def __init__(self, rules: Sequence[Rule], notifier: Notifier | None, rank: int) -> None:
+        self.engine = Engine(rules)
+        self.stopping: Alert | None = None
+        self._notifier, self._rank = notifier, rank
+        self._warned: set[str] = set()
+        asks = [rule.name for rule in rules if "notify" in rule.actions]
+        if asks and notifier is None:
+            raise ArgumentError(
+                f"the rule {asks[0]!r} notifies: say whom with notify=, such as"
+                ' notify=["mailto://user:password@example.com"]'
+            )
+
+    @property
+    def cooldowns(self) -> dict[str, int]:
+        """Steps for which each rule keeps quiet after it has spoken."""
+        return {rule.name: rule.cooldown for rule in self.engine.rules}
+
+    def see(self, rows: Iterable[Rows]) -> list[Alert]:
+        """What the rules say of some rows; a stop is asked for at once."""
+        if not self.engine.rules:
+            return []
+        return self._heard(alert for moment in self._moments(rows) for alert in self.engine.see(moment))
+
+    def rest(self) -> list[Alert]:
+        """At the end of the run: what is said of steps of which more was expected."""
+        return self._heard(self.engine.close())
+
+    def act(self, alerts: Iterable[Alert]) -> None:
+        """Do what the rules want done about alerts that no other process has said."""
+        for alert in alerts:
+            for action in self.engine.rule(alert.rule).actions:
+                if action == "warn":
+                    say(f"{alert}", stacklevel=3)
+                elif action == "notify" and self._notifier is not None:
+                    self._notifier.send(alert)
+                elif callable(action):
+                    self._call(action, alert)
+
+    def close(self) -> None:
+        if self._notifier is not None:
+            self._notifier.close()
+
+    def _heard(self, alerts: Iterable[Alert]) -> list[Alert]:
+        found = []
+        for alert in alerts:
+            found.append(alert)
+            if self.stopping is None and "stop" in self.engine.rule(alert.rule).actions:
+                self.stopping = alert
+        return found
+
+    def _moments(self, rows: Iterable[Rows]) -> list[Moment]:
+        """Rows of several kinds and layouts, step by step."""
+        moments: list[Moment] = []
+        for some in rows:
+            layers = some.kind == "layers"
+            for step, *numbers in some.data.tolist():
+                values = dict(zip(some.names, numbers, strict=True))
+                time = 0.0 if layers else values.pop("time", 0.0)
+                made = ({}, values) if layers else (values, {})
+                moments.append(Moment(int(step), *made, rank=self._rank, time=time))
+        moments.sort(key=lambda moment: moment.step)
+        return moments
+
+    def _call(self, action: Callable[[Alert], None], alert: Alert) -> None:
+        try:
+            action(alert)
+        except Exception as error:
+            with contextlib.suppress(AttributeError):
+                name = action.__name__
+                if name not in self._warned:
+                    self._warned.add(name)
+                    say(
+                        f"the action {name} of the rule {alert.rule!r} failed: {type(error).__name__}: {error}"
+                    )

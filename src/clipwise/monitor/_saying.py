@@ -1,0 +1,18 @@
+"""Saying something from the background, where an exception would be heard by nobody."""
+
+import sys
+import warnings
+
+__all__ = ["MonitorWarning", "say"]
+
+
+class MonitorWarning(UserWarning):
+    """Something about the training or its recording; the training goes on."""
+
+
+def say(sentence: str, stacklevel: int = 2) -> None:
+    """Warn; where warnings are errors, print instead: a thread that ends helps nobody."""
+    try:
+        warnings.warn(sentence, MonitorWarning, stacklevel=stacklevel + 1)
+    except MonitorWarning:
+        print(f"MonitorWarning: {sentence}", file=sys.stderr)

@@ -1,0 +1,146 @@
+"""Telling people: alerts go out through Apprise, in a thread of their own."""
+
+import contextlib
+import importlib
+import queue
+import re
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+from clipwise.errors import ArgumentError
+from clipwise.monitor._saying import say
+from clipwise.monitor.store.records import Alert
+
+__all__ = ["Notifier"]
+
+WAITING = 100
+"""Alerts that may wait to be sent; more than that are not sent."""
+
+PATIENCE = 10.0
+"""Seconds that are waited at the end for what is still to be sent."""
+
+_KINDS = {"info": "info", "warning": "warning", "critical": "failure"}
+
+
+class Notifier:
+    """Sends alerts to addresses in Apprise's notation: mail, chat, webhooks and the rest.
+
+    Sending happens in the background. What cannot be delivered is a warning, once; the training goes on.
+
+    Args:
+        urls: the addresses, such as ``"slack://..."``; see https://github.com/caronc/apprise/wiki.
+        run: what the run is called.
+
+    Raises:
+        ArgumentError: an address is none that Apprise knows. It is not repeated, since it may hold secrets.
+        ModuleNotFoundError: Apprise is not installed.
+    """
+
+    def __init__(self, urls: Sequence[str], run: str) -> None:
+        self._run = run
+        self._targets = _targets(urls)
+        self._queue: queue.Queue[Alert | None] = queue.Queue(WAITING)
+        self._thread: threading.Thread | None = None
+        self._closed, self._warned = False, False
+        self._turn = threading.Lock()
+
+    def send(self, alert: Alert) -> None:
+        """Have an alert sent. This does not wait, and raises nothing."""
+        with self._turn:
+            if not self._targets or self._closed:
+                return
+            try:
+                self._queue.put_nowait(alert)
+            except queue.Full:
+                self._warn(f"more than {WAITING} notifications wait to be sent; the rest is only recorded")
+                return
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._work, name="clipwise-notify", daemon=True)
+                self._thread.start()
+
+    def close(self) -> None:
+        """Wait up to 10 seconds for what is still to be sent, and stop."""
+        with self._turn:
+            if self._closed:
+                return
+            self._closed = True
+            thread = self._thread
+            with contextlib.suppress(queue.Full):
+                self._queue.put_nowait(None)
+        if thread is None or thread is threading.current_thread():
+            return
+        thread.join(PATIENCE)
+        if thread.is_alive():
+            self._warn(f"notifications were not sent within {PATIENCE:g} seconds; they are recorded")
+
+    def _work(self) -> None:
+        while True:
+            try:
+                alert = self._queue.get(timeout=0.5)
+            except queue.Empty:
+                if self._closed:
+                    return
+                continue
+            if alert is None:
+                return
+            for place, target in self._targets:
+                try:
+                    sent = target.notify(
+                        title=f"{self._run}: {alert.rule.replace('_', ' ')} ({alert.level})",
+                        body=f"{alert.seen}\n\n{alert.why}\n\n{alert.advice}",
+                        notify_type=_KINDS[alert.level],
+                    )
+                except Exception as error:  # whatever it is, the training does not end of it
+                    self._warn(f"{place} could not be notified: {type(error).__name__}")
+                else:
+                    if not sent:
+                        self._warn(f"{place} could not be notified: it was not reached, or it refused")
+
+    def _warn(self, sentence: str) -> None:
+        if self._warned:
+            return
+        self._warned = True
+        say(f"{sentence}. The training goes on.", stacklevel=3)
+
+
+def _targets(urls: Sequence[str]) -> list[tuple[str, Any]]:
+    """What each address stands for, beside words that may be shown."""
+    if isinstance(urls, str):
+        urls = (urls,)
+    if not urls:
+        return []
+    try:
+        apprise = importlib.import_module("apprise")
+    except ModuleNotFoundError as error:
+        if error.name != "apprise":
+            raise
+        raise ModuleNotFoundError(
+            'notifications need apprise, which is not installed: pip install "clipwise[notify]"',
+            name="apprise",
+        ) from error
+    found: list[tuple[str, Any]] = []
+    for number, url in enumerate(urls, 1):
+        place = f"address {number} of {len(urls)} ({_masked(url)})"
+        known = apprise.Apprise.instantiate(url, suppress_exceptions=True) if isinstance(url, str) else None
+        if known is None:
+            raise ArgumentError(
+                f"{place} is none that Apprise can notify. Its notation for each service:"
+                " https://github.com/caronc/apprise/wiki"
+            )
+        target = apprise.Apprise()
+        target.add(known)
+        found.append((place, target))
+    return found
+
+
+def _masked(url: Any) -> str:
+    """Which service, and nothing else: a token may stand anywhere in an address.
+
+    >>> _masked("slack://T1JJ3T3L2/secret/secret"), _masked("my secret"), _masked(3)
+    ('slack://...', 'no service before ://', 'int')
+    """
+    if not isinstance(url, str):
+        return type(url).__name__
+    scheme = re.match(r"([a-zA-Z][a-zA-Z0-9+.-]{0,30})://", url)
+    return f"{scheme[1]}://..." if scheme else "no service before ://"

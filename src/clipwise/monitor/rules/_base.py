@@ -1,0 +1,100 @@
+"""What every rule is: settings, and a watcher that judges one moment after the other."""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, TypeAlias, get_args
+
+from clipwise.errors import ArgumentError, did_you_mean
+from clipwise.monitor.rules.moment import Moment
+from clipwise.monitor.store.records import Alert, Level
+
+__all__ = ["ACTIONS", "Action", "Finding", "Rule", "Watcher", "number", "steps"]
+
+Action: TypeAlias = Literal["record", "warn", "stop", "skip", "notify"] | Callable[[Alert], None]
+
+ACTIONS = ("record", "warn", "stop", "skip", "notify")
+LEVELS: tuple[str, ...] = get_args(Level)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a rule has to say, in plain sentences: what was seen, why it matters, what to try."""
+
+    seen: str
+    why: str
+    advice: str
+
+
+class Watcher(ABC):
+    """The state of one rule over one source of one run. Names of values come without the source."""
+
+    @abstractmethod
+    def judge(self, moment: Moment) -> bool | None:
+        """Whether this moment looks bad; None where it says nothing about that."""
+
+    @abstractmethod
+    def finding(self) -> Finding:
+        """What was last judged bad, in words."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rule(ABC):
+    """A rule's settings. It remembers nothing: what it has seen of a run is in its watchers.
+
+    Args:
+        patience: moments in a row, of those that the rule can judge, that must look bad before it speaks.
+        cooldown: steps before it speaks again.
+        level: ``"info"``, ``"warning"`` or ``"critical"``.
+        actions: what happens when it speaks: any of ``"record"``, ``"warn"``, ``"stop"``, ``"skip"``,
+            ``"notify"``, and functions that are given the `Alert`. Every alert is recorded anyway.
+
+    Attributes:
+        name: of the rule, the same for all its settings.
+
+    Raises:
+        ArgumentError: one of these is not allowed.
+    """
+
+    patience: int = 1
+    cooldown: int = 1000
+    level: Level = "warning"
+    actions: Sequence[Action] = ("record", "warn")
+
+    name: ClassVar[str]
+
+    def __post_init__(self) -> None:
+        steps("patience", self.patience)
+        steps("cooldown", self.cooldown, low=0)
+        if self.level not in LEVELS:
+            raise ArgumentError(f"level must be one of {', '.join(map(repr, LEVELS))}, got {self.level!r}")
+        given = self.actions
+        actions = (given,) if isinstance(given, str) or not isinstance(given, Sequence) else tuple(given)
+        for action in actions:
+            if callable(action):
+                continue
+            if action not in ACTIONS:
+                hint = did_you_mean(action, ACTIONS) if isinstance(action, str) else ""
+                raise ArgumentError(
+                    f"an action is one of {', '.join(map(repr, ACTIONS))} or a function that takes an Alert,"
+                    f" got {action!r}. {hint}".rstrip()
+                )
+        object.__setattr__(self, "actions", actions)
+
+    @abstractmethod
+    def watch(self, source: str = "") -> Watcher:
+        """A watcher that has seen nothing yet, of one source ("" where there is only one)."""
+
+
+def steps(name: str, value: Any, low: int = 1) -> None:
+    """A number of steps or moments."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < low:
+        raise ArgumentError(f"{name} must be a whole number from {low} on, got {value!r}")
+
+
+def number(name: str, value: Any, above: float = 0.0, below: float = math.inf) -> None:
+    """A setting between two bounds, which it must not touch."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not above < value < below:
+        limit = f" and below {below:g}" if below < math.inf else ", and finite"
+        raise ArgumentError(f"{name} must be a number above {above:g}{limit}, got {value!r}")

@@ -1,0 +1,89 @@
+"""Whose values a moment holds: several clippers, such as a GAN's two, are judged each on their own."""
+
+from clipwise.monitor.rules.moment import Moment
+
+__all__ = ["Sources"]
+
+LOSSES = ("loss", "train_loss", "train/loss", "training_loss", "training/loss")
+"""Names under which trainers log the training loss; the first that comes is the loss."""
+
+HELD = 100
+"""Moments with norms of parameters that wait until it is known whose they may be."""
+
+_MARK = "clipwise/"
+
+
+class Sources:
+    """Takes moments apart by source, and the source out of the names.
+
+    ``"critic/clipwise/norm"`` is ``"clipwise/norm"`` of the source ``"critic"``. A source is known by such a
+    name: ``"val/accuracy"`` and Keras' ``"lstm/kernel"`` have none. Norms of parameters that come before
+    anything else wait for that.
+    """
+
+    def __init__(self) -> None:
+        self._names: dict[str, tuple[str, str]] = {}
+        self._known: list[str] = []
+        self._loss: str | None = None
+        self._waiting: list[Moment] = []
+        self._plain = True  # as long as every name is as it should be, a moment is passed on as it is
+
+    def split(self, moment: Moment) -> list[tuple[str, Moment]]:
+        """The parts of a moment, each with its source."""
+        names = self._names
+        for name in moment.values:
+            if name not in names:
+                self._learn(name)
+        if not self._known and moment.layers and not moment.values:
+            self._waiting = [*self._waiting[1 - HELD :], moment]
+            return []
+        parts: list[tuple[str, Moment]] = []
+        if self._waiting and self._known:
+            waiting, self._waiting = self._waiting, []
+            parts = [part for held in waiting for part in self._parts(held)]
+        return parts + self._parts(moment)
+
+    def _parts(self, moment: Moment) -> list[tuple[str, Moment]]:
+        if self._plain:
+            return [("", moment)]
+        found: dict[str, tuple[dict[str, float], dict[str, float]]] = {}
+        for name, value in moment.values.items():
+            source, short = self._names[name]
+            found.setdefault(source, ({}, {}))[0][short] = value
+        for name, norm in moment.layers.items():
+            source = self._owner(name)
+            short = name[len(source) + 1 :] if source else name
+            found.setdefault(source, ({}, {}))[1][short] = norm
+        return [
+            (source, Moment(moment.step, values, layers, moment.rank, moment.time))
+            for source, (values, layers) in found.items()
+        ]
+
+    def _owner(self, name: str) -> str:
+        owners = [source for source in self._known if source and name.startswith(f"{source}/")]
+        return max(owners, key=len, default="")
+
+    def _learn(self, name: str) -> None:
+        source, short = "", name
+        if name in LOSSES:
+            self._loss = self._loss or name
+            short = "loss" if name == self._loss else name if name != "loss" else "other_loss"
+        elif name.startswith(_MARK):
+            self._know("")
+        elif f"/{_MARK}" in name:
+            source, _, rest = name.partition(f"/{_MARK}")
+            short = _MARK + rest
+            self._know(source)
+        else:  # of the user's own: "critic/loss" once there is a critic
+            source = self._owner(name)
+            short = name[len(source) + 1 :] if source else name
+        self._names[name] = source, short
+        self._plain = self._plain and name == short
+
+    def _know(self, source: str) -> None:
+        if source in self._known:
+            return
+        self._known.append(source)
+        for name, (owner, _) in list(self._names.items()):  # what came before its source was known
+            if source and not owner and name.startswith(f"{source}/"):
+                self._names[name] = source, name[len(source) + 1 :]

@@ -1,0 +1,38 @@
+"""Numbers and names as sentences show them."""
+
+import math
+
+__all__ = ["of", "show", "times"]
+
+
+def show(value: float) -> str:
+    """Four digits; NaN and Inf as people write them.
+
+    >>> show(1234567.0), show(0.00012345), show(float("-inf"))
+    ('1.235e+06', '0.0001235', '-Inf')
+    """
+    if math.isnan(value):
+        return "NaN"
+    if math.isinf(value):
+        return "Inf" if value > 0 else "-Inf"
+    return f"{value:.4g}"
+
+
+def times(factor: float) -> str:
+    """How many times something is something else.
+
+    >>> times(12.3), times(2.51), times(5e7)
+    ('12 times', '2.5 times', '5e+07 times')
+    """
+    if factor < 10:
+        return f"{factor:.1f} times"
+    return f"{factor:,.0f} times" if factor < 1e6 else f"{factor:.0e} times"
+
+
+def of(source: str) -> str:
+    """The source of a value, where it has one.
+
+    >>> of(""), of("critic")
+    ('', ' of critic')
+    """
+    return f" of {source}" if source else ""

@@ -1,0 +1,133 @@
+"""Rules at work: each judges every moment, and speaks when its patience is at an end."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from clipwise.errors import ArgumentError, did_you_mean
+from clipwise.monitor.rules._base import Rule, Watcher
+from clipwise.monitor.rules._sources import Sources
+from clipwise.monitor.rules._whole import Whole
+from clipwise.monitor.rules.moment import Moment
+from clipwise.monitor.store.records import Alert
+
+__all__ = ["Engine"]
+
+
+@dataclass
+class _Watch:
+    """A rule over one source: how many bad moments in a row there were, and when it last spoke."""
+
+    rule: Rule
+    watcher: Watcher
+    bad: int = 0
+    spoke: int | None = None
+
+    def see(self, moment: Moment) -> Alert | None:
+        rule = self.rule
+        bad = self.watcher.judge(moment)
+        if bad is None:
+            return None
+        self.bad = self.bad + 1 if bad else 0
+        step = moment.step
+        # A training that begins anew counts from 1 again, hence the distance.
+        if self.bad < rule.patience or (self.spoke is not None and abs(step - self.spoke) < rule.cooldown):
+            return None
+        self.spoke = step
+        said = self.watcher.finding()
+        return Alert(rule.name, rule.level, step, said.seen, said.why, said.advice, moment.rank, moment.time)
+
+
+@dataclass
+class _Source:
+    """All rules over one source."""
+
+    watches: list[_Watch]
+    whole: Whole
+
+    def see(self, moments: Sequence[Moment]) -> Iterator[Alert]:
+        for moment in moments:
+            for watch in self.watches:
+                alert = watch.see(moment)
+                if alert is not None:
+                    yield alert
+
+
+class Engine:
+    """Shows moments to rules and gives back what they say.
+
+    A rule speaks when ``patience`` moments in a row, of those that it can judge, looked bad, and not again
+    within ``cooldown`` steps. Where values have a source before their names (``"critic/clipwise/norm"``),
+    each source is judged on its own, and named.
+
+    Args:
+        rules: no two of one name.
+
+    Attributes:
+        rules: the same, as a tuple.
+        may_stop, may_skip: whether any rule has that among its actions.
+
+    Raises:
+        ArgumentError: two rules of one name, or something that is no rule.
+
+    >>> from clipwise.monitor.rules import LossNonfinite
+    >>> engine = Engine([LossNonfinite()])
+    >>> [alert.seen for alert in engine.see(Moment(7, {"loss": float("nan")}))]
+    ['The loss is NaN at step 7.']
+    """
+
+    def __init__(self, rules: Sequence[Rule]) -> None:
+        self.rules = tuple(rules)
+        self._by_name: dict[str, Rule] = {}
+        for rule in self.rules:
+            if not isinstance(rule, Rule):
+                raise ArgumentError(
+                    "rules must be instances such as LossNonfinite() from clipwise.monitor.rules, got"
+                    f" {rule!r}"
+                )
+            if rule.name in self._by_name:
+                raise ArgumentError(f"two rules are called {rule.name!r}: give each once")
+            self._by_name[rule.name] = rule
+        self.may_stop = any("stop" in rule.actions for rule in self.rules)
+        self._skipping = [rule for rule in self.rules if "skip" in rule.actions]
+        self.may_skip = bool(self._skipping)
+        self._split, self._skip_split = Sources(), Sources()
+        self._sources: dict[str, _Source] = {}
+        self._skip_watchers: dict[str, list[Watcher]] = {}
+
+    def rule(self, name: str) -> Rule:
+        """The rule of a name; ArgumentError where there is none."""
+        if name not in self._by_name:
+            raise ArgumentError(f"no rule {name!r}. {did_you_mean(name, self._by_name)}")
+        return self._by_name[name]
+
+    def see(self, moment: Moment) -> list[Alert]:
+        """Show a moment to the rules; what they say about it.
+
+        A step with NaN or Inf is judged when the norms of its parameters are there, or with the next step.
+        """
+        alerts: list[Alert] = []
+        for name, part in self._split.split(moment):
+            source = self._sources.get(name)
+            if source is None:
+                watches = [_Watch(rule, rule.watch(name)) for rule in self.rules]
+                source = self._sources[name] = _Source(watches, Whole())
+            alerts.extend(source.see(source.whole.add(part)))
+        return alerts
+
+    def close(self) -> list[Alert]:
+        """At the end of a run: what is said of a step whose parameters' norms never came."""
+        return [alert for source in self._sources.values() for alert in source.see(source.whole.rest())]
+
+    def skips(self, moment: Moment) -> bool:
+        """Whether a rule with the action ``"skip"`` finds the step bad that is about to be taken.
+
+        No patience is asked for, and nothing of it reaches `see`: show it the same moment afterwards.
+        """
+        bad = False
+        for name, part in self._skip_split.split(moment):
+            watchers = self._skip_watchers.get(name)
+            if watchers is None:
+                watchers = self._skip_watchers[name] = [rule.watch(name) for rule in self._skipping]
+            for watcher in watchers:  # each has to see it, for what it learns of it
+                bad = watcher.judge(part) is True or bad
+        return bad

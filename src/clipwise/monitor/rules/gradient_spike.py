@@ -1,0 +1,115 @@
+"""The norm of the gradient jumps far above what is usual."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from clipwise.monitor.rules._base import Action, Finding, Rule, Watcher, number, steps
+from clipwise.monitor.rules._recent import Recent
+from clipwise.monitor.rules._words import of, show, times
+from clipwise.monitor.rules.moment import Moment
+from clipwise.monitor.store.records import Level
+
+__all__ = ["GradientSpike"]
+
+NORM, AFTER = "clipwise/norm", "clipwise/norm_after"
+ENOUGH = 30
+"""Norms that must be known before it can be told how much they vary."""
+
+FIRST = 3
+"""Norms at the beginning, whose largest stands for what is usual until enough are known."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class GradientSpike(Rule):
+    """Speaks when a gradient's norm lies far above the last ones, and says what clipping left of it.
+
+    A norm is high if ``norm > factor * median`` and ``log(norm) > log(median) + z * sigma``, with the median
+    and ``sigma = 1.4826 * MAD`` of the logarithms of the last ``window`` norms before it: norms vary by
+    factors. Before 30 norms are known, one is high if it is more than ``factor`` times their median and the
+    largest of the first three. Where the norms of the parameters at that step are known, the largest of
+    them is named.
+
+    Args:
+        window: norms that count as the last ones.
+        z: robust standard deviations of the logarithm that are still usual.
+        factor: how many medians a norm must be at least.
+    """
+
+    patience: int = 1
+    cooldown: int = 200
+    level: Level = "warning"
+    actions: Sequence[Action] = ("record", "warn")
+    window: int = 100
+    z: float = 6.0
+    factor: float = 10.0
+    name: ClassVar[str] = "gradient_spike"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        steps("window", self.window, low=ENOUGH)
+        number("z", self.z)
+        number("factor", self.factor, above=1.0)
+
+    def watch(self, source: str = "") -> Watcher:
+        return _Watcher(self, source)
+
+
+class _Watcher(Watcher):
+    def __init__(self, rule: GradientSpike, source: str) -> None:
+        self._rule, self._source = rule, source
+        self._recent = Recent(rule.window)
+        self._first = 0.0
+        self._bad, self._usual = Moment(0, {}), 1.0
+
+    def judge(self, moment: Moment) -> bool | None:
+        norm = moment.values.get(NORM)
+        if norm is None or not 0 < norm < float("inf"):  # a norm of 0 has no logarithm
+            return None
+        high = self._is_high(norm)
+        if high:
+            self._bad, self._usual = moment, self._recent.median()
+        if len(self._recent) < FIRST:
+            self._first = max(self._first, norm)
+        self._recent.add(norm)
+        return high
+
+    def _is_high(self, norm: float) -> bool | None:
+        recent, rule = self._recent, self._rule
+        if len(recent) < FIRST:
+            return None
+        middle = recent.median()
+        if norm <= rule.factor * middle:
+            return False
+        if len(recent) < ENOUGH:
+            return norm > rule.factor * self._first
+        return math.log(norm / middle) > rule.z * recent.log_sigma()
+
+    def finding(self) -> Finding:
+        bad, norm = self._bad, self._bad.values[NORM]
+        after = bad.values.get(AFTER, norm)
+        cut = after < norm / 2
+        largest = ""
+        if bad.layers:
+            name = max(bad.layers, key=lambda one: bad.layers[one])
+            largest = f"; the largest is that of {name} ({show(bad.layers[name])})"
+        if cut:
+            why = f"Clipping cut it down to {show(after)}, so that one step does little harm; many would."
+            advice = (
+                "Nothing, if it stays alone. If it comes again and again, lower the learning rate and look at"
+                " the batches."
+            )
+        else:
+            why = "A step that long throws the weights far from where they were, and nothing cut it down."
+            advice = (
+                "Clip by global norm somewhat above what is usual,"
+                f" clip_by_global_norm({2 * self._usual:.2g}) say, or autoclip(10), which learns where. Look"
+                " at the batch of that step too."
+            )
+        return Finding(
+            seen=f"The gradient's norm{of(self._source)} is {show(norm)} at step {bad.step:,},"
+            f" {times(norm / self._usual)} the {show(self._usual)} that was usual before{largest}.",
+            why=why,
+            advice=advice,
+        )

@@ -1,0 +1,98 @@
+"""The loss jumps far above what is usual."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from clipwise.monitor.rules._base import Action, Finding, Rule, Watcher, number, steps
+from clipwise.monitor.rules._recent import Recent
+from clipwise.monitor.rules._words import of, show, times
+from clipwise.monitor.rules.moment import Moment
+from clipwise.monitor.store.records import Level
+
+__all__ = ["LossSpike"]
+
+ENOUGH = 30
+"""Losses that must be known before it can be told what is usual."""
+
+FIRST = 3
+"""Losses at the beginning; until enough are known, what is more than twice the highest of them is high."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossSpike(Rule):
+    """Speaks when several losses in a row lie far above the last ones.
+
+    A loss is high if ``loss > median + z * sigma`` and ``loss > median + rise * |median|``, with the median
+    and ``sigma = 1.4826 * MAD`` of the last ``window`` losses before it, and, where all of them are positive,
+    also ``log(loss) > log(median) + z * sigma(log)``. So neither a falling loss nor one whose noise shrinks
+    with it counts, nor a single hard batch (that is what patience is for). Before 30 losses are known, a loss
+    is high if it is more than twice the highest of the first three.
+
+    Args:
+        window: losses that count as the last ones.
+        z: robust standard deviations that are still usual.
+        rise: how far above the median, relative to it, a loss must be at least.
+    """
+
+    patience: int = 3
+    cooldown: int = 200
+    level: Level = "warning"
+    actions: Sequence[Action] = ("record", "warn")
+    window: int = 100
+    z: float = 6.0
+    rise: float = 0.5
+    name: ClassVar[str] = "loss_spike"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        steps("window", self.window, low=ENOUGH)
+        number("z", self.z)
+        number("rise", self.rise)
+
+    def watch(self, source: str = "") -> Watcher:
+        return _Watcher(self, source)
+
+
+class _Watcher(Watcher):
+    def __init__(self, rule: LossSpike, source: str) -> None:
+        self._rule, self._source = rule, source
+        self._recent = Recent(rule.window)
+        self._first = -math.inf
+        self._bad = (0, 0.0, 0.0)
+
+    def judge(self, moment: Moment) -> bool | None:
+        loss = moment.values.get("loss")
+        if loss is None or not -float("inf") < loss < float("inf"):
+            return None
+        high = self._is_high(loss)
+        if high:
+            early = len(self._recent) < ENOUGH
+            self._bad = moment.step, loss, self._first if early else self._recent.median()
+        if len(self._recent) < FIRST:
+            self._first = max(self._first, loss)
+        self._recent.add(loss)
+        return high
+
+    def _is_high(self, loss: float) -> bool | None:
+        recent, rule = self._recent, self._rule
+        if len(recent) < ENOUGH:
+            return None if len(recent) < FIRST else loss > self._first + abs(self._first)
+        middle = recent.median()
+        # The cheap test comes first: the others are asked for few losses of a run.
+        if loss <= middle + rule.rise * abs(middle) or loss <= middle + rule.z * recent.sigma():
+            return False
+        return recent.quantile(0) <= 0 or loss > middle * math.exp(rule.z * recent.log_sigma())
+
+    def finding(self) -> Finding:
+        step, loss, usual = self._bad
+        often = f" ({times(loss / usual)} as much)" if usual > 0 else ""
+        return Finding(
+            seen=f"The loss{of(self._source)} is {show(loss)} at step {step:,}, far above the"
+            f" {show(usual)}{often} that was usual before.",
+            why="After such a jump a training needs long to come back, or never does.",
+            advice="Clip lower (autoclip(10) learns where), lower the learning rate, or go back to a"
+            " checkpoint before the jump and leave out the batches around it. If it comes at the same place"
+            " of each epoch, look at that data.",
+        )

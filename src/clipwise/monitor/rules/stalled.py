@@ -1,0 +1,83 @@
+"""The loss does not fall any more."""
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from clipwise.monitor.rules._base import Action, Finding, Rule, Watcher, number, steps
+from clipwise.monitor.rules._recent import median
+from clipwise.monitor.rules._words import show
+from clipwise.monitor.rules.moment import Moment
+from clipwise.monitor.store.records import Level
+
+__all__ = ["Stalled"]
+
+BLOCKS = 20
+"""How often in a window it is judged."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stalled(Rule):
+    """Speaks when the loss has not fallen over a long window.
+
+    The window's last ``window`` losses are halved, and judged 20 times a window: it stalls if ``median(second
+    half) > median(first half) - least * |median(first half)|``. Patience counts these judgements.
+
+    A training that has converged stalls too, which is worth knowing. Losses with a source before their names,
+    such as a GAN's, are not judged: they need not fall.
+
+    Args:
+        window: losses that are looked at.
+        least: by how much the loss must fall from half to half, relative to itself.
+    """
+
+    patience: int = 3
+    cooldown: int = 5000
+    level: Level = "warning"
+    actions: Sequence[Action] = ("record", "warn")
+    window: int = 2000
+    least: float = 0.005
+    name: ClassVar[str] = "stalled"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        steps("window", self.window, low=2 * BLOCKS)
+        number("least", self.least, below=1.0)
+
+    def watch(self, source: str = "") -> Watcher:
+        return _Watcher(self, source)
+
+
+class _Watcher(Watcher):
+    def __init__(self, rule: Stalled, source: str) -> None:
+        self._rule, self._judges = rule, not source
+        self._losses: deque[float] = deque(maxlen=rule.window)
+        self._count = 0
+        self._halves, self._step = (0.0, 0.0), 0
+
+    def judge(self, moment: Moment) -> bool | None:
+        loss = moment.values.get("loss")
+        if not self._judges or loss is None or not -float("inf") < loss < float("inf"):
+            return None
+        self._losses.append(loss)
+        self._count += 1
+        window = self._rule.window
+        if self._count < window or self._count % max(1, window // BLOCKS):
+            return None
+        losses = list(self._losses)
+        first, second = median(sorted(losses[: window // 2])), median(sorted(losses[window // 2 :]))
+        self._halves, self._step = (first, second), moment.step
+        return second > first - self._rule.least * abs(first)
+
+    def finding(self) -> Finding:
+        first, second = self._halves
+        return Finding(
+            seen=f"The loss has not fallen over the last {self._rule.window:,} steps: its median was"
+            f" {show(first)} in the first half of them and {show(second)} in the second, up to step"
+            f" {self._step:,}.",
+            why="Either the training has converged and more of it is wasted, or it is stuck.",
+            advice="If it is good enough, stop here. Otherwise try a lower learning rate (the loss wobbles"
+            " around a valley) or a higher one (it crawls); raise the threshold if nearly every step is"
+            " clipped; check that the labels belong to the inputs.",
+        )

@@ -1,0 +1,71 @@
+"""A clip that has not clipped anything for long."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from clipwise.monitor.rules._base import Action, Finding, Rule, Watcher, steps
+from clipwise.monitor.rules._words import of, show
+from clipwise.monitor.rules.moment import Moment
+from clipwise.monitor.store.records import Level
+
+__all__ = ["ThresholdNeverBinds"]
+
+NORM, THRESHOLD, FRACTION = "clipwise/norm", "clipwise/threshold", "clipwise/clip_fraction"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ThresholdNeverBinds(Rule):
+    """Says that a threshold was not reached in ``window`` steps; for your information, since it does no harm.
+
+    Only a threshold that stayed the same all the time is judged: a learned one follows the norms, and waits
+    for what is unusual. Where nothing is clipped at all (an infinite threshold), nothing is said.
+
+    Args:
+        window: steps without anything clipped.
+    """
+
+    patience: int = 1
+    cooldown: int = 20_000
+    level: Level = "info"
+    actions: Sequence[Action] = ("record",)
+    window: int = 1000
+    name: ClassVar[str] = "threshold_never_binds"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        steps("window", self.window, low=10)
+
+    def watch(self, source: str = "") -> Watcher:
+        return _Watcher(self, source)
+
+
+class _Watcher(Watcher):
+    def __init__(self, rule: ThresholdNeverBinds, source: str) -> None:
+        self._rule, self._source = rule, source
+        self._threshold = float("nan")
+        self._steps, self._largest = 0, 0.0
+
+    def judge(self, moment: Moment) -> bool | None:
+        values = moment.values
+        threshold, fraction, norm = values.get(THRESHOLD), values.get(FRACTION), values.get(NORM)
+        if threshold is None or fraction is None or not threshold < float("inf"):
+            return None
+        if fraction > 0 or threshold != self._threshold:
+            self._threshold, self._steps, self._largest = threshold, 0, 0.0
+            if fraction > 0:
+                return False
+        self._steps += 1
+        if norm is not None and self._largest < norm < float("inf"):
+            self._largest = norm
+        return self._steps >= self._rule.window
+
+    def finding(self) -> Finding:
+        return Finding(
+            seen=f"Nothing{of(self._source)} was clipped in the last {self._steps:,} steps: the threshold is"
+            f" {show(self._threshold)}, the largest norm was {show(self._largest)}.",
+            why="Such a threshold does nothing but guard against an explosion, and the further it lies above"
+            " the norms the less it does that.",
+            advice=f"Leave it as a guard, or bring it near what is usual, {show(2 * self._largest)} say;"
+            " autoclip() and zclip() learn where that is. clipwise suggest says more.",
+        )

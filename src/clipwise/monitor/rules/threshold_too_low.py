@@ -1,0 +1,105 @@
+"""Nearly every gradient is cut down, and to a small part of what it was."""
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from clipwise.monitor.rules._base import Action, Finding, Rule, Watcher, number, steps
+from clipwise.monitor.rules._recent import Recent
+from clipwise.monitor.rules._words import of, show
+from clipwise.monitor.rules.moment import Moment
+from clipwise.monitor.store.records import Level
+
+__all__ = ["ThresholdTooLow"]
+
+NORM, AFTER = "clipwise/norm", "clipwise/norm_after"
+THRESHOLD, FRACTION = "clipwise/threshold", "clipwise/clip_fraction"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ThresholdTooLow(Rule):
+    """Speaks when nearly all of the last steps hit the threshold, and little is left of the gradients.
+
+    A step hits it if at least half of its groups were clipped (``clip_fraction``). The rule speaks if a share
+    ``often`` of the last ``window`` steps did and the median of ``norm_after / norm`` is below ``left``.
+
+    Clips that learn their threshold are left alone, since some mean to clip most steps (``autoclip(10)``
+    clips nine of ten). What tells them apart is that a clipped norm raises a learned threshold sooner or
+    later: the rule judges only windows in which the threshold never rose, so those of a number, or of a
+    schedule that falls. That most steps are clipped is no fault by itself either: with a large learning rate
+    it may be what keeps a training going, hence ``left``.
+
+    Args:
+        window: steps that are looked at.
+        often: share of them that hit the threshold, below 1.
+        left: how much of the norm clipping may leave, below 1.
+    """
+
+    patience: int = 1
+    cooldown: int = 2000
+    level: Level = "warning"
+    actions: Sequence[Action] = ("record", "warn")
+    window: int = 200
+    often: float = 0.9
+    left: float = 0.2
+    name: ClassVar[str] = "threshold_too_low"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        steps("window", self.window, low=10)
+        number("often", self.often, below=1.0)
+        number("left", self.left, below=1.0)
+
+    def watch(self, source: str = "") -> Watcher:
+        return _Watcher(self, source)
+
+
+class _Watcher(Watcher):
+    def __init__(self, rule: ThresholdTooLow, source: str) -> None:
+        self._rule, self._source = rule, source
+        self._start_over()
+
+    def _start_over(self) -> None:
+        window = self._rule.window
+        self._hits: deque[bool] = deque(maxlen=window)
+        self._hit = 0
+        self._left, self._norms = Recent(window), Recent(window)
+        self._threshold = float("inf")
+
+    def judge(self, moment: Moment) -> bool | None:
+        values = moment.values
+        threshold, fraction = values.get(THRESHOLD), values.get(FRACTION)
+        norm, after = values.get(NORM), values.get(AFTER)
+        if threshold is None or fraction is None or norm is None or after is None:
+            return None
+        if not 0 < norm < float("inf") or not after < float("inf"):
+            return None
+        if not threshold <= self._threshold:  # it rose, or is NaN
+            self._start_over()
+        if not threshold < float("inf"):
+            return None
+        self._threshold = threshold
+        if len(self._hits) == self._rule.window:
+            self._hit -= self._hits[0]
+        self._hits.append(fraction >= 0.5)
+        self._hit += fraction >= 0.5
+        self._left.add(after / norm)
+        self._norms.add(norm)
+        if len(self._hits) < self._rule.window:
+            return None
+        often = self._hit >= self._rule.often * self._rule.window
+        return often and self._left.median() < self._rule.left
+
+    def finding(self) -> Finding:
+        low, high = self._norms.quantile(0.5), self._norms.quantile(0.9)
+        return Finding(
+            seen=f"{self._hit:,} of the last {self._rule.window:,} steps{of(self._source)} hit the threshold"
+            f" (now {show(self._threshold)}), and clipping leaves {self._left.median():.2g} of the gradient's"
+            f" norm, whose median is {show(low)}.",
+            why="Every step then has the same length, set by the threshold instead of by the gradient: it"
+            " acts as a much smaller learning rate, and training crawls.",
+            advice=f"Raise the threshold so that only the largest gradients meet it: a global norm of"
+            f" {show(high)} would have clipped one step in ten here. Or let autoclip() or auto() learn it. If"
+            " steps of one length are what you want, leave this rule out.",
+        )

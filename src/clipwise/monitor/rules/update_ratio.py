@@ -1,0 +1,88 @@
+"""Steps that are far too long or far too short for the weights they move."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from clipwise.errors import ArgumentError
+from clipwise.monitor.rules._base import Action, Finding, Rule, Watcher, number, steps
+from clipwise.monitor.rules._recent import Recent
+from clipwise.monitor.rules._words import of, show
+from clipwise.monitor.rules.moment import Moment
+from clipwise.monitor.store.records import Level
+
+__all__ = ["UpdateRatio"]
+
+RATIO = "clipwise/update_ratio"
+
+
+@dataclass(frozen=True, kw_only=True)
+class UpdateRatio(Rule):
+    """Speaks when the median of ``||update|| / ||weights||`` of the last steps is out of range.
+
+    Judged where ``"clipwise/update_ratio"`` is recorded. Around 1e-3 is healthy; the defaults are two orders
+    to each side of it, since warm-up and the end of a schedule go lower and small networks begin higher.
+
+    Args:
+        low, high: the range.
+        window: ratios whose median is judged.
+
+    Source: Karpathy, CS231n, "Neural Networks Part 3", section "Ratio of weights:updates".
+    """
+
+    patience: int = 20
+    cooldown: int = 2000
+    level: Level = "warning"
+    actions: Sequence[Action] = ("record", "warn")
+    low: float = 1e-5
+    high: float = 1e-1
+    window: int = 50
+    name: ClassVar[str] = "update_ratio"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        steps("window", self.window)
+        number("low", self.low)
+        number("high", self.high)
+        if self.low >= self.high:
+            raise ArgumentError(f"low must be below high={self.high:g}, got {self.low:g}")
+
+    def watch(self, source: str = "") -> Watcher:
+        return _Watcher(self, source)
+
+
+class _Watcher(Watcher):
+    def __init__(self, rule: UpdateRatio, source: str) -> None:
+        self._rule, self._source = rule, source
+        self._recent = Recent(rule.window)
+        self._step = 0
+
+    def judge(self, moment: Moment) -> bool | None:
+        ratio = moment.values.get(RATIO)
+        if ratio is None or not 0 <= ratio < float("inf"):
+            return None
+        self._recent.add(ratio)
+        if not self._recent.full:
+            return None
+        self._step = moment.step
+        return not self._rule.low <= self._recent.median() <= self._rule.high
+
+    def finding(self) -> Finding:
+        ratio = self._recent.median()
+        high = ratio > self._rule.high
+        seen = (
+            f"A step{of(self._source)} changes the weights by {show(ratio)} of their norm (median of the last"
+            f" {self._rule.window:,}, up to step {self._step:,}); around 0.001 is healthy."
+        )
+        if high:
+            return Finding(
+                seen=seen,
+                why="Steps that long wipe out what was learned before.",
+                advice="Lower the learning rate, by 10 times for a start, or clip lower.",
+            )
+        return Finding(
+            seen=seen,
+            why="Steps that short learn next to nothing.",
+            advice="Raise the learning rate, by 10 times for a start; raise the threshold if nearly every"
+            " step is clipped; check that the gradient reaches these weights.",
+        )

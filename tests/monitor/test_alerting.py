@@ -1,0 +1,233 @@
+"""Rules at work in a training: what they say is recorded, and what they ask for is done."""
+
+import math
+import os
+import socket
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+import torch
+
+import clipwise
+from clipwise.errors import ArgumentError, TrainingStopped
+from clipwise.monitor import Monitor, MonitorWarning, Store
+from clipwise.monitor.rules import Finding, GradientNonfinite, LossNonfinite, Rule, Watcher
+
+
+@dataclass(frozen=True, kw_only=True)
+class Large(Rule):
+    """Speaks where a norm is above 50."""
+
+    name: ClassVar[str] = "large"
+
+    def watch(self, source=""):
+        return LargeWatcher()
+
+
+class LargeWatcher(Watcher):
+    def judge(self, moment):
+        norm = moment.values.get("clipwise/norm")
+        return None if norm is None else norm > 50
+
+    def finding(self):
+        return Finding("The norm is large.", "It is a test.", "Nothing.")
+
+
+def train(monitor, steps=12, large=(), bad=()):
+    """Gradients of ones, now and then a hundred times as much; the weights after each step."""
+    weight = torch.nn.Parameter(torch.zeros(4))
+    optimizer = torch.optim.SGD([weight], lr=1.0)
+    clipper = monitor.attach(clipwise.torch.attach(optimizer, clipwise.clip_by_global_norm(math.inf)))
+    for step in range(1, steps + 1):
+        weight.grad = torch.full((4,), 100.0 if step in large else 1.0)
+        clipper.observe(math.nan if step in bad else 1.0)
+        optimizer.step()
+        monitor.flush()
+    return weight, clipper
+
+
+def alerts(path):
+    with Store(path) as store:
+        return store.alerts(store.run().id), store.run()
+
+
+def test_an_alert_is_recorded_said_and_handed_over(tmp_path):
+    seen = []
+    rules = [Large(actions=("warn", seen.append), cooldown=5)]
+    with (
+        Monitor(tmp_path / "runs.db", rules=rules) as monitor,
+        pytest.warns(MonitorWarning, match=r"large \(warning\): The norm is large"),
+    ):
+        train(monitor, large=(3, 5))
+    found, _ = alerts(tmp_path / "runs.db")
+    assert [(alert.rule, alert.step) for alert in found] == [("large", 3)]
+    assert seen == found
+
+
+def test_no_rules_no_alerts(tmp_path):
+    with Monitor(tmp_path / "runs.db", rules=[]) as monitor:
+        train(monitor, bad=(3,))
+    assert alerts(tmp_path / "runs.db")[0] == []
+
+
+def test_the_rules_that_are_there_unless_others_are_given(tmp_path):
+    with Monitor(tmp_path / "runs.db") as monitor, pytest.warns(MonitorWarning, match="loss is NaN"):
+        train(monitor, bad=(3,))
+    assert [alert.rule for alert in alerts(tmp_path / "runs.db")[0]] == ["loss_nonfinite"]
+
+
+def test_a_rule_stops_the_training(tmp_path):
+    with pytest.raises(TrainingStopped, match=r"large \(warning\): The norm is large"):
+        with Monitor(tmp_path / "runs.db", rules=[Large(actions=("stop",))]) as monitor:
+            train(monitor, large=(3,))
+    found, run = alerts(tmp_path / "runs.db")
+    assert (run.status, run.steps, len(found)) == ("stopped", 4, 1)
+
+
+def test_a_rule_leaves_a_step_out(tmp_path):
+    with Monitor(tmp_path / "runs.db", rules=[Large(actions=("skip",))]) as monitor:
+        weight, clipper = train(monitor, steps=6, large=(2, 5))
+    assert weight.tolist() == [-4.0] * 4  # four steps of six
+    assert clipper.skipped_steps == 2
+    with Store(tmp_path / "runs.db") as store:
+        assert store.series(1, ["clipwise/skipped"])["clipwise/skipped"].values.tolist() == [0, 1, 0, 0, 1, 0]
+
+
+def test_a_loss_of_nan_leaves_the_step_out(tmp_path):
+    with Monitor(tmp_path / "runs.db", rules=[LossNonfinite(actions=("skip",))]) as monitor:
+        weight, _ = train(monitor, steps=5, bad=(2,))
+    assert weight.tolist() == [-4.0] * 4
+
+
+def test_an_action_that_fails_ends_nothing(tmp_path):
+    def broken(alert):
+        raise RuntimeError("no such thing")
+
+    with (
+        pytest.warns(MonitorWarning, match=r"broken of the rule 'large' failed: RuntimeError: no such"),
+        Monitor(tmp_path / "runs.db", rules=[Large(actions=(broken,))]) as monitor,
+    ):
+        train(monitor, large=(3,))
+    assert len(alerts(tmp_path / "runs.db")[0]) == 1
+
+
+def test_without_a_file_the_rules_act_all_the_same(tmp_path):
+    seen = []
+    place = tmp_path / "missing" / "runs.db"
+    with pytest.warns(MonitorWarning):
+        monitor = Monitor(place, rules=[Large(actions=(seen.append,), cooldown=0)])
+        train(monitor, large=(3, 6))
+        assert [alert.step for alert in seen] == [3, 6]
+        place.parent.mkdir()
+        monitor.close()
+    assert [alert.step for alert in seen] == [3, 6]
+    assert alerts(place)[0] == seen
+
+
+def test_processes_of_one_run_say_it_once(tmp_path, monkeypatch):
+    monkeypatch.setenv("CLIPWISE_RUN", "both")
+    seen = []
+    for rank in range(2):
+        monkeypatch.setenv("RANK", str(rank))
+        rules = [Large(actions=(seen.append,), cooldown=5)]
+        with Monitor(tmp_path / "runs.db", rules=rules) as monitor:
+            train(monitor, large=(3, 11) if rank else (3,))
+    assert [(alert.rank, alert.step) for alert in seen] == [(0, 3), (1, 11)]
+    assert alerts(tmp_path / "runs.db")[0] == seen
+
+
+TWO = """
+import sys, torch, torch.distributed as dist, clipwise
+from tests.monitor.test_alerting import Large
+dist.init_process_group("gloo")
+rank = dist.get_rank()
+monitor = clipwise.Monitor(sys.argv[1], rules=[Large(actions=(sys.argv[2],))], flush=0.01)
+weight = torch.nn.Parameter(torch.zeros(1))
+optimizer = torch.optim.SGD([weight], lr=1.0)
+clipper = monitor.attach(clipwise.torch.attach(optimizer, clipwise.clip_by_global_norm(1e9)))
+try:
+    for step in range(1, 41):
+        weight.grad = torch.tensor([100.0 if rank == 1 and step == 5 else 1.0])
+        optimizer.step()
+        if step == 20: monitor.flush()
+except clipwise.errors.TrainingStopped:
+    pass
+print(rank, clipper.steps, clipper.skipped_steps)
+monitor.close()
+"""
+
+
+@pytest.mark.parametrize("action", ["stop", "skip"])
+def test_processes_decide_together(tmp_path, action):
+    """Only the second sees it; both stop at the same step, and both leave the same step out."""
+    with socket.create_server(("127.0.0.1", 0)) as found:
+        port = found.getsockname()[1]
+    environment = os.environ | {
+        "WORLD_SIZE": "2",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "OMP_NUM_THREADS": "1",
+    }
+    both = [
+        subprocess.Popen(
+            [sys.executable, "-c", TWO, str(tmp_path / "runs.db"), action],
+            env=environment | {"RANK": str(rank)},
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=Path(__file__).parents[2],
+        )
+        for rank in range(2)
+    ]
+    said = [one.communicate(timeout=120)[0].split() for one in both]
+    assert [one.returncode for one in both] == [0, 0]
+    (first, *zero), (second, *one) = said
+    assert (first, second) == ("0", "1")
+    assert zero == one
+    steps, skipped = map(int, zero)
+    assert (steps == 40, skipped) == ((False, 0) if action == "stop" else (True, 1))
+
+
+class Failing:
+    def begin(self, run, facts, started=None):
+        pass
+
+    def write(self, rows, alerts=()):
+        raise OSError("no space there")
+
+    def close(self, status="finished"):
+        raise AssertionError("it is left")
+
+
+class Keeping:
+    def __init__(self):
+        self.heard = []
+
+    def begin(self, run, facts, started=None):
+        self.heard.append(run)
+
+    def write(self, rows, alerts=()):
+        self.heard += [alert.rule for alert in alerts]
+
+    def close(self, status="finished"):
+        self.heard.append(status)
+
+
+def test_other_tools_get_the_same(tmp_path):
+    keeping = Keeping()
+    with (
+        pytest.warns(MonitorWarning, match="Failing gets no more of run 'r'.*no space there"),
+        Monitor(
+            tmp_path / "runs.db", run="r", rules=[Large(actions=())], exporters=[Failing(), keeping]
+        ) as monitor,
+    ):
+        train(monitor, large=(3,))
+    assert keeping.heard == ["r", "large", "finished"]
+
+
+def test_a_rule_that_notifies_needs_somebody_to_tell(tmp_path):
+    with pytest.raises(ArgumentError, match="'gradient_nonfinite' notifies: say whom"):
+        Monitor(tmp_path / "runs.db", rules=[GradientNonfinite(actions=("notify",))])
