@@ -1,6 +1,5 @@
 """What the recorder does with its rules: shows them the rows, and does what they ask for."""
 
-import contextlib
 from collections.abc import Callable, Iterable, Sequence
 
 from clipwise.errors import ArgumentError
@@ -92,10 +91,8 @@ class Alerting:
         try:
             action(alert)
         except Exception as error:
-            with contextlib.suppress(AttributeError):
-                name = action.__name__
-                if name not in self._warned:
-                    self._warned.add(name)
-                    say(
-                        f"the action {name} of the rule {alert.rule!r} failed: {type(error).__name__}: {error}"
-                    )
+            name = getattr(action, "__name__", repr(action))
+            if name not in self._warned:
+                self._warned.add(name)
+                failed = f"{type(error).__name__}: {error}"
+                say(f"the action {name} of the rule {alert.rule!r} failed: {failed}")

@@ -41,7 +41,7 @@ class Feed:
         except Exception as error:
             self._failed = True
             say(
-                f"{type(self._exporter).__name__} gets no more of run {self._run!r}, and the training goes on:"
-                f" {type(error).__name__}: {error}",
+                f"{type(self._exporter).__name__} gets no more of run {self._run!r}, and the training goes"
+                f" on: {type(error).__name__}: {error}",
                 stacklevel=3,
             )

@@ -54,8 +54,8 @@ class Monitor:
         flush: seconds between two writes.
         facts: anything to be kept with the run; JSON is made of it.
         keep: rows that are kept in memory while the file cannot be written.
-        rules: what watches the run, see `clipwise.monitor.rules`; those that suit every training unless given,
-            none with ``[]``.
+        rules: what watches the run, see `clipwise.monitor.rules`; those that suit every training unless
+            given, none with ``[]``.
         notify: whom a rule with the action ``"notify"`` tells, as URLs of Apprise (``"mailto://..."``,
             ``"slack://..."``, ``"json://..."``).
         exporters: other tools that get the same, see `clipwise.monitor.exporters`.
