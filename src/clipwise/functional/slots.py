@@ -1,7 +1,7 @@
 """What is known of one parameter by its name and shape alone, in frameworks whose arrays are values."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import TypeAlias
@@ -96,7 +96,7 @@ def _slot(name: str, shape: tuple[int, ...], said: UnitAxes, known: Mapping[str,
 def _checked(
     pattern: str, axes: int | tuple[int, ...] | None, name: str, shape: tuple[int, ...]
 ) -> tuple[int, ...]:
-    given = () if axes is None else (axes,) if isinstance(axes, int) else tuple(axes)
+    given = () if axes is None else tuple(axes) if isinstance(axes, Sequence) else (axes,)
     rank = len(shape)
     for axis in given:
         if isinstance(axis, bool) or not isinstance(axis, int) or not -rank <= axis < rank:

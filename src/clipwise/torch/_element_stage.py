@@ -13,6 +13,7 @@ from clipwise.report import ClipReport
 from clipwise.thresholds import Observation
 from clipwise.torch._measure import Measure
 from clipwise.torch._stage import Stage
+from clipwise.torch._units import Units, Way
 from clipwise.torch.engines import reference
 from clipwise.torch.engines._arrays import array_on, wide
 from clipwise.torch.engines.reference import values_of
@@ -27,8 +28,8 @@ class ElementStage(Stage):
         ThresholdError: a range for complex parameters, whose entries have no order.
     """
 
-    def __init__(self, clip: Clip, parameters: Sequence[Tensor], embeddings: set[int]) -> None:
-        super().__init__(clip, parameters, embeddings)
+    def __init__(self, clip: Clip, parameters: Sequence[Tensor], embeddings: set[int], units: Units) -> None:
+        super().__init__(clip, parameters, embeddings, units)
         if isinstance(clip.threshold, tuple) and any(p.is_complex() for p in parameters):
             low, high = clip.threshold
             raise ThresholdError(
@@ -36,7 +37,7 @@ class ElementStage(Stage):
                 " which bounds their modulus"
             )
 
-    def refuse_sparse(self, gradient: Tensor) -> None:
+    def refuse_sparse(self, gradient: Tensor, way: Way | None) -> None:
         if isinstance(self.clip.threshold, tuple):
             low, high = self.clip.threshold
             if not low <= 0 <= high:

@@ -29,7 +29,7 @@ def is_fused(optimizer: Optimizer) -> bool:
         and all(group.get("fused") for group in optimizer.param_groups)
         and not _starts_momentum(optimizer)
         and len(optimizer._optimizer_step_pre_hooks) == 1
-        and not _global_optimizer_pre_hooks
+        and all(getattr(hook, "only_reads", False) for hook in _global_optimizer_pre_hooks.values())
     )
 
 

@@ -6,6 +6,7 @@ from typing import Any
 from torch import Tensor
 
 from clipwise.torch._layout import Layout
+from clipwise.torch._units import Units
 from clipwise.torch.engines import AnyBatch, gather, make_batch
 
 __all__ = ["Gradients", "Weights", "make_writable"]
@@ -16,6 +17,7 @@ class Gradients:
 
     Args:
         parameters: by name, in a fixed order.
+        units: of them.
 
     Attributes:
         names: of the parameters that had a gradient at the last `collect`; the same tuple while that is so.
@@ -25,9 +27,10 @@ class Gradients:
     names: tuple[str, ...]
     layout: Layout
 
-    def __init__(self, parameters: Mapping[str, Tensor]) -> None:
+    def __init__(self, parameters: Mapping[str, Tensor], units: Units) -> None:
         self._names = tuple(parameters)
         self._parameters = list(parameters.values())
+        self._ways = units.ways(self._parameters)
         self._places: list[int] | None = None
         self._known = False
 
@@ -43,7 +46,8 @@ class Gradients:
         same = self._known and places == self._places and batch.xp is self.layout.xp
         if not same or batch.entries != self.layout.entries:
             self.names = self._names if places is None else tuple(self._names[i] for i in places)
-            self.layout = Layout(batch.tensors, batch.xp)
+            ways = self._ways if places is None else [self._ways[i] for i in places]
+            self.layout = Layout(batch.tensors, batch.xp, ways)
             self._places, self._known = places, True
         return batch
 

@@ -1,7 +1,8 @@
 """What is known of some tensors by their shapes alone: sizes, units, and where their norms are."""
 
+import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 
 import numpy as np
@@ -11,6 +12,7 @@ from torch import Tensor
 from clipwise.clip import Norm, Per
 from clipwise.functional import scaling
 from clipwise.namespace import Array, Namespace
+from clipwise.torch._units import Way
 from clipwise.torch.engines._arrays import NUMPY
 from clipwise.torch.engines.reference import unit_count
 
@@ -25,14 +27,40 @@ class Layout:
     Args:
         tensors: at least one; a sparse one counts as if it were dense.
         xp: where their norms live.
+        ways: how the units of each lie, None: along axis 0. None in place of all: every one's do.
+
+    Attributes:
+        ways: None unless the units of one lie otherwise.
     """
 
-    def __init__(self, tensors: Sequence[Tensor], xp: Namespace) -> None:
+    def __init__(
+        self, tensors: Sequence[Tensor], xp: Namespace, ways: Sequence[Way | None] | None = None
+    ) -> None:
         self.xp = xp
+        self.ways = ways if ways is not None and any(way is not None for way in ways) else None
         self.sizes = [t.numel() for t in tensors]
         self.entries = sum(self.sizes)
-        self.unit_counts = [unit_count(t) for t in tensors]
+        self.unit_counts = [
+            unit_count(t) if way is None else way.count(t) for t, way in self._with_ways(tensors)
+        ]
         self.units = sum(self.unit_counts)
+
+    def like(self, tensors: Sequence[Tensor]) -> "Layout":
+        """The layout of other tensors in the place of these."""
+        return Layout(tensors, self.xp, self.ways)
+
+    def some(self, tensors: Sequence[Tensor], places: Sequence[int]) -> "Layout":
+        """The layout of those of these tensors that are at some places."""
+        ways = self.ways
+        return Layout([tensors[i] for i in places], self.xp, ways and [ways[i] for i in places])
+
+    def unit_views(self, tensors: Sequence[Tensor]) -> list[Tensor]:
+        """These tensors as views whose units lie along axis 0, in the same order."""
+        pairs = self._with_ways(tensors)
+        return [view for t, way in pairs for view in ((t,) if way is None else way.views(t))]
+
+    def _with_ways(self, tensors: Sequence[Tensor]) -> Iterator[tuple[Tensor, Way | None]]:
+        return zip(tensors, self.ways or itertools.repeat(None, len(tensors)), strict=True)
 
     def group_sizes(self, per: Per) -> Array:
         """The number of entries of each group."""

@@ -14,9 +14,9 @@ from clipwise.thresholds import Observation, Threshold
 from clipwise.torch._keeper import Keeper
 from clipwise.torch._layout import Layout
 from clipwise.torch._measure import Measure
+from clipwise.torch._units import Units
 from clipwise.torch.engines import make_batch
 from clipwise.torch.engines._arrays import array_on, namespace_on
-from clipwise.torch.engines.reference import unit_count
 
 __all__ = ["Limit"]
 
@@ -28,12 +28,14 @@ class Limit:
         clip: whose threshold it is.
         parameters: all that it may ever see, in a fixed order, which is that of a policy's state.
         embeddings: ids of weights that say little about how far a step may go.
+        units: of the parameters; kept up to date by the owner of the plan.
     """
 
-    def __init__(self, clip: Clip, parameters: Sequence[Tensor], embeddings: set[int]) -> None:
+    def __init__(self, clip: Clip, parameters: Sequence[Tensor], embeddings: set[int], units: Units) -> None:
         self.clip = clip
         self.parameters = list(parameters)
         self.embeddings = embeddings
+        self.units = units
         self.policy = clip.threshold if isinstance(clip.threshold, Threshold) else None
         device = self.parameters[0].device if self.parameters else torch.device("cpu")
         self.keeper = Keeper(self.policy, self.shape, namespace_on(device)) if self.policy else None
@@ -52,7 +54,7 @@ class Limit:
             case "tensor":
                 return [1] * len(self.parameters)
             case "unit":
-                return [unit_count(p) for p in self.parameters]
+                return [self.units.count(p) for p in self.parameters]
             case _:
                 return None
 
@@ -143,7 +145,7 @@ class Limit:
             elif "weight_norm" in self.policy.wants:
                 # As a guide to how far a step may go, not as the threshold itself: embeddings would dominate.
                 chosen = [p for p in chosen if id(p) not in self.embeddings] or chosen
-            known = self._weights_of = (present, chosen, Layout(chosen, xp))
+            known = self._weights_of = (present, chosen, Layout(chosen, xp, self.units.ways(chosen)))
         return known[1], known[2]
 
     def _spread(self, xp: Namespace, present: tuple[int, ...]) -> tuple[Array, Array]:

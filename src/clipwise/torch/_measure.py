@@ -47,6 +47,7 @@ class Measure:
         self._tensors: dict[float, Array] = {}
         self._units: dict[float, Array] = {}
         self._joints: dict[Norm, Array] = {}
+        self._unit_batch: AnyBatch | None = None
 
     @property
     def tensors(self) -> Sequence[Tensor]:
@@ -64,10 +65,10 @@ class Measure:
     def unit_norms(self, p: float) -> Array:
         """The p-norms of the units of all tensors, one vector."""
         if p not in self._units:
-            self._units[p] = self._true(self.batch.unit_norms(p))
+            self._units[p] = self._true(self._by_unit().unit_norms(p))
             if self._units[p].shape[0] != self.layout.units:
                 # The data of a parameter was exchanged for as many entries of another shape.
-                self.layout = Layout(self.tensors, self.xp)
+                self.layout = self.layout.like(self.tensors)
         return self._units[p]
 
     def groups(self, per: Per, norm: Norm) -> Array:
@@ -109,9 +110,17 @@ class Measure:
         if self.leave is not None:
             coefficients = self.xp.where(self.leave, 1.0, coefficients)
         if per == "unit":
-            self.batch.scale_units_(coefficients)
+            self._by_unit().scale_units_(coefficients)
         else:
             self.batch.scale_(coefficients)
+
+    def _by_unit(self) -> AnyBatch:
+        """The tensors as an engine finds their units: as they are, or in views."""
+        if self.layout.ways is None:
+            return self.batch
+        if self._unit_batch is None:
+            self._unit_batch = make_batch(self.layout.unit_views(self.tensors))
+        return self._unit_batch
 
     def clamp_(self, low: Array, high: Array) -> Array:
         """Bound every entry in place; returns how many were beyond, 0-d."""

@@ -13,9 +13,9 @@ from clipwise.functional.names import owner_of, refuse_unmatched
 from clipwise.namespace import Array, Namespace
 from clipwise.report import ClipReport
 from clipwise.torch._element_stage import ElementStage
-from clipwise.torch._layout import Layout
 from clipwise.torch._measure import Measure
 from clipwise.torch._stage import GlobalStage, GroupStage, Stage
+from clipwise.torch._units import Units
 
 __all__ = ["Plan", "make_plan"]
 
@@ -29,7 +29,7 @@ STAGES: dict[str, type[GlobalStage | GroupStage | ElementStage]] = {
 }
 
 
-def make_plan(clip: AnyClip, parameters: Mapping[str, Tensor], embeddings: set[int]) -> "Plan":
+def make_plan(clip: AnyClip, parameters: Mapping[str, Tensor], embeddings: set[int], units: Units) -> "Plan":
     """Lay a description out over parameters by name.
 
     Raises:
@@ -37,10 +37,10 @@ def make_plan(clip: AnyClip, parameters: Mapping[str, Tensor], embeddings: set[i
         ThresholdError: a range for complex parameters.
     """
     if isinstance(clip, Clip):
-        return _Single(clip, parameters, embeddings)
+        return _Single(clip, parameters, embeddings, units)
     if isinstance(clip, Chain):
-        return _Chain(clip, parameters, embeddings)
-    return _ByName(clip, parameters, embeddings)
+        return _Chain(clip, parameters, embeddings, units)
+    return _ByName(clip, parameters, embeddings, units)
 
 
 class Plan(ABC):
@@ -96,11 +96,13 @@ class Plan(ABC):
 
 
 class _Single(Plan):
-    def __init__(self, clip: Clip, parameters: Mapping[str, Tensor], embeddings: set[int]) -> None:
+    def __init__(
+        self, clip: Clip, parameters: Mapping[str, Tensor], embeddings: set[int], units: Units
+    ) -> None:
         self.norm = clip.norm
         self.folds = clip.per == "global"
         self.places = {name: place for place, name in enumerate(parameters)}
-        self.stage = STAGES[clip.per](clip, list(parameters.values()), embeddings)
+        self.stage = STAGES[clip.per](clip, list(parameters.values()), embeddings, units)
         self._known: tuple[Names, tuple[int, ...]] = ((), ())
 
     def apply(self, names: Names, measure: Measure, facts: Facts) -> ClipReport:
@@ -123,8 +125,10 @@ class _Single(Plan):
 
 
 class _Chain(Plan):
-    def __init__(self, clip: Chain, parameters: Mapping[str, Tensor], embeddings: set[int]) -> None:
-        self.plans = [make_plan(part, parameters, embeddings) for part in clip.clips]
+    def __init__(
+        self, clip: Chain, parameters: Mapping[str, Tensor], embeddings: set[int], units: Units
+    ) -> None:
+        self.plans = [make_plan(part, parameters, embeddings, units) for part in clip.clips]
         self.norm = self.plans[0].norm
 
     def apply(self, names: Names, measure: Measure, facts: Facts) -> ClipReport:
@@ -152,13 +156,15 @@ class _Chain(Plan):
 
 
 class _ByName(Plan):
-    def __init__(self, clip: ByName, parameters: Mapping[str, Tensor], embeddings: set[int]) -> None:
+    def __init__(
+        self, clip: ByName, parameters: Mapping[str, Tensor], embeddings: set[int], units: Units
+    ) -> None:
         self.clip = clip
         self.owner: dict[str, str] = {}
         refuse_unmatched(clip, parameters)
         shares = self._share(parameters)
         self.plans = {
-            pattern: make_plan(part, shares[pattern], embeddings)
+            pattern: make_plan(part, shares[pattern], embeddings, units)
             for pattern, part in clip.parts
             if part is not None
         }
@@ -229,7 +235,7 @@ class _Share:
         self.places = places
         self.names = tuple(names[i] for i in places)
         self._index = _index(measure.xp, places)
-        self._layout = Layout([measure.tensors[i] for i in places], measure.xp)
+        self._layout = measure.layout.some(measure.tensors, places)
 
     def of(self, measure: Measure) -> Measure:
         return measure.part(self.places, self._index, self._layout)

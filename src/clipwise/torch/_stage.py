@@ -15,6 +15,7 @@ from clipwise.namespace import Array, Namespace
 from clipwise.report import ClipReport
 from clipwise.torch._limit import Limit
 from clipwise.torch._measure import Measure
+from clipwise.torch._units import Units, Way
 from clipwise.torch.engines._arrays import NUMPY
 
 __all__ = ["GlobalStage", "GroupStage", "Stage"]
@@ -27,11 +28,12 @@ class Stage(ABC):
         clip: what to do.
         parameters: all that it may ever see, in a fixed order.
         embeddings: ids of weights that say little about how far a step may go.
+        units: of the parameters.
     """
 
-    def __init__(self, clip: Clip, parameters: Sequence[Tensor], embeddings: set[int]) -> None:
+    def __init__(self, clip: Clip, parameters: Sequence[Tensor], embeddings: set[int], units: Units) -> None:
         self.clip = clip
-        self.limit = Limit(clip, parameters, embeddings)
+        self.limit = Limit(clip, parameters, embeddings, units)
 
     @abstractmethod
     def apply(self, measure: Measure, present: tuple[int, ...], facts: Facts) -> ClipReport:
@@ -40,8 +42,8 @@ class Stage(ABC):
         The arrays of the report are of the measure's namespace.
         """
 
-    def refuse_sparse(self, gradient: Tensor) -> None:
-        """Raise if this clip does not take a sparse gradient; nothing is touched yet."""
+    def refuse_sparse(self, gradient: Tensor, way: Way | None) -> None:
+        """Raise if this clip does not take a sparse gradient with such units; nothing is touched yet."""
         return  # most take any
 
 
@@ -70,8 +72,16 @@ class GlobalStage(Stage):
 class GroupStage(Stage):
     """A norm for each tensor, or for each unit."""
 
-    def refuse_sparse(self, gradient: Tensor) -> None:
-        if self.clip.per == "unit" and gradient.ndim > 1 and gradient.sparse_dim() != 1:
+    def refuse_sparse(self, gradient: Tensor, way: Way | None) -> None:
+        if self.clip.per != "unit":
+            return
+        if way is not None:
+            if way.axes:
+                raise ParameterError(
+                    f"unit_axes: a sparse gradient has its units along axis 0, or is one unit (None), got"
+                    f" {way.axes} for one of shape {tuple(gradient.shape)}"
+                )
+        elif gradient.ndim > 1 and gradient.sparse_dim() != 1:
             raise ParameterError(
                 "per='unit' takes gradients sparse along axis 0 only, got"
                 f" {gradient.sparse_dim()} sparse axes"

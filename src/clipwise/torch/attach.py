@@ -15,6 +15,7 @@ from clipwise.clip import AnyClip, clip_by_global_norm
 from clipwise.errors import ArgumentError, ConfigError, StateError
 from clipwise.functional.arguments import NonFinite
 from clipwise.functional.facts import Facts
+from clipwise.functional.slots import UnitAxes
 from clipwise.torch import _others
 from clipwise.torch._fused import FusedStep, is_fused
 from clipwise.torch._hooks import StepHooks
@@ -35,6 +36,7 @@ def attach(
     nonfinite: NonFinite = "skip",
     weights: AnyClip | str | Mapping[str, Any] | None = None,
     direction: bool = False,
+    unit_axes: UnitAxes | None = None,
 ) -> "AttachedClipper":
     """Clip the gradients of an optimizer's parameters before each of its steps, from now on.
 
@@ -64,7 +66,8 @@ def attach(
         optimizer: any `torch.optim.Optimizer`, wrappers that carry one (Fabric, Accelerate), or several.
         clip: what to do; a string or a mapping is read by `clipwise.config.parse`. Without one the gradients
             are only measured.
-        model: gives parameters their names, for reports and `by_name`, and tells which are embeddings.
+        model: gives parameters their names, for reports and `by_name`, and tells which are embeddings
+            and which transposed convolutions.
         nonfinite: as for `Clipper`. With ``"skip"`` a step whose gradients hold NaN or Inf does not happen
             at all: parameters and optimizer state stay as they were, and it is counted in
             ``clipper.skipped_steps``. (`torch.optim.LBFGS` goes on with what it had before the bad
@@ -72,7 +75,7 @@ def attach(
             nothing waits; with others finding out waits for the device once a step.
         weights: what is done to the weights after every step, such as ``clip_by_value(0.01)`` for WGAN;
             ``clipper.weights.report`` says what.
-        direction: as for `Clipper`.
+        direction, unit_axes: as for `Clipper`; ``unit_axes`` is for ``weights`` too.
 
     Returns:
         An `AttachedClipper`; also a context manager that detaches at its end.
@@ -81,10 +84,17 @@ def attach(
         ArgumentError: this is no optimizer, an engine's inner one (DeepSpeed, Megatron, ZeRO) that holds a
             part of the gradients only, or a clip is attached to it already; or, from the first step, it is
             stepped inside ``backward`` with a clip that needs all gradients.
-        ParameterError: a pattern of `by_name` matches no parameter, or the model is another one.
+        ParameterError: a pattern of `by_name` or of ``unit_axes`` matches no parameter, or the model is
+            another one.
     """
     return AttachedClipper(
-        optimizer, clip, model=model, nonfinite=nonfinite, weights=weights, direction=direction
+        optimizer,
+        clip,
+        model=model,
+        nonfinite=nonfinite,
+        weights=weights,
+        direction=direction,
+        unit_axes=unit_axes,
     )
 
 
@@ -104,6 +114,7 @@ class AttachedClipper(Clipper):
         nonfinite: NonFinite,
         weights: AnyClip | str | Mapping[str, Any] | None,
         direction: bool,
+        unit_axes: UnitAxes | None,
     ) -> None:
         if clip is None and weights is None:
             raise ArgumentError(
@@ -122,8 +133,11 @@ class AttachedClipper(Clipper):
             nonfinite=nonfinite,
             direction=direction,
             model=model,
+            unit_axes=unit_axes,
         )
-        self.weights = None if weights is None else WeightClipper(parameters.items(), weights, model=model)
+        self.weights = None
+        if weights is not None:
+            self.weights = WeightClipper(parameters.items(), weights, model=model, unit_axes=unit_axes)
         self._current = self._ids()
         self._round = Round()
         self._fused_step: FusedStep | None = None
@@ -292,7 +306,7 @@ class AttachedClipper(Clipper):
         refuse_shards(new)
         for clipper in (self, self.weights):
             if clipper is not None:
-                clipper._follow(kept, new)
+                clipper._follow(kept, new, self._model)
         self._current = current
 
     def _facts(self) -> Facts:

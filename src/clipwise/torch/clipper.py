@@ -16,6 +16,7 @@ from clipwise.functional.arguments import NonFinite, as_clip, as_nonfinite
 from clipwise.functional.facts import Facts
 from clipwise.functional.merging import untouched
 from clipwise.functional.scaling import order_of
+from clipwise.functional.slots import UnitAxes
 from clipwise.namespace import Array
 from clipwise.report import ClipReport
 from clipwise.torch._gradients import Gradients
@@ -25,13 +26,15 @@ from clipwise.torch._plan import make_plan
 from clipwise.torch._refusals import refuse_shards
 from clipwise.torch._report import in_torch
 from clipwise.torch._state import dump, load
+from clipwise.torch._units import Units
 from clipwise.torch.engines import AnyBatch, reference, refuse_unknown_engine
 from clipwise.torch.engines._arrays import NUMPY, array_on, namespace_on, tensor_of, wide
 from clipwise.torch.engines.reference import values_of
 
-__all__ = ["Clipper", "Follower"]
+__all__ = ["Clipper", "Follower", "Veto"]
 
 Follower: TypeAlias = Callable[["Clipper", ClipReport, Tensor | None], None]
+Veto: TypeAlias = Callable[["Clipper", float, float | None], bool]
 
 
 class Clipper:
@@ -56,15 +59,19 @@ class Clipper:
             for the device once a step.
         direction: measure the cosine between the gradients before and after even where it is not free; it
             costs a copy of the gradients.
-        model: tells which weights are embeddings, for `clipwise.auto`.
+        model: tells which weights are embeddings, for `clipwise.auto`, and which are those of transposed
+            convolutions, for ``per="unit"``.
+        unit_axes: shell patterns of names to the axes along which output units lie, where they are not:
+            axis 0 of a weight (axis 1 of a transposed convolution of the model), all of a vector. A number,
+            several, or None: all of it is one unit. The first match wins; for ``per="unit"`` only.
 
     Attributes:
         report: the `ClipReport` of the last call, None before the first.
         steps: calls so far.
 
     Raises:
-        ArgumentError: the clip or ``nonfinite`` is not one.
-        ParameterError: a pattern of `by_name` matches nothing.
+        ArgumentError: the clip or ``nonfinite`` is not one, or an axis is none of its weight.
+        ParameterError: a pattern of `by_name` or of ``unit_axes`` matches nothing.
     """
 
     _source: type[Gradients] = Gradients
@@ -77,6 +84,7 @@ class Clipper:
         nonfinite: NonFinite = "propagate",
         direction: bool = False,
         model: nn.Module | None = None,
+        unit_axes: UnitAxes | None = None,
     ) -> None:
         clip, nonfinite = as_clip(clip), as_nonfinite(nonfinite)
         if model is None and isinstance(parameters, nn.Module):
@@ -98,13 +106,16 @@ class Clipper:
         self._left_out: Array | None = None
         self._losses: list[Tensor] = []
         self._followers: list[Follower] = []
-        self._gradients = self._source(self.parameters)
-        self._plan = make_plan(clip, self.parameters, embedding_weights(model))
+        self._vetoes: list[Veto] = []
+        self._units = Units(unit_axes)
+        self._units.extend(self.parameters, model)
+        self._gradients = self._source(self.parameters, self._units)
+        self._plan = make_plan(clip, self.parameters, embedding_weights(model), self._units)
         self._needs_loss = "loss" in self._plan.needs()
         self._sees = self._plan.sees()
 
     def __getstate__(self) -> dict[str, Any]:
-        return vars(self) | {"_followers": []}  # those who listen to one do not know its copy
+        return vars(self) | {"_followers": [], "_vetoes": []}  # those who listen to one do not know its copy
 
     @property
     def clipped_steps(self) -> int:
@@ -143,6 +154,19 @@ class Clipper:
         """
         self._followers.append(follower)
         return lambda: self._followers.remove(follower) if follower in self._followers else None
+
+    def veto(self, judge: "Veto") -> Callable[[], None]:
+        """Have a function asked before each step whether to leave it out.
+
+        It is given this clipper, the norm of the gradients, and the last loss that was observed, or None.
+        Where it says so, the step is reported as ``skipped``, the gradients are as they were, and `attach`
+        leaves the optimizer's step out. This waits for the device once a step.
+
+        Returns:
+            What ends it.
+        """
+        self._vetoes.append(judge)
+        return lambda: self._vetoes.remove(judge) if judge in self._vetoes else None
 
     def clip_(self) -> ClipReport:
         """Clip the gradients as they are now, in place, and report.
@@ -195,6 +219,8 @@ class Clipper:
             bad = ~xp.isfinite(norms)
             bad_count = xp.sum(bad)
 
+        if self._vetoes and self._is_vetoed(measure):
+            return in_torch(self._skip(measure), names=names, tensor_norms=norms, nonfinite=bad_count)
         skipped: Array = False
         if fused and self.nonfinite == "skip" and xp is not NUMPY:
             self._left_out = skipped = measure.leave = bad_count > 0
@@ -224,6 +250,12 @@ class Clipper:
             changes |= {"skipped": skipped, "clipped": report.clipped & ~skipped}
         return in_torch(report, **changes)
 
+    def _is_vetoed(self, measure: Measure) -> bool:
+        norm = float(measure.joint(self._plan.norm))
+        loss = float(self._losses[-1]) if self._losses else None
+        said = [judge(self, norm, loss) for judge in tuple(self._vetoes)]  # each hears of each step
+        return any(said)
+
     def _refuse_sparse(self, batch: AnyBatch, names: tuple[str, ...]) -> None:
         """Ask the clips whether they take these sparse gradients, before any of them acts."""
         for place in batch.odd:
@@ -231,7 +263,7 @@ class Clipper:
                 parameter = self.parameters[names[place]]
                 for stage in self._plan.stages():
                     if any(parameter is one for one in stage.limit.parameters):
-                        stage.refuse_sparse(batch.tensors[place])
+                        stage.refuse_sparse(batch.tensors[place], self._units.way(parameter))
 
     def _facts(self) -> Facts:
         loss = None
@@ -298,12 +330,15 @@ class Clipper:
                 stage.limit.keeper.state = new
         self.steps, self._skipped_steps, self._clipped_steps = steps, skipped, clipped
 
-    def _follow(self, kept: Mapping[str, Tensor], new: Mapping[str, Tensor]) -> None:
-        """Go on with these parameters: some of the old ones, and new ones."""
-        self._plan.keep({id(parameter) for parameter in kept.values()})
+    def _follow(self, kept: Mapping[str, Tensor], new: Mapping[str, Tensor], model: nn.Module | None) -> None:
+        """Go on with these parameters: some of the old ones, and new ones, perhaps of a model."""
+        self._units.extend(new, model, later=True)
+        ids = {id(parameter) for parameter in kept.values()}
+        self._plan.keep(ids)  # counts the units of those that go
+        self._units.keep(ids | {id(parameter) for parameter in new.values()})
         self._plan.extend(new)
         self.parameters = {**kept, **new}
-        self._gradients = self._source(self.parameters)
+        self._gradients = self._source(self.parameters, self._units)
 
     def _names(self) -> dict[int, str]:
         return {id(parameter): name for name, parameter in self.parameters.items()}

@@ -8,6 +8,7 @@ from torch import nn
 from clipwise.clip import AnyClip
 from clipwise.errors import StateError
 from clipwise.functional.arguments import NonFinite, as_clip, remembering
+from clipwise.functional.slots import UnitAxes
 from clipwise.report import ClipReport
 from clipwise.torch._parameters import Parameters
 from clipwise.torch.clipper import Clipper
@@ -21,6 +22,7 @@ def clip_(
     *,
     nonfinite: NonFinite = "propagate",
     direction: bool = False,
+    unit_axes: UnitAxes | None = None,
 ) -> ClipReport:
     """Clip the gradients of some parameters in place, once, and report.
 
@@ -31,7 +33,7 @@ def clip_(
             out; a tensor that is listed twice counts once.
         clip: what to do; a string or a mapping is read by `clipwise.config.parse`. Its threshold must not
             depend on earlier steps: something would have to remember them, which `attach` and `Clipper` do.
-        nonfinite, direction: as for `Clipper`; ``"skip"`` leaves the gradients as they are.
+        nonfinite, direction, unit_axes: as for `Clipper`; ``"skip"`` leaves the gradients as they are.
 
     Raises:
         StateError: the threshold depends on earlier steps. Nothing was touched.
@@ -54,4 +56,7 @@ def clip_(
             " use clipwise.torch.attach(optimizer, clip) or clipwise.torch.Clipper(parameters, clip)"
         )
     model = parameters if isinstance(parameters, nn.Module) else None
-    return Clipper(parameters, clip, nonfinite=nonfinite, direction=direction, model=model).clip_()
+    clipper = Clipper(
+        parameters, clip, nonfinite=nonfinite, direction=direction, model=model, unit_axes=unit_axes
+    )
+    return clipper.clip_()

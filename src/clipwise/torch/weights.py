@@ -6,6 +6,7 @@ from typing import Any
 from torch import nn
 
 from clipwise.clip import AnyClip
+from clipwise.functional.slots import UnitAxes
 from clipwise.torch._gradients import Weights
 from clipwise.torch._parameters import Parameters
 from clipwise.torch.clipper import Clipper
@@ -20,7 +21,7 @@ class WeightClipper(Clipper):
     ``Clip(3.0, per="unit")`` the max-norm constraint.
 
     Args:
-        parameters, clip, model: as for `Clipper`.
+        parameters, clip, model, unit_axes: as for `Clipper`.
 
     >>> import torch, clipwise
     >>> weight = torch.nn.Parameter(torch.tensor([0.5, -0.002]))
@@ -39,5 +40,6 @@ class WeightClipper(Clipper):
         clip: AnyClip | str | Mapping[str, Any],
         *,
         model: nn.Module | None = None,
+        unit_axes: UnitAxes | None = None,
     ) -> None:
-        super().__init__(parameters, clip, model=model)
+        super().__init__(parameters, clip, model=model, unit_axes=unit_axes)
