@@ -35,6 +35,7 @@ from clipwise.report import ClipReport
 if TYPE_CHECKING:
     from clipwise import config, jax, keras, monitor, tensorflow, torch
     from clipwise.monitor import Monitor
+    from clipwise.monitor.suggest import suggest
 
 __version__ = "0.1.0"
 
@@ -60,6 +61,7 @@ __all__ = [
     "jax",
     "keras",
     "monitor",
+    "suggest",
     "tensorflow",
     "thresholds",
     "torch",
@@ -75,10 +77,12 @@ _LAZY = {  # submodule -> what its extra of the same name installs
     "torch": ("torch",),
 }
 
+_ELSEWHERE = {"Monitor": "clipwise.monitor", "suggest": "clipwise.monitor.suggest"}
+
 
 def __getattr__(name: str) -> Any:
-    if name == "Monitor":
-        return importlib.import_module("clipwise.monitor").Monitor
+    if name in _ELSEWHERE:
+        return getattr(importlib.import_module(_ELSEWHERE[name]), name)
     if name not in _LAZY:
         raise AttributeError(f"module 'clipwise' has no attribute {name!r}")
     try:

@@ -40,7 +40,9 @@ def main(args: Sequence[str] | None = None) -> int:
     """
     # Threads that spin while they wait starve each other where another program wants the cores too: a step of
     # a small model can take a hundred times as long. OpenMP reads this when torch is first imported.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # The command that observe runs is to find the environment as it was.
+    if list(sys.argv[1:] if args is None else args)[:1] != ["observe"]:
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         import click
 
@@ -58,6 +60,8 @@ def main(args: Sequence[str] | None = None) -> int:
     except ClipwiseError as error:
         return _mistake(str(error))
     except ModuleNotFoundError as error:
+        if "pip install" in str(error):  # it says itself what brings the package along
+            return _mistake(str(error))
         missing = (error.name or "").partition(".")[0]
         if missing not in EXTRA:
             raise

@@ -7,6 +7,11 @@ from typing import Any
 
 import click
 
+from clipwise.cli.dashboard import dashboard, report
+from clipwise.cli.export import export
+from clipwise.cli.observe import observe
+from clipwise.cli.suggest import suggest
+
 __all__ = ["cli"]
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
@@ -100,3 +105,10 @@ def schema() -> None:
     from clipwise.config import schema as clip_schema
 
     click.echo(json.dumps(clip_schema(), indent=2))
+
+
+cli.add_command(suggest)
+cli.add_command(export)
+cli.add_command(observe)
+cli.add_command(dashboard)
+cli.add_command(report)

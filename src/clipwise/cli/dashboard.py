@@ -1,0 +1,106 @@
+"""``clipwise dashboard``: the live page. ``clipwise report``: the same pictures as one file."""
+
+from pathlib import Path
+
+import click
+
+from clipwise.errors import ClipwiseError
+
+__all__ = ["dashboard", "report"]
+
+
+@click.command()
+@click.argument("database", metavar="[DB]", default="clipwise.db", type=click.Path(path_type=Path))
+@click.option(
+    "--host", default="127.0.0.1", show_default=True, metavar="ADDRESS", help="Address to listen on."
+)
+@click.option("--port", type=int, metavar="N", help="Port; 0: any that is free. [default: 8765, or any]")
+@click.option("--open", "show", is_flag=True, help="Open the page in the browser.")
+@click.option("--token", metavar="T", help="What a browser has to give; made where the address demands one.")
+def dashboard(database: Path, host: str, port: int | None, show: bool, token: str | None) -> int:
+    """Show the recording DB (clipwise.db) as a live page, until Ctrl-C.
+
+    The page is seen on this machine only, unless --host gives an address that others reach: then it demands a
+    token, which is part of the printed address. A file that is not there yet is waited for.
+
+    Example: clipwise dashboard --open
+    """
+    try:
+        from clipwise.dashboard import Dashboard
+
+        page = Dashboard(database, host=host, port=port, token=token)
+    except ModuleNotFoundError as error:
+        raise _missing(error) from error
+
+    def started() -> None:
+        click.echo(f"{database}: {page.url}  (Ctrl-C ends)")
+        if show:
+            import webbrowser
+
+            webbrowser.open(page.url)
+
+    page.run(started)
+    return 0
+
+
+@click.command()
+@click.argument("runs", metavar="[RUN]...", nargs=-1)
+@click.option(
+    "--db",
+    "database",
+    default="clipwise.db",
+    show_default=True,
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+)
+@click.option(
+    "-o", "--out", default="report.html", show_default=True, metavar="FILE", type=click.Path(path_type=Path),
+    help="The page.",
+)  # fmt: skip
+@click.option("--png", metavar="FILE", type=click.Path(path_type=Path), help="A picture, too.")
+@click.option("--force", is_flag=True, help="Overwrite what is there.")
+def report(runs: tuple[str, ...], database: Path, out: Path, png: Path | None, force: bool) -> int:
+    """Save the page of a RUN (a name or a number; the newest without one) as one file.
+
+    It needs no server and no network. Of several runs the first is shown, and the others can be laid over it.
+
+    Example: clipwise report lstm -o lstm.html --png lstm.png
+    """
+    from clipwise.dashboard.recording import Recording, Unavailable
+    from clipwise.dashboard.report import check_new, collect, render, save
+    from clipwise.errors import ArgumentError, StoreError
+    from clipwise.monitor.store import Store
+
+    if png is not None and png.absolute() == out.absolute():
+        raise ArgumentError(f"the page and the picture cannot both be {str(out)!r}")
+    for path in (out, png):
+        if path is not None:
+            check_new(path, force)
+    with Store(database) as store:
+        numbers = list(dict.fromkeys(store.run(which).id for which in runs or [None]))
+    recording = Recording(database)
+    try:
+        data = collect(recording, numbers)
+    except Unavailable as error:
+        raise StoreError(error.state.message) from error
+    finally:
+        recording.close()
+    written = {out: render(data).encode()}
+    if png is not None:
+        try:
+            from clipwise.dashboard.picture import picture
+
+            written[png] = picture(data)
+        except ModuleNotFoundError as error:
+            raise _missing(error) from error
+    for path, content in written.items():
+        save(path, content, force=force)
+        click.echo(f"{path}: {len(content) / 1024:,.0f} KiB")
+    return 0
+
+
+def _missing(error: ModuleNotFoundError) -> Exception:
+    name = (error.name or "").partition(".")[0]
+    if name not in ("starlette", "uvicorn", "matplotlib"):
+        return error
+    return ClipwiseError(f'this needs {name}, which is not installed: pip install "clipwise[dashboard]"')

@@ -1,0 +1,130 @@
+"""MLflow: a run in a tracking store, on disk or wherever MLflow is told to keep them."""
+
+import os
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from clipwise.monitor.exporters._base import Names, load
+from clipwise.monitor.exporters._feed import Fed, feed
+from clipwise.monitor.exporters._moments import Clock
+from clipwise.monitor.store import Alert, Rows, Run, Store
+
+__all__ = ["MLflow", "to_mlflow"]
+
+METRICS_AT_ONCE, PARAMS_AT_ONCE, LONGEST_VALUE = 1000, 100, 6000
+"""What one call of MLflow takes."""
+
+FORBIDDEN = r"[^\w.\- :/]|(?<=/)/+|^/+|/+$|(?<![^/])\.{1,2}(?=/|$)"
+"""What a name of MLflow's may not have: other characters, and what is no plain path."""
+
+
+class MLflow:
+    """A run of MLflow: every series with its steps and times, facts as parameters, alerts in ``alerts.txt``.
+
+    NaN is NaN; Inf is what the tracking store makes of it: an SQL store keeps 1.797e308, the largest float64.
+    The norm of a parameter's gradient is ``clipwise/layers/<parameter>``, since in a store of files
+    ``clipwise/norm`` can be no folder. Characters that MLflow does not take in names become ``_``.
+
+    MLflow's own reports of how it is used are turned off, unless ``MLFLOW_DISABLE_TELEMETRY`` says otherwise.
+
+    Args:
+        folder: where ``mlflow.db`` and the artifacts are; where MLflow keeps its runs unless given.
+        uri: of a tracking store or server, in place of a folder.
+        experiment: its name, made where there is none.
+
+    Attributes:
+        place: the run and the tracking store, for people, once it has begun.
+        run_id: of MLflow.
+
+    Raises:
+        ModuleNotFoundError: mlflow is not installed.
+    """
+
+    def __init__(
+        self,
+        folder: str | os.PathLike[str] | None = None,
+        *,
+        uri: str | None = None,
+        experiment: str = "clipwise",
+    ) -> None:
+        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+        self._mlflow = load("mlflow", "mlflow")
+        self._entities = load("mlflow.entities", "mlflow")
+        self._folder, self._uri, self._experiment = folder, uri, experiment
+        self.place, self.run_id = "", ""
+
+    def begin(self, run: str, facts: Mapping[str, Any], started: float | None = None) -> None:
+        uri, artifacts = self._uri, None
+        if uri is None and self._folder is not None:
+            folder = Path(self._folder).absolute()
+            folder.mkdir(parents=True, exist_ok=True)
+            uri, artifacts = f"sqlite:///{(folder / 'mlflow.db').as_posix()}", (folder / "artifacts").as_uri()
+        client = self._client = self._mlflow.MlflowClient(uri)
+        found = client.get_experiment_by_name(self._experiment)
+        number = (
+            client.create_experiment(self._experiment, artifact_location=artifacts)
+            if found is None
+            else found.experiment_id
+        )
+        started = time.time() if started is None else started
+        made = client.create_run(number, start_time=_ms(started), run_name=run)
+        self.run_id = made.info.run_id
+        self.place = f"run {self.run_id} of {client.tracking_uri}"
+        self._names, self._clock, self._last = Names(FORBIDDEN), Clock(started), started
+        self._said: list[str] = []
+        keys = Names(FORBIDDEN)
+        params = [
+            self._entities.Param(keys[str(key)], str(value)[:LONGEST_VALUE]) for key, value in facts.items()
+        ]
+        for start in range(0, len(params), PARAMS_AT_ONCE):
+            client.log_batch(self.run_id, params=params[start : start + PARAMS_AT_ONCE])
+
+    def write(self, rows: Sequence[Rows], alerts: Sequence[Alert] = ()) -> None:
+        metrics = []
+        for moment in self._clock.moments(rows):
+            named = moment.values | {f"clipwise/layers/{name}": norm for name, norm in moment.layers.items()}
+            when = _ms(moment.time)
+            metrics += [
+                self._entities.Metric(self._names[name], value, when, moment.step)
+                for name, value in named.items()
+            ]
+            self._last = max(self._last, moment.time)
+        for start in range(0, len(metrics), METRICS_AT_ONCE):
+            self._client.log_batch(self.run_id, metrics=metrics[start : start + METRICS_AT_ONCE])
+        if alerts:  # few, and the file is there while the run goes on
+            self._said += [f"{alert.level}, {alert.rule}, rank {alert.rank}: {alert}" for alert in alerts]
+            self._client.log_text(self.run_id, "\n".join(self._said) + "\n", "alerts.txt")
+
+    def close(self, status: str = "finished") -> None:
+        if self.run_id:
+            said = {"finished": "FINISHED", "failed": "FAILED", "running": "RUNNING"}.get(status, "KILLED")
+            self._client.set_terminated(self.run_id, said, end_time=_ms(self._last))
+            self.run_id = ""
+
+
+def _ms(seconds: float) -> int:
+    return round(seconds * 1000)
+
+
+def to_mlflow(
+    store: Store,
+    run: Run | int | str | None,
+    folder: str | os.PathLike[str] | None = None,
+    *,
+    uri: str | None = None,
+    experiment: str = "clipwise",
+) -> Fed:
+    """Write a recorded run as `MLflow` does; it is a new one each time.
+
+    Args:
+        store: the recording.
+        run: its number, its name, or None for the newest.
+        folder, uri, experiment: as for `MLflow`.
+
+    Raises:
+        StoreError: there is no such run.
+        ModuleNotFoundError: mlflow is not installed.
+    """
+    return feed(store, run, MLflow(folder, uri=uri, experiment=experiment))

@@ -1,0 +1,112 @@
+"""TensorBoard: event files, written without TensorFlow or PyTorch."""
+
+import os
+import socket
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from clipwise.monitor.exporters._base import Taken, as_taken, file_name, load, vacant
+from clipwise.monitor.exporters._feed import Fed, feed
+from clipwise.monitor.exporters._moments import Clock
+from clipwise.monitor.store import Alert, Rows, Run, Store
+
+__all__ = ["TensorBoard", "to_tensorboard"]
+
+PATTERN = "events.out.tfevents.*"
+
+
+class TensorBoard:
+    """Event files in ``folder/<run>``: every series with its steps and times, alerts and facts as text.
+
+    The norm of a parameter's gradient is ``clipwise/norm/<parameter>``. TensorBoard keeps numbers as float32:
+    NaN and Inf are what they are, and what is beyond 3.4e38 becomes Inf.
+
+    Args:
+        folder: TensorBoard's ``--logdir``.
+        taken: what to do where a run of that name is there: ``"number"`` (``<run>-2``), ``"refuse"`` or
+            ``"replace"``.
+
+    Attributes:
+        place: the folder of the run, once it has begun.
+
+    Raises:
+        ArgumentError: ``taken`` is none of these.
+        ModuleNotFoundError: tensorboard is not installed.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str] = "runs", *, taken: Taken = "number") -> None:
+        self._folder, self._taken = Path(folder), as_taken(taken)
+        # The parts that write files as any other program does; EventFileWriter would load TensorFlow.
+        self._events = load("tensorboard.compat.proto.event_pb2", "tensorboard")
+        self._records = load("tensorboard.summary.writer.record_writer", "tensorboard")
+        self._text = load("tensorboard.plugins.text.metadata", "tensorboard")
+        self.place: Path | None = None
+
+    def begin(self, run: str, facts: Mapping[str, Any], started: float | None = None) -> None:
+        place = vacant(self._folder / file_name(run), self._taken, lambda one: any(one.glob(PATTERN)))
+        place.mkdir(parents=True, exist_ok=True)
+        self._before = list(place.glob(PATTERN))
+        started = time.time() if started is None else started
+        name = f"events.out.tfevents.{int(started):010d}.{socket.gethostname()}.{uuid.uuid4().hex[:8]}"
+        self._file = self._records.RecordWriter((place / name).open("xb"))
+        self._clock, self._alerts = Clock(started), 0
+        self.place = place
+        self._add(self._events.Event(wall_time=started, file_version="brain.Event:2"))
+        if facts:
+            lines = [f"{key}: {value}" for key, value in facts.items()]
+            self._say("clipwise/facts", "\n".join(f"    {line}" for line in lines), 0, started)
+
+    def write(self, rows: Sequence[Rows], alerts: Sequence[Alert] = ()) -> None:
+        for moment in self._clock.moments(rows):
+            event = self._events.Event(wall_time=moment.time, step=moment.step)
+            named = moment.values | {f"clipwise/norm/{name}": norm for name, norm in moment.layers.items()}
+            for name, value in named.items():
+                event.summary.value.add(tag=name, simple_value=value)
+            self._add(event)
+        for alert in alerts:
+            text = f"**{alert.level}: {alert.rule}** (rank {alert.rank})\n\n"
+            text += f"{alert.seen} {alert.why} {alert.advice}"
+            self._say("clipwise/alerts", text, alert.step, alert.time)
+        self._file.flush()
+
+    def close(self, status: str = "finished") -> None:
+        if self.place is None or self._file.closed:
+            return
+        self._file.close()
+        if self._taken == "replace":
+            for path in self._before:
+                path.unlink(missing_ok=True)
+
+    def _say(self, tag: str, text: str, step: int, when: float) -> None:
+        event = self._events.Event(wall_time=when, step=step)
+        value = event.summary.value.add(tag=f"{tag}/text_summary")
+        value.metadata.CopyFrom(self._text.create_summary_metadata(tag, ""))
+        value.tensor.dtype = 7  # DT_STRING
+        value.tensor.tensor_shape.dim.add(size=1)
+        value.tensor.string_val.append(text.encode())
+        self._add(event)
+
+    def _add(self, event: Any) -> None:
+        self._file.write(event.SerializeToString())
+
+
+def to_tensorboard(
+    store: Store, run: Run | int | str | None, folder: str | os.PathLike[str] = "runs", *, force: bool = False
+) -> Fed:
+    """Write a recorded run into ``folder/<run>``, as `TensorBoard` does.
+
+    Args:
+        store: the recording.
+        run: its number, its name, or None for the newest.
+        folder: TensorBoard's ``--logdir``.
+        force: whether event files that are there are replaced.
+
+    Raises:
+        ArgumentError: event files are there, and ``force`` is not said.
+        StoreError: there is no such run.
+        ModuleNotFoundError: tensorboard is not installed.
+    """
+    return feed(store, run, TensorBoard(folder, taken="replace" if force else "refuse"))

@@ -1,0 +1,127 @@
+"""trackio: a run in its local storage."""
+
+import os
+import sys
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from clipwise.errors import ArgumentError
+from clipwise.monitor.exporters._base import load
+from clipwise.monitor.exporters._feed import Fed, feed
+from clipwise.monitor.exporters._moments import Clock
+from clipwise.monitor.store import Alert, Rows, Run, Store
+
+__all__ = ["Trackio", "to_trackio"]
+
+LEVELS = {"info": "info", "warning": "warn", "critical": "error"}
+
+
+class Trackio:
+    """A run of trackio: every series with its steps and times, facts as its config, and alerts.
+
+    It is written as trackio's own importers write: into its local storage, with no server. NaN and Inf are
+    what they are. The norm of a parameter's gradient is ``clipwise/norm/<parameter>``.
+
+    Args:
+        project: of trackio.
+        folder: of the storage; ``TRACKIO_DIR`` or trackio's own choice unless given. trackio knows one in a
+            process, so it must be said before trackio is imported.
+
+    Attributes:
+        place: the folder of the storage.
+
+    Raises:
+        ArgumentError: trackio is imported already, with another folder.
+        ModuleNotFoundError: trackio is not installed.
+    """
+
+    def __init__(self, project: str = "clipwise", *, folder: str | os.PathLike[str] | None = None) -> None:
+        before = os.environ.get("TRACKIO_DIR")
+        if folder is not None and "trackio" not in sys.modules:
+            os.environ["TRACKIO_DIR"] = str(Path(folder).absolute())
+        try:
+            load("trackio", "trackio")
+        finally:
+            if before is None:
+                os.environ.pop("TRACKIO_DIR", None)
+            else:
+                os.environ["TRACKIO_DIR"] = before
+        self.place = Path(load("trackio.utils", "trackio").TRACKIO_DIR)
+        if folder is not None and self.place != Path(folder).absolute():
+            raise ArgumentError(
+                f"trackio is imported already and keeps its runs in {str(self.place)!r}, not in"
+                f" {os.fspath(folder)!r}: set TRACKIO_DIR before"
+            )
+        self._storage: Any = load("trackio.sqlite_storage", "trackio").SQLiteStorage
+        try:
+            self._storage.validate_project_name(project)
+        except ValueError as error:
+            raise ArgumentError(str(error)) from error
+        self._project = project
+
+    def begin(self, run: str, facts: Mapping[str, Any], started: float | None = None) -> None:
+        self._run, self._id = run, uuid.uuid4().hex  # a run of the same name is left alone
+        started = time.time() if started is None else started
+        self._facts: dict[str, Any] | None = {**facts, "_Created": _when(started)}
+        self._clock = Clock(started)
+
+    def write(self, rows: Sequence[Rows], alerts: Sequence[Alert] = ()) -> None:
+        moments = self._clock.moments(rows)
+        if moments:
+            self._storage.bulk_log(
+                project=self._project,
+                run=self._run,
+                run_id=self._id,
+                metrics_list=[
+                    m.values | {f"clipwise/norm/{name}": norm for name, norm in m.layers.items()}
+                    for m in moments
+                ],
+                steps=[m.step for m in moments],
+                timestamps=[_when(m.time) for m in moments],
+                config=self._facts,
+            )
+            self._facts = None
+        if alerts:
+            self._storage.bulk_alert(
+                project=self._project,
+                run=self._run,
+                run_id=self._id,
+                titles=[alert.rule for alert in alerts],
+                texts=[f"{alert} (rank {alert.rank})" for alert in alerts],
+                levels=[LEVELS[alert.level] for alert in alerts],
+                steps=[alert.step for alert in alerts],
+                timestamps=[_when(alert.time) for alert in alerts],
+            )
+
+    def close(self, status: str = "finished") -> None:
+        pass  # each call is one transaction
+
+
+def _when(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat()
+
+
+def to_trackio(
+    store: Store,
+    run: Run | int | str | None,
+    folder: str | os.PathLike[str] | None = None,
+    *,
+    project: str = "clipwise",
+) -> Fed:
+    """Write a recorded run as `Trackio` does; it is a new one each time.
+
+    Args:
+        store: the recording.
+        run: its number, its name, or None for the newest.
+        folder, project: as for `Trackio`.
+
+    Raises:
+        ArgumentError: trackio is imported already, with another folder; or it takes no project of that name.
+        StoreError: there is no such run.
+        ModuleNotFoundError: trackio is not installed.
+    """
+    return feed(store, run, Trackio(project, folder=folder))

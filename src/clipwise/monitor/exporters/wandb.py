@@ -1,0 +1,126 @@
+"""Weights & Biases: a run on disk, which ``wandb sync`` uploads; or at once, where that is asked for."""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from clipwise.errors import ArgumentError
+from clipwise.monitor.exporters._base import load
+from clipwise.monitor.exporters._feed import Fed, feed
+from clipwise.monitor.exporters._moments import Clock
+from clipwise.monitor.store import Alert, Rows, Run, Store
+
+__all__ = ["Wandb", "to_wandb"]
+
+LEVELS = {"info": "INFO", "warning": "WARN", "critical": "ERROR"}
+MODES = ("offline", "online", "shared", "disabled")
+
+
+class Wandb:
+    """A run of Weights & Biases: every series over ``step`` with its times, facts as its config, and alerts.
+
+    Nothing leaves the machine unless it is asked for: the mode is what ``WANDB_MODE`` says, otherwise
+    ``"offline"``, and what is sent to W&B of the machine itself (usage, errors, git, packages) is turned off.
+    NaN and Inf are what they are. A value may come late: W&B's own step counts rows, and charts are drawn
+    over ``step``. The norm of a parameter's gradient is ``clipwise/norm/<parameter>``.
+
+    Args:
+        project: of W&B.
+        folder: where ``wandb/`` is made; W&B's own choice unless given.
+        mode: ``"offline"`` or ``"online"``.
+        settings: further settings of W&B, such as ``entity="team"``.
+
+    Attributes:
+        place: the folder of the run, once it has begun.
+
+    Raises:
+        ArgumentError: there is no such mode.
+        ModuleNotFoundError: wandb is not installed.
+    """
+
+    def __init__(
+        self,
+        project: str = "clipwise",
+        *,
+        folder: str | os.PathLike[str] | None = None,
+        mode: str | None = None,
+        **settings: Any,
+    ) -> None:
+        mode = mode or os.environ.get("WANDB_MODE") or "offline"
+        if mode not in MODES:
+            raise ArgumentError(f"mode must be one of {', '.join(map(repr, MODES))}, got {mode!r}")
+        if mode == "offline":  # read when wandb is imported
+            os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
+        self._wandb = load("wandb", "wandb")
+        known = self._wandb.Settings.model_fields
+        quiet = {
+            "mode": mode,
+            "console": "off",
+            "silent": True,
+            "disable_git": True,
+            "save_code": False,
+            "x_disable_stats": True,
+            "x_disable_meta": True,
+            "x_disable_machine_info": True,
+            "x_save_requirements": False,
+        }
+        self._settings = {key: value for key, value in quiet.items() if key in known} | settings
+        self._project, self._folder = project, folder
+        self._run: Any = None
+        self.place: Path | None = None
+
+    def begin(self, run: str, facts: Mapping[str, Any], started: float | None = None) -> None:
+        if self._folder is not None:
+            Path(self._folder).mkdir(parents=True, exist_ok=True)
+        self._run = self._wandb.init(
+            project=self._project,
+            name=run,
+            config=dict(facts),
+            dir=self._folder,
+            reinit="create_new",  # a run that the script itself has is left alone
+            settings=self._wandb.Settings(**self._settings),
+        )
+        self._run.define_metric("*", step_metric="step")
+        self._clock = Clock(started)
+        self.place = Path(self._run.dir).parent
+
+    def write(self, rows: Sequence[Rows], alerts: Sequence[Alert] = ()) -> None:
+        for moment in self._clock.moments(rows):
+            norms = {f"clipwise/norm/{name}": norm for name, norm in moment.layers.items()}
+            self._run.log({**moment.values, **norms, "step": moment.step, "_timestamp": moment.time})
+        for alert in alerts:
+            # W&B drops a second one of the same title that comes too soon.
+            title = f"{alert.rule} at step {alert.step}"[:63]
+            text = f"{alert} (rank {alert.rank})"
+            self._run.alert(title, text, LEVELS[alert.level], wait_duration=0.001)
+
+    def close(self, status: str = "finished") -> None:
+        if self._run is not None:
+            self._run.finish(exit_code=0 if status in ("finished", "running") else 1)
+            self._run = None
+
+
+def to_wandb(
+    store: Store,
+    run: Run | int | str | None,
+    folder: str | os.PathLike[str] | None = None,
+    *,
+    project: str = "clipwise",
+    mode: str | None = None,
+) -> Fed:
+    """Write a recorded run as `Wandb` does; it is a new one each time.
+
+    Args:
+        store: the recording.
+        run: its number, its name, or None for the newest.
+        folder: where ``wandb/`` is made; W&B's own choice unless given.
+        project: of W&B.
+        mode: ``"offline"`` or ``"online"``; what ``WANDB_MODE`` says, otherwise offline.
+
+    Raises:
+        ArgumentError: there is no such mode.
+        StoreError: there is no such run.
+        ModuleNotFoundError: wandb is not installed.
+    """
+    return feed(store, run, Wandb(project, folder=folder, mode=mode))

@@ -1,0 +1,120 @@
+"""From what was seen to what to do, and why: the rules, in the order in which they are asked."""
+
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import numpy as np
+
+from clipwise.clip import AnyClip, auto, clip_by_global_norm
+from clipwise.monitor.store import Floats
+from clipwise.monitor.suggest import _say as say
+from clipwise.monitor.suggest._breakdown import FOLD, Breakdown, breakdown
+from clipwise.monitor.suggest._given import Given
+from clipwise.monitor.suggest._statistics import (
+    NET,
+    Statistics,
+    drift_of,
+    rounded,
+    statistics_of,
+)
+
+__all__ = ["ENOUGH", "Decision", "Verdict", "decide"]
+
+Verdict: TypeAlias = Literal["clip", "adapt", "keep", "not needed", "unknown"]
+
+ENOUGH = 50
+"""Norms from which a percentile is worth something."""
+
+FEWEST = 10
+FAR = 3.0  # quarters of which the medians differ by more have no threshold in common
+MOSTLY = 0.5  # of the steps: a clip that acts so often has made these norms what they are
+HARDLY = 0.01
+MUCH_TOO_LOW = 10.0  # a threshold so many times below the usual norm
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What to do.
+
+    Attributes:
+        verdict, clip, threshold, reasons: as in `Suggestion`.
+        statistics: of all norms.
+        usual: the norms that the candidates are taken from; none where they are too few.
+    """
+
+    verdict: Verdict
+    clip: AnyClip | None
+    threshold: float | None
+    reasons: tuple[str, ...]
+    statistics: Statistics
+    usual: Floats
+
+
+def decide(given: Given) -> Decision:
+    """Ask one rule after the other; the first that applies has its way."""
+    broken = breakdown(given)
+    before = given.norms[: None if broken is None else broken.at]
+    before = before[np.isfinite(before) & (before > 0)]
+    usual = before[before <= FOLD * np.median(before)] if len(before) else before
+    statistics = statistics_of(given.norms, before, usual)
+    reasons = say.of_the_record(given, statistics)
+    if broken is not None and statistics.mean is not None:
+        reasons += say.broke(given, broken, len(before))
+    verdict, clip, threshold, why = _rule(given, broken, before, usual, statistics)
+    reasons += why
+    if verdict in ("clip", "not needed") and not len(given.losses):
+        reasons += say.without_losses()
+    if verdict in ("clip", "keep") and threshold is not None:
+        reasons += say.against_typical(given.kind, threshold)
+    return Decision(
+        verdict, clip, threshold, tuple(reasons), statistics, usual if len(usual) >= FEWEST else usual[:0]
+    )
+
+
+_Ruling: TypeAlias = tuple[Verdict, AnyClip | None, float | None, list[str]]
+
+
+def _rule(
+    given: Given, broken: Breakdown | None, before: Floats, usual: Floats, statistics: Statistics
+) -> _Ruling:
+    if statistics.mean is None:
+        return "unknown", None, None, say.nothing_usable(statistics)
+    if broken is not None and len(before) < ENOUGH:
+        return "adapt", auto(), None, say.too_few_before(given, broken, before)
+    if len(before) < FEWEST:
+        return "adapt", auto(), None, say.too_few(len(before), given.kind)
+    if broken is None and given.clipped_share >= MOSTLY:
+        kept = _kept(given, before)
+        if kept is not None:
+            return kept
+    drift = drift_of(before)
+    if drift is not None and drift.wander / drift.noise > FAR:
+        return "adapt", auto(), None, say.drifts(drift, before, usual)
+    beyond = np.flatnonzero(before > NET * np.median(before))
+    if broken is None and given.clipped_share <= HARDLY:
+        if not len(beyond):
+            return "not needed", None, None, say.calm(before, len(before) < ENOUGH)
+        start = max(FEWEST, len(before) // 20)
+        if beyond[-1] < start and len(given.losses) >= ENOUGH:
+            return "not needed", None, None, say.calm_but_at_the_start(before, len(beyond), int(beyond[-1]))
+    threshold = rounded(float(np.percentile(usual, 95)))
+    clip = clip_by_global_norm(threshold, given.order)
+    few = len(before) < ENOUGH
+    return "clip", clip, threshold, say.a_number(given, threshold, before, usual, statistics.hill, few)
+
+
+def _kept(given: Given, before: Floats) -> _Ruling | None:
+    """A clip that has acted most of the time goes on; None if it is far too low."""
+    if given.thresholds is None:
+        return ("keep", given.clip, None, say.kept(given, None)) if given.clip is not None else None
+    bounded = given.thresholds[np.isfinite(given.thresholds)]
+    if not len(bounded):
+        return None
+    threshold = float(np.median(bounded))
+    if float(np.median(before)) > MUCH_TOO_LOW * threshold:
+        return None
+    clip = given.clip
+    if clip is None:
+        clip = clip_by_global_norm(rounded(threshold), given.order)
+    steady = bool(np.all(bounded == bounded[0]))
+    return "keep", clip, threshold if steady else None, say.kept(given, threshold)

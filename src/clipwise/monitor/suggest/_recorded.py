@@ -1,0 +1,157 @@
+"""A suggestion from a recording."""
+
+import contextlib
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clipwise import config
+from clipwise.clip import AnyClip, Chain, Clip, Norm
+from clipwise.errors import ClipwiseError, StoreError, did_you_mean
+from clipwise.monitor.store import Floats, Run, Series, Store
+from clipwise.monitor.suggest._given import Given, Positions
+from clipwise.monitor.suggest._typical import kind_of
+from clipwise.monitor.suggest.suggestion import Suggestion, suggestion_of
+
+__all__ = ["suggest_run"]
+
+NORM = "clipwise/norm"
+ODD = 0.01
+
+Marks: TypeAlias = NDArray[np.bool_]
+
+
+def suggest_run(
+    store: Store,
+    run: int | str | Run | None = None,
+    *,
+    kind: str | None = None,
+    source: str | None = None,
+    loss: str | None = None,
+) -> Suggestion:
+    """Recommend a threshold from a recorded run: see `suggest`.
+
+    Args:
+        store: the recording.
+        run: as for `Store.run`; the newest when left out.
+        kind: of the model.
+        source: whose norms, where several clippers were recorded.
+        loss: name of the recorded loss; ``loss`` when left out, where there is one.
+
+    Raises:
+        StoreError: there is no such run, source or loss, it has no norms, or several sources and none named.
+        ArgumentError: the kind is unknown.
+    """
+    kind = kind_of(kind)
+    found = run if isinstance(run, Run) else store.run(run)
+    names = store.names(found.id)
+    prefix = _prefix(found, names, source)
+    loss = _loss(found, names, prefix, loss)
+    wanted = [prefix + NORM, f"{prefix}clipwise/threshold", f"{prefix}clipwise/clip_fraction"]
+    series = store.series(found.id, [*wanted, *([loss] if loss else [])])
+    norms = series.get(wanted[0])
+    if norms is None or not len(norms.values):
+        raise StoreError(f"run {found.name!r} has no gradient norm yet")
+    # A norm below 0 was never measured; it would come from a damaged file.
+    if (norms.values < 0).any():
+        raise StoreError(f"run {found.name!r} holds a norm below 0: the file is damaged")
+    losses = series.get(loss) if loss else None
+    thresholds, fraction = (_at(norms, series.get(name)) for name in wanted[1:])
+    clipped = None if fraction is None else np.nan_to_num(fraction) > 0
+    clip = _clip(found, thresholds)
+    return suggestion_of(
+        Given(
+            norms=norms.values,
+            losses=np.zeros(0) if losses is None else losses.values,
+            loss_at=np.zeros(0, dtype=np.int64) if losses is None else _places(norms, losses),
+            kind=kind,
+            order=_order(clip),
+            thresholds=_thresholds(norms.values, thresholds, clipped, clip),
+            clipped=clipped,
+            clip=clip,
+            steps=norms.steps,
+        )
+    )
+
+
+def _prefix(run: Run, names: list[str], source: str | None) -> str:
+    """What stands before the names of the source."""
+    sources = [
+        name.removesuffix(NORM).rstrip("/") for name in names if name == NORM or name.endswith(f"/{NORM}")
+    ]
+    if not sources:
+        raise StoreError(
+            f"run {run.name!r} has no gradient norms: attach a clipper to the Monitor, or use"
+            " clipwise observe"
+        )
+    if source is None:
+        if "" in sources:
+            source = ""
+        elif len(sources) == 1:
+            source = sources[0]
+        else:
+            known = ", ".join(repr(name) for name in sources)
+            raise StoreError(f"run {run.name!r} has norms of {known}: name one as source (--source)")
+    elif source not in sources:
+        known = did_you_mean(source, filter(None, sources)) if any(sources) else "It has only one."
+        raise StoreError(f"run {run.name!r} has no source {source!r}. {known}")
+    return f"{source}/" if source else ""
+
+
+def _loss(run: Run, names: list[str], prefix: str, asked: str | None) -> str | None:
+    if asked is not None:
+        if asked not in names:
+            others = [name for name in names if name != "time" and "clipwise/" not in name]
+            hint = did_you_mean(asked, others) if others else "None was logged."
+            raise StoreError(f"run {run.name!r} has no series {asked!r}. {hint}")
+        return asked
+    return next((name for name in (f"{prefix}loss", "loss") if name in names), None)
+
+
+def _places(norms: Series, losses: Series) -> Positions:
+    """At which norm each loss was seen: that of its step, or else the next."""
+    return np.minimum(np.searchsorted(norms.steps, losses.steps), len(norms.steps) - 1).astype(np.int64)
+
+
+def _at(norms: Series, other: Series | None) -> Floats | None:
+    """Another series at the steps of the norms; NaN where it has none."""
+    if other is None:
+        return None
+    if len(other.steps) == len(norms.steps) and (other.steps == norms.steps).all():
+        return other.values
+    found = np.full(len(norms.steps), np.nan)
+    place = _places(norms, other)
+    same = norms.steps[place] == other.steps
+    found[place[same]] = other.values[same]
+    return found
+
+
+def _clip(run: Run, thresholds: Floats | None) -> AnyClip | None:
+    """What was done to the gradients; None where they were only measured, or it cannot be read."""
+    if run.clip is None or thresholds is None or not np.isfinite(thresholds).any():
+        return None
+    with contextlib.suppress(ClipwiseError):
+        return config.parse(run.clip)
+    return None
+
+
+def _order(clip: AnyClip | None) -> Norm:
+    """In which norms were recorded: the clip's own; for single entries 2."""
+    while isinstance(clip, Chain):
+        clip = clip.clips[0]
+    return clip.norm if isinstance(clip, Clip) else 2.0
+
+
+def _thresholds(
+    norms: Floats, values: Floats | None, clipped: Marks | None, clip: AnyClip | None
+) -> Floats | None:
+    """Those of the global norm: only they can be compared with the norms."""
+    if values is None or (clip is not None and not (isinstance(clip, Clip) and clip.per == "global")):
+        return None
+    bounds = np.where(np.isnan(values), np.inf, values)
+    if clip is None and clipped is not None:  # not known what they bounded: it shows in what was clipped
+        finite = np.isfinite(norms)
+        if np.mean((norms[finite] > bounds[finite]) != clipped[finite]) > ODD:
+            return None
+    return bounds

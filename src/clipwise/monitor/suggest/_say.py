@@ -1,0 +1,275 @@
+"""The reasons in plain sentences."""
+
+import numpy as np
+
+from clipwise import config
+from clipwise.clip import AnyClip, clip_by_global_norm
+from clipwise.errors import ClipwiseError
+from clipwise.monitor.store import Floats
+from clipwise.monitor.suggest._breakdown import Breakdown
+from clipwise.monitor.suggest._given import Given
+from clipwise.monitor.suggest._statistics import NET, Drift, Statistics, rarest, rounded, share_bounds
+from clipwise.monitor.suggest._typical import typical_of
+
+__all__ = [
+    "a_number",
+    "against_typical",
+    "broke",
+    "calm",
+    "calm_but_at_the_start",
+    "drifts",
+    "kept",
+    "named",
+    "nothing_usable",
+    "number",
+    "of_the_record",
+    "percent",
+    "too_few",
+    "too_few_before",
+    "without_losses",
+]
+
+HEAVY_TAIL = 2.0
+AUTO_WAITS = 20  # steps before `thresholds.auto` acts with Adam
+
+
+def number(value: float | None) -> str:
+    """Three significant digits.
+
+    >>> number(0.23456), number(1234.5), number(2.6e21), number(None)
+    ('0.235', '1,234', '2.6e+21', '–')
+    """
+    if value is None:
+        return "–"
+    if value and np.isfinite(value) and (abs(value) >= 1e6 or abs(value) < 1e-4):
+        return f"{value:.3g}"
+    return f"{value:,.0f}" if 1000 <= abs(value) < np.inf else f"{value:.3g}"
+
+
+def percent(share: float) -> str:
+    """A share; never 0 % or 100 % when it is neither.
+
+    >>> percent(0.05), percent(0.0004), percent(0.0123), percent(0.0)
+    ('5 %', '<0.1 %', '1.2 %', '0 %')
+    """
+    if 0 < share < 0.001:
+        return "<0.1 %"
+    if 0.999 < share < 1:
+        return ">99.9 %"
+    return f"{100 * share:.2g} %" if share < 0.1 else f"{100 * share:.3g} %"
+
+
+def named(clip: AnyClip | None) -> str:
+    """A clip as people write it."""
+    try:
+        return config.to_string(clip)
+    except ClipwiseError:
+        return repr(clip)
+
+
+def of_the_record(given: Given, statistics: Statistics) -> list[str]:
+    """What is peculiar about what was recorded."""
+    said = []
+    if statistics.nonfinite:
+        said.append(
+            f"{_steps(statistics.nonfinite)} of {statistics.count:,} had NaN or Inf in the gradient. They are"
+            " left out here, and by clipwise in training (nonfinite='skip'); clipping in time can keep a"
+            " run from getting there, but repairs no such gradient."
+        )
+    if statistics.zeros:
+        said.append(
+            f"{_steps(statistics.zeros)} had a gradient of exactly 0 and are left out of the statistics."
+        )
+    if given.clipped is not None and given.clipped.any():
+        what = f" by {named(given.clip)}" if given.clip is not None else ""
+        said.append(
+            f"The run was clipped{what} in {percent(given.clipped_share)} of its steps. The norms are those"
+            " before clipping, so they count; without that clip the run might have gone elsewhere."
+        )
+    if given.order != 2.0:
+        said.append(f"The norms are of order {given.order}, and so is the clip.")
+    return said
+
+
+def broke(given: Given, broken: Breakdown, left: int) -> list[str]:
+    """Where the run broke down."""
+    sign = {
+        "nonfinite": "from there it ends in NaN or Inf",
+        "loss": "from there the loss is worse for good",
+        "norm": "from there the norms are more than ten times what they were, for good",
+    }[broken.sign]
+    doubt = ""
+    if broken.sign == "norm" and not len(given.losses):
+        doubt = " Whether that is an explosion or a late start only the loss could say, and none was given."
+    return [
+        f"The run broke down at step {given.step(broken.at):,}: {sign}. Only the {_norms(left)} before that"
+        f" count, so that the explosion does not lift the threshold.{doubt}"
+    ]
+
+
+def nothing_usable(statistics: Statistics) -> list[str]:
+    if statistics.nonfinite == statistics.count:
+        return ["There is no finite norm to judge by: find out first where NaN or Inf comes from."]
+    return [
+        "No norm is above 0: no gradient reaches the parameters. Clipping cannot change that; look whether"
+        " the loss depends on them."
+    ]
+
+
+def too_few_before(given: Given, broken: Breakdown, before: Floats) -> list[str]:
+    usual = f" (median {number(float(np.median(before)))})" if len(before) else ""
+    said = [
+        f"{_norms(len(before)).capitalize()}{usual} are too few to choose a number from: auto() learns the"
+        " threshold from the run itself, with SGD from the first step on, within bounds that follow the"
+        " weights and the learning rate."
+    ]
+    if len(before) and broken.at <= AUTO_WAITS:
+        least = rounded(float(before.min()))
+        said.append(
+            f"With an optimizer that divides by the gradient's own size (Adam, RMSprop) auto() waits for"
+            f" {AUTO_WAITS} steps, which is too late here: there begin with"
+            f" {named(clip_by_global_norm(least, given.order))}, the smallest of those norms."
+        )
+    said.append("A lower learning rate may be needed as well. Record the next run and ask again.")
+    return said
+
+
+def too_few(count: int, kind: str | None) -> list[str]:
+    ranges = [one for one in typical_of(kind) if one.is_norm] if kind else []
+    usual = (
+        f" Usual for this kind of model: {number(ranges[0].low)} to {number(ranges[0].high)}."
+        if ranges
+        else ""
+    )
+    return [
+        f"{_norms(count).capitalize()} are too few to choose a number from: auto() learns the threshold from"
+        f" the run itself.{usual}"
+    ]
+
+
+def without_losses() -> list[str]:
+    return [
+        "Nothing is known of the loss, so a run that went wrong without NaN looks like one that went well."
+    ]
+
+
+def kept(given: Given, threshold: float | None) -> list[str]:
+    at = f" (median {number(threshold)})" if threshold is not None else ""
+    return [
+        f"The threshold in force{at} acted in most steps, so it has made these norms what they are: how"
+        " large they would be without it is not known. The run did not break down with it: keep it. If the"
+        " training is too slow, try twice the threshold."
+    ]
+
+
+def drifts(drift: Drift, before: Floats, usual: Floats) -> list[str]:
+    first, *_, last = np.array_split(before, 4)
+    fixed = float(np.percentile(usual, 95))
+    shares = (float(np.mean(quarter > fixed)) for quarter in (first, last))
+    one, other = (percent(share) for share in shares)
+    way = "fell" if drift.ratio < 1 else "rose"
+    if drift.wander > 1.5 * max(drift.ratio, 1 / drift.ratio):
+        seen = f"The medians of the four quarters of the run differ by a factor of {number(drift.wander)}."
+    else:
+        factor = max(drift.ratio, 1 / drift.ratio)
+        seen = (
+            f"From the first to the last quarter of the run the median norm {way} by a factor of"
+            f" {number(factor)}."
+        )
+    return [
+        f"{seen} No single number fits all of it: {number(fixed)}, the 95th percentile of all, would clip"
+        f" {one} of the first quarter and {other} of the last. auto() follows the norms."
+    ]
+
+
+def calm(before: Floats, few: bool) -> list[str]:
+    median, largest = float(np.median(before)), float(before.max())
+    said = [
+        f"No norm exceeds five times the median: the largest is {number(largest)}, the median"
+        f" {number(median)}. Clipping is not needed here; a threshold above {number(largest)} would never"
+        " have acted."
+    ]
+    if few:
+        said.append(
+            f"That rests on {_norms(len(before))} only: spikes may still come in up to"
+            f" {percent(rarest(len(before)))} of the steps."
+        )
+    else:
+        said.append(
+            f"As a net for what may come, clip_by_global_norm at five medians ({number(5 * median)}) costs"
+            " nothing."
+        )
+    return said
+
+
+def calm_but_at_the_start(before: Floats, count: int, last: int) -> list[str]:
+    return [
+        f"Only {_norms(count)} of {len(before):,} exceed{'s' * (count == 1)} five times the median, all"
+        f" within the first {last + 1}, and the loss took no harm: clipping is not needed here. For such a"
+        " start there is a warm-up of the learning rate."
+    ]
+
+
+def a_number(
+    given: Given, threshold: float, before: Floats, usual: Floats, hill: float | None, few: bool
+) -> list[str]:
+    clipped = int(np.count_nonzero(before > threshold))
+    largest, median = float(before.max()), float(np.median(before))
+    beyond = int(np.count_nonzero(before > NET * median))
+    said = []
+    if beyond:
+        said.append(
+            f"{_norms(beyond).capitalize()} exceed{'s' * (beyond == 1)} five times the median"
+            f" ({number(median)}), the largest {number(largest / median)} times: clipping keeps such"
+            " steps from throwing the weights about."
+        )
+    elif given.clipped_share > 0:
+        said.append(
+            "No norm exceeds five times the median, but that was with a clip in force: whether it is needed"
+            " cannot be told."
+        )
+    else:
+        said.append("Before it broke down the run was calm; a threshold just above its norms can hold it.")
+    spikes = len(before) - len(usual)
+    apart = f" that are not beyond ten medians ({_norms(spikes)} are)" if spikes else ""
+    said.append(
+        f"{threshold:g} is the 95th percentile of the norms{apart}, rounded to two significant digits: only"
+        f" unusual gradients are clipped, {clipped:,} of these {len(before):,}"
+        f" ({percent(clipped / len(before))})."
+    )
+    if hill is not None and hill < HEAVY_TAIL:
+        said.append(
+            f"The tail is heavy (Hill's exponent {number(hill)}, below 2): single steps can be as large as"
+            " many usual ones together."
+        )
+    if few:
+        low, high = share_bounds(int(np.count_nonzero(before > threshold)), len(before))
+        said.append(
+            f"That rests on {_norms(len(before))} only: of further steps it may clip anything from"
+            f" {percent(low)} to {percent(high)}. Record more and ask again."
+        )
+    said.append("It is a place to start: try half and twice of it as well.")
+    return said
+
+
+def against_typical(kind: str | None, threshold: float) -> list[str]:
+    """How the recommendation compares with what others use."""
+    said = []
+    for one in typical_of(kind) if kind else ():
+        if not one.is_norm or one.low <= threshold <= one.high:
+            continue
+        side = "below" if threshold < one.low else "above"
+        usual = number(one.low) if one.low == one.high else f"{number(one.low)} to {number(one.high)}"
+        said.append(
+            f"That is {side} what is usual for this kind of model ({kind}: {usual}). Norms depend on the size"
+            " of the model, the loss and the batch, so what was measured counts for more."
+        )
+    return said
+
+
+def _steps(count: int) -> str:
+    return f"{count:,} step" + "s" * (count != 1)
+
+
+def _norms(count: int) -> str:
+    return f"{count:,} norm" + "s" * (count != 1)
