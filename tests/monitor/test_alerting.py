@@ -15,7 +15,7 @@ import torch
 import clipwise
 from clipwise.errors import ArgumentError, TrainingStopped
 from clipwise.monitor import Monitor, MonitorWarning, Store
-from clipwise.monitor.rules import Finding, GradientNonfinite, LossNonfinite, Rule, Watcher
+from clipwise.monitor.rules import Finding, GradientNonfinite, LossNonfinite, Rule, Watcher, default_rules
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -233,3 +233,9 @@ def test_other_tools_get_the_same(tmp_path):
 def test_a_rule_that_notifies_needs_somebody_to_tell(tmp_path):
     with pytest.raises(ArgumentError, match="'gradient_nonfinite' notifies: say whom"):
         Monitor(tmp_path / "runs.db", rules=[GradientNonfinite(actions=("notify",))])
+
+
+def test_whoever_is_named_is_told_of_warnings():
+    told = [rule.name for rule in default_rules(notify=True) if "notify" in rule.actions]
+    assert told == [rule.name for rule in default_rules() if rule.level != "info"]
+    assert not any("notify" in rule.actions for rule in default_rules())

@@ -241,3 +241,58 @@ def test_what_cannot_be_is_refused_at_once(path):
                 monitor.log(loss=value)
         with pytest.raises(ArgumentError, match=r"attach takes a clipwise\.torch\.Clipper"):
             monitor.attach(torch.nn.Linear(1, 1))
+
+
+FULL = """
+import sys, warnings, clipwise
+from pathlib import Path
+from clipwise.monitor import Monitor, Store
+warnings.simplefilter("always")
+disk = Path(sys.argv[1])
+monitor = Monitor(disk / "runs.db", flush=60, rules=[], keep=1000)
+for step in range(1, 1001):
+    monitor.log(step=step, loss=float(step), other=1.0)
+    if step % 100 == 0:
+        monitor.flush()
+    if step == 300:
+        try:
+            with open(disk / "filler", "wb") as file:
+                while True:
+                    file.write(b"0" * 4096); file.flush()
+        except OSError as error:
+            print(error.strerror)
+print(sum(len(rows.data) for rows in monitor.unwritten))
+if sys.argv[2] == "freed":
+    (disk / "filler").unlink()
+monitor.close()
+(disk / "filler").unlink(missing_ok=True)
+with Store(disk / "runs.db") as store:
+    print(len(store.series(1, ["loss"])["loss"].values), store.run().status)
+"""
+
+
+@pytest.mark.parametrize("then", ["freed", "full"])
+def test_a_full_disk(tmp_path, then):
+    """A real one, of 512 kB: the training goes on; what does not fit is kept and written later, or said."""
+    run = f"exec {sys.executable} -c \"$0\" '{tmp_path}' {then}"
+    mount = f"mount -t tmpfs -o size=512k tmpfs '{tmp_path}' && {run}"
+    inside = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c"]
+    try:
+        able = subprocess.run(
+            [*inside, f"mount -t tmpfs tmpfs '{tmp_path}'"], capture_output=True, check=False
+        )
+    except FileNotFoundError:
+        able = None
+    if able is None or able.returncode:
+        pytest.skip("a small disk of one's own needs user namespaces, which this system does not give")
+    done = subprocess.run([*inside, mount, FULL], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    full, kept, *found = done.stdout.splitlines()
+    assert full == "No space left on device"
+    assert int(kept) >= 600  # what came after
+    assert done.stderr.count("cannot be written just now") == 1
+    if then == "freed":
+        assert found == ["1000 finished"]
+    else:
+        assert "are not in" in done.stderr
+        assert found == [f"{1000 - int(kept)} running"]  # the process is still there, and could not say more

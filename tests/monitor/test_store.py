@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from clipwise.errors import StoreError
-from clipwise.monitor.store import Alert, Rows, Store, Writer
+from clipwise.monitor.store import Alert, Rows, Store, Writer, _schema
 from clipwise.monitor.store._schema import APPLICATION, VERSION
 
 ODD = [[1.0, 0.1], [2.0, math.nan], [3.0, math.inf], [4.0, -math.inf], [5.0, -0.0], [6.0, 5e-324]]
@@ -163,3 +163,30 @@ def test_a_process_that_opens_the_file_again_is_one_process(path):
     Writer(path, "u", "run").finish()
     with Store(path) as store:
         assert store.run().status == "finished"
+
+
+def test_a_file_of_an_older_version_is_brought_up_and_keeps_what_it_holds(path, monkeypatch):
+    writer = Writer(path, "old", "run")
+    writer.write([rows("loss", data=[[1, 0.5]])])
+    writer.finish()
+    monkeypatch.setattr(_schema, "VERSION", VERSION + 1)
+    added = lambda db: db.execute("ALTER TABLE runs ADD COLUMN mood TEXT DEFAULT 'calm'")  # noqa: E731
+    monkeypatch.setitem(_schema.MIGRATIONS, VERSION, added)
+    with Store(path) as store:
+        assert store.series(1, ["loss"])["loss"].values.tolist() == [0.5]
+    with sqlite3.connect(path) as database:
+        assert database.execute("PRAGMA user_version").fetchone() == (VERSION + 1,)
+        assert database.execute("SELECT mood FROM runs").fetchall() == [("calm",)]
+    Writer(path, "new", "run").finish()  # and it is written, not migrated again
+
+
+def test_a_migration_that_fails_leaves_the_file_as_it_was(path, monkeypatch):
+    Writer(path, "old", "run").finish()
+    monkeypatch.setattr(_schema, "VERSION", VERSION + 1)
+    half = lambda db: (db.execute("DROP TABLE alerts"), db.execute("SELECT none FROM runs"))  # noqa: E731
+    monkeypatch.setitem(_schema.MIGRATIONS, VERSION, half)
+    with pytest.raises(StoreError, match="cannot be read: no such column"):
+        Store(path)
+    monkeypatch.undo()
+    with Store(path) as store:
+        assert store.alerts(1) == []

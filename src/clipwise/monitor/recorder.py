@@ -57,7 +57,8 @@ class Monitor:
         rules: what watches the run, see `clipwise.monitor.rules`; those that suit every training unless
             given, none with ``[]``.
         notify: whom a rule with the action ``"notify"`` tells, as URLs of Apprise (``"mailto://..."``,
-            ``"slack://..."``, ``"json://..."``).
+            ``"slack://..."``, ``"json://..."``). The rules that are there unless others are given tell them
+            of warnings.
         exporters: other tools that get the same, see `clipwise.monitor.exporters`.
 
     Attributes:
@@ -109,7 +110,7 @@ class Monitor:
         self._handles: list[Callable[[], None]] = []
         urls = (notify,) if isinstance(notify, str) else tuple(notify)
         self._alerting = Alerting(
-            default_rules() if rules is None else rules,
+            default_rules(notify=bool(urls)) if rules is None else rules,
             Notifier(urls, self.run) if urls else None,
             self.rank,
         )

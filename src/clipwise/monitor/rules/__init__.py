@@ -1,5 +1,7 @@
 """Rules that watch a training and say what is wrong with it."""
 
+from dataclasses import replace
+
 from clipwise.monitor.rules._base import Action, Finding, Rule, Watcher
 from clipwise.monitor.rules.engine import Engine
 from clipwise.monitor.rules.gradient_nonfinite import GradientNonfinite
@@ -35,13 +37,16 @@ __all__ = [
 ]
 
 
-def default_rules() -> tuple[Rule, ...]:
+def default_rules(*, notify: bool = False) -> tuple[Rule, ...]:
     """All rules, each with its defaults.
+
+    Args:
+        notify: whether somebody is told where they warn.
 
     >>> [rule.name for rule in default_rules()][:3]
     ['loss_nonfinite', 'gradient_nonfinite', 'loss_spike']
     """
-    return (
+    rules: tuple[Rule, ...] = (
         LossNonfinite(),
         GradientNonfinite(),
         LossSpike(),
@@ -51,4 +56,9 @@ def default_rules() -> tuple[Rule, ...]:
         ThresholdTooLow(),
         ThresholdNeverBinds(),
         UpdateRatio(),
+    )
+    if not notify:
+        return rules
+    return tuple(
+        replace(rule, actions=(*rule.actions, "notify")) if "warn" in rule.actions else rule for rule in rules
     )

@@ -29,31 +29,35 @@ class Sources:
         self._plain = True  # as long as every name is as it should be, a moment is passed on as it is
 
     def split(self, moment: Moment) -> list[tuple[str, Moment]]:
-        """The parts of a moment, each with its source."""
-        names = self._names
+        """The parts of a moment, each with its source, after those that waited for it."""
+        names, known = self._names, len(self._known)
         for name in moment.values:
             if name not in names:
                 self._learn(name)
-        if not self._known and moment.layers and not moment.values:
-            self._waiting = [*self._waiting[1 - HELD :], moment]
-            return []
+        if self._plain and not self._waiting and (known or not moment.layers):
+            return [("", moment)]
         parts: list[tuple[str, Moment]] = []
-        if self._waiting and self._known:
+        if len(self._known) > known:
             waiting, self._waiting = self._waiting, []
             parts = [part for held in waiting for part in self._parts(held)]
         return parts + self._parts(moment)
 
     def _parts(self, moment: Moment) -> list[tuple[str, Moment]]:
-        if self._plain:
-            return [("", moment)]
         found: dict[str, tuple[dict[str, float], dict[str, float]]] = {}
         for name, value in moment.values.items():
             source, short = self._names[name]
             found.setdefault(source, ({}, {}))[0][short] = value
+        unknown: dict[str, float] = {}
         for name, norm in moment.layers.items():
             source = self._owner(name)
+            if not source and "" not in self._known:
+                unknown[name] = norm
+                continue
             short = name[len(source) + 1 :] if source else name
             found.setdefault(source, ({}, {}))[1][short] = norm
+        if unknown:
+            held = Moment(moment.step, {}, unknown, moment.rank, moment.time)
+            self._waiting = [*self._waiting[1 - HELD :], held]
         return [
             (source, Moment(moment.step, values, layers, moment.rank, moment.time))
             for source, (values, layers) in found.items()

@@ -8,7 +8,7 @@ __all__ = ["of", "show", "times"]
 def show(value: float) -> str:
     """Four digits; NaN and Inf as people write them.
 
-    >>> show(1234567.0), show(0.00012345), show(float("-inf"))
+    >>> show(1234567.0), show(0.00012346), show(float("-inf"))
     ('1.235e+06', '0.0001235', '-Inf')
     """
     if math.isnan(value):

@@ -1,0 +1,77 @@
+"""A clip attached from outside: what goes wrong with it ends it, and not the training."""
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from clipwise.clip import AnyClip
+from clipwise.errors import TrainingStopped
+from clipwise.torch.attach import AttachedClipper, attach, spelled
+
+__all__ = ["GuardedClipper"]
+
+
+class GuardedClipper(AttachedClipper):
+    """As `clipwise.torch.attach` makes it; an error is said and ends the clipping of this optimizer.
+
+    Args:
+        optimizer: to be clipped.
+        clip: what to do.
+        model: owns the parameters, None where no module does.
+        losses: gives the loss of the step of an optimizer, or None.
+        say: is told in one sentence what went wrong.
+    """
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        clip: AnyClip,
+        *,
+        model: nn.Module | None,
+        losses: Callable[[Optimizer], Any],
+        say: Callable[[str], None],
+    ) -> None:
+        super().__init__(optimizer, clip, model=model, **_DEFAULTS)
+        self._losses_of, self._say = losses, say
+        self.loss: Any = None
+
+    def _begin(self, optimizer: Optimizer) -> None:
+        try:
+            super()._begin(optimizer)
+        except Exception as error:
+            self._end_here(error)
+
+    def _ready(self, optimizer: Optimizer, loss: Any) -> None:
+        if not self._handles:  # it has ended
+            return
+        try:
+            seen = self._losses_of(optimizer)
+            self.loss = loss if seen is None else seen
+            if self.loss is not None and (not isinstance(self.loss, Tensor) or self.loss.numel() == 1):
+                self.observe(self.loss)
+            super()._ready(optimizer, None)
+        except TrainingStopped:  # a rule of the user's
+            raise
+        except Exception as error:
+            self._end_here(error)
+
+    def hear(self, function: str, threshold: float) -> None:
+        self._say(
+            f"the script clips too: {function} to {threshold:g}, and --clip {spelled(self.clip)} after it;"
+            " the norms are those after the script's"
+        )
+
+    def _end_here(self, error: Exception) -> None:
+        self.detach()
+        self._say(f"nothing is clipped any more: {type(error).__name__}: {error}")
+
+
+_DEFAULTS: dict[str, Any] = {
+    name: one.default
+    for name, one in inspect.signature(attach).parameters.items()
+    if one.kind is one.KEYWORD_ONLY and name != "model"
+}
+"""What `attach` takes besides, as where it is not given."""

@@ -1,0 +1,114 @@
+"""Keras' ``fit`` and ``train_on_batch``, recorded: a clip that only measures, or that of ``--clip``."""
+
+import inspect
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from clipwise import config
+from clipwise.clip import clip_by_global_norm
+from clipwise.errors import ArgumentError
+from clipwise.keras._optimizer import CLIPPED, inner_class
+from clipwise.keras.attach import _inner, attach, clipping_of
+from clipwise.monitor.observe.recording import monitor_here
+from clipwise.monitor.observe.settings import Settings
+
+__all__ = ["Fits"]
+
+
+class Fits:
+    """Acts before a training begins. Nothing of this ends the training.
+
+    Args:
+        say: is told what the user should know, in one sentence.
+    """
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self._say = say
+        self._settings = Settings.here()
+        self._clip = None if self._settings.clip is None else config.parse(self._settings.clip)
+
+    def fit(self, model: Any, function: Any, args: Any, kwargs: Any) -> tuple[Any, Any]:
+        """The arguments of ``fit``, with a callback that records."""
+        try:
+            if not self.attach(model):
+                return args, kwargs
+            bound = inspect.signature(function).bind(model, *args, **kwargs)
+            given = bound.arguments.get("callbacks")
+            ours = monitor_here(self._settings).callback()
+            if given is not None and hasattr(given, "append") and not isinstance(given, list):
+                # Keras' own list of callbacks
+                given.append(ours)
+                return args, kwargs
+            listed = list(given) if isinstance(given, list | tuple) else [] if given is None else [given]
+            bound.arguments["callbacks"] = [*listed, ours]
+            return bound.args[1:], bound.kwargs
+        except Exception as error:
+            self._failed(error)
+            return args, kwargs
+
+    def attach(self, model: Any) -> bool:
+        """See to it that the optimizer of a model measures; whether it does."""
+        optimizer = getattr(model, "optimizer", None)
+        if optimizer is None:
+            return False
+        try:
+            if hasattr(_inner(optimizer), CLIPPED):
+                return True
+            attach(
+                optimizer,
+                clip_by_global_norm(float("inf")) if self._clip is None else self._clip,
+                model=model,
+                nonfinite="propagate" if self._clip is None else "skip",
+            )
+        except Exception as error:
+            self._failed(error)
+            return False
+        return True
+
+    def batch(self, model: Any, result: Any) -> None:
+        """Record what ``train_on_batch`` did."""
+        try:
+            monitor = monitor_here(self._settings)
+            monitor.describe(clipping_of(model.optimizer).clip)
+            monitor.record(clipping_of(model.optimizer).report(), step=monitor.step + 1)
+            loss = result.get("loss") if isinstance(result, dict) else result
+            loss = loss[0] if isinstance(loss, list | tuple) else loss
+            if loss is not None:
+                monitor.log(loss=float(loss))
+        except Exception as error:
+            self._failed(error)
+
+    @contextmanager
+    def saved(self, model: Any) -> Iterator[None]:
+        """Meanwhile the optimizer is what the script made, so that what is saved loads without clipwise."""
+        undo = None
+        try:
+            undo = _bare(getattr(model, "optimizer", None))
+        except Exception as error:
+            self._failed(error)
+        try:
+            yield
+        finally:
+            if undo is not None:
+                undo()
+
+    def _failed(self, error: Exception) -> None:
+        what = str(error) if isinstance(error, ArgumentError) else f"{type(error).__name__}: {error}"
+        self._say(f"this Keras model is not recorded, and the training goes on: {what}")
+
+
+def _bare(optimizer: Any) -> Callable[[], None] | None:
+    """Take the clip off an optimizer as it is seen from outside; returns what puts it back."""
+    if optimizer is None or not hasattr(_inner(optimizer), CLIPPED):
+        return None
+    inner = _inner(optimizer)
+    clipping, kind, every = clipping_of(inner), type(inner), list(inner._variables)
+    ours = {id(variable) for variable in (clipping.memory.variables if clipping.memory else ())}
+
+    def put(variables: list[Any], which: type) -> None:
+        list.__setitem__(inner._variables, slice(None), variables)  # past what tracks the list
+        object.__setattr__(inner, "__class__", which)
+
+    put([variable for variable in every if id(variable) not in ours], inner_class(inner))
+    return lambda: put(every, kind)

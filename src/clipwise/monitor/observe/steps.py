@@ -1,0 +1,305 @@
+"""Every step of every optimizer in this process: measured, or clipped, and recorded."""
+
+import os
+import weakref
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from clipwise import config
+from clipwise.clip import clip_by_global_norm
+from clipwise.errors import ClipwiseError, TrainingStopped
+from clipwise.monitor.observe.bootstrap.losses import Losses
+from clipwise.monitor.observe.bootstrap.own_clips import OwnClips
+from clipwise.monitor.observe.clipped import GuardedClipper
+from clipwise.monitor.observe.meter import Meter, with_own_clip
+from clipwise.monitor.observe.names import Owners, is_shared, others, owners
+from clipwise.monitor.observe.recording import monitor_here
+from clipwise.monitor.observe.settings import Settings
+from clipwise.monitor.recorder import Monitor
+from clipwise.torch._hooks import StepHooks, _step_frames
+from clipwise.torch._refusals import refuse_engines, refuse_shards
+from clipwise.torch.attach import AttachedClipper
+from clipwise.torch.clipper import Clipper
+
+__all__ = ["Observer"]
+
+MOST = 32
+"""Optimizers of one process that are recorded: more of them are no few parts of one model."""
+
+
+class Source:
+    """One optimizer, as it is recorded.
+
+    Attributes:
+        name: what stands before the names of its values.
+        hooks: how many hooks of its own it had when it was met: another one may be a clip.
+        optimizer: held weakly.
+        clipper: what clips it, None where it is only measured.
+        meter: what measures it, None where it is not measured.
+        places: the ids of the parameters when their names were found out.
+        steps: those that were recorded, or could have been.
+    """
+
+    def __init__(self, optimizer: Optimizer, name: str) -> None:
+        self.optimizer, self.name = weakref.ref(optimizer), name
+        self.hooks = 0
+        self.clipper: Clipper | None = None
+        self.meter: Meter | None = None
+        self.places: list[int] = []
+        self.steps = 0
+
+
+class Observer:
+    """Acts before every step in this process.
+
+    Args:
+        losses: of the backward passes.
+        clips: what the script clips by itself.
+        say: is told what the user should know, in one sentence.
+    """
+
+    def __init__(self, losses: Losses, clips: OwnClips, say: Callable[[str], None]) -> None:
+        self._losses, self._own_clips, self._say = losses, clips, say
+        self._settings = Settings.here()
+        self._clip = None if self._settings.clip is None else config.parse(self._settings.clip)
+        self._hooks = StepHooks(begin=_nothing, ready=self._ready, end=_nothing)
+        self._start()
+
+    def _start(self) -> None:
+        self._pid = os.getpid()
+        self._sources: weakref.WeakKeyDictionary[Optimizer, Source | None] = weakref.WeakKeyDictionary()
+        self._names: dict[str, str] = {}
+
+    def before_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> Any:
+        """What torch calls: measure, or see to it that somebody clips. Nothing of this ends the training."""
+        try:
+            if os.getpid() != self._pid:  # a process that was forked off after its parent's first step
+                self._start()
+            if _is_inner(optimizer):
+                return None
+            if optimizer not in self._sources:
+                self._sources[optimizer] = None
+                self._sources[optimizer] = self._meet(optimizer)
+            source = self._sources[optimizer]
+            if source is None:
+                return None
+            if len(optimizer._optimizer_step_pre_hooks) != source.hooks:
+                self._look_again(optimizer, source)
+            if source.clipper is None:
+                return self._hooks._before_step(optimizer, args, kwargs)
+        except TrainingStopped:
+            raise
+        except Exception as error:
+            self._give_up(optimizer, error)
+        return None
+
+    # At the first step of an optimizer.
+
+    def _meet(self, optimizer: Optimizer) -> Source | None:
+        if torch._C._current_graph_task_id() != -1:
+            self._say("optimizers that step inside backward are neither recorded nor clipped")
+            return None
+        if len(self._names) >= MOST:
+            self._say(f"more than {MOST} optimizers step in this process; the further ones are not recorded")
+            return None
+        found = owners(optimizer)
+        source = Source(optimizer, self._name(optimizer, found.title))
+        there = _clip_of(optimizer)
+        if there is not None:
+            self._take_up(there, source)
+        else:
+            try:
+                refuse_engines(optimizer)
+                refuse_shards({n: p for n, p in found.names(optimizer).items() if not _is_whole(p)})
+                if self._clip is not None:
+                    self._attach(optimizer, source, found)
+            except ClipwiseError as error:
+                done = "neither clipped nor measured" if _is_parted(optimizer) else "not clipped"
+                self._say(f"{type(optimizer).__name__} is {done}: {error}")
+            if source.clipper is None and not _is_parted(optimizer):
+                self._lay_out(optimizer, source, found)
+        source.hooks = len(optimizer._optimizer_step_pre_hooks)
+        return source
+
+    def _attach(self, optimizer: Optimizer, source: Source, found: Owners) -> None:
+        """Clip from this step on: hooks that are added now are called in it."""
+        assert self._clip is not None
+        clipper = GuardedClipper(
+            optimizer, self._clip, model=found.model, losses=self._losses.of, say=self._say
+        )
+        self._follow(clipper, source)
+
+    def _look_again(self, optimizer: Optimizer, source: Source) -> None:
+        """A hook has come or gone: perhaps the script has attached a clip, or taken it away."""
+        source.hooks = len(optimizer._optimizer_step_pre_hooks)
+        there = _clip_of(optimizer)
+        if there is not None and there is not source.clipper:
+            self._take_up(there, source)
+        elif there is None and source.clipper is not None:
+            source.clipper = None
+            if source.meter is None and not _is_parted(optimizer):
+                self._lay_out(optimizer, source, owners(optimizer))
+
+    def _take_up(self, clipper: Clipper, source: Source) -> None:
+        """Record what the script's own clip does."""
+        if any(isinstance(getattr(_function(one), "__self__", None), Monitor) for one in clipper._followers):
+            self._say("the script records its steps by itself, with a Monitor; they are not recorded twice")
+            source.clipper = clipper
+            return
+        if self._clip is not None:
+            self._say("the script attaches a clip of clipwise by itself, in the place of --clip")
+        self._follow(clipper, source)
+
+    def _follow(self, clipper: Clipper, source: Source) -> None:
+        source.clipper = clipper
+        self._open().describe(clipper.clip)
+        clipper.follow(partial(self._heard, source))
+
+    def _lay_out(self, optimizer: Optimizer, source: Source, found: Owners) -> None:
+        source.meter = Meter(found.names(optimizer))
+        source.places = _places(optimizer)
+
+    def _name(self, optimizer: Optimizer, title: str) -> str:
+        """ "" for the only one; the title of its modules, or a number, where there are several."""
+        names = self._names
+        if not names and not others(optimizer):
+            names[""] = title
+            return ""
+        name = title
+        if not name or name in names or title in names.values():
+            name = f"optimizer{len(names) + 1}"
+        names[name] = title
+        return name
+
+    # At every step.
+
+    def _ready(self, optimizer: Optimizer, loss: Any) -> None:
+        """The gradients are those of the step; with a closure, after each evaluation."""
+        try:
+            source = self._sources.get(optimizer)
+            if source is not None:
+                seen = self._losses.of(optimizer)
+                self._record(optimizer, source, _number(loss) if seen is None else seen)
+        except TrainingStopped:  # a rule of the user's
+            raise
+        except Exception as error:
+            self._give_up(optimizer, error)
+
+    def _record(self, optimizer: Optimizer, source: Source, loss: Any) -> None:
+        if not self._is_wanted(source.steps + 1):
+            source.steps += 1
+            return
+        if source.meter is not None:
+            if _places(optimizer) != source.places:
+                self._lay_out(optimizer, source, owners(optimizer))
+            report = source.meter.read(getattr(optimizer, "grad_scale", None))
+            if report is None:  # a step without any gradient does nothing
+                return
+            call = self._own_clips.of(optimizer, source.meter.present())
+            if call is not None:
+                report = with_own_clip(report, call)
+                if call.threshold < float("inf"):
+                    self._open().describe(clip_by_global_norm(call.threshold))
+            found_inf = getattr(optimizer, "found_inf", None)
+            if found_inf is not None:  # a fused optimizer leaves the step out by itself
+                vars(report)["skipped"] = found_inf.detach().reshape(()) > 0
+            self._open().record(report, step=source.steps + 1, name=source.name)
+        source.steps += 1
+        self._log(source, source.steps, loss)
+
+    def _heard(self, source: Source, clipper: Clipper, report: Any, told: Any) -> None:
+        """A clipper, the script's own or that of ``--clip``, has made a step."""
+        optimizer = source.optimizer()
+        if optimizer is None or self._sources.get(optimizer) is not source:
+            return
+        try:
+            loss = clipper.loss if isinstance(clipper, GuardedClipper) else self._losses.of(optimizer)
+            source.steps = clipper.steps
+            if self._is_wanted(clipper.steps):
+                self._open().record(report, step=clipper.steps, name=source.name)
+                self._log(source, clipper.steps, told if loss is None else loss)
+        except TrainingStopped:  # a rule of the user's
+            raise
+        except Exception as error:
+            self._give_up(optimizer, error)
+
+    def _log(self, source: Source, step: int, loss: Any) -> None:
+        if loss is not None:
+            name = f"{source.name}/loss" if source.name else "loss"
+            self._open().log(step=step, **{name: loss})
+
+    def _is_wanted(self, step: int) -> bool:
+        every, layers = self._settings.every, self._settings.layers_every
+        return step % every == 0 or (layers > 0 and step % layers == 0)
+
+    def _open(self) -> Monitor:
+        return monitor_here(self._settings)
+
+    def _give_up(self, optimizer: Optimizer, error: Exception) -> None:
+        self._sources[optimizer] = None
+        self._say(
+            f"{type(optimizer).__name__} is not recorded any more, and the training goes on:"
+            f" {type(error).__name__}: {error}"
+        )
+
+
+def _nothing(optimizer: Optimizer) -> None:
+    """The gradients are left as they are, so there is nothing to put back."""
+
+
+def _is_inner(optimizer: Optimizer) -> bool:
+    """Whether this step is made by the step of another optimizer of these parameters, which was recorded."""
+    steps = _step_frames()
+    next(steps, None)
+    for frame in steps:
+        outer = frame.f_locals.get("self")
+        if outer is optimizer or (isinstance(outer, Optimizer) and is_shared(outer, optimizer)):
+            return True
+    return False
+
+
+def _clip_of(optimizer: Optimizer) -> AttachedClipper | None:
+    for hook in optimizer._optimizer_step_pre_hooks.values():
+        hooks = getattr(hook, "__self__", None)
+        clipper = getattr(getattr(hooks, "_begin", None), "__self__", None)
+        if isinstance(clipper, AttachedClipper):
+            return clipper
+    return None
+
+
+def _function(follower: Any) -> Any:
+    return getattr(follower, "func", follower)
+
+
+def _places(optimizer: Optimizer) -> list[int]:
+    return [id(p) for group in optimizer.param_groups for p in group["params"]]
+
+
+def _is_whole(parameter: Any) -> bool:
+    """Whether all of it is here, though it is of a kind that may be shared out over ranks."""
+    if not hasattr(parameter, "placements"):
+        return False
+    return bool(parameter.device_mesh.size() == 1 or all(p.is_replicate() for p in parameter.placements))
+
+
+def _is_parted(optimizer: Optimizer) -> bool:
+    """Whether a norm of what is here would not be the norm of the gradient."""
+    parameters = {str(i): p for group in optimizer.param_groups for i, p in enumerate(group["params"])}
+    try:
+        refuse_engines(optimizer)
+        refuse_shards({name: p for name, p in parameters.items() if not _is_whole(p)})
+    except ClipwiseError:
+        return True
+    return False
+
+
+def _number(loss: Any) -> Any:
+    """What a closure returned, if it is a loss."""
+    if isinstance(loss, Tensor) and loss.numel() == 1:
+        return loss.detach().reshape(())
+    return loss if isinstance(loss, float) else None

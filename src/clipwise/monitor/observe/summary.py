@@ -1,0 +1,143 @@
+"""What is said when an observed command has ended: what was seen, and what to try next."""
+
+import contextlib
+import math
+import shlex
+import sqlite3
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from clipwise import config
+from clipwise.errors import ClipwiseError
+from clipwise.monitor.store import Run, Store
+from clipwise.monitor.store._schema import open_database
+
+__all__ = ["summary"]
+
+NORM = "clipwise/norm"
+
+
+def summary(path: Path, uid: str, *, asked: str, command: Sequence[str], clip: str | None) -> Iterator[str]:
+    """Lines for people: steps, norms, alerts, the recommended threshold and the command to try next.
+
+    Args:
+        path: of the recording.
+        uid: of the run, as its processes were told.
+        asked: how the recording was named.
+        command: what was run.
+        clip: what was done to the gradients.
+    """
+    try:
+        runs = _runs(path, uid)
+        if not runs:
+            yield (
+                f"clipwise: no step of an optimizer was seen, so nothing was recorded in {asked}"
+                " (PyTorch's optimizers and Keras' fit are observed)"
+            )
+        for run in runs:
+            yield from _about(path, run, asked, command, clip)
+    except (ClipwiseError, sqlite3.Error, OSError) as error:
+        yield f"clipwise: the recording cannot be summed up: {error}"
+
+
+def _runs(path: Path, uid: str) -> list[Run]:
+    """The runs of this command, in the order of their beginning."""
+    if not path.is_file() or not path.stat().st_size:
+        return []
+    with contextlib.closing(open_database(path)) as database:
+        rows = database.execute(
+            "SELECT id FROM runs WHERE uid = ? OR uid LIKE ? ORDER BY id", (uid, f"{uid}-%")
+        ).fetchall()
+    ids = {row[0] for row in rows}
+    with Store(path) as store:
+        return sorted((run for run in store.runs() if run.id in ids), key=lambda run: run.id)
+
+
+def _about(path: Path, run: Run, asked: str, command: Sequence[str], clip: str | None) -> Iterator[str]:
+    where = "" if asked == "clipwise.db" else f" --db {shlex.quote(asked)}"
+    with Store(path) as store:
+        ranks = f", {len(run.ranks)} ranks" if len(run.ranks) > 1 else ""
+        yield f"clipwise: run {_printable(run.name)!r} in {asked}: {run.steps:,} steps{ranks}, {run.status}"
+        names = store.names(run.id)
+        sources = [name.removesuffix(NORM) for name in names if name.endswith(NORM)]
+        for source in sources:
+            yield f"  {_norms(store, run, source)}"
+        if not sources:
+            yield "  no gradient norm was measured"
+        for alert in _alerts(store, run):
+            yield f"  {alert}"
+        proposed: set[str | None] = set()
+        for source in sources:
+            said, line = _suggestion(store, run, source.rstrip("/"), len(sources) > 1)
+            if said:
+                yield f"  {said}"
+            proposed.add(line)
+    yield f"  more: clipwise suggest {shlex.quote(run.name)}{where}"
+    line = proposed.pop() if len(proposed) == 1 else None  # --clip is one for all optimizers
+    if line is not None and clip is None:
+        words = ["clipwise", "observe", "--clip", line]
+        yield f"  try next: {shlex.join(words)}{where} -- {shlex.join(command)}"
+
+
+def _norms(store: Store, run: Run, source: str) -> str:
+    """``gradient norm: median 1.2, 95 % below 3.4, largest 56 (step 78); clipped in 9 % of the steps``."""
+    wanted = [source + NORM, f"{source}clipwise/clip_fraction", f"{source}clipwise/skipped"]
+    found = store.series(run.id, wanted)
+    norms = found[wanted[0]]
+    finite = np.isfinite(norms.values)
+    values = norms.values[finite]
+    called = f"gradient norm of {_printable(source.rstrip('/'))}" if source else "gradient norm"
+    if not len(values):
+        return f"{called}: NaN or Inf in all of the {len(norms.values):,} steps"
+    largest = int(np.argmax(values))
+    said = (
+        f"{called}: median {_short(np.median(values))}, 95 % below {_short(np.quantile(values, 0.95))},"
+        f" largest {_short(values[largest])} (step {norms.steps[finite][largest]:,})"
+    )
+    if not finite.all():
+        said += f"; NaN or Inf in {int((~finite).sum()):,} steps, first {norms.steps[~finite][0]:,}"
+    clipped = found.get(wanted[1])
+    share = 0.0 if clipped is None else float(np.mean(np.nan_to_num(clipped.values) > 0))
+    if share > 0:
+        said += f"; clipped in {share:.1%} of the steps"
+    skipped = found.get(wanted[2])
+    left_out = 0 if skipped is None else int((skipped.values > 0).sum())
+    return said + (f"; {left_out:,} steps left out" if left_out else "")
+
+
+def _alerts(store: Store, run: Run) -> Iterator[str]:
+    """The first of each kind, and how many more there were."""
+    by_rule: dict[str, list[str]] = {}
+    for alert in store.alerts(run.id):
+        by_rule.setdefault(alert.rule, []).append(
+            f"{alert.level}, step {alert.step:,}: {alert.seen} {alert.why} {alert.advice}"
+        )
+    for said in by_rule.values():
+        more = f" (and {len(said) - 1} more like it)" if len(said) > 1 else ""
+        yield _printable(said[0]) + more
+
+
+def _suggestion(store: Store, run: Run, source: str, several: bool) -> tuple[str, str | None]:
+    """The recommendation in a sentence, and the clip for the command line; nothing where there is none."""
+    from clipwise.monitor.suggest import suggest_run
+
+    try:
+        found = suggest_run(store, run, source=source)
+        said = " ".join([found.headline, *found.reasons[:1]])
+        line = None
+        if found.clip is not None and found.verdict != "keep":
+            line = config.to_string(found.clip)
+    except ClipwiseError as error:
+        return f"no threshold can be recommended: {error}", None
+    return (f"{_printable(source)}: {said}" if several else said), line
+
+
+def _short(value: float) -> str:
+    return f"{value:.3g}" if math.isfinite(value) else str(value)
+
+
+def _printable(text: str) -> str:
+    """A name from a file, without what a terminal would obey."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)

@@ -1,0 +1,1 @@
+"""Observed commands: real processes, compared with the same command run without."""
