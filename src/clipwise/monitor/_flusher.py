@@ -27,7 +27,7 @@ class Flusher:
         queue: the items; the training appends, the thread takes from the left.
         connect: opens the file, when there is something to write and after a failure.
         path: of the file, for messages.
-        interval: seconds between two writes.
+        interval: seconds after which a step is in the file at the latest.
         keep: rows that are kept in memory while the file cannot be written; the oldest go first.
         alerting: what watches the rows.
         feeds: other tools that are given the rows.
@@ -97,7 +97,7 @@ class Flusher:
 
     def _run(self) -> None:
         while not self._ended.is_set():
-            self._wake.wait(self._interval)
+            self._wake.wait(self._interval / 2)  # so that what is older than the interval is in the file
             with self._turn:
                 self._turn_over()
 

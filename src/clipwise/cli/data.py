@@ -1,0 +1,149 @@
+"""``clipwise data clip``: outliers in a file brought back to a bound."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from clipwise.errors import ArgumentError
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+    from clipwise.data.files import ClippedFile
+
+__all__ = ["data"]
+
+STAGES = ("learning", "counting", "writing")
+
+
+@click.group()
+def data() -> None:
+    """Clip data: outliers brought back to a bound."""
+
+
+@data.command("clip")
+@click.argument("source", type=click.Path(path_type=Path), metavar="IN.parquet")
+@click.argument("target", type=click.Path(path_type=Path), metavar="OUT.parquet")
+@click.option("--quantiles", type=float, nargs=2, metavar="LOW HIGH", help="Bounds at two quantiles.")
+@click.option(
+    "--iqr", type=float, metavar="F", help="The quartiles -+ F interquartile ranges (1.5: Tukey's)."
+)
+@click.option("--mad", type=float, metavar="F", help="The median -+ F * 1.4826 median absolute deviations.")
+@click.option("--deviations", type=float, metavar="F", help="The mean -+ F standard deviations.")
+@click.option("--given", type=float, nargs=2, metavar="LOW HIGH", help="These bounds (-inf or inf for none).")
+@click.option(
+    "--bounds", type=click.Path(path_type=Path), metavar="FILE", help="Bounds that --save-bounds wrote."
+)
+@click.option("--columns", metavar="A,B", multiple=True, help="Columns to clip.  [default: all of numbers]")
+@click.option(
+    "--side",
+    type=click.Choice(["both", "low", "high"]),
+    default="both",
+    show_default=True,
+    help="Which to clip.",
+)
+@click.option(
+    "--save-bounds", type=click.Path(path_type=Path), metavar="FILE", help="Write the bounds as JSON."
+)
+@click.option(
+    "--rank-error", type=float, metavar="E", help="How far a quantile may be off.  [default: 0.0001]"
+)
+@click.option("--memory", type=int, metavar="MB", help="Megabytes for DuckDB.  [default: 256]")
+@click.option("--force", is_flag=True, help="Replace OUT.parquet, and the file of --save-bounds.")
+def clip(
+    source: Path,
+    target: Path,
+    bounds: Path | None,
+    columns: tuple[str, ...],
+    side: str,
+    save_bounds: Path | None,
+    force: bool,
+    **options: Any,
+) -> int:
+    """Clip the columns of numbers of a Parquet file of any size, in bounded memory.
+
+    Exactly one of --quantiles, --iqr, --mad, --deviations, --given and --bounds says where the bounds are.
+    Everything else in the file stays: rows and their order, other columns, types, NaN and nulls. OUT.parquet
+    appears when it is complete.
+
+    Example: clipwise data clip in.parquet out.parquet --quantiles 0.01 0.99 --columns amount,price
+    """
+    method, arguments = _method(options, bounds)
+    arguments |= {name: options[name] for name in ("rank_error", "memory") if options[name] is not None}
+    if columns:
+        arguments["columns"] = [name for part in columns for name in _split(part)]
+    if save_bounds is not None:
+        _check_free(save_bounds, target, force)
+    from clipwise.data.files import clip_file
+
+    with _bar() as bar:
+        tasks = {stage: bar.add_task(stage, total=1.0, visible=False) for stage in STAGES}
+
+        def told(stage: str, share: float) -> None:
+            bar.update(tasks[stage], completed=share, visible=True)
+
+        try:
+            done = clip_file(source, target, method, side=side, force=force, progress=told, **arguments)  # type: ignore[arg-type]
+        except ModuleNotFoundError as error:
+            if "clipwise[" not in str(error):
+                raise
+            raise ArgumentError(str(error)) from error
+    _show(done)
+    if save_bounds is not None:
+        try:
+            save_bounds.write_text(done.bounds.to_json() + "\n", encoding="utf-8")
+        except OSError as error:
+            raise ArgumentError(f"{save_bounds} cannot be written ({error.strerror or error})") from error
+        click.echo(f"bounds in {save_bounds}")
+    return 0
+
+
+def _method(options: dict[str, Any], bounds: Path | None) -> tuple[Any, dict[str, Any]]:
+    """The one way that was asked for."""
+    names = ("quantiles", "iqr", "mad", "deviations", "given")
+    asked = [name for name in names if options[name] is not None] + ["bounds"] * (bounds is not None)
+    if len(asked) != 1:
+        got = "none" if not asked else " and ".join(f"--{name}" for name in asked)
+        every = ", ".join(f"--{name}" for name in names)
+        raise ArgumentError(f"give exactly one of {every} and --bounds, got {got}")
+    if bounds is not None:
+        from clipwise.data import Bounds
+
+        try:
+            return Bounds.from_json(bounds.read_text(encoding="utf-8")), {}
+        except (OSError, UnicodeDecodeError) as error:
+            raise ArgumentError(f"{bounds} cannot be read ({error})") from error
+    (name,) = asked
+    if name in ("quantiles", "given"):
+        return name, {"low": options[name][0], "high": options[name][1]}
+    return name, {"factor": options[name]}
+
+
+def _split(columns: str) -> list[str]:
+    return [name for name in (part.strip() for part in columns.split(",")) if name]
+
+
+def _check_free(place: Path, target: Path, force: bool) -> None:
+    if place.resolve() == target.resolve():
+        raise ArgumentError(f"--save-bounds names the new file itself, {target}")
+    if place.exists() and not force:
+        raise ArgumentError(f"{place} exists; --force replaces it")
+    if not place.parent.is_dir():
+        raise ArgumentError(f"{place}: there is no folder {place.parent}")
+
+
+def _bar() -> "Progress":
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description:9}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=Console(stderr=True), transient=True)
+
+
+def _show(done: "ClippedFile") -> None:
+    for one in done.report:
+        click.echo(str(one))
+    if done.rank_error:
+        click.echo(f"quantiles within {done.rank_error:.2g} of their rank, with 99 % confidence")
+    click.echo(f"{done.rows:,} rows in {done.path}")

@@ -1,0 +1,68 @@
+"""The norms of the layers over time, as a grid of a screen's size: the largest norm in each cell."""
+
+import base64
+from typing import Any
+
+import numpy as np
+
+from clipwise.monitor.store import Floats, Layers
+
+__all__ = ["grid", "heat_view"]
+
+ABSENT, ZERO, BAD = 0, 1, 65535
+"""Codes of cells without a logarithm; the others are 2 to 65534, linear in the logarithm."""
+
+
+def grid(layers: Layers, low: float, high: float, columns: int) -> tuple[Any, Floats]:
+    """The steps at which the columns begin, ``(c,)``, and the largest norm in each cell, ``(m, c)``.
+
+    Up to ``columns`` recorded steps, each is a column; more are put together in parts of equal width. A cell
+    is Inf where a norm was NaN or Inf, and NaN where nothing was recorded.
+    """
+    # What was recorded before the range still holds at its beginning.
+    first = max(0, int(np.searchsorted(layers.steps, low, "left")) - 1)
+    end = int(np.searchsorted(layers.steps, high, "right"))
+    steps, norms, absent = (a[first:end] for a in (layers.steps, layers.norms, layers.absent))
+    if not len(steps):
+        return steps.astype(np.int64), np.zeros((len(layers.names), 0))
+    width = max(high - low, 1.0) / columns
+    part = np.clip(((steps - low) / width).astype(np.int64), 0, columns - 1)
+    if len(steps) <= columns:
+        part = np.arange(len(steps))
+    starts = np.flatnonzero(np.diff(part, prepend=-1))
+    known = np.where(absent, np.nan, np.where(np.isfinite(norms), norms, np.inf))
+    return steps[starts], np.fmax.reduceat(known, starts, axis=0).T
+
+
+def heat_view(layers: Layers, names: list[str], low: float, high: float, columns: int) -> dict[str, Any]:
+    """What the page draws: names, where columns begin, and the cells as 16-bit codes in base64.
+
+    The code of a norm v > 0 is ``2 + 65532 * (log(v) - log(least)) / (log(largest) - log(least))``, rounded.
+
+    Args:
+        layers: of the run.
+        names: of the parameters that are wanted, in their order.
+        low, high: the range of steps.
+        columns: at most so many.
+    """
+    place = {name: i for i, name in enumerate(layers.names)}
+    which = [place[name] for name in names]
+    part = Layers(layers.steps, tuple(names), layers.norms[:, which], layers.absent[:, which])
+    starts, cells = grid(part, low, high, columns)
+    drawn = cells[np.isfinite(cells) & (cells > 0)]
+    least, largest = (float(drawn.min()), float(drawn.max())) if len(drawn) else (1.0, 1.0)
+    span = np.log(largest) - np.log(least) or 1.0
+    with np.errstate(divide="ignore", invalid="ignore"):
+        scaled = np.rint(2 + 65532 * (np.log(cells) - np.log(least)) / span)
+    codes = np.select(
+        [np.isnan(cells), np.isinf(cells), cells == 0], [ABSENT, BAD, ZERO], np.clip(scaled, 2, 65534)
+    )
+    return {
+        "names": names,
+        "starts": starts.tolist(),
+        # Whether each column is a recorded step, and not several of them.
+        "single": bool(len(starts) >= np.count_nonzero((layers.steps >= low) & (layers.steps <= high))),
+        "least": least,
+        "largest": largest,
+        "cells": base64.b64encode(codes.astype("<u2").tobytes()).decode("ascii"),
+    }

@@ -1,0 +1,192 @@
+"""The report as a picture: loss, norm with its threshold, clip fraction, layers, distribution."""
+
+import base64
+from collections.abc import Mapping
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+
+__all__ = ["picture"]
+
+INK, QUIET, GRID, PAPER = "#1f2328", "#59636e", "#e6e8eb", "#ffffff"
+LINE, LIMIT, BAD = "#0072b2", "#c4520a", "#c4320a"
+
+
+def picture(data: Mapping[str, Any]) -> bytes:
+    """PNG bytes, 1950 pixels wide, of the first run of a report and its first source.
+
+    Args:
+        data: as `clipwise.dashboard.report.collect` gives it.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    from clipwise.dashboard.serve import load
+
+    load("matplotlib")
+    run = data["runs"][0]
+    one, there = data["run"][str(run["id"])], data["series"][str(run["id"])]
+    source = (one["sources"] or [""])[0]
+    figure = Figure(figsize=(13, 10.4), dpi=150, facecolor=PAPER, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplot_mosaic(
+        [["loss", "norm"], ["fraction", "distribution"], ["layers", "layers"]], height_ratios=[1, 0.9, 1.1]
+    )
+    prefix = f"{source}/clipwise/" if source else "clipwise/"
+    logged = one["logged"][0] if one["logged"] else None
+    _loss(axes["loss"], there.get(logged), logged)
+    _norm(axes["norm"], there.get(f"{prefix}norm"), there.get(f"{prefix}threshold"))
+    _fraction(axes["fraction"], there.get(f"{prefix}clip_fraction"))
+    _distribution(axes["distribution"], data["distribution"][str(run["id"])][source])
+    _layers(figure, axes["layers"], data["layers"][str(run["id"])][source])
+    for axis in axes.values():
+        _dress(axis)
+    name = run["name"] if len(run["name"]) <= 70 else run["name"][:69] + "…"
+    clip = run["clip"] or "measured, not clipped"
+    clip = clip if len(clip) <= 60 else clip[:59] + "…"
+    figure.suptitle(
+        f"{name}   ·   {run['steps']:,} steps   ·   {clip}",
+        fontsize=14,
+        fontweight="bold",
+        color=INK,
+        x=0.012,
+        ha="left",
+        parse_math=False,
+    )
+    out = BytesIO()
+    figure.savefig(out, format="png", facecolor=PAPER, metadata={"Software": "clipwise"})
+    return out.getvalue()
+
+
+def _loss(axis: Any, found: Any, name: str | None) -> None:
+    if not found:
+        _nothing(axis, "Loss", "no loss was recorded")
+        return
+    _title(axis, "Loss", name if name != "loss" else "")
+    axis.plot(*_line(found["line"]), color=LINE, lw=0.8, alpha=0.35)
+    axis.plot(*_line(found["mean"]), color=LINE, lw=1.8)
+    _marks(axis, found)
+    axis.set_xlabel("step", color=QUIET)
+
+
+def _norm(axis: Any, norm: Any, threshold: Any) -> None:
+    if not norm:
+        _nothing(axis, "Gradient norm", "no norm was recorded")
+        return
+    _title(axis, "Gradient norm", "before clipping; dashed: the threshold")
+    x, y = _line(norm["line"])
+    axis.plot(x, y, color=LINE, lw=0.8)
+    if np.any(y[np.isfinite(y)] > 0):
+        axis.set_yscale("log", nonpositive="mask")
+    if threshold and np.any(np.isfinite(_line(threshold["line"])[1])):
+        axis.plot(*_line(threshold["line"]), color=PAPER, lw=3.5)
+        axis.plot(*_line(threshold["line"]), color=LIMIT, lw=1.8, ls=(0, (5, 2)))
+    _marks(axis, norm)
+    axis.set_xlabel("step", color=QUIET)
+
+
+def _fraction(axis: Any, found: Any) -> None:
+    if not found:
+        _nothing(axis, "Clip fraction", "no clip fraction was recorded")
+        return
+    _title(axis, "Clip fraction", f"mean of {found['mean']['window']} steps")
+    axis.plot(*_line(found["mean"]), color=LINE, lw=1.6)
+    axis.set_ylim(-0.02, 1.02)
+    axis.set_xlabel("step", color=QUIET)
+
+
+def _distribution(axis: Any, found: Mapping[str, Any]) -> None:
+    if not found["edges"]:
+        _nothing(axis, "Distribution of norms", "no norms above 0")
+        return
+    _title(axis, "Distribution of norms", "root of the counts")
+    edges, counts = np.asarray(found["edges"]), np.sqrt(found["counts"])
+    axis.bar(edges[:-1], counts, np.diff(edges) * 0.94, align="edge", color=LINE, alpha=0.6)
+    axis.set_xscale("log")
+    top = float(counts.max())
+    marks = [mark for mark in found["marks"] if mark["value"] > 0 and mark["name"] != "mean"]
+    for place, mark in enumerate(sorted(marks, key=lambda one: one["value"])):
+        colour = LIMIT if mark["name"] == "threshold" else QUIET
+        axis.axvline(mark["value"], color=colour, lw=1.2, ls="-" if colour == LIMIT else ":")
+        share = mark["clipped"] / found["count"]
+        text = f"{mark['name'].replace(' percentile', '')} {mark['value']:.3g} clips {share:.1%}"
+        axis.text(
+            mark["value"],
+            top * (1.34 - 0.075 * place),
+            f" {text}",
+            color=colour,
+            fontsize=8.5,
+            va="top",
+            ha="left",
+            bbox={"facecolor": PAPER, "edgecolor": "none", "pad": 0.8, "alpha": 0.9},
+        )
+    axis.set_ylim(0, top * 1.38)
+    axis.set_yticks([])
+
+
+def _layers(figure: Any, axis: Any, found: Mapping[str, Any]) -> None:
+    names, starts = found["names"], found["starts"]
+    if not names or not starts:
+        _nothing(axis, "Layers", "no norms of layers were recorded")
+        return
+    _title(axis, "Layers", "norm of each gradient; NaN and Inf in red")
+    codes = (
+        np.frombuffer(base64.b64decode(found["cells"]), "<u2").reshape(len(names), len(starts)).astype(float)
+    )
+    span = np.log10(found["largest"] / found["least"])
+    shown = np.log10(found["least"]) + (codes - 2) / 65532 * span
+    edges = [*starts, max(found["end"], starts[-1] + 1)]
+    rows = np.arange(len(names) + 1)
+    drawn = np.ma.masked_where((codes < 2) | (codes == 65535), shown)
+    mesh = axis.pcolormesh(edges, rows, drawn, cmap="viridis", rasterized=True)
+    bad = np.argwhere(codes == 65535)
+    axis.plot([starts[c] for _, c in bad], bad[:, 0] + 0.5, "s", color=BAD, ms=4, mec=PAPER, mew=0.5)
+    axis.invert_yaxis()
+    every = max(1, int(np.ceil(len(names) / 24)))
+    axis.set_yticks(rows[:-1][::every] + 0.5)
+    axis.set_yticklabels([_short(name) for name in names[::every]], fontsize=7.5, parse_math=False)
+    axis.set_xlabel("step", color=QUIET)
+    bar = figure.colorbar(mesh, ax=axis, pad=0.01, fraction=0.03)
+    bar.set_label("log10 of the norm", color=QUIET)
+    bar.outline.set_visible(False)
+    bar.ax.tick_params(colors=QUIET, labelsize=8, length=0)
+
+
+def _line(points: Mapping[str, Any]) -> tuple[Any, Any]:
+    return np.asarray(points["x"], dtype=float), np.asarray(points["y"], dtype=float)
+
+
+def _marks(axis: Any, found: Mapping[str, Any]) -> None:
+    shapes = {"nan": "D", "inf": "^", "-inf": "v"}
+    for kind, shape in shapes.items():
+        steps = [step for step, each, _ in found["marks"] if each == kind]
+        if steps:
+            axis.plot(steps, [1.0] * len(steps), shape, color=BAD, ms=5, clip_on=False,
+                      transform=axis.get_xaxis_transform(), label=kind)  # fmt: skip
+
+
+def _nothing(axis: Any, title: str, text: str) -> None:
+    _title(axis, title, "")
+    axis.text(0.5, 0.5, text, color=QUIET, ha="center", va="center", transform=axis.transAxes)
+    axis.set_xticks([])
+    axis.set_yticks([])
+
+
+def _title(axis: Any, title: str, note: str | None) -> None:
+    axis.set_title(title, loc="left", fontsize=12, fontweight="bold", color=INK)
+    axis.set_title(note or "", loc="right", fontsize=9.5, color=QUIET, parse_math=False)
+
+
+def _dress(axis: Any) -> None:
+    axis.set_facecolor(PAPER)
+    axis.grid(True, color=GRID, linewidth=0.8)
+    axis.set_axisbelow(True)
+    axis.tick_params(which="both", colors=QUIET, labelsize=9, length=0)
+    for name, spine in axis.spines.items():
+        spine.set_visible(name in ("left", "bottom"))
+        spine.set_color(GRID)
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= 34 else "…" + name[-33:]

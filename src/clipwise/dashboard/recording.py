@@ -1,0 +1,260 @@
+"""The recording as the page asks for it: whatever state the file is in, and from any thread."""
+
+import os
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from clipwise.dashboard.columns import Columns
+from clipwise.dashboard.distribution import Distribution, distribution
+from clipwise.dashboard.heat import heat_view
+from clipwise.dashboard.sources import Names, of_source, sort_out
+from clipwise.dashboard.views import alert_view, run_view, series_view
+from clipwise.errors import StoreError
+from clipwise.monitor.store import Layers, Run, Store
+
+__all__ = ["Recording", "State", "Unavailable", "state_of"]
+
+T = TypeVar("T")
+READY = "ready"
+REREAD = 8.0
+"""Layers are read as a whole: not again before so many times the time that this took has gone by."""
+
+
+@dataclass(frozen=True)
+class State:
+    """What can be said of the file.
+
+    Attributes:
+        kind: ``"ready"``, ``"missing"``, ``"empty"`` or ``"broken"``.
+        message: one sentence, where it is not ready.
+    """
+
+    kind: str = READY
+    message: str = ""
+
+
+class Unavailable(Exception):
+    """There is nothing to be read just now; `state` says why."""
+
+    def __init__(self, state: State) -> None:
+        super().__init__(state.message)
+        self.state = state
+
+
+class Recording:
+    """One file that is read while it is written, replaced, damaged or not there yet.
+
+    Args:
+        path: of the file.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        self._lock = threading.RLock()
+        self._store: Store | None = None
+        self._file: tuple[int, int] | None = None
+        self._columns = Columns()
+        self._layers: dict[tuple[int, int | None], _Kept] = {}
+        self._sorted: dict[tuple[object, ...], tuple[int, Distribution]] = {}
+
+    def close(self) -> None:
+        with self._lock:
+            self._drop()
+
+    def runs(self) -> list[dict[str, Any]]:
+        """All runs, the newest first."""
+        return self._with(lambda store: [run_view(run) for run in store.runs()])
+
+    def run(self, run: int) -> dict[str, Any]:
+        """One run: its facts, the names in it, its alerts."""
+
+        def read(store: Store) -> dict[str, Any]:
+            one, names = self._one(store, run), sort_out(store.names(run))
+            found = run_view(one) | {"command": one.command, "note": one.note, "facts": dict(one.facts)}
+            alerts = [alert_view(alert) for alert in store.alerts(run)]
+            return found | asdict(names) | {"alerts": alerts}
+
+        return self._with(read)
+
+    def series(
+        self,
+        runs: Sequence[int],
+        names: Sequence[str],
+        low: float | None = None,
+        high: float | None = None,
+        buckets: int = 1000,
+        rank: int | None = None,
+    ) -> dict[str, Any]:
+        """Some series of some runs, thinned; by run and by name."""
+
+        def read(store: Store) -> dict[str, Any]:
+            there = {run.id for run in store.runs()}
+            return {
+                str(run): {
+                    name: series_view(name, found, low, high, buckets)
+                    for name, found in self._columns.read(store, run, names, rank).items()
+                    if len(found.steps)
+                }
+                for run in runs
+                if run in there
+            }
+
+        return self._with(read)
+
+    def distribution(
+        self,
+        run: int,
+        source: str = "",
+        low: float | None = None,
+        high: float | None = None,
+        rank: int | None = None,
+    ) -> dict[str, Any]:
+        """The norms of some steps, sorted and counted."""
+
+        def read(store: Store) -> dict[str, Any]:
+            sorted_, threshold = self._norms(store, run, source, low, high, rank)
+            return sorted_.view(threshold)
+
+        return self._with(read)
+
+    def clipped(
+        self,
+        threshold: float,
+        run: int,
+        source: str = "",
+        low: float | None = None,
+        high: float | None = None,
+        rank: int | None = None,
+    ) -> dict[str, Any]:
+        """How many norms lie above one threshold."""
+
+        def read(store: Store) -> dict[str, Any]:
+            sorted_, _ = self._norms(store, run, source, low, high, rank)
+            return {"threshold": threshold, "clipped": int(sorted_.clipped(threshold))}
+
+        return self._with(read)
+
+    def layers(
+        self,
+        run: int,
+        source: str = "",
+        low: float | None = None,
+        high: float | None = None,
+        columns: int = 300,
+        rank: int | None = None,
+    ) -> dict[str, Any]:
+        """The norms of the layers as a grid of cells."""
+
+        def read(store: Store) -> dict[str, Any]:
+            kept = self._layers.get((run, rank))
+            if kept is None or time.monotonic() > kept.until:
+                kept = self._layers[run, rank] = _Kept.read(store, run, rank)
+                while len(self._layers) > 4:
+                    del self._layers[next(iter(self._layers))]
+            names = of_source(kept.layers.names, source, self._sources(store, run).sources)
+            steps = kept.layers.steps
+            end = max(float(self._one(store, run).steps), float(steps[-1]) if len(steps) else 0.0)
+            begin = float(steps[0]) if len(steps) else 0.0
+            start, stop = begin if low is None else low, end if high is None else high
+            view = heat_view(kept.layers, names, start, stop, columns)
+            return view | {"end": stop, "recorded": len(steps)}
+
+        return self._with(read)
+
+    # Inside.
+
+    def _norms(
+        self,
+        store: Store,
+        run: int,
+        source: str,
+        low: float | None,
+        high: float | None,
+        rank: int | None,
+    ) -> tuple[Distribution, float | None]:
+        prefix = f"{source}/clipwise/" if source else "clipwise/"
+        found = self._columns.read(store, run, [f"{prefix}norm", f"{prefix}threshold"], rank)
+        norm, threshold = found[f"{prefix}norm"], found[f"{prefix}threshold"].values
+        low, high = -np.inf if low is None else low, np.inf if high is None else high
+        here = slice(np.searchsorted(norm.steps, low, "left"), np.searchsorted(norm.steps, high, "right"))
+        key, many = (run, source, low, high, rank), len(norm.steps)
+        if self._sorted.get(key, (-1,))[0] != many:
+            self._sorted[key] = many, distribution(norm.values[here])
+            while len(self._sorted) > 4:
+                del self._sorted[next(iter(self._sorted))]
+        known = threshold[np.isfinite(threshold)]
+        return self._sorted[key][1], float(known[-1]) if len(known) else None
+
+    def _sources(self, store: Store, run: int) -> Names:
+        return sort_out(store.names(run))
+
+    def _one(self, store: Store, run: int) -> Run:
+        found = next((one for one in store.runs() if one.id == run), None)
+        if found is None:
+            raise LookupError(run)
+        return found
+
+    def _with(self, read: Callable[[Store], T]) -> T:
+        with self._lock:
+            try:
+                return read(self._opened())
+            except (StoreError, OSError) as error:
+                self._drop()
+                raise Unavailable(state_of(self.path, error)) from error
+            except (ValueError, OverflowError) as error:  # numbers in the file that no writer has put there
+                raise Unavailable(State("broken", f"{str(self.path)!r} is damaged: {error}")) from error
+
+    def _opened(self) -> Store:
+        file = _file(self.path)
+        if self._store is None or file != self._file:
+            self._drop()
+            self._store, self._file = Store(self.path), file
+        return self._store
+
+    def _drop(self) -> None:
+        if self._store is not None:
+            self._store.close()
+        self._store = None
+        self._columns.clear()
+        self._layers.clear()
+        self._sorted.clear()
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """Layers, and until when they are good enough."""
+
+    layers: Layers
+    until: float
+
+    @classmethod
+    def read(cls, store: Store, run: int, rank: int | None) -> "_Kept":
+        begun = time.monotonic()
+        layers = store.layers(run, rank)
+        now = time.monotonic()
+        return cls(layers, now + REREAD * (now - begun))
+
+
+def state_of(path: Path, error: Exception | None = None) -> State:
+    """What an error of reading means to somebody who looks at the page."""
+    if error is None:
+        return State()
+    if not os.path.exists(path):
+        return State("missing", f"There is no file {str(path)!r} yet.")
+    if "nothing has been recorded yet" in str(error):
+        return State("empty", f"{str(path)!r} is there, and nothing has been recorded in it yet.")
+    return State("broken", f"{error}.".replace("..", "."))
+
+
+def _file(path: Path) -> tuple[int, int] | None:
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino

@@ -1,0 +1,150 @@
+"""A report: the live page's pictures of some runs as one file that needs no server and no network."""
+
+import base64
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Sequence
+from contextlib import suppress
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from clipwise.dashboard.assets import UPLOT, assets
+from clipwise.dashboard.bundle import bundle
+from clipwise.dashboard.recording import Recording
+from clipwise.errors import ArgumentError
+
+__all__ = ["check_new", "collect", "render", "save"]
+
+BUCKETS = 2000
+COLUMNS = 400
+STYLES = (f"{UPLOT}/uPlot.min.css", "css/base.css", "css/layout.css", "css/panels.css")
+
+
+def collect(recording: Recording, runs: Sequence[int]) -> dict[str, Any]:
+    """What a report carries: all that the page would ask a server for, of all steps.
+
+    Args:
+        recording: the file.
+        runs: numbers; each can be the one that is looked at, with others laid over it.
+    """
+    listed = {run["id"]: run for run in recording.runs()}
+    run = {str(id_): recording.run(id_) for id_ in runs}
+    series: dict[str, Any] = {}
+    distributions: dict[str, Any] = {}
+    layers: dict[str, Any] = {}
+    for id_, one in run.items():
+        number = int(id_)
+        names = [*one["logged"], *(name for source in one["sources"] for name in _ours(source))]
+        series |= recording.series([number], names, buckets=BUCKETS)
+        sources = one["sources"] or [""]
+        distributions[id_] = {source: recording.distribution(number, source) for source in sources}
+        layers[id_] = {source: recording.layers(number, source, columns=COLUMNS) for source in sources}
+    return {
+        "runs": [listed[id_] for id_ in runs],
+        "run": run,
+        "series": series,
+        "distribution": distributions,
+        "layers": layers,
+    }
+
+
+def render(data: dict[str, Any]) -> str:
+    """The report as HTML text."""
+    files = {name: content.decode("utf-8") for name, content in assets().items()}
+    scripts = [files[f"{UPLOT}/uPlot.iife.min.js"], bundle("report.js")]
+    styles = [files[name] for name in STYLES]
+    # The browser itself refuses whatever the page does not carry: each part is named by its hash.
+    policy = (
+        f"default-src 'none'; img-src data:; script-src {_hashes(scripts)}; style-src {_hashes(styles)};"
+        " base-uri 'none'; form-action 'none'"
+    )
+    title = escape(", ".join(run["name"] for run in data["runs"]))
+    icon = base64.b64encode(files["icon.svg"].encode()).decode("ascii")
+    return f"""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="{policy}">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<meta name="generator" content="clipwise">
+<title>{title} · clipwise</title>
+<link rel="icon" href="data:image/svg+xml;base64,{icon}">
+{"".join(f"<style>{text}</style>" for text in styles)}
+</head>
+<body>
+<div id="app"></div>
+<noscript><p>This page needs JavaScript, which it carries itself.</p></noscript>
+<!-- uPlot, which draws the lines:
+{_licence()}-->
+<script type="application/json" id="data">{_json(data)}</script>
+{"".join(f"<script>{text}</script>" for text in scripts)}
+</body>
+</html>
+"""
+
+
+def check_new(path: Path, force: bool) -> None:
+    """Refuse a place that cannot be written to, or where there is a file already.
+
+    Raises:
+        ArgumentError: it is a folder, its folder is not there, or it is there and ``force`` is not set.
+    """
+    if path.is_dir():
+        raise ArgumentError(f"{str(path)!r} is a folder; give a file")
+    if not path.absolute().parent.is_dir():
+        raise ArgumentError(f"there is no folder {str(path.absolute().parent)!r}")
+    if path.exists() and not force:
+        raise ArgumentError(f"{str(path)!r} is there already; --force overwrites it")
+
+
+def save(path: Path, content: bytes, *, force: bool = False) -> None:
+    """Write a file as a whole or not at all.
+
+    Raises:
+        ArgumentError: as for `check_new`, or it cannot be written.
+    """
+    check_new(path, force)
+    try:
+        handle, name = tempfile.mkstemp(dir=path.absolute().parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(content)
+            os.chmod(name, 0o666 & ~_umask())
+            os.replace(name, path)
+        except BaseException:
+            with suppress(OSError):
+                os.unlink(name)
+            raise
+    except OSError as error:
+        raise ArgumentError(f"cannot write {str(path)!r}: {error.strerror or error}") from error
+
+
+def _ours(source: str) -> list[str]:
+    prefix = f"{source}/clipwise/" if source else "clipwise/"
+    return [prefix + name for name in ("norm", "threshold", "clip_fraction", "direction")]
+
+
+def _json(data: dict[str, Any]) -> str:
+    # A name may hold "</script>" or "<!--": no "<" is left in what the browser reads as text of a script.
+    return json.dumps(data, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
+
+
+def _hashes(texts: Sequence[str]) -> str:
+    digests = (base64.b64encode(hashlib.sha256(text.encode()).digest()).decode("ascii") for text in texts)
+    return " ".join(f"'sha256-{digest}'" for digest in digests)
+
+
+def _licence() -> str:
+    from importlib.resources import files
+
+    return files("clipwise.dashboard").joinpath("static", *UPLOT.split("/"), "LICENSE").read_text("utf-8")
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

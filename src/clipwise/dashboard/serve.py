@@ -1,0 +1,169 @@
+"""The page on an address of this machine."""
+
+import contextlib
+import importlib
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable
+from types import ModuleType, TracebackType
+from typing import Any
+
+from clipwise.dashboard.guard import as_token
+from clipwise.dashboard.recording import Recording
+from clipwise.dashboard.watch import Watch
+from clipwise.errors import ArgumentError
+
+__all__ = ["PORT", "Dashboard", "load"]
+
+PORT = 8765
+
+
+class Dashboard:
+    """A server of the live page. Also a context manager that starts it in a thread and stops it.
+
+    Args:
+        path: of the recording, which may not be there yet.
+        host: address to listen on. One that other machines reach demands a token, made unless given.
+        port: to listen on; 0 for any that is free; None for 8765 or, where that is taken, any.
+        token: that a browser has to give.
+
+    Attributes:
+        url: what to open in the browser, the token included.
+
+    Raises:
+        ArgumentError: the address or port cannot be used, or the token is none.
+        ModuleNotFoundError: ``clipwise[dashboard]`` is not installed.
+
+    >>> with Dashboard("clipwise.db", port=0) as page:
+    ...     page.url.startswith("http://127.0.0.1:")
+    True
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str] = "clipwise.db",
+        *,
+        host: str = "127.0.0.1",
+        port: int | None = None,
+        token: str | None = None,
+    ) -> None:
+        self.path = os.fspath(path)
+        self.token = as_token(token, host)
+        load("starlette")
+        uvicorn: Any = load("uvicorn")
+        from clipwise.dashboard.app import make_app
+
+        self._socket = _listen(host, port)
+        shown = f"[{host}]" if ":" in host else host
+        self.port = int(self._socket.getsockname()[1])
+        self.url = f"http://{shown}:{self.port}/" + (f"?token={self.token}" if self.token else "")
+        self._recording, self._watch = Recording(path), Watch(path)
+        app = make_app(
+            self._recording,
+            self._watch,
+            token=self.token,
+            host=host,
+            stopping=lambda: self._server.should_exit,
+        )
+        self._server = uvicorn.Server(
+            uvicorn.Config(
+                app,
+                log_level="error",
+                lifespan="off",
+                server_header=False,
+                ws="none",
+                timeout_graceful_shutdown=2,
+            )
+        )
+        self._thread: threading.Thread | None = None
+
+    def run(self, started: Callable[[], object] = lambda: None) -> None:
+        """Serve until Ctrl-C; ``started`` is called once requests are answered."""
+        waiter = threading.Thread(target=self._tell, args=(started,), daemon=True)
+        waiter.start()
+        try:
+            self._watch.start()
+            with contextlib.suppress(KeyboardInterrupt):
+                self._server.run(sockets=[self._socket])
+        finally:
+            self._end()
+
+    def start(self) -> "Dashboard":
+        """Serve in a thread, and return when requests are answered."""
+        self._watch.start()
+        self._thread = threading.Thread(
+            target=self._server.run,
+            kwargs={"sockets": [self._socket]},
+            name="clipwise-dashboard",
+            daemon=True,
+        )
+        self._thread.start()
+        self._tell(lambda: None)
+        return self
+
+    def stop(self) -> None:
+        """End it."""
+        self._server.should_exit = True
+        if self._thread is not None:
+            self._thread.join(timeout=10)
+        self._end()
+
+    def __enter__(self) -> "Dashboard":
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def _tell(self, started: Callable[[], object]) -> None:
+        while not self._server.started and not self._server.should_exit:
+            time.sleep(0.01)
+        started()
+
+    def _end(self) -> None:
+        self._server.should_exit = True
+        self._watch.stop()
+        self._recording.close()
+        self._socket.close()
+
+
+def load(name: str) -> ModuleType:
+    """A package of the extra; where it is not installed, the error says how to install it."""
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name != name:
+            raise
+        raise ModuleNotFoundError(
+            f'the page needs {name}, which is not installed: pip install "clipwise[dashboard]"', name=name
+        ) from error
+
+
+def _listen(host: str, port: int | None) -> socket.socket:
+    """A socket that listens; the address is taken before anything is said about it."""
+    if port is not None and (isinstance(port, bool) or not 0 <= port <= 65535):
+        raise ArgumentError(f"port must be a whole number from 0 to 65535, got {port!r}")
+    problem: OSError | None = None
+    for one in (port,) if port is not None else (PORT, 0):
+        try:
+            family, kind, proto, _, address = socket.getaddrinfo(
+                host, one, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+            )[0]
+            found = socket.socket(family, kind, proto)
+            try:
+                if os.name == "posix":
+                    found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                found.bind(address)
+                found.listen(128)
+            except BaseException:
+                found.close()
+                raise
+            return found
+        except OSError as error:
+            problem = error
+    raise ArgumentError(
+        f"cannot listen on {host}, port {PORT if port is None else port}: {problem and problem.strerror}"
+    )

@@ -1,0 +1,184 @@
+// One chart of lines over the steps: uPlot, with our axes, zoom, marks and readout.
+
+import { faint, theme } from "./colours.js";
+import { el } from "./dom.js";
+import { count, number, stepTick, tick } from "./format.js";
+import { marksPlugin } from "./marks.js";
+
+const HEIGHT = 230;
+
+export class Chart {
+  // wanted: { zoom(low, high), reset(), view() -> [low, high] }
+  constructor(host, readout, wanted) {
+    this._host = host;
+    this._readout = readout;
+    this._wanted = wanted;
+    this._shape = "";
+    this._lines = [];
+    this._marks = [];
+    this._alerts = [];
+    this._plot = null;
+    this._at = null;
+    new ResizeObserver(() => this._resize()).observe(host);
+  }
+
+  // lines: { label, colour, x, y, last, dash, width, alpha, quiet }: a quiet line has no place in the readout.
+  show(lines, { logarithmic = false, limits = null, highest = null, marks = [], alerts = [] } = {}) {
+    this._lines = lines;
+    this._marks = marks;
+    this._alerts = alerts;
+    const shape = JSON.stringify([
+      logarithmic, limits, highest, theme(), lines.map((line) => [line.label, line.colour, line.dash, line.width, line.alpha]),
+    ]);
+    const data = joined(lines);
+    if (this._plot && shape === this._shape) this._plot.setData(data);
+    else this._make(shape, data, logarithmic, (low, high) => limits ?? rangeOf(low, high, logarithmic, highest));
+    this._tell(this._at);
+  }
+
+  clear() {
+    this._plot?.destroy();
+    this._plot = null;
+    this._shape = "";
+    this._readout.replaceChildren();
+  }
+
+  _make(shape, data, logarithmic, range) {
+    this._plot?.destroy();
+    this._shape = shape;
+    const look = theme();
+    const axis = { stroke: look.quiet, font: FONT, grid: { stroke: look.line, width: 1 }, ticks: { show: false } };
+    const options = {
+      width: this._width(),
+      height: HEIGHT,
+      padding: [10, 14, 0, 0],
+      legend: { show: false },
+      cursor: {
+        drag: { x: true, y: false, setScale: false },
+        sync: { key: "clipwise", scales: ["x", null], setSeries: false },
+        points: { show: false },
+      },
+      scales: {
+        x: { time: false, range: () => this._wanted.view() },
+        y: { distr: logarithmic ? 3 : 1, range: (plot, low, high) => range(low, high) },
+      },
+      axes: [
+        { ...axis, size: 28, space: 70, incrs: STEPS, values: (plot, ticks) => ticks.map(stepTick) },
+        { ...axis, size: 58, space: 34, values: (plot, ticks) => ticks.map(tick), ...(logarithmic ? LOGARITHMIC : {}) },
+      ],
+      series: [
+        {},
+        ...this._lines.map((line) => ({
+          label: line.label,
+          stroke: line.alpha ? faint(line.colour, line.alpha) : line.colour,
+          width: line.width ?? 1.6,
+          dash: line.dash,
+          points: { show: (plot, i) => line.x.length < 40 && !line.dash, size: 5 },
+        })),
+      ],
+      plugins: [marksPlugin(() => this._marks, () => this._alerts)],
+      hooks: {
+        setSelect: [(plot) => this._selected(plot)],
+        setCursor: [(plot) => this._moved(plot)],
+      },
+    };
+    this._plot = new window.uPlot(options, data, this._host);
+    this._plot.over.addEventListener("dblclick", () => this._wanted.reset());
+  }
+
+  _selected(plot) {
+    const { left, width } = plot.select;
+    if (width < 4) return;
+    const range = [plot.posToVal(left, "x"), plot.posToVal(left + width, "x")];
+    plot.setSelect({ left: 0, top: 0, width: 0, height: 0 }, false);
+    this._wanted.zoom(...range);
+  }
+
+  _moved(plot) {
+    const { left } = plot.cursor;
+    this._at = left === null || left === undefined || left < 0 ? null : plot.posToVal(left, "x");
+    this._tell(this._at);
+  }
+
+  // What the lines are and say: at the cursor, or at the end.
+  _tell(at) {
+    const parts = this._lines.filter((line) => !line.quiet).map((line) => {
+      const value = at === null ? line.last?.[1] : near(line, at);
+      const swatch = el("i", { class: line.dash ? "swatch dashed" : "swatch" });
+      swatch.style.setProperty("--colour", line.alpha ? faint(line.colour, line.alpha) : line.colour);
+      return el("span", { class: "reading" }, swatch, line.label, " ", el("b", {}, number(value)));
+    });
+    const bad = {};
+    for (const [, kind, times] of this._marks) bad[kind] = (bad[kind] ?? 0) + times;
+    for (const [kind, times] of Object.entries(bad))
+      parts.push(el("span", { class: "reading bad" }, `${SIGNS[kind]} ${number(kind)} × ${count(times)}`));
+    const step = at === null ? this._lines[0]?.last?.[0] : Math.round(at);
+    if (step !== undefined) parts.unshift(el("span", { class: "reading step" }, `step ${count(step)}`));
+    this._readout.replaceChildren(...parts);
+  }
+
+  _width() {
+    return Math.max(200, this._host.clientWidth);
+  }
+
+  _resize() {
+    if (this._plot && this._plot.width !== this._width())
+      this._plot.setSize({ width: this._width(), height: HEIGHT });
+  }
+}
+
+const FONT = '11px system-ui, -apple-system, "Segoe UI", Roboto, sans-serif';
+const SIGNS = { nan: "◆", inf: "▲", "-inf": "▼" };
+const STEPS = [];
+for (let power = 1; power < 1e13; power *= 10) STEPS.push(power, 2 * power, 5 * power);
+
+// uPlot's own ticks ask for whole decades; these go with any range.
+const LOGARITHMIC = {
+  splits: (plot, axis, low, high) => decades(low, high),
+  filter: (plot, ticks) => ticks,
+};
+
+function decades(low, high) {
+  const span = Math.log10(high / low);
+  if (span < 0.35) return [0, 1, 2, 3, 4].map((i) => Number((low + ((i + 0.5) / 5) * (high - low)).toPrecision(2)));
+  const digits = span > 2.2 ? [1] : span > 1.1 ? [1, 3] : [1, 2, 3, 5];
+  const every = Math.ceil(span / 7);
+  const found = [];
+  for (let power = Math.floor(Math.log10(low)); power <= Math.log10(high); power++)
+    for (const digit of digits)
+      if (power % every === 0 && digit * 10 ** power >= low && digit * 10 ** power <= high) found.push(Number(`${digit}e${power}`));
+  return found;
+}
+
+function joined(lines) {
+  if (!lines.length) return [[]];
+  return window.uPlot.join(lines.map((line) => [line.x, line.y]));
+}
+
+function rangeOf(low, high, logarithmic, highest) {
+  if (low === null || high === null || !Number.isFinite(low) || !Number.isFinite(high))
+    return logarithmic ? [0.1, 10] : [0, 1];
+  if (logarithmic) {
+    if (!(high > 0)) return [0.1, 10];
+    if (!(low > 0)) low = high / 1e6;
+    const pad = Math.max(1.15, (high / low) ** 0.06);
+    return [low / pad, high * pad];
+  }
+  const pad = (high - low) * 0.07 || Math.abs(high) * 0.1 || 1;
+  // A cosine does not go beyond 1, nor does its axis, but for the width of the line.
+  return [low - pad, highest === null ? high + pad : Math.max(high, highest) + pad * 0.15];
+}
+
+// The value at the step nearest to a place.
+function near(line, at) {
+  const { x, y } = line;
+  let low = 0;
+  let high = x.length - 1;
+  if (high < 0) return null;
+  while (high - low > 1) {
+    const middle = (low + high) >> 1;
+    if (x[middle] <= at) low = middle;
+    else high = middle;
+  }
+  return Math.abs(x[low] - at) <= Math.abs(x[high] - at) ? y[low] : y[high];
+}

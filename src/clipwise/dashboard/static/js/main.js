@@ -1,0 +1,6 @@
+// The live page.
+
+import { App } from "./app.js";
+import { Live } from "./live.js";
+
+new App(document.getElementById("app"), new Live()).start();

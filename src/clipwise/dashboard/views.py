@@ -1,0 +1,81 @@
+"""Runs, alerts and series as the page is told of them: JSON, in which NaN and Inf are words or gaps."""
+
+import math
+from typing import Any
+
+import numpy as np
+
+from clipwise.dashboard.thinning import KINDS, running_mean, thin
+from clipwise.monitor.store import Alert, Floats, Run, Series
+
+__all__ = ["alert_view", "finite_or_text", "run_view", "series_view"]
+
+RAW_AND_MEAN = 20
+"""A running mean is over at least so many steps, and over a hundredth of them."""
+
+
+def run_view(run: Run) -> dict[str, Any]:
+    """What the list of runs shows."""
+    return {
+        "id": run.id,
+        "name": run.name,
+        "started": run.started,
+        "seen": run.seen,
+        "status": run.status,
+        "steps": run.steps,
+        "ranks": list(run.ranks),
+        "clip": run.clip,
+    }
+
+
+def alert_view(alert: Alert) -> dict[str, Any]:
+    """An alert with its three sentences."""
+    return {
+        "rule": alert.rule,
+        "level": alert.level,
+        "step": alert.step,
+        "seen": alert.seen,
+        "why": alert.why,
+        "advice": alert.advice,
+        "rank": alert.rank,
+        "time": alert.time,
+    }
+
+
+def series_view(
+    name: str, series: Series, low: float | None, high: float | None, buckets: int
+) -> dict[str, Any]:
+    """A series thinned to a screen, with its running mean and its last value.
+
+    A threshold that is Inf says that nothing was clipped: it is a gap, and no mark.
+    """
+    line = thin(series.steps, series.values, low, high, buckets)
+    window = max(RAW_AND_MEAN, len(series.steps) // 100)
+    mean = thin(series.steps, running_mean(series.values, window), low, high, buckets)
+    marks = line.marks.tolist()
+    if name.rpartition("/")[2] == "threshold":
+        marks = [mark for mark in marks if KINDS[mark[1]] != "inf"]
+    return {
+        "count": len(series.steps),
+        "first": int(series.steps[0]),
+        "last": [int(series.steps[-1]), finite_or_text(float(series.values[-1]))],
+        "line": {"x": _steps(line.steps), "y": _numbers(line.values)},
+        "mean": {"x": _steps(mean.steps), "y": _numbers(mean.values), "window": window},
+        "marks": [[step, KINDS[kind], count] for step, kind, count in marks],
+    }
+
+
+def finite_or_text(value: float) -> float | str:
+    """The number, or "nan", "inf" or "-inf"."""
+    return value if math.isfinite(value) else KINDS[0] if math.isnan(value) else KINDS[1 if value > 0 else 2]
+
+
+def _numbers(values: Floats) -> list[float | None]:
+    # Seven digits are more than any screen shows, and half the bytes.
+    return [float(f"{v:.7g}") if math.isfinite(v) else None for v in values.tolist()]
+
+
+def _steps(steps: Floats) -> list[float]:
+    whole = bool(np.all(steps == np.floor(steps)))
+    found: list[float] = (steps.astype(np.int64) if whole else steps).tolist()
+    return found

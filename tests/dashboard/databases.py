@@ -1,0 +1,88 @@
+"""Recordings for the tests, whose numbers are known."""
+
+from types import SimpleNamespace
+
+import numpy as np
+
+from clipwise.monitor.store import Alert, Rows, Writer
+
+HOSTILE = "<img src=x onerror=alert(1)>"
+
+
+def steps(names, *columns):
+    return Rows("steps", tuple(names), np.column_stack([np.asarray(c, dtype=np.float64) for c in columns]))
+
+
+def typical(path, name="lstm", count=500, seed=0, finish=True):
+    """A run with a spike, NaN and Inf, layers, two logged series and two alerts."""
+    rng = np.random.default_rng(seed)
+    step = np.arange(1, count + 1)
+    norm = rng.lognormal(-0.5, 0.5, count)
+    norm[count // 2], norm[count // 3], norm[count // 4] = 60.0, np.nan, np.inf
+    loss = 2 + 3 * np.exp(-step / 100) + rng.normal(0, 0.1, count)
+    clipped = (norm > 1.0).astype(float)
+    ours = [f"clipwise/{name}" for name in ("norm", "threshold", "clip_fraction", "direction", "nonfinite")]
+    columns = [norm, np.ones(count), clipped, np.ones(count), ~np.isfinite(norm)]
+    writer = Writer(path, f"uid-{name}", name, clip="clip_by_global_norm(1.0)", command="python train.py")
+    layers = np.column_stack([step[9::10], *(rng.lognormal(i, 0.2, len(step[9::10])) for i in range(4))])
+    layers[3, 2] = np.nan
+    names = ("lstm.weight_ih_l0", "lstm.weight_hh_l0", "head.weight", "head.bias")
+    alerts = [
+        Alert(
+            "gradient_spike", "warning", count // 2, "It jumped to 60.", "One step undoes many.", "Try 0.9."
+        ),
+        Alert("loss_nonfinite", "critical", count // 3, "It is NaN.", "It stays NaN.", "Lower the rate."),
+    ]
+    writer.write(
+        [
+            steps(("time", *ours), step, 1e9 + step, *columns),
+            steps(("loss", "accuracy"), step, loss, step / count),
+            Rows("layers", names, layers),
+        ],
+        alerts,
+    )
+    if finish:
+        writer.finish()
+    return SimpleNamespace(id=writer.run, norm=norm, loss=loss, writer=writer, step=step, layers=layers)
+
+
+def two_sources(path):
+    """A GAN: two clippers, whose layers and losses have their names before them."""
+    step = np.arange(1, 101)
+    writer = Writer(path, "uid-gan", "gan")
+    for place, source in enumerate(("generator", "critic"), start=1):
+        names = (f"{source}/clipwise/norm", f"{source}/clipwise/threshold", f"{source}/loss")
+        writer.write(
+            [
+                steps(names, step, np.full(100, 10.0**place), np.full(100, np.inf), step * place),
+                steps((f"{source}/a.weight",), step[::10], np.ones(10)),
+            ]
+        )
+        writer.write([Rows("layers", (f"{source}/a.weight",), np.column_stack([step[::10], np.ones(10)]))])
+    writer.finish()
+    return writer.run
+
+
+def hostile(path):
+    """Names that would do something if they were read as HTML."""
+    writer = Writer(path, "uid-hostile", HOSTILE, clip="<script>alert(2)</script>", command="</script><b>x")
+    step = np.arange(1, 31)
+    writer.write(
+        [
+            steps(("clipwise/norm", "clipwise/threshold"), step, step / 10, np.ones(30)),
+            steps(("<b>loss</b>", "</script><script>alert(3)</script>"), step, step, step),
+            Rows("layers", ("<svg onload=alert(4)>",), np.column_stack([step, step])),
+        ],
+        [
+            Alert(
+                "<i>",
+                "critical",
+                3,
+                "<img src=x onerror=alert(5)>",
+                "<b>why</b>",
+                "<a href=javascript:1>x</a>",
+            )
+        ],
+    )
+    writer.finish("failed", "ValueError: <u>bad</u>")
+    return writer.run

@@ -1,0 +1,375 @@
+"""The live page in Chromium: each view, the keyboard, both themes, a narrow window, news, names that lie."""
+
+import re
+
+import numpy as np
+import pytest
+
+pytest.importorskip("starlette")
+
+from clipwise.dashboard import Dashboard
+from clipwise.monitor.store import Rows, Writer
+
+from .databases import HOSTILE, hostile, steps, two_sources, typical
+
+# How many colours a canvas shows: a blank one has one, and a few lines have several.
+COLOURS = """
+canvas => {
+  const data = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data;
+  return new Set(new Uint32Array(data.buffer)).size;
+}
+"""
+# Rows of pixels in which a chart's own blue is seen, from its top, as shares of its height.
+BLUE_TOP = """
+canvas => {
+  const { width, height } = canvas;
+  const data = canvas.getContext("2d").getImageData(0, 0, width, height).data;
+  for (let i = 0; i < data.length; i += 4)
+    if (data[i] < 60 && data[i + 1] > 80 && data[i + 1] < 150 && data[i + 2] > 150 && data[i + 3] > 200)
+      return Math.floor(i / 4 / width) / height;
+  return 1;
+}
+"""
+PANELS = ("loss", "norm", "fraction", "direction", "layers", "distribution")
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "runs.db"
+
+
+@pytest.fixture
+def serve(path):
+    with Dashboard(path, port=0) as page:
+        yield page
+
+
+def until(tab, expression, argument=None):
+    tab.wait_for_function(expression, arg=argument)
+
+
+def ready(tab, step=1):
+    until(tab, "step => Number(document.body.dataset.step) >= step", step)
+
+
+def colours(tab, panel):
+    return tab.eval_on_selector(f"#panel-{panel} canvas:not(.heat-legend)", COLOURS)
+
+
+def reading(tab, panel):
+    return tab.inner_text(f"#panel-{panel} .readout")
+
+
+def test_every_view_draws(path, serve, look):
+    run = typical(path)
+    tab = look(serve.url)
+    ready(tab, 500)
+    for panel in PANELS:
+        assert colours(tab, panel) > 8, panel
+    assert tab.inner_text("h1") == "lstm"
+    assert "clip_by_global_norm(1.0)" in tab.inner_text(".facts")
+    assert "threshold 1" in reading(tab, "norm")
+    assert "NaN × 1" in reading(tab, "norm")
+    assert "Inf × 1" in reading(tab, "norm")
+    assert f"loss {run.loss[-1]:.4g}"[:8] in reading(tab, "loss")
+    assert "4 parameters, 50 recorded steps" in reading(tab, "layers")
+    alerts = tab.inner_text("#panel-alerts")
+    for text in ("It jumped to 60.", "One step undoes many.", "Try 0.9.", "step 250", "gradient_spike"):
+        assert text in alerts
+    tab.click("text=Command and facts")
+    assert "python train.py" in tab.inner_text(".more")
+
+
+def test_the_slider_counts_as_numpy_does(path, serve, look):
+    run = typical(path)
+    finite = run.norm[np.isfinite(run.norm)]
+    tab = look(serve.url)
+    ready(tab, 500)
+
+    def said():
+        return int(re.search(r"clipped ([\d,]+) of 498 steps", tab.inner_text("#threshold-said")).group(1))
+
+    assert said() == int((finite > 1.0).sum())  # at first, the run's own threshold
+    answer = tab.evaluate("fetch('/api/distribution?run=1').then(answer => answer.json())")["distribution"]
+    tab.focus("#threshold-slider")
+    for _ in range(3):
+        before = tab.evaluate("document.querySelector('#threshold-slider').valueAsNumber")
+        tab.keyboard.press("PageUp")
+        at = tab.evaluate("document.querySelector('#threshold-slider').valueAsNumber")
+        assert at > before
+        assert said() == int((finite > answer["thresholds"][int(at)]).sum())
+    tab.fill("#threshold-field", "0.7")
+    tab.press("#threshold-field", "Enter")
+    wanted = int((finite > 0.7).sum())
+    until(
+        tab, "n => document.querySelector('#threshold-said').textContent.includes(`clipped ${n} of`)", wanted
+    )
+    tab.fill("#threshold-field", "much")
+    tab.press("#threshold-field", "Enter")
+    assert "is no threshold" in tab.inner_text("#threshold-said")
+    tab.click("[data-mark='95th percentile']")
+    assert said() == int((finite > np.percentile(finite, 95)).sum())
+
+
+def test_news_are_shown(path, serve, look):
+    run = typical(path, finish=False)
+    tab = look(serve.url)
+    ready(tab, 500)
+    assert "running" in tab.inner_text(".facts")
+    run.writer.write(
+        [
+            steps(("time", "clipwise/norm", "clipwise/threshold"), [501], [0], [77.25], [1.0]),
+            steps(("loss",), [501], [12.5]),
+            Rows("layers", ("new.weight",), np.array([[501, 3.0]])),
+        ]
+    )
+    ready(tab, 501)
+    assert "norm 77.25" in reading(tab, "norm")
+    assert "loss 12.5" in reading(tab, "loss")
+    until(tab, "() => document.querySelector('#panel-layers .readout').textContent.includes('5 parameters')")
+    run.writer.finish("failed", "RuntimeError: out of luck")
+    until(tab, "() => document.querySelector('.facts').textContent.includes('failed')")
+    assert tab.inner_text(".run-note") == "RuntimeError: out of luck"
+    other = Writer(path, "u2", "a new run")
+    until(tab, "() => document.querySelector('.run-list').textContent.includes('a new run')")
+    assert tab.inner_text("h1") == "lstm"  # nobody is torn away from what they look at
+    other.finish()
+
+
+def test_a_million_steps_and_one_spike(path, serve, look):
+    rng = np.random.default_rng(0)
+    step = np.arange(1, 1_000_001)
+    norm = rng.uniform(0.4, 0.6, len(step))
+    writer = Writer(path, "u", "long")
+    for part in np.array_split(np.arange(len(step)), 50):
+        writer.write(
+            [steps(("clipwise/norm", "clipwise/threshold"), step[part], norm[part], np.ones(len(part)))]
+        )
+    tab = look(serve.url)
+    ready(tab, 1_000_000)
+    flat = tab.eval_on_selector("#panel-norm canvas", BLUE_TOP)
+    norm[654_320] = 1000.0
+    writer.write([steps(("clipwise/norm",), [654_321], [1000.0])])
+    writer.finish()
+    # The second value of the step, the spike, reaches the top of the chart.
+    until(tab, f"top => ({BLUE_TOP})(document.querySelector('#panel-norm canvas')) < top", min(flat, 0.2))
+    tab.evaluate("location.hash = '#run=1&from=654300&to=654340'")
+    until(tab, "() => document.querySelector('#all-steps')?.textContent.includes('654,300 to 654,340')")
+    asked = tab.evaluate(
+        "fetch('/api/series?run=1&name=clipwise/norm&low=654300&high=654340').then(answer => answer.json())"
+    )
+    assert max(asked["series"]["1"]["clipwise/norm"]["line"]["y"]) == 1000.0
+
+
+def test_zoom_and_back(path, serve, look):
+    typical(path)
+    tab = look(serve.url)
+    ready(tab, 500)
+    box = tab.locator("#panel-loss .u-over").bounding_box()
+    tab.mouse.move(box["x"] + box["width"] * 0.2, box["y"] + 60)
+    tab.mouse.down()
+    tab.mouse.move(box["x"] + box["width"] * 0.4, box["y"] + 70, steps=4)
+    tab.mouse.up()
+    until(tab, "() => location.hash.includes('from=') && document.querySelector('#all-steps')")
+    low, high = (
+        float(tab.evaluate(f"new URLSearchParams(location.hash.slice(1)).get('{k}')")) for k in ("from", "to")
+    )
+    assert abs(low - 100.8) < 3
+    assert abs(high - 200.6) < 3
+    until(tab, "() => document.querySelector('#threshold-said').textContent.includes('of 9')")
+    assert "of the steps shown" in tab.inner_text("#panel-distribution")
+    tab.locator("#panel-norm .u-over").dblclick()
+    until(tab, "() => !location.hash.includes('from=') && !document.querySelector('#all-steps')")
+    tab.click("text=step 250")  # of an alert
+    until(tab, "() => location.hash.includes('from=230') && location.hash.includes('to=270')")
+
+
+def test_several_runs_over_one_another(path, serve, look):
+    first, second = typical(path, "first", seed=1), typical(path, "second", seed=2, count=300)
+    tab = look(f"{serve.url}#run={first.id}")
+    ready(tab, 500)
+    tab.check("[aria-label='Lay second over the charts']")
+    until(tab, "() => document.querySelector('#panel-norm .readout').textContent.includes('second')")
+    assert f"with={second.id}" in tab.evaluate("location.hash")
+    assert "first" in reading(tab, "norm")
+    tab.uncheck("[aria-label='Lay second over the charts']")
+    until(tab, "() => !document.querySelector('#panel-norm .readout').textContent.includes('second')")
+
+
+def test_several_sources(path, serve, look):
+    two_sources(path)
+    tab = look(serve.url)
+    ready(tab, 100)
+    assert "norm 10" in reading(tab, "norm")
+    assert "generator/loss 100" in reading(tab, "loss")
+    tab.select_option("#source", "critic")
+    until(tab, "() => document.querySelector('#panel-norm .readout').textContent.includes('norm 100')")
+    assert "threshold" not in reading(tab, "norm")  # Inf: nothing was clipped
+    tab.select_option("#logged", "critic/loss")
+    until(tab, "() => document.querySelector('#panel-loss .readout').textContent.includes('critic/loss 200')")
+
+
+def test_the_keyboard(path, serve, look):
+    typical(path, "first"), typical(path, "second", count=400)
+    tab = look(serve.url)
+    ready(tab, 400)
+    press = tab.keyboard.press
+    assert tab.inner_text("h1") == "second"
+    press("j")
+    until(tab, "() => document.querySelector('h1').textContent === 'first'")
+    press("k")
+    until(tab, "() => document.querySelector('h1').textContent === 'second'")
+    press("+")
+    until(tab, "() => document.querySelector('#all-steps')?.textContent.includes('101 to 300')")
+    press("ArrowRight")
+    until(tab, "() => document.querySelector('#all-steps')?.textContent.includes('151 to 350')")
+    press("0")
+    until(tab, "() => !document.querySelector('#all-steps')")
+    assert "log scale" not in tab.inner_text("#panel-loss header")
+    press("l")
+    assert "log scale" in tab.inner_text("#panel-loss header")
+    press("g")
+    assert "log scale" not in tab.inner_text("#panel-norm header")
+    press("t")
+    assert tab.evaluate("document.activeElement.id") == "threshold-slider"
+    press("Escape")
+    press("?")
+    assert tab.is_visible("#help")
+    assert "next run" in tab.inner_text("#help")
+    press("Escape")
+    assert not tab.is_visible("#help")
+    tab.focus("#panel-layers canvas[tabindex]")
+    press("ArrowLeft")
+    assert "lstm.weight_ih_l0" in reading(tab, "layers")
+    assert "step 390" in reading(tab, "layers")
+    press("ArrowDown")
+    assert "lstm.weight_hh_l0" in reading(tab, "layers")
+    press("Tab")
+    assert tab.evaluate("document.activeElement.closest('#panel-distribution') !== null")
+
+
+def luminance(colour):
+    parts = [int(part) / 255 for part in re.findall(r"\d+", colour)[:3]]
+    linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
+    return float(np.dot([0.2126, 0.7152, 0.0722], linear))
+
+
+TEXTS = """
+() => [...document.querySelectorAll("#app *")].filter(node => node.offsetParent && [...node.childNodes].some(
+  child => child.nodeType === 3 && child.textContent.trim())).map(node => {
+    let behind = node;
+    while (behind && getComputedStyle(behind).backgroundColor === "rgba(0, 0, 0, 0)")
+      behind = behind.parentElement;
+    return [node.className + ": " + node.textContent.slice(0, 30), getComputedStyle(node).color,
+            getComputedStyle(behind ?? document.body).backgroundColor];
+  })
+"""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_themes_and_contrast(path, serve, look, scheme):
+    typical(path)
+    tab = look(serve.url, color_scheme=scheme)
+    ready(tab, 500)
+    paper = luminance(tab.evaluate("getComputedStyle(document.body).backgroundColor"))
+    assert (paper > 0.8) == (scheme == "light")
+    for name, text, behind in tab.evaluate(TEXTS):
+        pair = sorted([luminance(text), luminance(behind)])
+        assert (pair[1] + 0.05) / (pair[0] + 0.05) >= 4.5, (name, text, behind)
+    before = tab.eval_on_selector("#panel-norm canvas", "canvas => canvas.toDataURL()")
+    tab.emulate_media(color_scheme="dark" if scheme == "light" else "light")
+    until(tab, "old => document.querySelector('#panel-norm canvas').toDataURL() !== old", before)
+
+
+def test_a_narrow_window(path, serve, look):
+    typical(path, "a_name_without_any_place_to_break_" * 4)
+    hostile(path)
+    for run in (1, 2):
+        tab = look(f"{serve.url}#run={run}", viewport={"width": 360, "height": 740})
+        ready(tab, 30)
+        assert tab.evaluate("document.documentElement.scrollWidth") == 360
+        assert not tab.is_visible(".runs")
+        tab.click("summary:has-text('Runs')")
+        assert tab.is_visible(".runs")
+        assert tab.evaluate("document.documentElement.scrollWidth") == 360
+
+
+def test_names_that_lie_are_text(path, serve, look):
+    hostile(path)
+    tab = look(serve.url)
+    ready(tab, 30)
+    assert tab.inner_text("h1") == HOSTILE
+    assert "<b>loss</b> 30" in reading(tab, "loss")
+    assert "<img src=x onerror=alert(5)>" in tab.inner_text("#panel-alerts")
+    tab.focus("#panel-layers canvas[tabindex]")
+    tab.keyboard.press("ArrowUp")
+    assert "<svg onload=alert(4)>" in reading(tab, "layers")
+    tab.select_option("#logged", "</script><script>alert(3)</script>")
+    tab.click("text=Command and facts")
+    assert tab.evaluate("document.querySelectorAll('#app img, #app svg, #app script, #app u').length") == 0
+    assert tab.evaluate("document.querySelectorAll('[onerror], [onload], a[href^=javascript]').length") == 0
+
+
+def test_nothing_yet_then_broken_then_a_run(path, serve, look):
+    tab = look(serve.url)
+    assert tab.inner_text("#state h1") == "Nothing is recorded yet"
+    assert "clipwise observe -- python train.py" in tab.inner_text("#state")
+    path.write_bytes(b"")
+    until(tab, "() => document.querySelector('#state h1').textContent === 'No run is recorded yet'")
+    path.write_text("no database" * 999)
+    until(tab, "() => document.querySelector('#state h1').textContent === 'This file cannot be shown'")
+    assert "runs.db" in tab.inner_text("#state")
+    assert not tab.is_visible("main")
+    path.unlink()
+    typical(path)
+    ready(tab, 500)
+    assert not tab.is_visible("#state")
+    assert tab.inner_text("h1 >> visible=true") == "lstm"
+
+
+def test_a_run_with_nothing_in_it(path, serve, look):
+    Writer(path, "u", "bare").finish()
+    tab = look(serve.url)
+    until(tab, "() => document.querySelector('main h1')?.textContent === 'bare'")
+    for panel, text in (
+        ("loss", "monitor.log(loss=loss)"),
+        ("layers", "every tenth step"),
+        ("distribution", "No norms"),
+        ("alerts", "no rule"),
+    ):
+        until(
+            tab,
+            "([id, text]) => document.getElementById(id).innerText.includes(text)",
+            [f"panel-{panel}", text],
+        )
+
+
+def test_an_address_of_a_run_that_is_not_there(path, serve, look):
+    typical(path)
+    tab = look(f"{serve.url}#run=99&with=98,1&source=none&name=none&rank=7&from=5&to=1")
+    ready(tab, 500)
+    assert tab.inner_text("h1") == "lstm"
+    assert "loss" in reading(tab, "loss")
+
+
+def test_with_a_token(path, look):
+    typical(path)
+    with Dashboard(path, port=0, token="sixteen-letters-and-more") as page:
+        tab = look(f"{page.url}#run=1")
+        ready(tab, 500)
+        assert "token" not in tab.evaluate("location.href")
+        assert tab.evaluate("document.cookie") == ""  # no script reads it
+        tab.close()  # before the server goes
+
+
+def test_the_server_goes_and_comes_back(path, look, browser):
+    typical(path)
+    first = Dashboard(path, port=0).start()
+    tab = browser.new_context().new_page()
+    tab.goto(first.url)
+    ready(tab, 500)
+    first.stop()
+    tab.wait_for_selector(".gone", state="visible")
+    with Dashboard(path, port=first.port):
+        tab.wait_for_selector(".gone", state="hidden")
+    tab.context.close()
