@@ -6,14 +6,15 @@ BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench clean
+.PHONY: help demo test test-all check bench clean
 
 # What the extension module is compiled from.
 NATIVE := setup.py $(wildcard src/clipwise/torch/engines/*.[ch])
 
 help:
 	@echo "make demo   train a character model with and without clipping, side by side (about 2 minutes)"
-	@echo "make test   lint, type check and run every test"
+	@echo "make test   lint, type check and test (within 15 minutes on two cores)"
+	@echo "make test-all  the same, long tests included (about half an hour)"
 	@echo "make check  lint and type check only"
 	@echo "make bench  measure against the frameworks' own clipping, in two tables (about 10 minutes)"
 	@echo "make clean  remove the environment and what was built"
@@ -50,6 +51,9 @@ check: $(VENV)/.dev
 # Two processes, each with one thread: two threads in each would wait for each other.
 test: check
 	OMP_NUM_THREADS=1 KERAS_BACKEND=jax $(BIN)/python -m pytest -n 2 --dist worksteal
+
+test-all: export CLIPWISE_TESTS = all
+test-all: test
 
 clean:
 	rm -rf $(VENV) build dist src/*.egg-info src/clipwise/torch/engines/*.so .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

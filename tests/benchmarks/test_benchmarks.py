@@ -15,6 +15,7 @@ from benchmarks.measure import Effort, measure
 from torch import nn
 
 import clipwise
+from tests.depth import thorough
 
 CPU = torch.device("cpu")
 TINY = cases.Case("lstm", "tiny", ((8, 5), (7,), (3, 2, 2, 2), (1,)))
@@ -222,6 +223,7 @@ def test_the_table_says_what_was_measured(problem):
         assert torch.equal(old, new)
 
 
+@thorough
 def test_a_quick_run_from_end_to_end(tmp_path, capsys):
     files = tmp_path / "table.md", tmp_path / "table.json"
     chosen = [

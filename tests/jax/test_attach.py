@@ -12,6 +12,7 @@ import clipwise
 import clipwise.jax
 from clipwise import thresholds
 from clipwise.errors import ArgumentError, StateError
+from tests.depth import brief
 
 from .test_clip import PRESETS
 from .test_transform import train
@@ -135,7 +136,9 @@ def saved_and_read(how, state, form, folder):
     return checkpointer.restore(folder / "state", form)
 
 
-@pytest.mark.parametrize("name", ["autoclip", "adagc", "auto", "chain", "by name"])
+@pytest.mark.parametrize(
+    "name", brief(["autoclip", "adagc", "auto", "chain", "by name"], "autoclip", "by name")
+)
 def test_a_resumed_run_is_the_uninterrupted_one_to_the_bit(name, tmp_path):
     savers = [how for how, module in SAVERS.items() if importlib.util.find_spec(module.split(".")[0])]
     if "flax" in savers:

@@ -10,6 +10,7 @@ import clipwise
 import clipwise.jax
 from clipwise import thresholds
 from clipwise.errors import ArgumentError, NonFiniteError, ParameterError, StateError
+from tests.depth import brief
 
 from .test_clip import PRESETS
 from .trees import close, global_norm, grads, params, same
@@ -55,7 +56,7 @@ def test_it_equals_optax(name):
         close(found, expected)
 
 
-@pytest.mark.parametrize("name", PRESETS)
+@pytest.mark.parametrize("name", brief(PRESETS, "agc", "zclip", "schedule", "unit memory", "chain"))
 def test_the_state_has_one_form_and_nothing_is_compiled_twice(name):
     optimizer = optax.chain(
         clipwise.jax.transform(PRESETS[name], learning_rate=optax.linear_schedule(0.1, 0.0, 9), momentum=0.9),

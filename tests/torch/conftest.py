@@ -6,7 +6,7 @@ import pytest
 
 from tests.torch_engines import ENGINES, using
 
-OF_ONE_ENGINE = {"test_native.py", "test_triton.py", "test_cuda.py"}
+OF_ONE_ENGINE = {"test_native.py", "test_triton.py", "test_cuda.py", "test_penalty.py"}
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

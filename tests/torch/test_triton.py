@@ -19,6 +19,7 @@ import torch
 from clipwise.torch.engines import _triton_check, _triton_tables, reference
 from clipwise.torch.engines import triton as engine
 from clipwise.torch.engines._triton_check import check
+from tests.depth import thorough
 
 INSTALLED = importlib.util.find_spec("triton") is not None
 INTERPRETED = INSTALLED and os.environ.get("TRITON_INTERPRET") == "1"
@@ -139,6 +140,7 @@ print(json.dumps(found))
 """
 
 
+@thorough
 @needs_triton
 @outside
 @pytest.mark.parametrize("capability", [90])

@@ -5,13 +5,15 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from tests.depth import brief
+
 CLIPS = [
     ("element", 2.0),
     *[(per, norm) for per in ("unit", "tensor", "global") for norm in (2.0, 1.0, math.inf, 3.0, 0.5, "rms")],
 ]
 FEW = [("element", 2.0), ("unit", 2.0), ("tensor", "rms"), ("global", 2.0)]
 """For what is compiled, and for optimizers around an arithmetic that runs all of them."""
-SOME = [*FEW, ("unit", 3.0), ("global", math.inf)]
+SOME = brief([*FEW, ("unit", 3.0), ("global", math.inf)], *FEW)
 """For arithmetics beside the one that runs all of them."""
 BRIEF_ROWS = ("ordinary", "one zero", "missing", "large", "long")
 """For what is beside or around an arithmetic that runs all rows."""

@@ -7,6 +7,7 @@ import numpy as np
 
 import clipwise.keras
 from clipwise import Clip
+from tests.depth import brief
 
 from . import oracle
 from .cases import BRIEF_ROWS, FEW, RANGES
@@ -16,7 +17,7 @@ from .values import narrow, rounded, wide
 class OnKeras:
     """A Keras optimizer that clips, outside of any compiled function."""
 
-    DTYPES: ClassVar = ["float32", "bfloat16"]
+    DTYPES: ClassVar = brief(["float32", "bfloat16"], "float32")
     CLIPS: ClassVar = FEW
     THRESHOLDS: ClassVar = [0.0, 1.0]
     ROWS: ClassVar = BRIEF_ROWS

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 
 import clipwise
+from tests.depth import thorough
 from tests.keras.on_backend import nets
 
 
@@ -36,6 +37,7 @@ def test_history_and_progress_bar(capsys):
     assert "clipwise/norm: " in capsys.readouterr().out
 
 
+@thorough
 def test_batches_one_by_one():
     seen = []
 
@@ -50,6 +52,7 @@ def test_batches_one_by_one():
     assert seen[1] == seen[2] != seen[3]
 
 
+@thorough
 def test_a_warm_up_is_infinite():
     made = clipwise.keras.attach(keras.optimizers.Adam(0.01), "auto")
     history = nets.fitted(made, callbacks=[clipwise.keras.ClipMonitor(batches=False)]).history.history

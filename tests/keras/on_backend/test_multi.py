@@ -6,6 +6,7 @@ import pytest
 
 import clipwise
 from clipwise.errors import ArgumentError
+from tests.depth import thorough
 from tests.keras.on_backend import nets
 
 pytestmark = pytest.mark.skipif(
@@ -33,6 +34,7 @@ def test_the_norm_is_joint_and_bad_steps_are_left_out():
     np.testing.assert_allclose(float(clipwise.keras.report(made).norm), norms[-1], rtol=1e-5)
 
 
+@thorough
 def test_it_is_saved(tmp_path):
     model = nets.fitted(clipwise.keras.attach(multi(), "clip_by_norm(0.5)"))
     model.save(tmp_path / "model.keras")

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from clipwise.monitor import Store
+from tests.depth import brief, thorough
 from tests.monitor.observe.running import SCRIPTS, observed, run
 
 
-@pytest.mark.parametrize("backend", ["jax", "tensorflow", "torch"])
+@pytest.mark.parametrize("backend", brief(["jax", "tensorflow", "torch"], "jax"))
 def test_fit_is_recorded_and_as_ever(backend, tmp_path):
     pytest.importorskip("keras")
     pytest.importorskip(backend)
@@ -27,6 +28,7 @@ def test_fit_is_recorded_and_as_ever(backend, tmp_path):
     assert np.isfinite(found["loss"].values).all()
 
 
+@thorough
 def test_a_clip_from_outside(tmp_path):
     pytest.importorskip("keras")
     pytest.importorskip("jax")

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from clipwise.monitor import Store
+from tests.depth import thorough
 from tests.monitor.observe.running import SCRIPTS, observed, run
 
 CASES = (
@@ -127,6 +128,7 @@ def test_what_observing_lacks_is_said_and_the_script_runs(tmp_path):
     assert not (tmp_path / "a.db").exists()
 
 
+@thorough
 def test_two_ranks_are_one_run(tmp_path):
     words = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port"]
     plain = run(*words, "29641", SCRIPTS / "two_ranks.py")
@@ -150,6 +152,7 @@ def test_two_ranks_are_one_run(tmp_path):
         assert set(store.layers(run_.id).names) <= {"0.weight", "0.bias", "2.weight", "2.bias"}
 
 
+@thorough
 def test_another_python_need_not_have_clipwise(tmp_path):
     """Only torch and what it needs are importable there; clipwise comes by its folder."""
     import torch

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from tests.conformance import back_ends
+from tests.depth import brief
 
 from . import on_torch
 from .problem import CLIPS, FOLLOWS_LOSS, STEPS
@@ -26,10 +27,12 @@ TRAINERS = {
 IN_FLOAT32 = ["global norm", "agc", "autoclip of a window", "zclip"]
 
 BACK_END = back_ends.here()
-AROUND_OTHERS = ["agc", "autoclip", "by name"]
+AROUND_OTHERS = brief(["agc", "autoclip", "by name"], "autoclip")
 """For optimizers around an arithmetic that runs all of them."""
+HALF = list(CLIPS)[BACK_END == "jax-jit" :: 2]
+"""What one of the two arithmetics runs in short; the other runs the others."""
 around = BACK_END not in ("jax-jit", "tensorflow-function")
-CASES = [(name, "float64") for name in (AROUND_OTHERS if around else CLIPS)]
+CASES = [(name, "float64") for name in (AROUND_OTHERS if around else brief(CLIPS, *HALF))]
 CASES += [(name, "float32") for name in IN_FLOAT32[: 1 if around else 2]]
 trains = pytest.mark.skipif(
     BACK_END not in TRAINERS,
