@@ -9,12 +9,11 @@ with contextlib.suppress(ImportError):
 # Triton, which torch's compiler loads, and TensorFlow both bring LLVM; only in this order they get along.
 import torch._dynamo  # noqa: F401
 
-
 LONG = ("test_the_table[", "tests/keras/test_backends.py", "test_on_eight_devices", "test_nothing_is_changed")
 
 
 def pytest_collection_modifyitems(items):
-    """Two processes share the tests, each beginning with its half of them: the long ones come first in both."""
+    """Two processes share the tests, each beginning with one half of them: there the long ones come first."""
     long, others = [], []
     for item in items:
         (long if any(part in item.nodeid for part in LONG) else others).append(item)
