@@ -118,7 +118,8 @@ def clip_arrays(
     arrays = measure.full()
     if nonfinite == "skip":
         zero, nan = xp.zeros(()), xp.full((), xp.nan)
-        arrays = [a if a is None else xp.where(skipped, xp.zeros_like(a), a) for a in arrays]
+        there = iter(measure.arithmetic.emptied([a for a in arrays if a is not None], skipped))
+        arrays = [a if a is None else next(there) for a in arrays]
         changes |= {
             "clipped": report.clipped & ~skipped,
             "norm_after": xp.where(skipped, zero, report.norm_after),

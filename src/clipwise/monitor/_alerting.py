@@ -41,7 +41,7 @@ class Alerting:
         """Steps for which each rule keeps quiet after it has spoken."""
         return {rule.name: rule.cooldown for rule in self.engine.rules}
 
-    def see(self, rows: Iterable[Rows]) -> list[Alert]:
+    def see(self, rows: Sequence[Rows]) -> list[Alert]:
         """What the rules say of some rows; a stop is asked for at once."""
         if not self.engine.rules:
             return []
@@ -56,7 +56,7 @@ class Alerting:
         for alert in alerts:
             for action in self.engine.rule(alert.rule).actions:
                 if action == "warn":
-                    say(f"{alert}", stacklevel=3)
+                    say(f"{alert}")
                 elif action == "notify" and self._notifier is not None:
                     self._notifier.send(alert)
                 elif callable(action):
@@ -74,16 +74,23 @@ class Alerting:
                 self.stopping = alert
         return found
 
-    def _moments(self, rows: Iterable[Rows]) -> list[Moment]:
-        """Rows of several kinds and layouts, step by step."""
+    def _moments(self, rows: Sequence[Rows]) -> list[Moment]:
+        """Rows of several layouts, step by step; norms of layers go with what clipping did in their step."""
         moments: list[Moment] = []
+        layers: dict[int, dict[str, float]] = {}
         for some in rows:
-            layers = some.kind == "layers"
+            if some.kind == "layers":
+                for step, *numbers in some.data.tolist():
+                    layers.setdefault(int(step), {}).update(zip(some.names, numbers, strict=True))
+        for some in rows:
+            if some.kind == "layers":
+                continue
+            clipped = any(name.endswith("clipwise/norm") for name in some.names)
             for step, *numbers in some.data.tolist():
                 values = dict(zip(some.names, numbers, strict=True))
-                time = 0.0 if layers else values.pop("time", 0.0)
-                made = ({}, values) if layers else (values, {})
-                moments.append(Moment(int(step), *made, rank=self._rank, time=time))
+                time, own = values.pop("time", 0.0), layers.pop(int(step), {}) if clipped and layers else {}
+                moments.append(Moment(int(step), values, own, self._rank, time))
+        moments += [Moment(step, {}, norms, self._rank) for step, norms in layers.items()]
         moments.sort(key=lambda moment: moment.step)
         return moments
 

@@ -43,5 +43,4 @@ class Feed:
             say(
                 f"{type(self._exporter).__name__} gets no more of run {self._run!r}, and the training goes"
                 f" on: {type(error).__name__}: {error}",
-                stacklevel=3,
             )

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from clipwise.errors import StoreError
 from clipwise.monitor._alerting import Alerting
 from clipwise.monitor._feeding import Feed
-from clipwise.monitor._rows import Item, read
+from clipwise.monitor._rows import Item, Usual, read
 from clipwise.monitor._saying import MonitorWarning, say
 from clipwise.monitor.store import Alert, Rows, Writer
 
@@ -44,7 +44,7 @@ class Flusher:
         alerting: Alerting,
         feeds: Sequence[Feed] = (),
     ) -> None:
-        self._alerting, self._feeds = alerting, feeds
+        self._alerting, self._feeds, self._usual = alerting, feeds, Usual()
         self._queue, self._connect, self._path = queue, connect, path
         self._interval, self._keep = interval, keep
         self._writer: Writer | None = None
@@ -84,7 +84,7 @@ class Flusher:
             self._turn_over(last=True)
             said = self._loss()
             if said is not None:
-                say(said, stacklevel=4)
+                say(said)
             for feed in self._feeds:
                 feed.close(status)
             self._alerting.close()
@@ -104,7 +104,7 @@ class Flusher:
     def _turn_over(self, last: bool = False) -> None:
         items = [self._queue.popleft() for _ in range(len(self._queue))]
         try:
-            rows = read(items)
+            rows = read(items, self._usual)
         except Exception as error:  # a value that is no number: that turn is lost, the training is not
             self._warn_once(f"{type(error).__name__}: {error}", "values of some steps could not be read: ")
             rows = []

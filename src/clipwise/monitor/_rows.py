@@ -1,5 +1,6 @@
 """What the training handed over, turned into rows: done in the background."""
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -10,7 +11,7 @@ from clipwise.monitor._numbers import floats, vector
 from clipwise.monitor.store import Rows
 from clipwise.report import METRICS, ClipReport
 
-__all__ = ["Item", "Logged", "Reported", "Table", "read"]
+__all__ = ["Item", "Logged", "Reported", "Table", "Usual", "read"]
 
 FIELDS = (*METRICS, "skipped")
 
@@ -60,7 +61,26 @@ class Table:
         return Rows(self.kind, self.names, np.asarray(self.rows, dtype=np.float64))
 
 
-def read(items: Sequence[Item]) -> list[Rows]:
+class Usual:
+    """Tells norms that are far above those before them: of such steps every layer is kept."""
+
+    FAR = 5.0
+    """Times the usual norm, an exponential average of the logarithms."""
+
+    def __init__(self) -> None:
+        self._logs: dict[str, float] = {}
+
+    def exceeds(self, source: str, norm: float) -> bool:
+        """Whether a norm does, which then is one of those before the next."""
+        if not 0.0 < norm < math.inf:
+            return False
+        log = math.log(norm)
+        usual = self._logs.get(source, log)
+        self._logs[source] = usual + 0.1 * (log - usual)
+        return log > usual + math.log(self.FAR)
+
+
+def read(items: Sequence[Item], usual: Usual) -> list[Rows]:
     """The rows that some items make; this waits for their devices."""
     tables: dict[tuple[str, tuple[str, ...]], Table] = {}
     items = [_on_host(item) for item in items]
@@ -71,8 +91,9 @@ def read(items: Sequence[Item]) -> list[Rows]:
         _add(tables, "steps", ("time", *names), [item.step, item.time, *values])
         if isinstance(item, Reported) and item.report.tensor_norms is not None and item.report.names:
             prefix = f"{item.source}/" if item.source else ""
-            bad = dict(zip(names, values, strict=True))[f"{prefix}clipwise/nonfinite"] > 0
-            if item.layers or bad:
+            found = dict(zip(names, values, strict=True))
+            bad = found[f"{prefix}clipwise/nonfinite"] > 0
+            if usual.exceeds(item.source, found[f"{prefix}clipwise/norm"]) or item.layers or bad:
                 own = tuple(prefix + name for name in item.report.names)
                 _add(tables, "layers", own, [item.step, *vector(item.report.tensor_norms)])
     return [table.made() for table in tables.values()]

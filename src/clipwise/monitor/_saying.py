@@ -10,9 +10,10 @@ class MonitorWarning(UserWarning):
     """Something about the training or its recording; the training goes on."""
 
 
-def say(sentence: str, stacklevel: int = 2) -> None:
+def say(sentence: str) -> None:
     """Warn; where warnings are errors, print instead: a thread that ends helps nobody."""
     try:
-        warnings.warn(sentence, MonitorWarning, stacklevel=stacklevel + 1)
+        # No line of anybody's stands behind it: it is about the training.
+        warnings.warn_explicit(sentence, MonitorWarning, "clipwise.monitor", 1)
     except MonitorWarning:
         print(f"MonitorWarning: {sentence}", file=sys.stderr)

@@ -101,7 +101,7 @@ class Notifier:
         if self._warned:
             return
         self._warned = True
-        say(f"{sentence}. The training goes on.", stacklevel=3)
+        say(f"{sentence}. The training goes on.")
 
 
 def _targets(urls: Sequence[str]) -> list[tuple[str, Any]]:

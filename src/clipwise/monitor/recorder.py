@@ -39,9 +39,9 @@ class Monitor:
             monitor.log(loss=loss)              # of that step
 
     The step appends what it has, values on the device included, and goes on; a thread reads them and writes
-    twice every ``flush`` seconds. Whatever happens to the file, the training goes on: a warning says once what
-    is wrong, and the newest rows are kept in memory and written when that is possible. After a crash all that
-    is older than ``flush`` seconds is in the file, which `clipwise.monitor.Store` reads.
+    twice every ``flush`` seconds. Whatever happens to the file, the training goes on: a warning says once
+    what is wrong, and the newest rows are kept in memory and written when that is possible. After a crash
+    all that is older than ``flush`` seconds is in the file, which `clipwise.monitor.Store` reads.
 
     Args:
         path: of the recording, made where there is none; one file holds any number of runs, and several
@@ -50,7 +50,7 @@ class Monitor:
             ranks belong to one run.
         every: record each step (1), or each n-th.
         layers_every: the norm of each parameter's gradient at each n-th step, and wherever NaN or Inf turned
-            up; 0: only there.
+            up or the norm is far above those before it; 0: only there.
         flush: seconds after which a step is in the file at the latest.
         facts: anything to be kept with the run; JSON is made of it.
         keep: rows that are kept in memory while the file cannot be written.

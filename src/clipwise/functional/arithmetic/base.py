@@ -88,6 +88,10 @@ class Arithmetic:
         coefficients = xp.where(out, high / xp.where(out, moduli, xp.ones_like(moduli)), xp.ones_like(moduli))
         return self.chosen([array], [coefficients])[0], xp.sum(xp.astype(out, xp.float_dtype))
 
+    def emptied(self, arrays: Sequence[Array], flag: Array) -> list[Array]:
+        """Zeros in the place of arrays where a flag is set, else the arrays."""
+        return [self.xp.where(flag, self.xp.zeros_like(array), array) for array in arrays]
+
     def only_finite(self, array: Array) -> Array:
         """The array with 0 in the place of NaN and Inf."""
         return self.xp.where(self.xp.isfinite(array), array, self.xp.zeros_like(array))

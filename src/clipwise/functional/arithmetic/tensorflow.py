@@ -157,6 +157,15 @@ class TensorFlowArithmetic(Arithmetic):
             return ways[int(way)]()
         return list(tf.switch_case(way, ways))
 
+    def emptied(self, arrays: Sequence[Array], flag: Array) -> list[Array]:
+        """As in the base; what is long passes through a branch, so that it is not written once more."""
+        long = [array for array in arrays if (array.shape.num_elements() or LITTLE + 1) > LITTLE]
+        short = iter(super().emptied([a for a in arrays if not any(a is one for one in long)], flag))
+        if not long:
+            return list(short)
+        kept = iter(self.cond(flag, lambda: [tf.zeros_like(a) for a in long], lambda: list(long)))
+        return [next(kept if any(a is one for one in long) else short) for a in arrays]
+
     def clamped(self, array: Array, low: Array, high: Array) -> tuple[Array, Array]:
         low, high = tf.cast(low, array.dtype), tf.cast(high, array.dtype)
         below, above = array < low, array > high

@@ -56,6 +56,11 @@ class TorchArithmetic(Arithmetic):
             return array * coefficient  # a number does not widen the product: one pass
         return super().multiplied(array, coefficient)
 
+    def emptied(self, arrays: Sequence[Array], flag: Array) -> list[Array]:
+        if self.on_cpu and not flag:
+            return list(arrays)
+        return super().emptied(arrays, flag)
+
     def chosen(self, arrays: Sequence[Array], coefficients: Sequence[Array]) -> list[Array]:
         if not self.on_cpu:
             return super().chosen(arrays, coefficients)
