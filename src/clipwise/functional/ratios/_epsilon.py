@@ -1,0 +1,76 @@
+"""How far a ratio may go: a number, or a rule that follows the step."""
+
+import math
+import numbers
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from clipwise.errors import ArgumentError
+from clipwise.functional.ratios._inputs import clamp, stop_gradient
+from clipwise.namespace import Array, Namespace
+from clipwise.thresholds import Observation, Threshold, check_number
+
+__all__ = ["Epsilon", "epsilon_at"]
+
+Epsilon: TypeAlias = float | Threshold | Callable[[Any], Any] | Array
+"""A number, a 0-d array, a function of the step, or a policy of `clipwise.thresholds` that follows it."""
+
+
+def epsilon_at(
+    xp: Namespace, name: str, epsilon: Epsilon, step: Array | None, *, high: float = math.inf
+) -> Array:
+    """The value for this step, 0-d, within [0, high].
+
+    Numbers outside are a ThresholdError, whoever gave them. A number that only the device knows is brought
+    inside, since looking at it would wait.
+
+    >>> import numpy as np
+    >>> from clipwise.namespace import namespace_of
+    >>> from clipwise.thresholds import linear
+    >>> float(epsilon_at(namespace_of(np.zeros(1)), "low", linear(0.5, 0.25, steps=10), step=4))
+    0.4
+    """
+    value: Any = epsilon
+    if isinstance(epsilon, Threshold) and not isinstance(epsilon, type):
+        value = _of_policy(xp, name, epsilon, _step(name, step), high)
+    elif callable(epsilon) and not hasattr(epsilon, "dtype"):
+        value = epsilon(_step(name, step))
+    if not _elsewhere(value):
+        return xp.asarray(check_number(name, value, high=high))
+    if tuple(value.shape) != ():
+        raise ArgumentError(f"{name} must be a single number, got an array of shape {tuple(value.shape)}")
+    value = xp.astype(xp.asarray(stop_gradient(value)), xp.float_dtype)
+    return clamp(xp, value, xp.zeros(()), xp.asarray(high))
+
+
+def _of_policy(xp: Namespace, name: str, policy: Threshold, step: Any, high: float) -> Any:
+    if policy.needs or policy.watches_norm:
+        raise ArgumentError(
+            f"{name} may follow the step only, and {policy!r} follows the training: give a number, a function"
+            " of the step, or linear, cosine, exponential or schedule of clipwise.thresholds"
+        )
+    for end in ("start", "stop"):  # of a schedule: refused at the first step, not when it gets there
+        if hasattr(policy, end):
+            check_number(f"{name}.{end}", getattr(policy, end), high=high)
+    space: Any = np
+    if _elsewhere(step):
+        space, step = xp, xp.asarray(step)
+    seen = Observation(norm=space.zeros(()), step=step)
+    return policy.update(space, policy.init(space, ()), seen)[0]
+
+
+def _step(name: str, step: Array | None) -> Any:
+    if step is None:
+        raise ArgumentError(f"{name} follows the step: say which one it is, step=")
+    if isinstance(step, bool) or (isinstance(step, numbers.Real) and step < 0):
+        raise ArgumentError(f"step must be a number of at least 0, got {step!r}")
+    if not isinstance(step, numbers.Real) and not hasattr(step, "shape"):
+        raise ArgumentError(f"step must be a number of at least 0, got {step!r}")
+    return step
+
+
+def _elsewhere(value: Any) -> bool:
+    """Whether a value is an array of a framework, which may be on a device or not known yet."""
+    return hasattr(value, "shape") and not isinstance(value, np.ndarray | np.generic)

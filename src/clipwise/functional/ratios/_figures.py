@@ -1,0 +1,114 @@
+"""What people log of a policy's ratios."""
+
+from typing import NamedTuple
+
+from clipwise.functional.ratios._aggregate import masked_mean
+from clipwise.functional.ratios._inputs import Policies, clamp, stop_gradient
+from clipwise.namespace import Array
+
+__all__ = ["RatioFigures", "RatioLoss", "figures_of"]
+
+
+class RatioFigures(NamedTuple):
+    """What was clipped, and how far the policy has moved: 0-d arrays, constants to differentiation.
+
+    "Clipped" is said in two senses. A ratio is *outside* when it left the region, whatever its advantage
+    (CleanRL's and Stable-Baselines3's ``clip_fraction``); a clip is *binding* when it changes the term, which
+    in PPO takes an advantage of the right sign (TRL's ``clip_ratio/region_mean``). Shares and ratios are of
+    what the clip looks at: tokens, or sequences for a ratio by sequence. The KL is always over tokens.
+
+    Attributes:
+        outside: share of the ratios outside ``[1 - low, 1 + high]``; its two sides follow.
+        outside_low: below ``1 - low``.
+        outside_high: above ``1 + high``.
+        binding: share of the terms that the clip changed; its two sides follow.
+        binding_low: below, with a negative advantage (in CISPO any but 0).
+        binding_high: above, with a positive advantage (in CISPO any but 0).
+        dual: share of the terms that the bound for negative advantages changed.
+        kl_k1: ``mean(-log r)``: unbiased, can be negative.
+        kl_k3: ``mean((r - 1) - log r)``: unbiased, never negative, less noisy.
+        ratio_min: the smallest ratio; 1 where nothing counts, as are the next two.
+        ratio_max: the largest ratio.
+        ratio_mean: the mean; far from 1, the two policies have little in common.
+
+    Source: k1 and k3: Schulman 2020, joschu.net/blog/kl-approx.html.
+    """
+
+    outside: Array
+    outside_low: Array
+    outside_high: Array
+    binding: Array
+    binding_low: Array
+    binding_high: Array
+    dual: Array
+    kl_k1: Array
+    kl_k3: Array
+    ratio_min: Array
+    ratio_max: Array
+    ratio_mean: Array
+
+    def metrics(self, prefix: str = "ratio/") -> dict[str, float]:
+        """The figures as plain numbers by name, for any logger; this waits for the device.
+
+        >>> import numpy as np
+        >>> from clipwise.functional.ratios import ppo_clip
+        >>> logp = np.log([0.5, 0.1])
+        >>> figures = ppo_clip(logp, np.log([0.25, 0.1]), np.asarray([1.0, 1.0])).figures
+        >>> figures.metrics()["ratio/outside"]
+        0.5
+        """
+        return {prefix + name: float(value) for name, value in zip(self._fields, self, strict=True)}
+
+
+class RatioLoss(NamedTuple):
+    """A loss to minimise, 0-d, and its figures; unpacks as ``loss, figures``."""
+
+    loss: Array
+    figures: RatioFigures
+
+
+def figures_of(
+    given: Policies,
+    ratio: Array,
+    kept: Array,
+    region: tuple[Array, Array],
+    binding: tuple[Array, Array],
+    dual: Array | None,
+    bound: float,
+) -> RatioFigures:
+    """The figures of some ratios.
+
+    Args:
+        given: of all tokens, for the KL.
+        ratio: what is clipped, of tokens or sequences.
+        kept: which of them count.
+        region: the ends of where a ratio is left alone.
+        binding: where the clip changed the term, below and above.
+        dual: where the bound for negative advantages did; None for no such bound.
+        bound: of the log-ratio.
+    """
+    xp = given.xp
+    ratio, log_ratio = stop_gradient(ratio), stop_gradient(given.log_ratio)
+    log_ratio = clamp(xp, log_ratio, xp.asarray(-bound), xp.asarray(bound))
+
+    def share(flags: Array) -> Array:
+        return masked_mean(xp, xp.astype(flags, xp.float_dtype), kept)
+
+    below, above = share(ratio < region[0]), share(ratio > region[1])
+    low, high = share(binding[0]), share(binding[1])
+    one, some = xp.full((), 1.0), xp.any(kept)
+    return RatioFigures(
+        outside=below + above,
+        outside_low=below,
+        outside_high=above,
+        binding=low + high,
+        binding_low=low,
+        binding_high=high,
+        dual=xp.zeros(()) if dual is None else share(dual),
+        kl_k1=masked_mean(xp, -log_ratio, given.counted),
+        # expm1: where r is near 1, r - 1 would be mostly rounding.
+        kl_k3=masked_mean(xp, xp.expm1(log_ratio) - log_ratio, given.counted),
+        ratio_min=xp.where(some, xp.min(xp.where(kept, ratio, xp.full((), xp.inf))), one),
+        ratio_max=xp.where(some, xp.max(xp.where(kept, ratio, xp.zeros(()))), one),
+        ratio_mean=xp.where(some, masked_mean(xp, ratio, kept), one),
+    )

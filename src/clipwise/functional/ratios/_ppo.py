@@ -1,0 +1,114 @@
+"""PPO's clip of the probability ratio, and everything that differs from it in a parameter."""
+
+from typing import Literal
+
+from clipwise.errors import ArgumentError, ThresholdError
+from clipwise.functional.ratios._aggregate import Aggregate, check_aggregate, total
+from clipwise.functional.ratios._epsilon import Epsilon, epsilon_at
+from clipwise.functional.ratios._figures import RatioLoss, figures_of
+from clipwise.functional.ratios._inputs import BOUND, Policies, check_bound, clamp, describe, dims, policies
+from clipwise.namespace import Array
+from clipwise.thresholds import check_number
+
+__all__ = ["ppo_clip"]
+
+
+def ppo_clip(
+    logp: Array,
+    old_logp: Array,
+    advantages: Array,
+    *,
+    low: Epsilon = 0.2,
+    high: Epsilon | None = None,
+    dual: float | None = None,
+    per: Literal["token", "sequence"] = "token",
+    mask: Array | None = None,
+    aggregate: Aggregate = "token_mean",
+    length: float | None = None,
+    step: Array | None = None,
+    bound: float = BOUND,
+) -> RatioLoss:
+    """PPO's loss: ``-mean(min(r A, clip(r, 1 - low, 1 + high) A))``, ``r = exp(logp - old_logp)``.
+
+    With ``dual`` the term inside is ``max(that, dual * A)`` where A < 0. With ``per="sequence"`` r is
+    ``exp(mean(logp - old_logp))``, the mean over what counts of a sequence, and every token has its term.
+
+    Only ``logp`` is differentiated; the rest are constants. Tokens (or samples) lie along the last axis.
+    Everything is computed in the dtype of ``logp``, in float32 at least.
+
+    Args:
+        logp: log-probabilities of the taken actions under the policy that learns; numpy, torch, JAX,
+            TensorFlow.
+        old_logp: the same under the policy that acted. To learn from one's own actions, give ``logp`` again.
+        advantages: of the same shape, or one a sequence: ``logp.shape[:-1]``. A ratio by sequence takes the
+            latter.
+        low: how far below 1 a ratio may go, within [0, 1]; a number, a 0-d array, a function of the step, or
+            a policy of `clipwise.thresholds` that follows the step.
+        high: how far above 1, at least 0; as ``low`` without it. ``low=1, high=math.inf`` clips nothing.
+        dual: above 1; bounds what a large ratio does where the advantage is negative. None: nothing.
+        per: a ratio for each token, or one for each sequence.
+        mask: of the shape of ``logp``; what is False or 0 does not count and may hold anything, NaN too.
+        aggregate: see `clipwise.functional.ratios.aggregate`.
+        length: for ``aggregate="constant"``.
+        step: for an epsilon that follows it.
+        bound: the log-ratio is brought into [-bound, bound] before the exponential. Beyond, the ratio is a
+            constant: its gradient is 0.
+
+    Raises:
+        ArgumentError: a shape or an argument that does not fit.
+        ThresholdError: low outside [0, 1], high below 0, dual not above 1.
+
+    Source: Schulman et al. 2017, arXiv:1707.06347, equation 7; asymmetric: DAPO, arXiv:2503.14476; dual: Ye
+    et al. 2020, arXiv:1912.09729; by sequence: GSPO, arXiv:2507.18071.
+
+    >>> import numpy as np
+    >>> loss, figures = ppo_clip(np.log([0.6, 0.1]), np.log([0.4, 0.1]), np.asarray([1.0, -1.0]))
+    >>> round(float(loss), 12), float(figures.binding_high)
+    (-0.1, 0.5)
+    """
+    if per not in ("token", "sequence"):
+        raise ArgumentError(f"per must be 'token' or 'sequence', got {per!r}")
+    if dual is not None and not check_number("dual", dual) > 1:
+        raise ThresholdError(f"dual must be above 1, got {dual!r}")
+    bound = check_bound(bound)
+    given = policies(logp, old_logp, advantages, mask)
+    check_aggregate(aggregate, length, len(given.logp.shape))
+    xp = given.xp
+    bottom = 1.0 - epsilon_at(xp, "low", low, step, high=1.0)
+    top = 1.0 + (
+        epsilon_at(xp, "high", high, step) if high is not None else epsilon_at(xp, "low", low, step, high=1.0)
+    )
+
+    log_ratio, worth, kept = _by_sequence(given) if per == "sequence" else _by_token(given)
+    ratio = xp.exp(clamp(xp, log_ratio, xp.asarray(-bound), xp.asarray(bound)))
+    free, clipped = ratio * worth, clamp(xp, ratio, bottom, top) * worth
+    # Chosen, not `minimum`: where both are the same, frameworks share the gradient out differently.
+    term = xp.where(clipped < free, clipped, free)
+    binding = (ratio < bottom) & (worth < 0), (ratio > top) & (worth > 0)
+    held = None
+    if dual is not None:
+        held = (worth < 0) & (term < dual * worth)
+        term = xp.where(held, dual * worth, term)
+    every = xp.where(given.counted, -term, xp.zeros(()))  # a sequence's term for each of its tokens
+    loss = total(xp, every, given.counted, aggregate, length)
+    return RatioLoss(loss, figures_of(given, ratio, kept, (bottom, top), binding, held, bound))
+
+
+def _by_token(given: Policies) -> tuple[Array, Array, Array]:
+    return given.log_ratio, given.advantages, given.counted
+
+
+def _by_sequence(given: Policies) -> tuple[Array, Array, Array]:
+    """The mean log-ratio, advantage and presence of each sequence, one entry along the last axis."""
+    xp = given.xp
+    shape = dims("logp", given.logp)
+    if given.by_sequence is None:
+        raise ArgumentError(
+            "a ratio by sequence takes one advantage a sequence, of shape"
+            f" {describe(shape[:-1])}, got {describe(dims('advantages', given.advantages))}"
+        )
+    counts = xp.sum(xp.astype(given.counted, xp.float_dtype), axis=-1, keepdims=True)
+    kept = counts > 0
+    sums = xp.sum(given.log_ratio, axis=-1, keepdims=True)
+    worth = xp.where(kept, given.by_sequence, xp.zeros(()))
+    return sums / xp.where(kept, counts, xp.full((), 1.0)), worth, kept

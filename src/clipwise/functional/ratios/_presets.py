@@ -1,0 +1,200 @@
+"""The field's own names for settings of `ppo_clip`."""
+
+import math
+import numbers
+
+from clipwise.errors import ThresholdError
+from clipwise.functional.ratios._epsilon import Epsilon
+from clipwise.functional.ratios._figures import RatioLoss
+from clipwise.functional.ratios._inputs import BOUND
+from clipwise.functional.ratios._ppo import ppo_clip
+from clipwise.namespace import Array
+from clipwise.thresholds import check_number
+
+__all__ = ["dapo", "dr_grpo", "dual_clip", "grpo", "gspo", "two_sided"]
+
+
+def dual_clip(
+    logp: Array,
+    old_logp: Array,
+    advantages: Array,
+    *,
+    dual: float = 3.0,
+    low: Epsilon = 0.2,
+    high: Epsilon | None = None,
+    mask: Array | None = None,
+    step: Array | None = None,
+    bound: float = BOUND,
+) -> RatioLoss:
+    """Dual-clip PPO: `ppo_clip`, and where A < 0 ``max(min(r A, clip(r) A), dual A)``.
+
+    Source: Ye et al. 2020, arXiv:1912.09729, equation 5, c = 3.
+
+    >>> import numpy as np
+    >>> float(dual_clip(np.log([0.8]), np.log([0.1]), np.asarray([-1.0])).loss)
+    3.0
+    """
+    return ppo_clip(
+        logp, old_logp, advantages, dual=dual, low=low, high=high, mask=mask, step=step, bound=bound
+    )
+
+
+def two_sided(
+    logp: Array,
+    old_logp: Array,
+    advantages: Array,
+    *,
+    delta: float,
+    low: Epsilon = 0.2,
+    high: Epsilon | None = None,
+    mask: Array | None = None,
+    step: Array | None = None,
+    bound: float = BOUND,
+) -> RatioLoss:
+    """Two-sided clip: ``-mean(min(min(r, delta) A, clip(r, 1 - low, 1 + high) A))``, delta above 1 + high.
+
+    With such a delta the inner minimum matters only where A < 0 and r > delta: it is `dual_clip` with
+    ``dual=delta``, and computed as that.
+
+    Source: INTELLECT-2, arXiv:2505.07291; TRL's ``GRPOConfig(delta=...)``, where it has no default either.
+
+    >>> import numpy as np
+    >>> float(two_sided(np.log([0.8]), np.log([0.1]), np.asarray([-1.0]), delta=4.0).loss)
+    4.0
+    """
+    check_number("delta", delta)
+    top = low if high is None else high
+    above = 1.0 + float(top) if isinstance(top, numbers.Real) and not math.isnan(top) else 1.0
+    if not delta > above:
+        raise ThresholdError(f"delta must be above 1 + high, {above:g}, got {delta!r}")
+    return ppo_clip(
+        logp, old_logp, advantages, dual=delta, low=low, high=high, mask=mask, step=step, bound=bound
+    )
+
+
+def grpo(
+    logp: Array,
+    old_logp: Array,
+    advantages: Array,
+    *,
+    low: Epsilon = 0.2,
+    high: Epsilon | None = None,
+    mask: Array | None = None,
+    step: Array | None = None,
+    bound: float = BOUND,
+) -> RatioLoss:
+    """GRPO's policy term: `ppo_clip`, the mean over sequences of their means over tokens.
+
+    The advantages are the rewards within a group, standardised; a KL penalty to a reference is a term beside.
+
+    Source: Shao et al. 2024, arXiv:2402.03300, equation 3.
+
+    >>> import numpy as np
+    >>> logp, mask = np.log([[0.5, 0.5], [0.5, 0.5]]), np.asarray([[1, 1], [1, 0]])
+    >>> float(grpo(logp, logp, np.asarray([1.0, -3.0]), mask=mask).loss)
+    1.0
+    """
+    return ppo_clip(
+        logp,
+        old_logp,
+        advantages,
+        low=low,
+        high=high,
+        mask=mask,
+        step=step,
+        bound=bound,
+        aggregate="sequence_mean",
+    )
+
+
+def dr_grpo(
+    logp: Array,
+    old_logp: Array,
+    advantages: Array,
+    *,
+    length: float,
+    low: Epsilon = 0.2,
+    high: Epsilon | None = None,
+    mask: Array | None = None,
+    step: Array | None = None,
+    bound: float = BOUND,
+) -> RatioLoss:
+    """Dr. GRPO: `ppo_clip`, every sequence divided by the same ``length``, so that none gains by being long.
+
+    Source: Liu et al. 2025, arXiv:2503.20783.
+
+    >>> import numpy as np
+    >>> logp, mask = np.log([[0.5, 0.5], [0.5, 0.5]]), np.asarray([[1, 1], [1, 0]])
+    >>> float(dr_grpo(logp, logp, np.asarray([1.0, -3.0]), mask=mask, length=2).loss)
+    0.25
+    """
+    return ppo_clip(
+        logp,
+        old_logp,
+        advantages,
+        low=low,
+        high=high,
+        mask=mask,
+        step=step,
+        bound=bound,
+        aggregate="constant",
+        length=length,
+    )
+
+
+def dapo(
+    logp: Array,
+    old_logp: Array,
+    advantages: Array,
+    *,
+    low: Epsilon = 0.2,
+    high: Epsilon = 0.28,
+    mask: Array | None = None,
+    step: Array | None = None,
+    bound: float = BOUND,
+) -> RatioLoss:
+    """DAPO's clip-higher: `ppo_clip` with more room above than below, the mean over all tokens.
+
+    Source: Yu et al. 2025, arXiv:2503.14476: 0.2 and 0.28.
+
+    >>> import numpy as np
+    >>> round(float(dapo(np.log([[0.6]]), np.log([[0.4]]), np.asarray([1.0])).loss), 12)
+    -1.28
+    """
+    return ppo_clip(logp, old_logp, advantages, low=low, high=high, mask=mask, step=step, bound=bound)
+
+
+def gspo(
+    logp: Array,
+    old_logp: Array,
+    advantages: Array,
+    *,
+    low: Epsilon = 3e-4,
+    high: Epsilon = 4e-4,
+    mask: Array | None = None,
+    step: Array | None = None,
+    bound: float = BOUND,
+) -> RatioLoss:
+    """GSPO: one ratio a sequence, ``s = exp(mean(logp - old_logp))``, clipped as in PPO; the mean over them.
+
+    Every advantage is that of a whole sequence. Ratios by sequence lie near 1, hence the small defaults.
+
+    Source: Zheng et al. 2025, arXiv:2507.18071, equations 5 to 7 and section 5.1 for 3e-4 and 4e-4.
+
+    >>> import numpy as np
+    >>> loss, figures = gspo(np.log([[0.6, 0.4]]), np.log([[0.4, 0.6]]), np.asarray([2.0]))
+    >>> float(loss), float(figures.outside)
+    (-2.0, 0.0)
+    """
+    return ppo_clip(
+        logp,
+        old_logp,
+        advantages,
+        low=low,
+        high=high,
+        per="sequence",
+        mask=mask,
+        step=step,
+        bound=bound,
+        aggregate="sequence_mean",
+    )
