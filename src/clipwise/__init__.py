@@ -33,7 +33,7 @@ from clipwise.clip import (
 from clipwise.report import ClipReport
 
 if TYPE_CHECKING:
-    from clipwise import config, jax, keras, monitor, tensorflow, torch
+    from clipwise import config, data, jax, keras, monitor, tensorflow, torch
     from clipwise.monitor import Monitor
     from clipwise.monitor.suggest import suggest
 
@@ -57,6 +57,7 @@ __all__ = [
     "clip_by_norm",
     "clip_by_value",
     "config",
+    "data",
     "errors",
     "jax",
     "keras",
@@ -70,6 +71,7 @@ __all__ = [
 
 _LAZY = {  # submodule -> what its extra of the same name installs
     "config": (),
+    "data": ("sklearn", "narwhals", "datasketches"),
     "jax": ("jax", "optax"),
     "keras": ("keras",),
     "monitor": (),

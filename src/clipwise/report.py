@@ -42,6 +42,8 @@ class ClipReport:
         names: the name of each tensor that had a gradient.
         tensor_norms: their norms before clipping, one array of the same length.
         parts: the reports of the parts, for `chain` by position and for `by_name` by pattern.
+        at_bound: of a clip of weights, the share of the groups that stand at the bound after it, those that
+            were there already included; None otherwise.
     """
 
     norm: Array
@@ -55,6 +57,7 @@ class ClipReport:
     names: Sequence[str] = ()
     tensor_norms: Array | None = None
     parts: Mapping[str, "ClipReport"] = field(default_factory=dict)
+    at_bound: Array | None = None
 
     def __tf_flatten__(self) -> tuple[Any, tuple[Any, ...]]:
         """For `tf.nest`, so that a `tf.function` takes and returns a report: the names are static."""
@@ -82,7 +85,7 @@ class ClipReport:
 
         With ``per_tensor`` also ``clipwise/norm/<parameter>``. What is not known is left out.
         """
-        values = {f"clipwise/{name}": getattr(self, name) for name in METRICS}
+        values = {f"clipwise/{name}": getattr(self, name) for name in (*METRICS, "at_bound")}
         found = {name: _number(value) for name, value in values.items() if value is not None}
         if per_tensor:
             found |= {f"clipwise/norm/{name}": norm for name, norm in self.norms().items()}

@@ -6,7 +6,15 @@ import pytest
 
 from tests.torch_engines import ENGINES, using
 
-OF_ONE_ENGINE = {"test_native.py", "test_triton.py", "test_cuda.py", "test_penalty.py"}
+# Of one engine, or of none.
+OF_ONE_ENGINE = {
+    "test_activations.py",
+    "test_attention.py",
+    "test_cuda.py",
+    "test_native.py",
+    "test_penalty.py",
+    "test_triton.py",
+}
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from clipwise.cli.dashboard import dashboard, report
+from clipwise.cli.data import data
 from clipwise.cli.export import export
 from clipwise.cli.observe import observe
 from clipwise.cli.suggest import suggest
@@ -112,3 +113,4 @@ cli.add_command(export)
 cli.add_command(observe)
 cli.add_command(dashboard)
 cli.add_command(report)
+cli.add_command(data)

@@ -4,9 +4,24 @@ Every back end offers the same names.
 """
 
 from clipwise.functional.clipping import ClipState
-from clipwise.jax._reports import report
+from clipwise.jax._reports import report, weights_report
 from clipwise.jax.attach import AttachState, attach
 from clipwise.jax.functional import clip, init
+from clipwise.jax.penalty import gradient_penalty
 from clipwise.jax.transform import TransformState, transform
+from clipwise.jax.weights import WeightsState, clip_weights
 
-__all__ = ["AttachState", "ClipState", "TransformState", "attach", "clip", "init", "report", "transform"]
+__all__ = [
+    "AttachState",
+    "ClipState",
+    "TransformState",
+    "WeightsState",
+    "attach",
+    "clip",
+    "clip_weights",
+    "gradient_penalty",
+    "init",
+    "report",
+    "transform",
+    "weights_report",
+]

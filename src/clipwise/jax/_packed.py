@@ -13,7 +13,7 @@ import numpy as np
 from clipwise.namespace import Array
 from clipwise.report import ClipReport
 
-__all__ = ["Form", "Packed", "blank", "form_of", "known_to_flax", "pack", "unpack"]
+__all__ = ["Form", "OfWeights", "Packed", "blank", "form_of", "known_to_flax", "pack", "unpack"]
 
 _BEFORE = {
     "norm": 0.0,
@@ -24,6 +24,7 @@ _BEFORE = {
     "direction": 1.0,
     "nonfinite": 0,
     "skipped": False,
+    "at_bound": 0.0,
 }
 """The 0-d values in the order in which they are packed, and what they are before the first step."""
 
@@ -75,6 +76,14 @@ class Packed:
         """The report as numpy's arrays; this waits for them."""
         (values,) = jax.tree.leaves(self.values)
         return _read(Packed(np.asarray(values), self.form))
+
+
+@partial(jax.tree_util.register_dataclass, data_fields=["packed"], meta_fields=[])
+@dataclasses.dataclass(frozen=True)
+class OfWeights:
+    """The report of a clip of weights, which is not to be taken for that of the gradients."""
+
+    packed: Packed
 
 
 def form_of(report: ClipReport) -> Form:
@@ -146,3 +155,9 @@ def known_to_flax() -> None:
         return Packed(values, packed.form)
 
     serialization.register_serialization_state(Packed, saved, restored, override=True)
+    serialization.register_serialization_state(
+        OfWeights,
+        lambda own: saved(own.packed),
+        lambda own, state: OfWeights(restored(own.packed, state)),
+        override=True,
+    )

@@ -8,10 +8,10 @@ import jax.numpy as jnp
 
 from clipwise.errors import StateError
 from clipwise.functional.slots import Slot
-from clipwise.jax._packed import Packed, unpack
+from clipwise.jax._packed import OfWeights, Packed, unpack
 from clipwise.report import ClipReport
 
-__all__ = ["packed_report", "report", "spread"]
+__all__ = ["packed_report", "report", "spread", "weights_report"]
 
 _ARRAYS = [field.name for field in dataclasses.fields(ClipReport) if field.name != "names"]
 
@@ -40,13 +40,38 @@ def report(opt_state: Any) -> ClipReport:
     return unpack(_last(opt_state))
 
 
+def weights_report(opt_state: Any) -> ClipReport:
+    """As `report`, of the clip of weights: what `clip_weights` or ``attach(..., weights=)`` last did.
+
+    Its ``at_bound`` is the share of the weights at the bound.
+
+    Raises:
+        StateError: there is none.
+
+    >>> import jax.numpy as jnp, optax, clipwise, clipwise.jax
+    >>> params = {"w": jnp.array([0.5, 0.0])}
+    >>> optimizer = optax.chain(optax.sgd(1.0), clipwise.jax.clip_weights("clip_by_value(0.01)"))
+    >>> _, state = optimizer.update({"w": jnp.zeros(2)}, optimizer.init(params), params)
+    >>> float(clipwise.jax.weights_report(state).at_bound)
+    0.5
+    """
+    leaves = jax.tree.leaves(opt_state, is_leaf=lambda node: isinstance(node, OfWeights))
+    found = [leaf for leaf in leaves if isinstance(leaf, OfWeights)]
+    if not found:
+        raise StateError(
+            "no report of weights in this state: it must be the state of an optimizer with"
+            f" clipwise.jax.clip_weights, or attach with weights=, got {type(opt_state).__name__}"
+        )
+    return unpack(found[-1].packed)
+
+
 def packed_report(opt_state: Any) -> Packed:
     """As `report`, as a copy that is not looked at yet: for recording without waiting."""
     return _last(opt_state).copy()
 
 
 def _last(opt_state: Any) -> Packed:
-    leaves = jax.tree.leaves(opt_state, is_leaf=lambda node: isinstance(node, Packed))
+    leaves = jax.tree.leaves(opt_state, is_leaf=lambda node: isinstance(node, Packed | OfWeights))
     found = [leaf for leaf in leaves if isinstance(leaf, Packed)]
     if not found:
         raise StateError(

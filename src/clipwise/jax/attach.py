@@ -7,13 +7,14 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from clipwise.clip import AnyClip
+from clipwise.clip import AnyClip, clip_by_global_norm
 from clipwise.errors import ArgumentError, StateError
 from clipwise.functional.arguments import NonFinite
 from clipwise.functional.clipping import ClipState
 from clipwise.functional.slots import UnitAxes
 from clipwise.jax._packed import Packed, unpack
 from clipwise.jax.transform import Rate, TransformState, Updater, loss_of
+from clipwise.jax.weights import clip_weights
 from clipwise.namespace import Array
 from clipwise.report import ClipReport
 
@@ -43,8 +44,9 @@ class AttachState(NamedTuple):
 
 def attach(
     optimizer: optax.GradientTransformation,
-    clip: AnyClip | str | Mapping[str, Any],
+    clip: AnyClip | str | Mapping[str, Any] | None = None,
     *,
+    weights: AnyClip | str | Mapping[str, Any] | None = None,
     nonfinite: NonFinite = "skip",
     learning_rate: Rate | None = None,
     momentum: Array | None = None,
@@ -58,12 +60,16 @@ def attach(
 
     Args:
         optimizer: any of optax; for accumulation put `optax.MultiSteps` around what `attach` returns.
-        clip: what to do; a string or a mapping is read by `clipwise.config.parse`.
+        clip: what to do; a string or a mapping is read by `clipwise.config.parse`. Without one the gradients
+            are only measured.
+        weights: what is done to the weights after every step, such as ``clip_by_value(0.01)`` for WGAN: the
+            updates are such that `optax.apply_updates` gives bounded weights, see `clip_weights`.
+            `weights_report` says what was done.
         nonfinite: ``"skip"``, ``"zero"``, ``"propagate"``, outside of compiled functions also ``"error"``;
             see `clipwise.jax.clip`.
         learning_rate, momentum, scale_free: of the optimizer, for `clipwise.auto`. A schedule is asked by the
             number of steps that were taken, as the optimizer's own is.
-        unit_axes: as for `clip`.
+        unit_axes: as for `clip`; for ``weights`` too.
 
     Raises:
         ArgumentError: the first argument is no optimizer of optax, or another is none of those.
@@ -77,6 +83,14 @@ def attach(
     [0. 0.] 1 step skipped: 1 tensors not finite, first w
     """
     _refuse_non_optimizer(optimizer)
+    if clip is None:
+        if weights is None:
+            raise ArgumentError(
+                "expected a clip such as clipwise.clip_by_global_norm(1.0), or weights=, got None"
+            )
+        clip = clip_by_global_norm(float("inf"))
+    if weights is not None:
+        optimizer = optax.chain(optimizer, clip_weights(weights, unit_axes=unit_axes))
     updater = Updater(clip, learning_rate, momentum, scale_free, nonfinite, unit_axes)
     inner = optax.with_extra_args_support(optimizer)
 

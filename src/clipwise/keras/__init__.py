@@ -8,7 +8,22 @@
 Importing it is also what lets ``keras.models.load_model`` find clipped optimizers.
 """
 
+from clipwise.keras import layers
 from clipwise.keras._monitor import ClipMonitor
-from clipwise.keras.attach import attach, detach, observe, report
+from clipwise.keras.attach import attach, detach, observe, report, weights_report
+from clipwise.keras.clip_values import ClipValues
+from clipwise.keras.constraints import ClipConstraint
+from clipwise.keras.penalty import gradient_penalty
 
-__all__ = ["ClipMonitor", "attach", "detach", "observe", "report"]
+__all__ = [
+    "ClipConstraint",
+    "ClipMonitor",
+    "ClipValues",
+    "attach",
+    "detach",
+    "gradient_penalty",
+    "layers",
+    "observe",
+    "report",
+    "weights_report",
+]

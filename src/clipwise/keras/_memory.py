@@ -37,13 +37,16 @@ class Memory:
         plan: what is done in each step.
         slots: of all its variables.
         loss: whether a threshold looks at the loss.
+        of: what comes before the names of the variables, where it is not about gradients.
 
     Attributes:
         skip: 1 while the step that is being made is left out, else 0.
         variables: all of them.
     """
 
-    def __init__(self, optimizer: Any, plan: Plan, slots: Sequence[Slot], *, loss: bool) -> None:
+    def __init__(
+        self, optimizer: Any, plan: Plan, slots: Sequence[Slot], *, loss: bool, of: str = ""
+    ) -> None:
         self._plan, self._slots = plan, slots
         numbers = arithmetic_of([])
         self._wide = keras.backend.standardize_dtype(arithmetic_of([backend().like()]).xp.float_dtype)
@@ -64,7 +67,7 @@ class Memory:
                 initializer=initial,
                 dtype=kind,
                 aggregation=aggregation,
-                name=f"clipwise_{name}",
+                name=f"clipwise_{of}{name}",
             )
             self.variables.append(variable)
             return variable

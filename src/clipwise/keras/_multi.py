@@ -27,7 +27,7 @@ class ClippedMultiOptimizer(ClippedOptimizer):
             return
         super(ClippedOptimizer, self).build(variables)  # type: ignore[misc]
         for inner in self.optimizers:
-            refuse_inner(inner)
+            refuse_inner(inner, own_clips=self._clipwise.measures)
         self._clipwise.build(self, self._trainable_variables)
 
     def apply(self: Any, grads: Sequence[Any], trainable_variables: Sequence[Any] | None = None) -> None:
@@ -58,19 +58,29 @@ class ClippedMultiOptimizer(ClippedOptimizer):
 
     def _hand_on(self: Any, grads: list[Any], variables: list[Any]) -> None:
         apply = super(ClippedOptimizer, self).apply  # type: ignore[misc]
-        if not self._leaves_out():
+        weights = self._clipwise.weights
+
+        def act(grads: list[Any], variables: list[Any]) -> None:
             apply(grads, variables)
+            if weights is not None:
+                there = zip(grads, variables, strict=True)
+                own = [v for g, v in there if not (g is None or getattr(v, "overwrite_with_gradient", False))]
+                weights(self, own)
+
+        if not self._leaves_out():
+            act(grads, variables)
             return
         memory = self._clipwise.memory
         kept = {id(variable) for variable in memory.variables}
         changing = [v for v in (*self._trainable_variables, *self.variables) if id(v) not in kept]
         with backend().undone(memory.skip, changing):
-            backend().unless(self, memory.skip, apply, grads, variables)
+            backend().unless(self, memory.skip, act, grads, variables)
 
 
-def refuse_inner(inner: Any) -> None:
+def refuse_inner(inner: Any, *, own_clips: bool = False) -> None:
     """Raise ArgumentError for an optimizer inside that does more with gradients than pass them on."""
-    refuse_own_clips(inner)
+    if not own_clips:
+        refuse_own_clips(inner)
     if inner.gradient_accumulation_steps:
         raise ArgumentError(
             f"{inner.name!r} inside a MultiOptimizer has gradient_accumulation_steps="

@@ -14,6 +14,7 @@ from clipwise import config
 from clipwise.errors import ArgumentError
 from clipwise.keras._backends import backend
 from clipwise.keras._step import Clipping, step_variables, stepping
+from clipwise.keras._weights import WeightClipping
 
 __all__ = ["CLIPPED", "ClippedOptimizer", "clipped_class", "inner_class"]
 
@@ -64,6 +65,8 @@ class ClippedOptimizer:
                 " that clipping depends on"
             )
         clipped: list[Any] = self._clipwise(self, grads, variables)
+        if self._clipwise.measures:
+            clipped = super()._clip_gradients(clipped)  # type: ignore[misc]
         return clipped
 
     def _leaves_out(self: Any) -> bool:
@@ -81,7 +84,14 @@ class ClippedOptimizer:
 
     def _backend_update_step(self: Any, grads: Any, trainable_variables: Any, learning_rate: Any) -> None:
         update = super()._backend_update_step  # type: ignore[misc]
-        self._unless_left_out(update, grads, trainable_variables, learning_rate)
+        weights = self._clipwise.weights
+
+        def act(grads: Any, trainable_variables: Any, learning_rate: Any) -> None:
+            update(grads, trainable_variables, learning_rate)
+            if weights is not None:
+                weights(self, trainable_variables)
+
+        self._unless_left_out(act, grads, trainable_variables, learning_rate)
 
     def _backend_reset_gradient_accumulators(self: Any) -> None:
         for sums in self._accumulated_gradients:
@@ -111,7 +121,8 @@ class ClippedOptimizer:
         found: dict[str, Any] = super().get_config()  # type: ignore[misc]
         found["clipwise"] = {
             "optimizer": _identity(inner_class(self)),
-            "clip": config.to_dict(clipping.clip),
+            "clip": None if clipping.measures else config.to_dict(clipping.clip),
+            "weights": None if clipping.weights is None else config.to_dict(clipping.weights.clip),
             "nonfinite": clipping.nonfinite,
             "direction": clipping.direction,
             "unit_axes": _as_lists(clipping.unit_axes or {}),
@@ -131,7 +142,8 @@ class ClippedOptimizer:
         return put_on(
             made,
             Clipping(
-                _parsed(said["clip"]),
+                None if said["clip"] is None else _parsed(said["clip"]),
+                weights=None if said.get("weights") is None else WeightClipping(_parsed(said["weights"])),
                 nonfinite=said["nonfinite"],
                 direction=said["direction"],
                 unit_axes=_as_tuples(said["unit_axes"]),

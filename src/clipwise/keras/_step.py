@@ -8,7 +8,7 @@ from typing import Any
 import keras
 
 from clipwise import config
-from clipwise.clip import AnyClip
+from clipwise.clip import AnyClip, clip_by_global_norm
 from clipwise.errors import ArgumentError, ParameterError
 from clipwise.functional.arguments import NonFinite
 from clipwise.functional.arithmetic import Arithmetic, arithmetic_of
@@ -20,6 +20,7 @@ from clipwise.functional.slots import Slot, UnitAxes, make_slots
 from clipwise.keras._backends import backend
 from clipwise.keras._memory import Memory
 from clipwise.keras._variables import named_shapes, units_of_layers
+from clipwise.keras._weights import WeightClipping
 from clipwise.namespace import Array
 from clipwise.report import ClipReport
 
@@ -51,7 +52,8 @@ class Clipping:
     """A clip at work in one optimizer.
 
     Args:
-        clip: what to do.
+        clip: what to do; None: measure the gradients and leave them to Keras.
+        weights: what is done to the weights after each step.
         model: whose layers say where the units of a kernel lie; let go once that is known.
         nonfinite, direction: as for `clipwise.keras.attach`.
         unit_axes: what the user says of units.
@@ -60,14 +62,16 @@ class Clipping:
             when it is loaded (a Sequential's lose the model's name), and patterns are to match as before.
 
     Attributes:
+        measures: whether gradients are only measured.
         memory: what is kept between steps, from the time when the optimizer is built.
         plan, slots: how the clip is laid out over which variables, from then on too.
     """
 
     def __init__(
         self,
-        clip: AnyClip,
+        clip: AnyClip | None,
         *,
+        weights: WeightClipping | None = None,
         model: Any = None,
         nonfinite: NonFinite = "skip",
         unit_axes: UnitAxes | None = None,
@@ -75,7 +79,9 @@ class Clipping:
         units: Mapping[str, Sequence[int]] | None = None,
         saved: Sequence[tuple[str, tuple[int, ...]]] = (),
     ) -> None:
-        self.clip = clip
+        self.clip = clip_by_global_norm(float("inf")) if clip is None else clip
+        self.measures = clip is None
+        self.weights = weights
         self.nonfinite: NonFinite = nonfinite
         self.unit_axes = unit_axes
         self.direction = direction
@@ -108,6 +114,8 @@ class Clipping:
         self.plan = make_plan(self.clip, slots)
         self.slots = slots
         self.memory = Memory(optimizer, self.plan, self.slots, loss="loss" in self.plan.sees())
+        if self.weights is not None:
+            self.weights.build(optimizer, slots)
         for loss in self._early:
             self.memory.hear(loss)
         self._early = []
@@ -136,7 +144,8 @@ class Clipping:
             ParameterError: a threshold needs the loss, and nobody tells it.
             NonFiniteError: with ``nonfinite="error"``.
         """
-        refuse_own_clips(optimizer)
+        if not self.measures:
+            refuse_own_clips(optimizer)
         assert self.plan is not None
         assert self.memory is not None
         if "loss" in self.plan.needs() and not self._hears:

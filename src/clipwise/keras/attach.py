@@ -13,16 +13,18 @@ from clipwise.keras._backends import backend
 from clipwise.keras._multi import is_multi, refuse_inner
 from clipwise.keras._optimizer import CLIPPED, inner_class, put_on
 from clipwise.keras._step import Clipping, refuse_own_clips
+from clipwise.keras._weights import WeightClipping
 from clipwise.namespace import Array
 from clipwise.report import ClipReport
 
-__all__ = ["attach", "clipping_of", "detach", "observe", "report"]
+__all__ = ["attach", "clipping_of", "detach", "observe", "report", "weights_report"]
 
 
 def attach(
     optimizer: Any,
-    clip: AnyClip | str | Mapping[str, Any],
+    clip: AnyClip | str | Mapping[str, Any] | None = None,
     *,
+    weights: AnyClip | str | Mapping[str, Any] | None = None,
     model: Any = None,
     nonfinite: NonFinite = "skip",
     unit_axes: UnitAxes | None = None,
@@ -43,14 +45,18 @@ def attach(
     Args:
         optimizer: any ``keras.optimizers.Optimizer``, a ``LossScaleOptimizer`` (then the one inside it), or a
             ``MultiOptimizer`` (one joint clip for all).
-        clip: what to do; a string or a mapping is read by `clipwise.config.parse`.
+        clip: what to do; a string or a mapping is read by `clipwise.config.parse`. None with ``weights``:
+            the gradients are only measured.
+        weights: what is done to the weights after every step, such as ``clip_by_value(0.01)`` for WGAN: to
+            those that had a gradient in it, as Keras' own constraints; `weights_report` says what.
         model: its layers say where the units of their kernels lie (transposed and depthwise convolutions,
             attention, ``EinsumDense``) for clips by unit. Not needed for names or weights.
         nonfinite: what happens to a step whose gradients hold NaN or Inf. ``"skip"``: it is as if it had
             never been, for weights, the optimizer's state, weight decay, averages and iterations. ``"zero"``
             puts 0 in the place of such entries, ``"propagate"`` lets them through, ``"error"`` raises (only
             where the step is not compiled).
-        unit_axes: shell patterns of names to the axes that tell units apart, the first match wins.
+        unit_axes: shell patterns of names to the axes that tell units apart, the first match wins; for
+            ``weights`` too.
         direction: measure the cosine between the gradients before and after where it is not free.
 
     Returns:
@@ -71,21 +77,35 @@ def attach(
     norm 5 -> 1 (threshold 1, 100% clipped)
     """
     inner = _inner(optimizer)
-    clip, nonfinite = as_clip(clip), as_nonfinite(nonfinite)
+    if clip is None and weights is None:
+        raise ArgumentError(
+            "expected a clip such as clipwise.clip_by_global_norm(1.0), or weights=, got None"
+        )
+    described = None if clip is None else as_clip(clip)
+    bound = None if weights is None else WeightClipping(as_clip(weights))
+    nonfinite = as_nonfinite(nonfinite)
     if hasattr(inner, CLIPPED):
         raise ArgumentError(
             "a clip is attached to this optimizer already: detach it first, or use clipwise.chain"
         )
-    refuse_own_clips(inner)
+    if clip is not None:
+        refuse_own_clips(inner)
     if is_multi(inner):
         for one in inner.optimizers:
-            refuse_inner(one)
+            refuse_inner(one, own_clips=clip is None)
     if model is not None and not isinstance(model, keras.layers.Layer):
         raise ArgumentError(f"model must be a keras.Model or a layer, got {type(model).__name__}")
     _compile_anew(inner, model)
     put_on(
         inner,
-        Clipping(clip, model=model, nonfinite=nonfinite, unit_axes=unit_axes, direction=direction),
+        Clipping(
+            described,
+            weights=bound,
+            model=model,
+            nonfinite=nonfinite,
+            unit_axes=unit_axes,
+            direction=direction,
+        ),
     )
     return optimizer
 
@@ -108,7 +128,8 @@ def detach(optimizer: Any, *, model: Any = None) -> Any:
     inner = _inner(optimizer)
     clipping = clipping_of(inner)
     _compile_anew(inner, model)
-    for variable in clipping.memory.variables if clipping.memory else ():
+    memories = (clipping.memory, clipping.weights.memory if clipping.weights else None)
+    for variable in [v for memory in memories if memory is not None for v in memory.variables]:
         inner._untrack_variable(variable)
     object.__setattr__(inner, "__class__", inner_class(inner))
     object.__delattr__(inner, CLIPPED)
@@ -125,6 +146,30 @@ def report(optimizer: Any) -> ClipReport:
         ArgumentError: no clip is attached.
     """
     return clipping_of(optimizer).report()
+
+
+def weights_report(optimizer: Any) -> ClipReport:
+    """What the last step of an optimizer with ``attach(..., weights=)`` did to the weights.
+
+    Its ``at_bound`` is the share of the weights at the bound, counted from the weights as they are now.
+
+    Raises:
+        ArgumentError: no clip of weights is attached.
+
+    >>> import keras, clipwise.keras
+    >>> optimizer = clipwise.keras.attach(keras.optimizers.SGD(1.0), weights="clip_by_value(0.01)")
+    >>> weight = keras.Variable([0.5, 0.0], name="weight")
+    >>> optimizer.apply([keras.ops.zeros(2)], [weight])
+    >>> float(clipwise.keras.weights_report(optimizer).at_bound)
+    0.5
+    """
+    weights = clipping_of(optimizer).weights
+    if weights is None:
+        raise ArgumentError(
+            f"no clip of weights is attached to this {type(optimizer).__name__}:"
+            " use clipwise.keras.attach(optimizer, weights=clip)"
+        )
+    return weights.report(_inner(optimizer))
 
 
 def observe(optimizer: Any, loss: Array) -> None:

@@ -5,5 +5,6 @@ There is no ``attach`` here: TensorFlow's optimizers are those of Keras, which `
 
 from clipwise.functional.clipping import ClipState
 from clipwise.tensorflow.functional import clip, init
+from clipwise.tensorflow.penalty import gradient_penalty
 
-__all__ = ["ClipState", "clip", "init"]
+__all__ = ["ClipState", "clip", "gradient_penalty", "init"]

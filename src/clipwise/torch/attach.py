@@ -64,8 +64,8 @@ def attach(
 
     Args:
         optimizer: any `torch.optim.Optimizer`, wrappers that carry one (Fabric, Accelerate), or several.
-        clip: what to do; a string or a mapping is read by `clipwise.config.parse`. Without one the gradients
-            are only measured.
+        clip: what to do; a string or a mapping is read by `clipwise.config.parse`. None with ``weights``:
+            the gradients are only measured.
         model: gives parameters their names, for reports and `by_name`, and tells which are embeddings
             and which transposed convolutions.
         nonfinite: as for `Clipper`. With ``"skip"`` a step whose gradients hold NaN or Inf does not happen

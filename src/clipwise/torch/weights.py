@@ -1,15 +1,24 @@
 """The same clips on the weights themselves: WGAN's weight clipping, the max-norm constraint."""
 
-from collections.abc import Mapping
+import dataclasses
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
-from clipwise.clip import AnyClip
+from clipwise.clip import AnyClip, Clip
+from clipwise.functional.bounds import TOLERANCE, share_at_bound
 from clipwise.functional.slots import UnitAxes
+from clipwise.report import ClipReport
 from clipwise.torch._gradients import Weights
+from clipwise.torch._layout import Layout
+from clipwise.torch._measure import Measure
 from clipwise.torch._parameters import Parameters
 from clipwise.torch.clipper import Clipper
+from clipwise.torch.engines import make_batch
+from clipwise.torch.engines._arrays import tensor_of
+from clipwise.torch.engines.reference import values_of
 
 __all__ = ["WeightClipper"]
 
@@ -23,6 +32,11 @@ class WeightClipper(Clipper):
     Args:
         parameters, clip, model, unit_axes: as for `Clipper`.
 
+    Attributes:
+        report: of the last call, with ``at_bound``, the share of the weights (entries, units or tensors, as
+            the clip has them) that stand at the bound. That is counted when the report is looked at, from the
+            weights as they are then, and on their device; a step that nobody looks at costs nothing more.
+
     >>> import torch, clipwise
     >>> weight = torch.nn.Parameter(torch.tensor([0.5, -0.002]))
     >>> report = WeightClipper([weight], clipwise.clip_by_value(0.01)).clip_()
@@ -30,9 +44,15 @@ class WeightClipper(Clipper):
     tensor([ 0.0100, -0.0020])
     >>> float(report.clip_fraction)
     0.5
+    >>> weight = torch.nn.Parameter(torch.tensor([0.5, -0.01, 0.0, 0.0]))
+    >>> clipper = WeightClipper([weight], clipwise.clip_by_value(0.01))
+    >>> report = clipper.clip_()  # clips one entry, and two stand at the bound
+    >>> float(clipper.report.at_bound)
+    0.5
     """
 
     _source = Weights
+    _report: ClipReport | None
 
     def __init__(
         self,
@@ -43,3 +63,54 @@ class WeightClipper(Clipper):
         unit_axes: UnitAxes | None = None,
     ) -> None:
         super().__init__(parameters, clip, model=model, unit_axes=unit_axes)
+
+    @property
+    def report(self) -> ClipReport | None:
+        found = self._report
+        if found is not None and found.at_bound is None:
+            found = self._report = dataclasses.replace(found, at_bound=self._at_bound(found))
+        return found
+
+    @report.setter
+    def report(self, report: ClipReport | None) -> None:
+        self._report = report
+
+    @torch.no_grad()
+    def _at_bound(self, report: ClipReport) -> Tensor:
+        every = list(self.parameters.values())
+
+        def share(clip: Clip, places: Sequence[int], bound: Any) -> Tensor:
+            chosen = [every[place] for place in places]
+            if not chosen:
+                return torch.zeros(())
+            return (
+                _of_entries(chosen, bound) if clip.per == "element" else self._of_groups(clip, chosen, bound)
+            )
+
+        sizes = [one.numel() for one in every]
+        return torch.as_tensor(share_at_bound(self.clip, report, tuple(self.parameters), sizes, share))
+
+    def _of_groups(self, clip: Clip, weights: list[Tensor], bound: Any) -> Tensor:
+        batch = make_batch(weights)
+        measure = Measure(batch, Layout(batch.tensors, batch.xp, self._units.ways(weights)))
+        norms = measure.joint(clip.norm) if clip.per == "global" else measure.groups(clip.per, clip.norm)
+        found = tensor_of(norms)
+        slack = max([TOLERANCE, *(torch.finfo(one.dtype).eps for one in weights)])
+        limit = torch.as_tensor(bound, dtype=found.dtype, device=found.device) * (1.0 - slack)
+        return (found >= limit).to(found.dtype).mean()
+
+
+def _of_entries(weights: list[Tensor], bound: Any) -> Tensor:
+    """Entries are put to the bound as their own dtype has it, so nothing is rounded here."""
+    low, high = bound if isinstance(bound, tuple) else (None, bound)
+    counts = []
+    for weight in weights:
+        values = values_of(weight)
+        if values.is_complex():
+            at = values.abs() >= high * (1.0 - TOLERANCE)
+        else:
+            top = torch.as_tensor(high).to(values.device, values.dtype)
+            bottom = -top if low is None else torch.as_tensor(low).to(values.device, values.dtype)
+            at = (values >= top) | (values <= bottom)
+        counts.append(at.sum().to(weights[0].device))
+    return torch.stack(counts).sum() / max(1, sum(weight.numel() for weight in weights))

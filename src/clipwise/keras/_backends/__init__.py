@@ -9,6 +9,10 @@ Each module has the same names:
 - ``unless(optimizer, skip, act, *arguments)``: do something unless the variable ``skip`` is 1.
 - ``undone(skip, variables)``: a context after which the variables are as before it where ``skip`` is 1.
 - ``as_it_is(function)``: the function, which no compiler is to rewrite.
+- ``write(optimizer, variables, arrays)``: give weights other values, in all replicas.
+- ``slopes(function, points)``: the gradient of the sum of what a function gives by its argument, which can be
+  differentiated again; None where it does not depend on it.
+- ``hidden(array)``: the array, which counts as constant in differentiation.
 """
 
 import importlib

@@ -8,7 +8,18 @@ import jax
 import jax.numpy as jnp
 from jax.experimental import sparse
 
-__all__ = ["as_it_is", "is_traced", "like", "prepare", "read", "undone", "unless"]
+__all__ = [
+    "as_it_is",
+    "hidden",
+    "is_traced",
+    "like",
+    "prepare",
+    "read",
+    "slopes",
+    "undone",
+    "unless",
+    "write",
+]
 
 
 def like() -> Any:
@@ -47,3 +58,20 @@ def undone(skip: Any, variables: Sequence[Any]) -> Iterator[None]:
 
 def as_it_is(function: Callable[..., Any]) -> Callable[..., Any]:
     return function
+
+
+def write(optimizer: Any, variables: Sequence[Any], arrays: Sequence[Any]) -> None:
+    for variable, array in zip(variables, arrays, strict=True):
+        variable.assign(array)
+
+
+def slopes(function: Callable[[Any], Any], points: Any) -> Any:
+    return jax.grad(lambda points: _wide(function(points)).sum())(points)
+
+
+def _wide(array: Any) -> Any:
+    return array.astype(jnp.promote_types(array.dtype, jnp.float32))
+
+
+def hidden(array: Any) -> Any:
+    return jax.lax.stop_gradient(array)

@@ -7,7 +7,18 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-__all__ = ["as_it_is", "is_traced", "like", "prepare", "read", "undone", "unless"]
+__all__ = [
+    "as_it_is",
+    "hidden",
+    "is_traced",
+    "like",
+    "prepare",
+    "read",
+    "slopes",
+    "undone",
+    "unless",
+    "write",
+]
 
 
 def like() -> Any:
@@ -107,3 +118,32 @@ def undone(skip: Any, variables: Sequence[Any]) -> AbstractContextManager[None]:
 def as_it_is(function: Callable[..., Any]) -> Callable[..., Any]:
     found: Callable[..., Any] = tf.autograph.experimental.do_not_convert(function)
     return found
+
+
+def write(optimizer: Any, variables: Sequence[Any], arrays: Sequence[Any]) -> None:
+    """In the way in which Keras itself updates variables that several replicas may hold."""
+
+    def everywhere(strategy: Any, arrays: Sequence[Any]) -> None:
+        for variable, array in zip(variables, arrays, strict=True):
+            own = variable.value if isinstance(variable, keras.Variable) else variable
+            strategy.extended.update(own, _assign, args=(array,), group=False)
+
+    tf.__internal__.distribute.interim.maybe_merge_call(
+        everywhere, optimizer._distribution_strategy, list(arrays)
+    )
+
+
+def _assign(variable: Any, array: Any) -> None:
+    variable.assign(array)
+
+
+def slopes(function: Callable[[Any], Any], points: Any) -> Any:
+    with tf.GradientTape() as tape:
+        tape.watch(points)
+        scores = function(points)
+    found = tape.gradient(scores, points)
+    return None if found is None else tf.convert_to_tensor(found)
+
+
+def hidden(array: Any) -> Any:
+    return tf.stop_gradient(array)

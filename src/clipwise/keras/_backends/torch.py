@@ -7,7 +7,18 @@ from typing import Any
 import torch
 from keras import ops
 
-__all__ = ["as_it_is", "is_traced", "like", "prepare", "read", "undone", "unless"]
+__all__ = [
+    "as_it_is",
+    "hidden",
+    "is_traced",
+    "like",
+    "prepare",
+    "read",
+    "slopes",
+    "undone",
+    "unless",
+    "write",
+]
 
 
 def like() -> Any:
@@ -42,3 +53,26 @@ def undone(skip: Any, variables: Sequence[Any]) -> AbstractContextManager[None]:
 
 def as_it_is(function: Callable[..., Any]) -> Callable[..., Any]:
     return function
+
+
+def write(optimizer: Any, variables: Sequence[Any], arrays: Sequence[Any]) -> None:
+    for variable, array in zip(variables, arrays, strict=True):
+        variable.assign(array)
+
+
+def slopes(function: Callable[[Any], Any], points: Any) -> Any:
+    again = torch.is_grad_enabled()
+    with torch.enable_grad():
+        points = points.detach().requires_grad_()
+        scores = function(points)
+        if not scores.requires_grad:
+            return None
+        with torch.autocast(points.device.type, enabled=False):
+            (found,) = torch.autograd.grad(
+                scores, points, torch.ones_like(scores), create_graph=again, allow_unused=True
+            )
+    return found
+
+
+def hidden(array: Any) -> Any:
+    return array.detach()

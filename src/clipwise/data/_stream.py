@@ -1,0 +1,131 @@
+"""A column that comes in batches: a KLL sketch of its values, its moments and counts, in bounded memory."""
+
+import math
+from typing import Any
+
+import numpy as np
+
+from clipwise.data._extra import load
+from clipwise.data._report import ColumnReport
+from clipwise.data._rule import Rule
+from clipwise.data._statistics import Values, weighted_quantile
+
+__all__ = ["Stream"]
+
+
+class Stream:
+    """What has been seen of a column.
+
+    The sketch is that of Karnin, Lang and Liberty 2016 (arXiv:1603.05346) in Apache DataSketches. As long as
+    it holds every value, all figures are exact. After that a quantile is one whose rank is off by at most
+    ``rank_error`` with 99 % confidence, and the median absolute deviation one off by at most twice that,
+    measured from the sketch's median. Mean, deviation and the extremes are exact always.
+
+    Args:
+        size: the sketch's k (`sketch_size`).
+
+    >>> stream = Stream(200)
+    >>> stream.update(np.arange(50.0))
+    >>> stream.update(np.arange(50.0, 101.0))
+    >>> stream.figures(Rule("quantiles", 0.25, 0.75)), stream.rank_error
+    ((25.0, 75.0), 0.0)
+    """
+
+    def __init__(self, size: int) -> None:
+        self._sketch = load("datasketches").kll_doubles_sketch(size)
+        self.finite = 0
+        self.missing = 0
+        self.lowest = 0  # values that are -inf
+        self.highest = 0
+        self._mean = 0.0
+        self._squares = 0.0  # the sum of squared differences to the mean
+        self._sorted: tuple[Values, Values] | None = None
+
+    def update(self, batch: Values) -> None:
+        """Take in ``(N,)`` values."""
+        values = np.asarray(batch, dtype=np.float64)
+        known = np.isfinite(values)
+        if not known.all():
+            self.missing += int(np.isnan(values).sum())
+            self.lowest += int((values == -math.inf).sum())
+            self.highest += int((values == math.inf).sum())
+            values = values[known]
+        if not values.size:
+            return
+        self._sorted = None
+        self._sketch.update(np.require(values, requirements=["C", "W"]))  # it takes no read-only array
+        # Chan, Golub and LeVeque's update of mean and squares by a whole batch.
+        mean, count = float(values.mean()), self.finite + values.size
+        shift = mean - self._mean
+        self._squares += float(((values - mean) ** 2).sum()) + shift**2 * self.finite * values.size / count
+        self._mean += shift * values.size / count
+        self.finite = count
+
+    def merge(self, other: "Stream") -> None:
+        """Take in what another one has seen."""
+        if not other.finite:
+            self.missing += other.missing
+            self.lowest += other.lowest
+            self.highest += other.highest
+            return
+        self._sorted = None
+        self._sketch.merge(other._sketch)
+        count = self.finite + other.finite
+        shift = other._mean - self._mean
+        self._squares += other._squares + shift**2 * self.finite * other.finite / count
+        self._mean += shift * other.finite / count
+        self.finite = count
+        self.missing += other.missing
+        self.lowest += other.lowest
+        self.highest += other.highest
+
+    @property
+    def rank_error(self) -> float:
+        """How far a quantile's rank may be off, with 99 % confidence; 0 as long as every value is held."""
+        return float(self._sketch.normalized_rank_error(False)) if self._sketch.is_estimation_mode() else 0.0
+
+    def figures(self, rule: Rule) -> tuple[float, float]:
+        """The two figures that `Rule.interval` asks for."""
+        if rule.method == "deviations":
+            return self._mean, math.sqrt(self._squares / self.finite)
+        items, weights = self._held()
+        if rule.method == "mad":
+            median = float(weighted_quantile(items, weights, [0.5])[0])
+            away = np.abs(items - median)
+            order = np.argsort(away, kind="stable")
+            return median, float(weighted_quantile(away[order], weights[order], [0.5])[0])
+        first, second = (self._quantile(level) for level in rule.levels)
+        return first, second
+
+    def report(self, name: str, low: float, high: float) -> ColumnReport:
+        """What bounds do to the values seen; below and above are estimates where ``rank_error`` is not 0."""
+        count = self.finite + self.lowest + self.highest
+        smallest = largest = math.nan
+        below, above = self.lowest * (low > -math.inf), self.highest * (high < math.inf)
+        if self.finite:
+            smallest, largest = float(self._sketch.get_min_value()), float(self._sketch.get_max_value())
+            items, weights = self._held()
+            below += int(weights[items < low].sum())
+            above += int(weights[items > high].sum())
+        return ColumnReport(name, low, high, count, self.missing, below, above, smallest, largest)
+
+    def _quantile(self, level: float) -> float:
+        # A sketch may drop the extremes, but remembers them.
+        if level in (0.0, 1.0):
+            return float(self._sketch.get_max_value() if level else self._sketch.get_min_value())
+        return float(weighted_quantile(*self._held(), [level])[0])
+
+    def _held(self) -> tuple[Values, Values]:
+        """The values held in ascending order, and how many each stands for."""
+        if self._sorted is None:
+            pairs = np.array(list(self._sketch))
+            order = np.argsort(pairs[:, 0], kind="stable")
+            self._sorted = pairs[order, 0], pairs[order, 1].astype(np.int64)
+        return self._sorted
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_sketch": self._sketch.serialize(), "_sorted": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._sketch = load("datasketches").kll_doubles_sketch.deserialize(state["_sketch"])

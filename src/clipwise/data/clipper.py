@@ -1,0 +1,287 @@
+"""A scikit-learn transformer that clips each column to bounds given or learnt."""
+
+import json
+import warnings
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin
+from sklearn.utils.validation import FLOAT_DTYPES, check_is_fitted, validate_data
+
+from clipwise.data._blame import not_numbers
+from clipwise.data._bounds import Bounds
+from clipwise.data._report import ClippingReport
+from clipwise.data._rule import Given, Method, Rule, Side, make_rule
+from clipwise.data._statistics import RANK_ERROR, Values, array_figures, array_report, sketch_size
+from clipwise.data._stream import Stream
+from clipwise.errors import ArgumentError, did_you_mean
+
+__all__ = ["Clipper"]
+
+
+class Clipper(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):  # type: ignore[misc]
+    """Bring outliers back to a bound, column by column: ``x <- min(max(x, low), high)``.
+
+    ==============  =================================================  ========================
+    ``method``      bounds                                             arguments
+    ==============  =================================================  ========================
+    ``given``       low and high                                       a number, one a column, or by name
+    ``quantiles``   the quantiles low and high, linear as numpy's      0.01 and 0.99
+    ``iqr``         ``q25 - f (q75 - q25)``, ``q75 + f (q75 - q25)``   ``factor`` f, 1.5
+    ``mad``         ``median -+ f * 1.4826 * median(|x - median|)``    ``factor`` f, 3
+    ``deviations``  ``mean -+ f * population standard deviation``      ``factor`` f, 3
+    ==============  =================================================  ========================
+
+    Bounds are learnt from finite values alone; infinite values are clipped like any other. float32 stays
+    float32, with the bound nearest in that type; whole numbers become float64.
+
+    ``fit`` takes all data at once and is exact. ``partial_fit`` takes batches and keeps a KLL sketch a column
+    (Karnin, Lang and Liberty 2016, arXiv:1603.05346), exact until it is full; after that the rank of a
+    quantile is off by at most ``rank_error`` with 99 % confidence (median absolute deviation: twice that).
+    Mean and deviation are exact always.
+
+    Args:
+        method: as above.
+        low, high: for ``given``, None for no bound on that side; for ``quantiles``, in [0, 1].
+        factor: for the last three, above 0.
+        side: ``"both"``, or the one side that is clipped, ``"low"`` or ``"high"``.
+        columns: names or positions of the columns that are clipped; None for all.
+        nan: ``"keep"`` leaves NaN where they are, ``"error"`` refuses them and infinity.
+        rank_error: of the sketches of ``partial_fit``, from 4.8e-5 to 0.5.
+
+    Attributes:
+        lower_, upper_: ``(F,)`` the bounds, -inf and inf where there is none.
+        bounds_: the same by name, for `clipwise.data.clip`.
+        report_: `ClippingReport`, how many of the values it was fitted to lie outside on each side.
+        rank_error_: what quantiles may be off, 0 if exact.
+
+    Raises:
+        ArgumentError: an argument is outside what is allowed, the bounds are crossed, a column is empty or
+            holds text; from ``fit``, as scikit-learn wants it.
+
+    >>> clipper = Clipper("iqr").fit([[1.0], [2.0], [3.0], [4.0], [100.0]])
+    >>> clipper.transform([[-9.0], [2.5], [float("nan")], [50.0]]).ravel()
+    array([-1. ,  2.5,  nan,  7. ])
+    >>> print(clipper.report_)
+    x0: [-1, 7] of [1, 100] clips 0 below (0.00%) and 1 above (20.00%) of 5
+    """
+
+    _streams: list[Stream]
+
+    def __init__(
+        self,
+        method: Method = "quantiles",
+        *,
+        low: Given = None,
+        high: Given = None,
+        factor: float | None = None,
+        side: Side = "both",
+        columns: Sequence[str | int] | None = None,
+        nan: Literal["keep", "error"] = "keep",
+        rank_error: float = RANK_ERROR,
+    ) -> None:
+        self.method = method
+        self.low = low
+        self.high = high
+        self.factor = factor
+        self.side = side
+        self.columns = columns
+        self.nan = nan
+        self.rank_error = rank_error
+
+    def fit(self, X: Any, y: Any = None) -> "Clipper":
+        """Learn the bounds of ``(N, F)`` data, exactly; what was learnt before is forgotten."""
+        rule = self._rule()
+        array = self._array(X, reset=True)
+        self.__dict__.pop("_streams", None)
+        names = self._names()
+        chosen = self._chosen(names)
+        if rule.method == "given":
+            pairs = rule.given([names[i] for i in chosen])
+        else:
+            self._refuse_empty([bool(np.isfinite(array[:, i]).any()) for i in chosen], chosen, names)
+            figures = [array_figures(rule, array[:, i]) for i in chosen]
+            pairs = [rule.interval(*two) for two in figures]
+        self._keep(chosen, pairs)
+        low, high = self._in_type(array.dtype)
+        rows = tuple(array_report(names[i], array[:, i], low[i], high[i]) for i in chosen)
+        self.report_, self.rank_error_ = ClippingReport(rows), 0.0
+        self._warn_of_a_point()
+        return self
+
+    def partial_fit(self, X: Any, y: Any = None) -> "Clipper":
+        """Learn from one more batch ``(N, F)``; the bounds are those of all batches so far.
+
+        After ``fit`` or ``from_json``, which keep no data, it begins anew and says so.
+        """
+        rule = self._rule()
+        first = not hasattr(self, "_streams")
+        if first and hasattr(self, "lower_"):
+            warnings.warn(
+                "this Clipper was fitted at once, or read from JSON, and remembers bounds alone: partial_fit"
+                " begins anew",
+                stacklevel=2,
+            )
+        size = sketch_size(self.rank_error)
+        array = self._array(X, reset=first)
+        names = self._names()
+        chosen = self._chosen(names)
+        pairs = rule.given([names[i] for i in chosen]) if rule.method == "given" else []
+        streams: list[Stream] = [Stream(size) for _ in chosen] if first else self._streams
+        if rule.method != "given":
+            seen = zip(chosen, streams, strict=True)
+            self._refuse_empty(
+                [bool(s.finite or np.isfinite(array[:, i]).any()) for i, s in seen], chosen, names
+            )
+        for i, stream in zip(chosen, streams, strict=True):
+            stream.update(array[:, i])
+        self._streams = streams
+        self._keep(chosen, pairs or [rule.interval(*stream.figures(rule)) for stream in streams])
+        self.rank_error_ = max((stream.rank_error for stream in streams), default=0.0)
+        rows = zip(chosen, streams, strict=True)
+        self.report_ = ClippingReport(
+            tuple(s.report(names[i], float(self.lower_[i]), float(self.upper_[i])) for i, s in rows),
+            self.rank_error_,
+        )
+        return self
+
+    def transform(self, X: Any) -> Any:
+        """Clip ``(N, F)`` data to the bounds, in a new array."""
+        check_is_fitted(self, "lower_")
+        array = self._array(X, reset=False)
+        low, high = self._in_type(array.dtype)
+        return np.clip(array, low, high)
+
+    def report(self, X: Any) -> ClippingReport:
+        """How much of other data ``(N, F)`` the bounds clip; counted."""
+        check_is_fitted(self, "lower_")
+        array = self._array(X, reset=False)
+        low, high = self._in_type(array.dtype)
+        names = self._names()
+        return ClippingReport(
+            tuple(array_report(names[i], array[:, i], low[i], high[i]) for i in self._chosen(names))
+        )
+
+    @property
+    def bounds_(self) -> Bounds:
+        """The bounds of the clipped columns by name, for data frames."""
+        check_is_fitted(self, "lower_")
+        names = self._names()
+        return Bounds({names[i]: (self.lower_[i], self.upper_[i]) for i in self._chosen(names)})
+
+    def to_json(self) -> str:
+        """Arguments, bounds and report as JSON, every number to the bit; sketches stay out of it."""
+        check_is_fitted(self, "lower_")
+        names = getattr(self, "feature_names_in_", None)
+        plain = {
+            "arguments": {name: _plain(value) for name, value in self.get_params(deep=False).items()},
+            "features": self.n_features_in_ if names is None else list(names),
+            "rank_error": self.rank_error_,
+            "report": self.report_.to_dict(),
+        }
+        bounds = json.loads(self.bounds_.to_json())
+        return json.dumps({"clipper": plain} | bounds, allow_nan=False)
+
+    @classmethod
+    def from_json(cls, text: str) -> "Clipper":
+        """What `to_json` wrote, ready to transform.
+
+        Raises:
+            ArgumentError: the text is no JSON, or not of a Clipper.
+        """
+        bounds = Bounds.from_json(text)
+        try:
+            plain = json.loads(text)["clipper"]
+            made = cls(**plain["arguments"])
+            features = plain["features"]
+            made.n_features_in_ = features if isinstance(features, int) else len(features)
+            if not isinstance(features, int):
+                made.feature_names_in_ = np.array(features, dtype=object)
+            made._keep(made._chosen(made._names()), list(bounds.values()))
+            made.rank_error_ = float(plain["rank_error"])
+            made.report_ = ClippingReport.from_dict(plain["report"])
+        except (KeyError, TypeError) as error:
+            raise ArgumentError(f"this JSON is not of a Clipper: {error!r}") from error
+        return made
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = self.nan == "keep"
+        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
+        return tags
+
+    def _rule(self) -> Rule:
+        if self.nan not in ("keep", "error"):
+            raise ArgumentError(f"nan must be 'keep' or 'error', got {self.nan!r}")
+        return make_rule(self.method, self.low, self.high, self.factor, self.side)
+
+    def _array(self, X: Any, *, reset: bool) -> Values:
+        """The data as a float array; errors name the column."""
+        try:
+            array: Values = validate_data(self, X, reset=reset, dtype=FLOAT_DTYPES, ensure_all_finite=False)
+        except ValueError as error:
+            blamed = not_numbers(X)
+            raise (ArgumentError(blamed) if blamed else error) from error
+        bad = ~np.isfinite(array).all(axis=0) if self.nan == "error" else np.zeros(1, dtype=bool)
+        if bad.any():
+            name = self._names()[int(bad.argmax())]
+            raise ArgumentError(f"column {name!r} holds NaN or infinity, and nan='error' was asked for")
+        return array
+
+    def _names(self) -> list[str]:
+        return [str(name) for name in self.get_feature_names_out()]
+
+    def _chosen(self, names: Sequence[str]) -> list[int]:
+        """The positions of the columns that are clipped."""
+        if self.columns is None:
+            return list(range(len(names)))
+        found = []
+        for column in self.columns:
+            if isinstance(column, str):
+                if column not in names:
+                    raise ArgumentError(f"columns: no column {column!r}. {did_you_mean(column, names)}")
+                found.append(names.index(column))
+            elif isinstance(column, int | np.integer) and -len(names) <= column < len(names):
+                found.append(int(column) % len(names))
+            else:
+                raise ArgumentError(f"columns: no column {column!r} among {len(names)}")
+        return sorted(set(found))
+
+    def _keep(self, chosen: Sequence[int], pairs: Sequence[tuple[float, float]]) -> None:
+        self.lower_ = np.full(self.n_features_in_, -np.inf)
+        self.upper_ = np.full(self.n_features_in_, np.inf)
+        for i, (low, high) in zip(chosen, pairs, strict=True):
+            self.lower_[i], self.upper_[i] = low, high
+
+    def _in_type(self, dtype: Any) -> tuple[Values, Values]:
+        """The bounds in the data's type; beyond its range there is none."""
+        with np.errstate(over="ignore"):
+            return self.lower_.astype(dtype), self.upper_.astype(dtype)
+
+    def _refuse_empty(self, filled: Sequence[bool], chosen: Sequence[int], names: Sequence[str]) -> None:
+        for i, one in zip(chosen, filled, strict=True):
+            if not one:
+                raise ArgumentError(
+                    f"column {names[i]!r} is empty: it holds no finite number to learn bounds from"
+                )
+
+    def _warn_of_a_point(self) -> None:
+        for one in self.report_:
+            if self.method != "given" and one.low == one.high and one.smallest < one.largest:
+                warnings.warn(
+                    f"column {one.column!r}: method {self.method!r} makes {one.low!r} of all values, as most"
+                    " of them are the same; give bounds, or leave the column out (columns=)",
+                    stacklevel=3,
+                )
+
+
+def _plain(value: Any) -> Any:
+    """An argument as JSON can hold it."""
+    if isinstance(value, np.generic | np.ndarray):
+        return value.tolist()
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value

@@ -1,0 +1,151 @@
+"""A Parquet file of any size, clipped through DuckDB in bounded memory; the new file is whole or absent."""
+
+import os
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from clipwise.data._bounds import Bounds
+from clipwise.data._parquet import Parquet
+from clipwise.data._report import ClippingReport
+from clipwise.data._rule import Given, Method, Side, make_rule
+from clipwise.data._statistics import RANK_ERROR, sketch_size
+from clipwise.data._stream import Stream
+from clipwise.errors import ArgumentError, DataError
+
+__all__ = ["MEMORY", "ClippedFile", "Progress", "clip_file"]
+
+MEMORY = 256
+"""Megabytes for DuckDB; Python and the sketches come on top."""
+
+Progress = Callable[[str, float], None]
+"""Told what is being done, ``"learning"``, ``"counting"`` or ``"writing"``, and what share of it is."""
+
+
+@dataclass(frozen=True)
+class ClippedFile:
+    """What was written.
+
+    Attributes:
+        path: the new file.
+        rows: its number of rows.
+        bounds: what its columns were clipped to.
+        report: how many values were clipped on each side; counted.
+        rank_error: what the quantiles behind the bounds may be off, 0 if they are exact.
+    """
+
+    path: Path
+    rows: int
+    bounds: Bounds
+    report: ClippingReport
+    rank_error: float
+
+
+def clip_file(
+    source: str | Path,
+    target: str | Path,
+    method: Method | Mapping[str, Any] = "quantiles",
+    *,
+    columns: Sequence[str] | None = None,
+    low: Given = None,
+    high: Given = None,
+    factor: float | None = None,
+    side: Side = "both",
+    rank_error: float = RANK_ERROR,
+    memory: int = MEMORY,
+    force: bool = False,
+    progress: Progress | None = None,
+) -> ClippedFile:
+    """Clip columns of a Parquet file into a new one, reading it twice or three times from end to end.
+
+    The first reading fills a KLL sketch a column, the second counts what lies outside, the third writes.
+    Rows, their order, the types of all columns and the compression stay; NaN and nulls too. Bounds of whole
+    numbers and decimals are rounded inwards. The new file is written beside its place and moved there when
+    complete.
+
+    Args:
+        source, target: the files; they may be the same with ``force``.
+        method: as for `Clipper`; or `Bounds`, or ``{column: (low, high)}``.
+        columns: names; None for every column of numbers.
+        low, high, factor, side, rank_error: as for `Clipper`.
+        memory: megabytes that DuckDB may use.
+        force: replace ``target`` if it exists.
+        progress: told how far it is.
+
+    Raises:
+        ArgumentError: an argument is outside what is allowed, ``target`` exists, a column is not there, holds
+            no numbers or is empty.
+        DataError: ``source`` is no whole Parquet file, or ``target`` cannot be written.
+    """
+    source, target = Path(source), Path(target)
+    if isinstance(method, Mapping):
+        if columns is not None or low is not None or high is not None or factor is not None or side != "both":
+            raise ArgumentError("columns, low, high, factor and side are part of the bounds that were given")
+        bounds, rule = method if isinstance(method, Bounds) else Bounds(method), None
+    else:
+        bounds, rule = None, make_rule(method, low, high, factor, side)
+    size = sketch_size(rank_error)
+    if isinstance(memory, bool) or not isinstance(memory, int) or memory < 64:
+        raise ArgumentError(f"memory must be 64 megabytes or more, got {memory!r}")
+    _check_places(source, target, force)
+    told = progress or (lambda stage, share: None)
+
+    try:
+        with (
+            tempfile.TemporaryDirectory(prefix=".clipwise-", dir=target.parent) as scratch,
+            Parquet(source, memory=memory, scratch=Path(scratch)) as table,
+        ):
+            error = 0.0
+            names = table.chosen(list(bounds) if bounds is not None else columns)
+            if rule is not None and rule.method == "given":
+                bounds = Bounds(dict(zip(names, rule.given(names), strict=True)))
+            elif rule is not None:
+                streams = {name: Stream(size) for name in names}
+                table.read(streams, lambda share: told("learning", share))
+                for name, stream in streams.items():
+                    if not stream.finite:
+                        raise ArgumentError(
+                            f"{source}: column {name!r} is empty: it holds no finite number to learn from"
+                        )
+                bounds = Bounds({n: rule.interval(*stream.figures(rule)) for n, stream in streams.items()})
+                error = max((stream.rank_error for stream in streams.values()), default=0.0)
+                del streams
+            assert bounds is not None
+            ends = table.ends(bounds)
+            report = table.count(bounds, ends, lambda share: told("counting", share))
+            part = target.with_name(f".{target.name}.{uuid4().hex[:12]}.part")
+            try:
+                table.write(part, ends, lambda share: told("writing", share))
+                _move(part, target, force)
+            finally:
+                with suppress(OSError):  # it is there only if writing or moving it failed
+                    part.unlink()
+            return ClippedFile(target, table.rows, bounds, report, error)
+    except OSError as failure:
+        raise DataError(f"{target} cannot be written ({failure.strerror or failure})") from failure
+
+
+def _check_places(source: Path, target: Path, force: bool) -> None:
+    if not source.is_file():
+        raise DataError(
+            f"{source}: {'a folder, expected a Parquet file' if source.is_dir() else 'no such file'}"
+        )
+    if target.is_dir():
+        raise ArgumentError(f"{target} is a folder, expected the name of a file")
+    if target.exists() and not force:
+        raise ArgumentError(f"{target} exists; force (--force) replaces it")
+    if not target.parent.is_dir():
+        raise ArgumentError(f"{target}: there is no folder {target.parent}")
+
+
+def _move(part: Path, target: Path, force: bool) -> None:
+    """Put the complete file in its place at once."""
+    with part.open("rb+") as file:
+        os.fsync(file.fileno())
+    if target.exists() and not force:
+        raise ArgumentError(f"{target} was made by somebody else meanwhile; force (--force) replaces it")
+    os.replace(part, target)

@@ -1,0 +1,72 @@
+"""What activations ask of JAX."""
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+__all__ = [
+    "arange",
+    "as_array",
+    "between",
+    "is_floating",
+    "is_own",
+    "largest",
+    "like",
+    "maximum",
+    "products",
+    "repeated",
+    "reshape",
+    "sigmoid",
+    "smallest",
+    "tanh",
+    "where",
+]
+
+maximum, reshape, repeated, where = jnp.maximum, jnp.reshape, jnp.repeat, jnp.where
+sigmoid, tanh = jax.nn.sigmoid, jnp.tanh
+
+
+def is_own(x: Any) -> bool:
+    return isinstance(x, jax.Array)
+
+
+def as_array(x: jax.Array) -> jax.Array:
+    return x
+
+
+def is_floating(x: jax.Array) -> bool:
+    return bool(jnp.issubdtype(x.dtype, jnp.floating))
+
+
+def like(value: Any, x: jax.Array) -> jax.Array:
+    with np.errstate(over="ignore"):
+        return jnp.asarray(value, dtype=x.dtype)
+
+
+# Compiled with its bounds, as JAX' own are: then subnormal numbers are treated as theirs are.
+@partial(jax.jit, static_argnums=(1, 2))
+def between(x: jax.Array, low: float, high: float) -> jax.Array:
+    # Not jnp.clip, whose gradient at a bound is 1/2.
+    smallest, largest = like(low, x), like(high, x)
+    return jnp.where(x <= smallest, smallest, jnp.where(x >= largest, largest, x))
+
+
+def arange(stop: int, x: jax.Array) -> jax.Array:
+    return jnp.arange(stop)
+
+
+def largest(x: jax.Array, axes: tuple[int, ...]) -> jax.Array:
+    return jnp.max(x, axis=axes)
+
+
+def smallest(x: jax.Array, axis: int) -> jax.Array:
+    return jnp.min(x, axis=axis)
+
+
+def products(q: jax.Array, k: jax.Array) -> jax.Array:
+    wide = jnp.promote_types(q.dtype, jnp.float32)
+    # A matrix unit would round to bfloat16 otherwise.
+    return jnp.matmul(q.astype(wide), jnp.swapaxes(k.astype(wide), -1, -2), precision="highest")

@@ -1,0 +1,77 @@
+"""What activations ask of numpy, and of plain numbers."""
+
+from typing import Any
+
+import numpy as np
+
+from clipwise.namespace import Array
+
+__all__ = [
+    "arange",
+    "as_array",
+    "between",
+    "is_floating",
+    "is_own",
+    "largest",
+    "like",
+    "maximum",
+    "products",
+    "repeated",
+    "reshape",
+    "sigmoid",
+    "smallest",
+    "tanh",
+    "where",
+]
+
+_KINDS = (np.ndarray, np.generic, float, int)  # a tuple, which torch's compiler understands
+
+maximum, reshape, repeated, where = np.maximum, np.reshape, np.repeat, np.where
+
+
+def is_own(x: Any) -> bool:
+    return isinstance(x, _KINDS)
+
+
+def as_array(x: Array) -> Array:
+    return np.asarray(x)
+
+
+def is_floating(x: Array) -> bool:
+    return bool(np.issubdtype(x.dtype, np.floating))
+
+
+def like(value: Any, x: Array) -> Array:
+    with np.errstate(over="ignore"):  # a bound beyond the range of float16 is infinite there
+        return np.asarray(value).astype(x.dtype)
+
+
+def between(x: Array, low: Any, high: Any) -> Array:
+    low, high = like(low, x), like(high, x)
+    return np.where(x <= low, low, np.where(x >= high, high, x))
+
+
+def sigmoid(x: Array) -> Array:
+    e = np.exp(-np.abs(x))  # at most 1: no overflow on either side
+    return np.where(x >= 0, 1 / (1 + e), e / (1 + e)).astype(x.dtype)
+
+
+def tanh(x: Array) -> Array:
+    return np.tanh(x)
+
+
+def arange(stop: int, x: Array) -> Array:
+    return np.arange(stop)
+
+
+def largest(x: Array, axes: tuple[int, ...]) -> Array:
+    return np.max(x, axis=axes)
+
+
+def smallest(x: Array, axis: int) -> Array:
+    return np.min(x, axis=axis)
+
+
+def products(q: Array, k: Array) -> Array:
+    wide = np.promote_types(q.dtype, np.float32)
+    return q.astype(wide) @ np.swapaxes(k.astype(wide), -1, -2)

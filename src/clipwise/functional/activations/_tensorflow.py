@@ -1,0 +1,70 @@
+"""What activations ask of TensorFlow."""
+
+import importlib
+from typing import Any
+
+from clipwise.namespace import Array
+
+__all__ = [
+    "arange",
+    "as_array",
+    "between",
+    "is_floating",
+    "is_own",
+    "largest",
+    "like",
+    "maximum",
+    "products",
+    "repeated",
+    "reshape",
+    "sigmoid",
+    "smallest",
+    "tanh",
+    "where",
+]
+
+tf: Any = importlib.import_module("tensorflow")
+
+maximum, reshape, repeated, where = tf.maximum, tf.reshape, tf.repeat, tf.where
+sigmoid, tanh = tf.sigmoid, tf.tanh
+
+
+def is_own(x: Any) -> bool:
+    return isinstance(x, tf.Tensor | tf.Variable)
+
+
+def as_array(x: Array) -> Array:
+    return tf.convert_to_tensor(x)
+
+
+def is_floating(x: Array) -> bool:
+    return bool(x.dtype.is_floating)
+
+
+def like(value: Any, x: Array) -> Array:
+    return tf.cast(value, x.dtype)
+
+
+def between(x: Array, low: Any, high: Any) -> Array:
+    if (low, high) == (0.0, 6.0):
+        return tf.nn.relu6(x)  # one kernel
+    # Not tf.clip_by_value, whose gradient at a bound is 1.
+    low, high = like(low, x), like(high, x)
+    return tf.where(x <= low, low, tf.where(x >= high, high, x))
+
+
+def arange(stop: int, x: Array) -> Array:
+    return tf.range(stop)
+
+
+def largest(x: Array, axes: tuple[int, ...]) -> Array:
+    return tf.reduce_max(x, axes)
+
+
+def smallest(x: Array, axis: int) -> Array:
+    return tf.reduce_min(x, axis)
+
+
+def products(q: Array, k: Array) -> Array:
+    wide = tf.float64 if tf.float64 in (q.dtype, k.dtype) else tf.float32
+    return tf.matmul(tf.cast(q, wide), tf.cast(k, wide), transpose_b=True)

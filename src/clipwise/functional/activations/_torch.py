@@ -1,0 +1,73 @@
+"""What activations ask of PyTorch."""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+__all__ = [
+    "arange",
+    "as_array",
+    "between",
+    "is_floating",
+    "is_own",
+    "largest",
+    "like",
+    "maximum",
+    "products",
+    "repeated",
+    "reshape",
+    "sigmoid",
+    "smallest",
+    "tanh",
+    "where",
+]
+
+maximum, reshape, where, sigmoid, tanh = torch.maximum, torch.reshape, torch.where, torch.sigmoid, torch.tanh
+
+
+def is_own(x: Any) -> bool:
+    return isinstance(x, Tensor)
+
+
+def as_array(x: Tensor) -> Tensor:
+    return x
+
+
+def is_floating(x: Tensor) -> bool:
+    return x.is_floating_point()
+
+
+def like(value: Any, x: Tensor) -> Tensor:
+    if isinstance(value, int | float):  # filled on the device: no copy waits for the host
+        return torch.full((), value, dtype=x.dtype, device=x.device)
+    return torch.as_tensor(value, dtype=x.dtype, device=x.device)
+
+
+def between(x: Tensor, low: float, high: float) -> Tensor:
+    largest = torch.finfo(x.dtype).max  # beyond it a number is refused and not made infinite
+    low, high = (-math.inf if low < -largest else low), (math.inf if high > largest else high)
+    return torch.nn.functional.hardtanh(x, low, high)  # one kernel, and torch's own ReLU6 for 0 and 6
+
+
+def repeated(x: Tensor, count: int, axis: int) -> Tensor:
+    return x.repeat_interleave(count, axis)
+
+
+def arange(stop: int, x: Tensor) -> Tensor:
+    return torch.arange(stop, device=x.device)
+
+
+def largest(x: Tensor, axes: tuple[int, ...]) -> Tensor:
+    return x.amax(axes)
+
+
+def smallest(x: Tensor, axis: int) -> Tensor:
+    return x.amin(axis)
+
+
+def products(q: Tensor, k: Tensor) -> Tensor:
+    wide = torch.promote_types(q.dtype, torch.float32)
+    with torch.autocast(q.device.type, enabled=False):  # which would multiply in a narrow type again
+        return q.to(wide) @ k.to(wide).mT

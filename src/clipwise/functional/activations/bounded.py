@@ -1,0 +1,117 @@
+"""Activations between two bounds: given ones, or one that is learned."""
+
+from typing import Any
+
+from clipwise.errors import ArgumentError
+from clipwise.functional.activations._own import bounds_of, floating, own_of, positive
+from clipwise.namespace import Array
+
+__all__ = ["clipped_relu", "hard_tanh", "pact"]
+
+
+def clipped_relu(x: Array, bound: float = 6.0) -> Array:
+    """ReLU with an upper bound: ``min(max(x, 0), bound)``; ReLU6 for a bound of 6.
+
+    The gradient is 1 strictly between 0 and the bound, and 0 elsewhere. NaN stays NaN.
+
+    Args:
+        x: floats of any shape.
+        bound: above 0, a number; inf is plain ReLU.
+
+    Raises:
+        ArgumentError: ``x`` is not of floats, or the bound is NaN or not above 0.
+
+    >>> import numpy as np
+    >>> clipped_relu(np.array([-1.0, 0.5, 7.0, np.inf]))
+    array([0. , 0.5, 6. , 6. ])
+
+    Source: Krizhevsky 2010, "Convolutional deep belief networks on CIFAR-10"; Howard et al. 2017,
+    arXiv:1704.04861.
+    """
+    bound = positive("bound", bound)
+    own, x = floating(x)
+    return own.between(x, 0.0, bound)
+
+
+def hard_tanh(x: Array, low: float = -1.0, high: float = 1.0) -> Array:
+    """``min(max(x, low), high)``.
+
+    The gradient is 1 strictly between the bounds, and 0 elsewhere. (That of `jax.nn.hard_tanh` is 1 at
+    exactly -1 and 1, too.) NaN stays NaN.
+
+    Args:
+        x: floats of any shape.
+        low, high: numbers, ``low < high``; either may be infinite.
+
+    Raises:
+        ArgumentError: ``x`` is not of floats, or the bounds are NaN, equal or crossed.
+
+    >>> import numpy as np
+    >>> hard_tanh(np.array([-3.0, 0.25, 2.0]), high=1.5)
+    array([-1.  ,  0.25,  1.5 ])
+
+    Source: Collobert 2004, "Large scale machine learning".
+    """
+    low, high = bounds_of(low, high)
+    own, x = floating(x)
+    return own.between(x, low, high)
+
+
+def pact(x: Array, alpha: Array | float, *, axis: int | None = None) -> Array:
+    """ReLU with an upper bound that is learned: ``y = min(max(x, 0), alpha)``.
+
+    The paper's gradient: ``dy/dalpha = 1`` where ``x >= alpha``, else 0; ``dy/dx = 1`` where
+    ``0 < x < alpha``, else 0. So an entry at the bound moves the bound, and nothing behind it.
+
+    Args:
+        x: floats of any shape.
+        alpha: a number above 0, or an array: of shape ``()`` or ``(1,)``, of a shape that broadcasts to that
+            of ``x``, or, with ``axis``, ``(x.shape[axis],)``. It is taken in the dtype of x. Nothing keeps
+            one that is learned above 0; below, ``y`` is alpha where ``x >= alpha`` and else 0.
+        axis: the axis of ``x`` that ``alpha`` lies along: 1 for channels in PyTorch, -1 in Keras.
+
+    Raises:
+        ArgumentError: ``x`` is not of floats, a shape does not fit, or a number is NaN or not above 0.
+
+    >>> import numpy as np
+    >>> pact(np.array([[-1.0, 2.0], [3.0, 4.0]]), np.array([1.0, 3.0]), axis=1)
+    array([[0., 2.],
+           [1., 3.]])
+
+    Source: Choi et al. 2018, "PACT: parameterized clipping activation for quantized neural networks",
+    arXiv:1805.06085.
+    """
+    own, x = floating(x)
+    if isinstance(alpha, bool | int | float):
+        alpha = positive("alpha", alpha)
+    else:
+        _, alpha = floating(alpha, "alpha")
+        _refuse_another_framework(own, alpha)
+    alpha = _along(own, own.like(alpha, x), x, axis)
+    # A NaN among the bounds comes out, as min and max would have it.
+    clipped = (x >= alpha) | (alpha != alpha)
+    return own.where(clipped, alpha, own.where(x <= 0, own.like(0.0, x), x))
+
+
+def _refuse_another_framework(own: Any, alpha: Array) -> None:
+    if own_of(alpha) is not own and own_of(alpha).__name__.rpartition(".")[2] != "_numpy":
+        raise ArgumentError(f"alpha must be of the framework of x, got {type(alpha).__name__}")
+
+
+def _along(own: Any, alpha: Array, x: Array, axis: int | None) -> Array:
+    """The bounds in a shape that broadcasts to ``x`` without making it larger."""
+    shape, found = tuple(x.shape), tuple(alpha.shape)
+    if axis is not None and len(found) == 1 and -len(shape) <= axis < len(shape):
+        if found[0] in (1, shape[axis]) or shape[axis] is None:
+            broad = [1] * len(shape)
+            broad[axis] = found[0]
+            return own.reshape(alpha, broad)
+    elif axis is None and found == (1,) and not shape:
+        return own.reshape(alpha, ())
+    elif axis is None and len(found) <= len(shape):
+        # A length of None is one that a compiled function does not know yet.
+        pairs = zip(reversed(found), reversed(shape), strict=False)
+        if not [1 for ours, theirs in pairs if ours not in (1, theirs) and theirs is not None]:
+            return alpha
+    where = "" if axis is None else f" along axis {axis}"
+    raise ArgumentError(f"alpha of shape {found} does not fit x of shape {shape}{where}")

@@ -1,0 +1,71 @@
+"""Gated linear units whose two halves are clamped."""
+
+from clipwise.errors import ArgumentError
+from clipwise.functional.activations._own import floating, number, own_of, positive
+from clipwise.namespace import Array
+
+__all__ = ["clamped_swiglu", "split_gate_up"]
+
+
+def clamped_swiglu(
+    gate: Array, up: Array, *, limit: float = 7.0, alpha: float = 1.702, offset: float = 1.0
+) -> Array:
+    """``g * sigmoid(alpha * g) * (u + offset)``, of ``g = min(gate, limit)`` and ``u`` = up within +-limit.
+
+    The gate is clamped from above only: below, the sigmoid closes it. The offset is 1, as in gpt-oss, so that
+    an ``up`` of 0 lets the gate through; ``offset=0`` is the plain product. The gradient at a limit is 0.
+    With ``gate = -inf`` the result is NaN, as ``-inf * sigmoid(-inf)`` is.
+
+    Args:
+        gate, up: floats of one shape: the two halves of a projection, see `split_gate_up`.
+        limit: above 0; inf does not clamp.
+        alpha: above 0 and finite: 1.702 makes the gate nearly a GELU, 1 makes it a SiLU.
+        offset: what is added to ``u``.
+
+    Raises:
+        ArgumentError: the shapes or frameworks differ, the entries are no floats, or a number is not allowed.
+
+    >>> import numpy as np
+    >>> clamped_swiglu(np.array([1.0, 50.0, -50.0]), np.array([0.0, 50.0, 3.0])).round(4)
+    array([ 0.8458, 55.9996, -0.    ])
+
+    Source: OpenAI 2025, "gpt-oss-120b & gpt-oss-20b model card", arXiv:2508.10925, and its published code.
+    """
+    limit, alpha = positive("limit", limit), positive("alpha", alpha, finite=True)
+    offset = number("offset", offset)
+    own, gate = floating(gate, "gate")
+    if own_of(up, "up") is not own:
+        raise ArgumentError(f"gate and up must be of one framework, got {type(gate)} and {type(up)}")
+    _, up = floating(up, "up")
+    if tuple(gate.shape) != tuple(up.shape):
+        raise ArgumentError(f"gate and up must have one shape, got {tuple(gate.shape)} and {tuple(up.shape)}")
+    gate = own.between(gate, -float("inf"), limit)
+    up = own.between(up, -limit, limit)
+    return (up + offset) * (gate * own.sigmoid(gate * alpha))
+
+
+def split_gate_up(x: Array, *, interleaved: bool = True) -> tuple[Array, Array]:
+    """The two halves of a projection's last axis, ``(gate, up)``.
+
+    Args:
+        x: of shape ``(..., 2 * width)``.
+        interleaved: gate, up, gate, up, ... as in gpt-oss; otherwise first all gates, then all ups.
+
+    Raises:
+        ArgumentError: there is no last axis, or its length is odd.
+
+    >>> import numpy as np
+    >>> gate, up = split_gate_up(np.array([1.0, 10.0, 2.0, 20.0]))
+    >>> gate, up
+    (array([1., 2.]), array([10., 20.]))
+    >>> split_gate_up(np.array([1.0, 2.0, 10.0, 20.0]), interleaved=False)[0]
+    array([1., 2.])
+    """
+    own_of(x)
+    shape = tuple(x.shape)
+    if not shape or shape[-1] is None or shape[-1] % 2:
+        raise ArgumentError(f"the last axis must be of an even length, got the shape {shape}")
+    if interleaved:
+        return x[..., ::2], x[..., 1::2]
+    half = shape[-1] // 2
+    return x[..., :half], x[..., half:]

@@ -1,0 +1,222 @@
+"""Bounds in attention: on the projections, on the logits, and, head by head, on the weights that make them.
+
+Logits are ``q . k / sqrt(d)`` before the softmax, of shape ``(..., heads, queries, keys)``.
+"""
+
+import math
+
+from clipwise.errors import ArgumentError
+from clipwise.functional.activations._own import floating, number, own_of, positive
+from clipwise.functional.activations.bounded import hard_tanh
+from clipwise.functional.activations.capped import soft_cap
+from clipwise.namespace import Array
+
+__all__ = ["clip_logits", "clip_qkv", "max_logits", "qk_clip_factors", "soft_cap_logits"]
+
+ROWS = 1024
+"""Logits are made for so many queries at a time, so that their memory grows with the keys alone."""
+
+
+def clip_qkv(x: Array, bound: float) -> Array:
+    """The values of a query, key or value projection within ``+-bound``.
+
+    Args:
+        x: what the projection gives: q, k, v, or all of them in one array.
+        bound: above 0; inf leaves it as it is.
+
+    Raises:
+        ArgumentError: ``x`` is not of floats, or the bound is NaN or not above 0.
+
+    >>> import numpy as np
+    >>> clip_qkv(np.array([-20.0, 3.0, 9.0]), 8.0)
+    array([-8.,  3.,  8.])
+
+    Source: the option ``clip_qkv`` of MPT (MosaicML 2023), DBRX (Databricks 2024) and OLMo
+    (arXiv:2402.00838).
+    """
+    bound = positive("bound", bound)
+    return hard_tanh(x, -bound, bound)
+
+
+def clip_logits(logits: Array, bound: float) -> Array:
+    """Attention logits within ``+-bound``, cut off hard; a masked place, which is -inf, stays -inf.
+
+    A mask of large finite numbers must be added after this, or what it hides would be seen again.
+
+    Args:
+        logits: of any shape.
+        bound: above 0.
+
+    Raises:
+        ArgumentError: the logits are not of floats, or the bound is NaN or not above 0.
+
+    >>> import numpy as np
+    >>> clip_logits(np.array([-80.0, 3.0, 80.0, -np.inf]), 50.0)
+    array([-50.,   3.,  50., -inf])
+    """
+    return _but_where_masked(logits, clip_qkv(logits, bound))
+
+
+def soft_cap_logits(logits: Array, cap: float) -> Array:
+    """``cap * tanh(logits / cap)``; a masked place, which is -inf, stays -inf.
+
+    Args, errors and source: as `clip_logits` and `clipwise.functional.activations.soft_cap`.
+
+    >>> import numpy as np
+    >>> soft_cap_logits(np.array([3.0, 500.0, -np.inf]), 50.0).round(4)
+    array([ 2.9964, 50.    ,    -inf])
+    """
+    return _but_where_masked(logits, soft_cap(logits, cap))
+
+
+def _but_where_masked(logits: Array, bounded: Array) -> Array:
+    own, logits = floating(logits, "logits")
+    lowest = own.like(-math.inf, logits)
+    return own.where(logits == lowest, lowest, bounded)
+
+
+def max_logits(
+    q: Array,
+    k: Array,
+    *,
+    scale: float | None = None,
+    mask: Array | None = None,
+    causal: bool = False,
+) -> Array:
+    """The largest attention logit of each head: ``max over batch, i, j of scale * q_i . k_j``.
+
+    Computed in float32 or wider. With fewer heads of k than of q, as many neighbouring heads of q share one
+    of k (grouped queries). A head that attends to nothing has -inf. NaN stays NaN.
+
+    Args:
+        q: of shape ``(..., heads, queries, d)``, as it goes into the product, rotated and all.
+        k: of shape ``(..., heads of k, keys, d)``.
+        scale: above 0; ``1 / sqrt(d)`` by default.
+        mask: of booleans, True where a query sees a key, of a shape that broadcasts to
+            ``(..., heads, queries, keys)``.
+        causal: a query sees the keys up to its own place only.
+
+    Returns:
+        An array of shape ``(heads,)``.
+
+    Raises:
+        ArgumentError: the shapes do not fit, the entries are not floats, or the scale is not above 0.
+
+    >>> import numpy as np
+    >>> q = np.array([[[3.0, 0.0], [0.0, 4.0]]])  # one head, two queries of d = 2
+    >>> max_logits(q, q, scale=1.0), max_logits(q, q, scale=1.0, causal=True)
+    (array([16.]), array([16.]))
+    """
+    own, q = floating(q, "q")
+    _, k = floating(k, "k")
+    if own_of(k) is not own:
+        raise ArgumentError(f"q and k must be of one framework, got {type(q)} and {type(k)}")
+    heads, queries, keys = _sizes(tuple(q.shape), tuple(k.shape))
+    if causal and queries != keys:
+        raise ArgumentError(f"causal needs as many queries as keys, got {queries} and {keys}")
+    scale = positive("scale", q.shape[-1] ** -0.5 if scale is None else scale, finite=True)
+    if k.shape[-3] != heads:
+        k = own.repeated(k, heads // k.shape[-3], len(k.shape) - 3)
+    found = None
+    for start in range(0, queries, ROWS):
+        rows = slice(start, min(start + ROWS, queries))
+        logits = own.products(q[..., rows, :], k) * scale
+        seen = mask[..., rows, :] if mask is not None and _says_rows(mask) else mask
+        if causal:
+            before = own.arange(keys, q)[None, :] <= own.arange(rows.stop, q)[start:, None]
+            seen = before if seen is None else seen & before
+        if seen is not None:
+            logits = own.where(seen, logits, own.like(-math.inf, logits))
+        others = tuple(axis for axis in range(len(logits.shape)) if axis != len(logits.shape) - 3)
+        part = own.largest(logits, others)
+        found = part if found is None else own.maximum(found, part)
+    return found
+
+
+def _says_rows(mask: Array) -> bool:
+    return len(mask.shape) > 1 and mask.shape[-2] != 1
+
+
+def _sizes(q: tuple[int, ...], k: tuple[int, ...]) -> tuple[int, int, int]:
+    """Heads, queries and keys; ArgumentError where the shapes do not fit."""
+    fits = len(q) == len(k) >= 3 and q[:-3] == k[:-3] and q[-1] == k[-1]
+    if not fits or 0 in (*q, *k) or q[-3] % k[-3]:
+        raise ArgumentError(
+            "q must be of shape (..., heads, queries, d) and k of (..., heads of k, keys, d), with heads a "
+            f"multiple of the heads of k and nothing empty; got {q} and {k}"
+        )
+    return q[-3], q[-2], k[-2]
+
+
+def qk_clip_factors(
+    largest: Array,
+    *,
+    tau: float = 100.0,
+    alpha: float = 0.5,
+    kv_heads: int | None = None,
+    shared: str = "query",
+) -> tuple[Array, Array]:
+    """QK-Clip: by what the weights of each head of q and of k are multiplied, so that no logit passes tau.
+
+    ``gamma = min(1, tau / largest)`` for each head, ``gamma**alpha`` for q and ``gamma**(1 - alpha)`` for k.
+    A head whose largest logit is at most tau, and so also 0 or negative, has exactly 1. So has one whose
+    largest logit is NaN or Inf, which does not say by how much.
+
+    Where several heads of q share one of k, ``shared`` says who gives way:
+
+    - ``"query"``: q alone by ``gamma``, k stays. Every head ends at tau or stays as it is. The source
+      treats the rotary key that all heads share in this way.
+    - ``"min"``: k by the smallest ``gamma`` of its heads of q to the power ``1 - alpha``, each q by its own
+      ``gamma**alpha``. The head with the largest logit ends at tau, others of the group below what they had.
+
+    Args:
+        largest: the largest logit of each head of q, of shape ``(heads,)``, such as `max_logits` gives.
+        tau: above 0 and finite.
+        alpha: from 0 (k alone) to 1 (q alone).
+        kv_heads: how many heads k has; as many as q by default.
+        shared: ``"query"`` or ``"min"``, used where k has fewer heads.
+
+    Returns:
+        The factors of q, of shape ``(heads,)``, and of k, of shape ``(kv_heads,)``.
+
+    Raises:
+        ArgumentError: an argument is outside what is allowed, or the heads do not fit.
+
+    >>> import numpy as np
+    >>> qk_clip_factors(np.array([400.0, 60.0]))
+    (array([0.5, 1. ]), array([0.5, 1. ]))
+    >>> qk_clip_factors(np.array([400.0, 60.0]), kv_heads=1)
+    (array([0.25, 1.  ]), array([1.]))
+
+    Source: Kimi Team 2025, "Kimi K2: open agentic intelligence", arXiv:2507.20534, algorithm 1.
+    """
+    tau, alpha = as_tau(tau), as_alpha(alpha)
+    if shared not in ("query", "min"):
+        raise ArgumentError(f"shared must be 'query' or 'min', got {shared!r}")
+    own, largest = floating(largest, "largest")
+    shape = tuple(largest.shape)
+    kv_heads = shape[0] if kv_heads is None and shape else kv_heads
+    if len(shape) != 1 or not isinstance(kv_heads, int) or kv_heads < 1 or shape[0] % kv_heads:
+        raise ArgumentError(
+            f"largest must be of shape (heads,), heads a multiple of kv_heads={kv_heads}, got {shape}"
+        )
+    over = (largest > tau) & (largest < math.inf)
+    gamma = tau / own.where(over, largest, own.like(tau, largest))  # tau / tau is exactly 1
+    if kv_heads == shape[0]:
+        return gamma**alpha, gamma ** (1.0 - alpha)
+    smallest = own.smallest(own.reshape(gamma, (kv_heads, shape[0] // kv_heads)), -1)
+    if shared == "query":
+        return gamma, smallest**0.0
+    return gamma**alpha, smallest ** (1.0 - alpha)
+
+
+def as_tau(tau: float) -> float:
+    """The bound of QK-Clip; ArgumentError unless it is finite and above 0."""
+    return positive("tau", tau, finite=True)
+
+
+def as_alpha(alpha: float) -> float:
+    """The share of the queries; ArgumentError unless it is from 0 to 1."""
+    if not 0.0 <= number("alpha", alpha) <= 1.0:
+        raise ArgumentError(f"alpha must be from 0 to 1, got {alpha!r}")
+    return float(alpha)

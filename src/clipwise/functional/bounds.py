@@ -1,0 +1,97 @@
+"""The share of the weights that stand at the bound of a clip, the same in every back end."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
+
+from clipwise.clip import AnyClip, Chain, Clip
+from clipwise.functional.measure import Measure
+from clipwise.functional.names import owner_of
+from clipwise.functional.slots import Slot
+from clipwise.namespace import Array
+from clipwise.report import ClipReport
+from clipwise.thresholds import Threshold
+
+__all__ = ["TOLERANCE", "Share", "of_measure", "share_at_bound"]
+
+TOLERANCE = 2e-6
+"""Relative: a norm that was scaled to the bound is the bound to rounding."""
+
+Share: TypeAlias = Callable[[Clip, Sequence[int], Any], Array]
+"""Of one clip, the places of the weights it is for, and the bound that is in force: the share, 0-d."""
+
+
+def share_at_bound(
+    clip: AnyClip, report: ClipReport, names: Sequence[str], sizes: Sequence[int], share: Share
+) -> Array:
+    """The share of the groups at the bound: of the entries of a value clip, of the units, of the tensors.
+
+    Of `chain` that of the part with most; of `by_name` that of each part, weighted by its entries among all.
+
+    Args:
+        clip: of the weights.
+        report: of the step that clipped them: the thresholds of policies are in it.
+        names, sizes: of the weights.
+        share: what counts for one clip in this framework.
+    """
+
+    def of(clip: AnyClip, report: ClipReport, places: Sequence[int]) -> Array:
+        if isinstance(clip, Clip):
+            policy = isinstance(clip.threshold, Threshold)
+            return share(clip, places, report.threshold if policy else clip.threshold)
+        if isinstance(clip, Chain):
+            found = [of(part, report.parts[str(i)], places) for i, part in enumerate(clip.clips)]
+            most = found[0]
+            for one in found[1:]:
+                most = most + (one - most) * (one > most)
+            return most
+        total = max(1, sum(sizes[place] for place in places))
+        sum_: Array = 0.0
+        for pattern, part in clip.parts:
+            own = [place for place in places if owner_of(clip, names[place]) == pattern]
+            if part is not None and own:
+                weight = sum(sizes[place] for place in own) / total
+                sum_ = sum_ + of(part, report.parts[pattern], own) * weight
+        return sum_
+
+    return of(clip, report, range(len(names)))
+
+
+def of_measure(measure: Measure, clip: AnyClip, report: ClipReport) -> Array:
+    """`share_at_bound` of weights whose arrays are values.
+
+    Args:
+        measure: of the weights after clipping.
+        clip, report: as there.
+    """
+    slots: Sequence[Slot] = measure.slots
+
+    def share(clip: Clip, places: Sequence[int], bound: Any) -> Array:
+        part = measure.part([measure.present[place] for place in places])
+        if clip.per == "element":
+            return _of_entries(part, bound)
+        xp = part.xp
+        norms = part.joint(clip.norm) if clip.per == "global" else part.groups(clip.per, clip.norm)
+        slack = max([TOLERANCE, *(float(xp.finfo(array.dtype).eps) for array in part.arrays)])
+        limit = xp.astype(xp.asarray(bound), xp.float_dtype) * (1.0 - slack)
+        return xp.mean(xp.astype(norms >= limit, xp.float_dtype))
+
+    names = [slot.name for slot in slots]
+    found = share_at_bound(clip, report, names, [slot.size for slot in slots], share)
+    return measure.xp.asarray(found)
+
+
+def _of_entries(part: Measure, bound: Any) -> Array:
+    xp, arithmetic = part.xp, part.arithmetic
+    ends = bound if isinstance(bound, tuple) else (None, bound)
+    high = xp.astype(xp.asarray(ends[1]), xp.float_dtype)
+    low = -high if ends[0] is None else xp.astype(xp.asarray(ends[0]), xp.float_dtype)
+    counts = [xp.zeros(())]
+    for array in part.arrays:
+        # Entries are put to the bound as their own dtype has it, so nothing is rounded here.
+        if arithmetic.is_complex(array):
+            at = arithmetic.wide(array) >= high * (1.0 - TOLERANCE)
+        else:
+            top = xp.astype(high, array.dtype)
+            at = (array >= top) | (array <= xp.astype(low, array.dtype))
+        counts.append(xp.sum(xp.astype(at, xp.float_dtype)))
+    return xp.sum(xp.stack(counts)) / max(1, part.entries)

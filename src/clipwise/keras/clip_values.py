@@ -1,0 +1,100 @@
+"""A layer that brings the inputs of a model within bounds, learnt once and saved with the model."""
+
+import math
+from typing import Any
+
+import keras
+import numpy as np
+
+from clipwise.errors import ArgumentError
+
+__all__ = ["ClipValues"]
+
+
+@keras.saving.register_keras_serializable(package="clipwise")
+class ClipValues(keras.layers.Layer):  # type: ignore[misc]
+    """``y = min(max(x, low), high)``, for all values alike or for each feature of the last axis.
+
+    The bounds are part of the layer's configuration and nothing is trained. NaN stays NaN. The gradient is 1
+    from ``low`` to ``high`` and 0 outside.
+
+    Args:
+        low, high: a number, or ``(F,)`` one a feature, such as ``lower_`` and ``upper_`` of a fitted
+            `clipwise.data.Clipper`; None, -inf and inf where there is no bound.
+        kwargs: name, dtype and the like, as of every layer.
+
+    Raises:
+        ArgumentError: a bound is NaN or no number, the two are crossed or differ in length, or the last axis
+            of an input does not fit.
+
+    >>> import numpy as np
+    >>> layer = ClipValues([-1.0, None], [1.0, 5.0])
+    >>> keras.ops.convert_to_numpy(layer(np.array([[-3.0, -3.0], [0.5, 9.0]], "float32"))).tolist()
+    [[-1.0, -3.0], [0.5, 5.0]]
+    """
+
+    def __init__(self, low: Any = None, high: Any = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        first, second = _bound("low", low, -math.inf), _bound("high", high, math.inf)
+        if first.ndim and second.ndim and first.shape != second.shape:
+            raise ArgumentError(f"low holds {len(first)} bounds and high {len(second)}: give as many of both")
+        lows, highs = np.broadcast_arrays(first, second)
+        if (lows > highs).any():
+            i = int((lows > highs).reshape(-1).argmax())
+            pair = f"low={float(lows.flat[i])!r} is above high={float(highs.flat[i])!r}"
+            where = f" of feature {i}" if lows.ndim else ""
+            raise ArgumentError(f"the bounds{where} are crossed, {pair}")
+        self._low, self._high = first, second
+        self.supports_masking = True
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        """Check that there are as many bounds as features."""
+        for bound in (self._low, self._high):
+            if bound.ndim and (not input_shape or input_shape[-1] != len(bound)):
+                raise ArgumentError(
+                    f"bounds for {len(bound)} features do not fit an input of shape {tuple(input_shape)}"
+                )
+        super().build(input_shape)
+
+    def call(self, inputs: Any) -> Any:
+        """The values of any shape within the bounds, in the layer's type."""
+        values = inputs
+        # Comparisons with NaN are false on every back end; minimum and maximum may lose it.
+        if (self._low > -math.inf).any():
+            low = keras.ops.cast(self._low, values.dtype)
+            values = keras.ops.where(values < low, low, values)
+        if (self._high < math.inf).any():
+            high = keras.ops.cast(self._high, values.dtype)
+            values = keras.ops.where(values > high, high, values)
+        return values
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        """That of the input."""
+        return input_shape
+
+    def get_config(self) -> dict[str, Any]:
+        """Both bounds, None where there is none, beside the configuration of every layer."""
+        config: dict[str, Any] = super().get_config()
+        return config | {"low": _plain(self._low), "high": _plain(self._high)}
+
+
+def _bound(name: str, value: Any, missing: float) -> "np.ndarray[Any, np.dtype[np.float64]]":
+    """One bound, or ``(F,)`` of them, None replaced."""
+    if value is None:
+        value = missing
+    elif isinstance(value, list | tuple):
+        value = [missing if one is None else one for one in value]
+    try:
+        bound = np.array(value, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise ArgumentError(f"{name} must be a number or one a feature, got {value!r}") from error
+    if isinstance(value, str) or bound.ndim > 1 or not bound.size or np.isnan(bound).any():
+        raise ArgumentError(f"{name} must be a number or one a feature, none of them NaN, got {value!r}")
+    return bound
+
+
+def _plain(bound: Any) -> Any:
+    """As JSON can hold it."""
+    if not bound.ndim:
+        return float(bound) if math.isfinite(bound) else None
+    return [float(one) if math.isfinite(one) else None for one in bound]

@@ -1,0 +1,87 @@
+"""A clip as a constraint of single weights of Keras' layers."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+
+from clipwise import config
+from clipwise.clip import AnyClip, ByName, Chain, Clip
+from clipwise.errors import ArgumentError
+from clipwise.functional.arguments import as_clip
+from clipwise.functional.arithmetic import arithmetic_of
+from clipwise.functional.clipping import clip_arrays, init_state
+from clipwise.functional.facts import Facts
+from clipwise.functional.measure import Measure
+from clipwise.functional.plan import make_plan
+from clipwise.functional.slots import make_slots
+from clipwise.keras._backends import backend
+from clipwise.namespace import Array
+from clipwise.thresholds import Threshold
+
+__all__ = ["ClipConstraint"]
+
+
+@keras.saving.register_keras_serializable("clipwise")
+class ClipConstraint(keras.constraints.Constraint):  # type: ignore[misc]
+    """A clip of one weight, for ``kernel_constraint=`` and its kin: ``w * min(1, threshold / norm(w))``.
+
+    ``ClipConstraint(clip_by_value(0.01))`` is WGAN's weight clipping (Arjovsky et al. 2017, 1701.07875);
+    ``ClipConstraint(Clip(3.0, per="unit"))`` the max-norm constraint of each output unit: unlike
+    ``keras.constraints.MaxNorm`` it knows the unit's axes of any kernel whose output is its last axis, leaves
+    what is within the bound bit for bit, and overflows for no weight. Keras applies constraints after every
+    call of ``apply``, one weight at a time; ``clipwise.keras.attach(optimizer, weights=...)`` clips after the
+    real steps, all weights together.
+
+    Args:
+        clip: what to do; a string or a mapping is read by `clipwise.config.parse`. Its thresholds are
+            numbers or ranges: a constraint keeps nothing between steps.
+        units: the axes along which the units of the weight lie, for ``per="unit"``: an axis, several, or
+            None: then all of it is one unit. Without it the last axis of what has two or more.
+
+    Raises:
+        ArgumentError: this is no clip, it has parts by name or a policy as its threshold, or an axis is none.
+
+    >>> import keras, clipwise, clipwise.keras
+    >>> bound = clipwise.keras.ClipConstraint(clipwise.Clip(1.0, per="unit"))
+    >>> print(keras.ops.convert_to_numpy(bound(keras.ops.convert_to_tensor([[3.0, 0.3], [4.0, 0.4]]))))
+    [[0.6 0.3]
+     [0.8 0.4]]
+    """
+
+    def __init__(self, clip: AnyClip | str | Mapping[str, Any], units: Any = "last") -> None:
+        self.clip = as_clip(clip)
+        _refuse(self.clip)
+        if isinstance(units, str) and units != "last":
+            raise ArgumentError(f"units must be an axis, several, or None, got {units!r}")
+        self.units = tuple(units) if isinstance(units, list) else units
+
+    def __call__(self, w: Any) -> Array:
+        """The weight, clipped; as it was, to the bit, where it is within its bound."""
+        array = backend().hidden(keras.ops.convert_to_tensor(w))
+        axes = None if self.units == "last" else {"*": self.units}
+        slots = make_slots([("weight", tuple(array.shape))], axes)
+        arithmetic, plan = arithmetic_of([array]), make_plan(self.clip, slots)
+        measure = Measure(arithmetic, slots, [array])
+        state = init_state(plan, arithmetic.xp)
+        clipped, _, _ = clip_arrays(plan, measure, None, state, Facts(), "propagate")
+        return clipped[0]
+
+    def get_config(self) -> dict[str, Any]:
+        """The clip as it is written in a configuration, and the axes of the units."""
+        units = list(self.units) if isinstance(self.units, tuple) else self.units
+        return {"clip": config.to_string(self.clip), "units": units}
+
+
+def _refuse(clip: AnyClip) -> None:
+    match clip:
+        case Clip(threshold=Threshold() as policy):
+            raise ArgumentError(
+                f"a constraint keeps nothing between steps, so its threshold is a number, got {policy!r}: use"
+                " clipwise.keras.attach(optimizer, weights=...)"
+            )
+        case Chain(clips=clips):
+            for part in clips:
+                _refuse(part)
+        case ByName():
+            raise ArgumentError("a constraint is of one weight and knows no names: use one for each weight")

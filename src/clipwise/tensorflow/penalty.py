@@ -1,0 +1,103 @@
+"""The gradient penalty of WGAN-GP for TensorFlow."""
+
+import numbers
+from collections.abc import Callable
+from typing import Any
+
+import tensorflow as tf
+
+from clipwise.errors import ArgumentError
+from clipwise.functional import penalty
+from clipwise.namespace import Array, namespace_of
+
+__all__ = ["gradient_penalty"]
+
+
+def gradient_penalty(
+    critic: Callable[[Array], Array],
+    real: Array,
+    fake: Array,
+    weight: float = 10.0,
+    target: float = 1.0,
+    one_sided: bool = False,
+    *,
+    alpha: Array | float | None = None,
+    generator: Any = None,
+) -> Array:
+    """``weight mean((||grad critic(x)|| - target)^2)`` at random points x between real and generated samples.
+
+    Added to the critic's loss it holds the critic near slope 1 (Gulrajani et al. 2017, arXiv:1704.00028).
+    Each x is ``alpha real + (1 - alpha) fake`` with one alpha a sample. Norms are of a sample's whole
+    gradient, over all axes but the first, in float32 or wider; where a norm is 0, so is its derivative.
+    Call it under a `tf.GradientTape`, eagerly, in a `tf.function`, or under XLA.
+
+    Args:
+        critic: a model or a function of a batch, one number a sample: (n,) or (n, 1, ...).
+        real, fake: batches of one shape (n, ...) and any rank; no gradient flows back into them.
+        weight: of the penalty, the paper's lambda.
+        target: the norm that is wanted.
+        one_sided: whether norms below the target cost nothing: ``max(0, norm - target)^2``.
+        alpha: where the points lie, a number in [0, 1] a sample, or one for all; without it drawn uniformly.
+        generator: a `tf.random.Generator` that alpha is drawn with; without, see `tf.random.set_seed`.
+
+    Returns:
+        The penalty, 0-d.
+
+    Raises:
+        ArgumentError: shapes or dtypes do not fit, a number is out of range, or the critic's output does not
+            depend on its input.
+
+    >>> import tensorflow as tf
+    >>> slope = tf.constant([3.0, 4.0])
+    >>> print(gradient_penalty(lambda x: x @ slope[:, None], tf.ones((8, 2)), tf.zeros((8, 2))).numpy())
+    160.0
+    """
+    weight, target = penalty.check_numbers(weight, target)
+    real, fake = _floats("real", real), _floats("fake", fake)
+    penalty.check_batches(tuple(real.shape), tuple(fake.shape))
+    dtype = _wider(real.dtype, fake.dtype)
+    where = tf.cast(_alpha(alpha, generator, real), dtype)
+    points = tf.stop_gradient(penalty.between(tf, tf.cast(real, dtype), tf.cast(fake, dtype), where))
+    with tf.GradientTape() as tape:
+        tape.watch(points)
+        scores = tf.convert_to_tensor(critic(points))
+        penalty.check_scores(tuple(scores.shape), tuple(points.shape))
+    gradient = tape.gradient(scores, points)
+    if gradient is None:
+        raise ArgumentError("the critic's output does not depend on its input")
+    wide = tf.cast(gradient, _wider(tf.convert_to_tensor(gradient).dtype, tf.float32))
+    return penalty.penalty_of(namespace_of(wide), wide, tf.stop_gradient, weight, target, one_sided)
+
+
+def _floats(name: str, batch: Any) -> Array:
+    try:
+        found = tf.convert_to_tensor(batch)
+    except (TypeError, ValueError) as error:
+        raise ArgumentError(f"{name} must be a tensor of floats, got {type(batch).__name__}") from error
+    if not found.dtype.is_floating:
+        raise ArgumentError(f"{name} must be a tensor of floats, got {found.dtype.name}")
+    if found.shape.rank is None:
+        raise ArgumentError(f"the rank of {name} is not known here: give it a shape with tf.ensure_shape")
+    return found
+
+
+def _wider(first: Any, second: Any) -> Any:
+    """The dtype that holds both; of the two halves, float32."""
+    if first == second:
+        return first
+    return tf.float64 if tf.float64 in (first, second) else tf.float32
+
+
+def _alpha(alpha: Any, generator: Any, real: Array) -> Array:
+    samples = tf.shape(real)[:1]
+    if alpha is None:
+        return tf.random.uniform(samples) if generator is None else generator.uniform(samples)
+    if generator is not None:
+        raise ArgumentError("give alpha or the generator to draw it with, not both")
+    if isinstance(alpha, numbers.Real) and not isinstance(alpha, bool):
+        if not 0 <= float(alpha) <= 1:
+            raise ArgumentError(f"alpha must lie between 0 and 1, got {alpha!r}")
+        return tf.fill(samples, float(alpha))
+    alpha = _floats("alpha", alpha)
+    penalty.check_alpha(tuple(alpha.shape), tuple(real.shape))
+    return tf.stop_gradient(alpha)
