@@ -65,6 +65,14 @@ def test_modules_compiled_give_the_same_gradients_too():
     same(found[1], found[0])
 
 
+def test_modules_compiled_for_any_batch():
+    act = PACT(0.5, channels=4)
+    compiled = torch.compile(act, fullgraph=True, backend="aot_eager", dynamic=True)
+    for size in (6, 3, 9):
+        x = torch.randn(size, 4)
+        same(compiled(x), act(x))
+
+
 def test_pact_learns_its_bound():
     act = PACT(5.0)
     target = torch.linspace(-1, 4, 50).clamp(0, 2)

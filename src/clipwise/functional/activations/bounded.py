@@ -102,16 +102,20 @@ def _along(own: Any, alpha: Array, x: Array, axis: int | None) -> Array:
     """The bounds in a shape that broadcasts to ``x`` without making it larger."""
     shape, found = tuple(x.shape), tuple(alpha.shape)
     if axis is not None and len(found) == 1 and -len(shape) <= axis < len(shape):
-        if found[0] in (1, shape[axis]) or shape[axis] is None:
+        if _fits(found[0], shape[axis]):
             broad = [1] * len(shape)
             broad[axis] = found[0]
             return own.reshape(alpha, broad)
     elif axis is None and found == (1,) and not shape:
         return own.reshape(alpha, ())
     elif axis is None and len(found) <= len(shape):
-        # A length of None is one that a compiled function does not know yet.
         pairs = zip(reversed(found), reversed(shape), strict=False)
-        if not [1 for ours, theirs in pairs if ours not in (1, theirs) and theirs is not None]:
+        if not [1 for ours, theirs in pairs if not _fits(ours, theirs)]:
             return alpha
     where = "" if axis is None else f" along axis {axis}"
     raise ArgumentError(f"alpha of shape {found} does not fit x of shape {shape}{where}")
+
+
+def _fits(ours: int, theirs: int | None) -> bool:
+    # TensorFlow compiles with lengths of None, and torch with symbols that `in` does not compare.
+    return theirs is None or ours == 1 or ours == theirs
