@@ -3,6 +3,7 @@
 import math
 import re
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
@@ -26,6 +27,8 @@ BATCH = 65536
 """Rows that are in Python's hands at a time."""
 LOOK = 0.1
 """Seconds between two looks at how far a query is."""
+LONGEST_END = 30.0
+"""Seconds that a query is given to end when it is told to; it is left to itself after that."""
 
 Told = Callable[[float], None]
 Ends = Mapping[str, tuple[str | None, str | None]]
@@ -185,8 +188,11 @@ class Parquet:
                 thread.join(LOOK)
                 told(max(0.0, min(1.0, self._connection.query_progress() / 100)))
         except BaseException:
-            self._connection.interrupt()
-            thread.join()
+            # Again and again: a word that comes before the query has begun is lost.
+            end = time.monotonic() + LONGEST_END
+            while thread.is_alive() and time.monotonic() < end:
+                self._connection.interrupt()
+                thread.join(LOOK)
             raise
         if isinstance(outcome[0], BaseException):
             raise outcome[0]
