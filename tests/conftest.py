@@ -9,7 +9,7 @@ with contextlib.suppress(ImportError):
 # Triton, which torch's compiler loads, and TensorFlow both bring LLVM; only in this order they get along.
 import torch._dynamo  # noqa: F401
 
-LONG = ("test_the_table[", "tests/keras/test_backends.py", "test_on_eight_devices", "test_nothing_is_changed")
+LONG = ("test_the_table[", "tests/keras/test_backends.py", "test_on_eight_devices")
 
 
 def pytest_collection_modifyitems(items):

@@ -9,6 +9,8 @@ import pytest
 import torch
 import torch.distributed as dist
 
+from tests.depth import thorough
+
 pytestmark = pytest.mark.skipif(
     not (dist.is_available() and dist.is_gloo_available()), reason="torch was built without gloo"
 )
@@ -61,6 +63,7 @@ def test_lightning(tmp_path):
         assert rank["heard"] == pytest.approx(losses, rel=1e-5)
 
 
+@thorough
 def test_transformers(tmp_path):
     pytest.importorskip("transformers")
     pytest.importorskip("accelerate")

@@ -136,9 +136,7 @@ def saved_and_read(how, state, form, folder):
     return checkpointer.restore(folder / "state", form)
 
 
-@pytest.mark.parametrize(
-    "name", brief(["autoclip", "adagc", "auto", "chain", "by name"], "autoclip", "by name")
-)
+@pytest.mark.parametrize("name", brief(["autoclip", "adagc", "auto", "chain", "by name"], "autoclip"))
 def test_a_resumed_run_is_the_uninterrupted_one_to_the_bit(name, tmp_path):
     savers = [how for how, module in SAVERS.items() if importlib.util.find_spec(module.split(".")[0])]
     if "flax" in savers:
