@@ -239,3 +239,33 @@ def test_whoever_is_named_is_told_of_warnings():
     told = [rule.name for rule in default_rules(notify=True) if "notify" in rule.actions]
     assert told == [rule.name for rule in default_rules() if rule.level != "info"]
     assert not any("notify" in rule.actions for rule in default_rules())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Broken(Rule):
+    """Raises at the third step."""
+
+    name: ClassVar[str] = "broken"
+
+    def watch(self, source=""):
+        return BrokenWatcher()
+
+
+class BrokenWatcher(LargeWatcher):
+    def judge(self, moment):
+        if moment.step == 3:
+            raise ZeroDivisionError("of its own")
+        return False
+
+
+def test_a_rule_that_fails_ends_neither_the_others_nor_the_training(tmp_path):
+    rules = [Broken(actions=("skip",)), Large(actions=(), cooldown=0)]
+    with (
+        pytest.warns(
+            MonitorWarning, match="'broken' failed and watches no more: ZeroDivisionError: of its own"
+        ),
+        Monitor(tmp_path / "runs.db", rules=rules) as monitor,
+    ):
+        weight, _ = train(monitor, steps=6, large=(2, 3, 5))
+    assert [alert.step for alert in alerts(tmp_path / "runs.db")[0]] == [2, 3, 5]
+    assert weight.tolist() == [-303.0] * 4

@@ -25,7 +25,7 @@ class Alerting:
     """
 
     def __init__(self, rules: Sequence[Rule], notifier: Notifier | None, rank: int) -> None:
-        self.engine = Engine(rules)
+        self.engine = Engine(rules, self._left)
         self.stopping: Alert | None = None
         self._notifier, self._rank = notifier, rank
         self._warned: set[str] = set()
@@ -93,6 +93,12 @@ class Alerting:
         moments += [Moment(step, {}, norms, self._rank) for step, norms in layers.items()]
         moments.sort(key=lambda moment: moment.step)
         return moments
+
+    def _left(self, rule: Rule, error: Exception) -> None:
+        """A rule that fails is asked no more; neither the others nor the training end with it."""
+        if rule.name not in self._warned:
+            self._warned.add(rule.name)
+            say(f"the rule {rule.name!r} failed and watches no more: {type(error).__name__}: {error}")
 
     def _call(self, action: Callable[[Alert], None], alert: Alert) -> None:
         try:

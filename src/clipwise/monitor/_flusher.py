@@ -108,19 +108,12 @@ class Flusher:
         except Exception as error:  # a value that is no number: that turn is lost, the training is not
             self._warn_once(f"{type(error).__name__}: {error}", "values of some steps could not be read: ")
             rows = []
-        alerts = self._judged(rows, last)
+        alerts = [*self._alerting.see(rows), *(self._alerting.rest() if last else ())]
         for feed in self._feeds:
             feed.write(rows, alerts)
         self._rows.extend(rows)
         self._alerts.extend(alerts)
         self._write()
-
-    def _judged(self, rows: Sequence[Rows], last: bool) -> list[Alert]:
-        try:
-            return [*self._alerting.see(rows), *(self._alerting.rest() if last else ())]
-        except Exception as error:  # a rule of the user's own, say
-            self._warn_once(f"{type(error).__name__}: {error}", "the rules failed at some steps: ")
-            return []
 
     def _write(self) -> None:
         if self._writer is None and not self._rows:

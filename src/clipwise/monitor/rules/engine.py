@@ -1,6 +1,6 @@
 """Rules at work: each judges every moment, and speaks when its patience is at an end."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from clipwise.errors import ArgumentError, did_you_mean
@@ -11,6 +11,8 @@ from clipwise.monitor.rules.moment import Moment
 from clipwise.monitor.store.records import Alert
 
 __all__ = ["Engine"]
+
+Failed = Callable[[Rule, Exception], None]
 
 
 @dataclass
@@ -43,11 +45,19 @@ class _Source:
 
     watches: list[_Watch]
     whole: Whole
+    failed: Failed | None
 
     def see(self, moments: Sequence[Moment]) -> Iterator[Alert]:
         for moment in moments:
-            for watch in self.watches:
-                alert = watch.see(moment)
+            for watch in tuple(self.watches):
+                try:
+                    alert = watch.see(moment)
+                except Exception as error:
+                    if self.failed is None:
+                        raise
+                    self.watches.remove(watch)
+                    self.failed(watch.rule, error)
+                    continue
                 if alert is not None:
                     yield alert
 
@@ -61,6 +71,8 @@ class Engine:
 
     Args:
         rules: no two of one name.
+        failed: is told of a rule that raises, which is asked no more; the others go on. Without it the error
+            is raised.
 
     Attributes:
         rules: the same, as a tuple.
@@ -75,8 +87,8 @@ class Engine:
     ['The loss is NaN at step 7.']
     """
 
-    def __init__(self, rules: Sequence[Rule]) -> None:
-        self.rules = tuple(rules)
+    def __init__(self, rules: Sequence[Rule], failed: Failed | None = None) -> None:
+        self.rules, self._failed = tuple(rules), failed
         self._by_name: dict[str, Rule] = {}
         for rule in self.rules:
             if not isinstance(rule, Rule):
@@ -92,7 +104,7 @@ class Engine:
         self.may_skip = bool(self._skipping)
         self._split, self._skip_split = Sources(), Sources()
         self._sources: dict[str, _Source] = {}
-        self._skip_watchers: dict[str, list[Watcher]] = {}
+        self._skip_watchers: dict[str, list[tuple[Rule, Watcher]]] = {}
 
     def rule(self, name: str) -> Rule:
         """The rule of a name; ArgumentError where there is none."""
@@ -110,7 +122,7 @@ class Engine:
             source = self._sources.get(name)
             if source is None:
                 watches = [_Watch(rule, rule.watch(name)) for rule in self.rules]
-                source = self._sources[name] = _Source(watches, Whole())
+                source = self._sources[name] = _Source(watches, Whole(), self._failed)
             alerts.extend(source.see(source.whole.add(part)))
         return alerts
 
@@ -127,7 +139,14 @@ class Engine:
         for name, part in self._skip_split.split(moment):
             watchers = self._skip_watchers.get(name)
             if watchers is None:
-                watchers = self._skip_watchers[name] = [rule.watch(name) for rule in self._skipping]
-            for watcher in watchers:  # each has to see it, for what it learns of it
-                bad = watcher.judge(part) is True or bad
+                watchers = [(rule, rule.watch(name)) for rule in self._skipping]
+                self._skip_watchers[name] = watchers
+            for rule, watcher in tuple(watchers):  # each has to see it, for what it learns of it
+                try:
+                    bad = watcher.judge(part) is True or bad
+                except Exception as error:
+                    if self._failed is None:
+                        raise
+                    watchers.remove((rule, watcher))
+                    self._failed(rule, error)
         return bad
