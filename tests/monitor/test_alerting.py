@@ -269,3 +269,29 @@ def test_a_rule_that_fails_ends_neither_the_others_nor_the_training(tmp_path):
         weight, _ = train(monitor, steps=6, large=(2, 3, 5))
     assert [alert.step for alert in alerts(tmp_path / "runs.db")[0]] == [2, 3, 5]
     assert weight.tolist() == [-303.0] * 4
+
+
+def test_a_stop_that_the_script_takes_is_no_failure_and_no_ordinary_end(tmp_path):
+    monitor = Monitor(tmp_path / "runs.db", rules=[Large(actions=("stop",))])
+    monitor.record(report(norm=100.0))
+    monitor.flush()
+    with pytest.raises(TrainingStopped):
+        monitor.record(report(norm=1.0))
+    monitor.close()
+    _, run = alerts(tmp_path / "runs.db")
+    assert (run.status, run.steps) == ("stopped", 2)  # the step that heard of it is recorded, too
+
+
+def report(norm):
+    return clipwise.ClipReport(norm=norm, norm_after=norm, threshold=1.0, clipped=False, clip_fraction=0.0)
+
+
+def test_one_process_of_a_run_feeds_other_tools(tmp_path, monkeypatch):
+    heard = []
+    for rank in range(2):
+        monkeypatch.setenv("RANK", str(rank))
+        keeping = Keeping()
+        with Monitor(tmp_path / "runs.db", run="r", rules=[], exporters=[keeping]) as monitor:
+            monitor.log(step=1, loss=1.0)
+        heard.append(keeping.heard)
+    assert heard == [["r", "finished"], []]

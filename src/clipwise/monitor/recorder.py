@@ -59,7 +59,8 @@ class Monitor:
         notify: whom a rule with the action ``"notify"`` tells, as URLs of Apprise (``"mailto://..."``,
             ``"slack://..."``, ``"json://..."``). The rules that are there unless others are given tell them
             of warnings.
-        exporters: other tools that get the same, see `clipwise.monitor.exporters`.
+        exporters: other tools that get the same, from the process of rank 0; see
+            `clipwise.monitor.exporters`.
 
     Attributes:
         run: what the run is called.
@@ -106,7 +107,7 @@ class Monitor:
         self._clip: str | None = None
         self._facts = _facts() | dict(facts or {})
         self._counts: dict[str, int] = {}
-        self._said_loss = False
+        self._said_loss = self._stopped = False
         self._handles: list[Callable[[], None]] = []
         urls = (notify,) if isinstance(notify, str) else tuple(notify)
         self._alerting = Alerting(
@@ -124,7 +125,8 @@ class Monitor:
             interval=float(flush),
             keep=keep,
             alerting=self._alerting,
-            feeds=[Feed(exporter, self.run, self._facts) for exporter in exporters],
+            # One process of a run: each would make a run of its own there.
+            feeds=[Feed(exporter, self.run, self._facts) for exporter in exporters if self.rank == 0],
         )
         atexit.register(self.close)
 
@@ -175,15 +177,8 @@ class Monitor:
         """
         step = self._counts.get(name, 0) + 1 if step is None else step
         self._counts[name] = self.step = step
+        self._add(step, report, name)
         self._stop_if_told()
-        layers = self.layers_every > 0 and step % self.layers_every == 0
-        if step % self.every and not layers:
-            return
-        if not isinstance(report, ClipReport):
-            from clipwise.monitor.sources import report_in
-
-            report = report_in(report)
-        self._queue.append(Reported(step, time.time(), report, name, layers))
 
     def log(self, *, step: int | None = None, **values: Any) -> None:
         """Record numbers of your own: ``monitor.log(loss=loss, accuracy=0.9)``.
@@ -222,7 +217,7 @@ class Monitor:
     def close(self, status: str | None = None) -> None:
         """Write the rest, and say how the run ended: finished, or failed where an exception ended it."""
         error = getattr(sys, "last_value", None)
-        self._close(status or _ended(error), error)
+        self._close(status or self._ended(error), error)
 
     def _close(self, status: str, error: BaseException | None) -> None:
         if not self._open or os.getpid() != self._pid:  # a forked process has no part in it
@@ -233,24 +228,35 @@ class Monitor:
             undo()
         self._flusher.close(status, "" if error is None else f"{type(error).__name__}: {error}", self._clip)
 
+    def _ended(self, error: BaseException | None) -> str:
+        if isinstance(error, TrainingStopped) or (error is None and self._stopped):
+            return "stopped"
+        return "finished" if error is None else "failed"
+
     def __enter__(self) -> "Monitor":
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._close(_ended(error), error)
+        self._close(self._ended(error), error)
 
     # In the training's thread.
 
     def _heard(self, name: str, clipper: Any, report: ClipReport, loss: Any) -> None:
         """A clipper's step; the loss that it was told, where the user logs none, is recorded with it."""
         step = self._counts[name] = self.step = clipper.steps
+        self._add(step, report, name, () if loss is None or self._said_loss else (("loss", loss),))
+        self._stop_if_told()
+
+    def _add(self, step: int, report: Any, name: str, extra: tuple[tuple[str, Any], ...] = ()) -> None:
         layers = self.layers_every > 0 and step % self.layers_every == 0
         if layers or not step % self.every:
-            extra = () if loss is None or self._said_loss else (("loss", loss),)
+            if not isinstance(report, ClipReport):
+                from clipwise.monitor.sources import report_in
+
+                report = report_in(report)
             self._queue.append(Reported(step, time.time(), report, name, layers, extra))
-        self._stop_if_told()
 
     def _vetoes(self, name: str, clipper: Any, norm: float, loss: float | None) -> bool:
         """Whether a rule wants the step left out that a clipper is about to prepare."""
@@ -264,6 +270,7 @@ class Monitor:
             return
         alert = self._alerting.stopping
         if self._together.soon(alert is not None):
+            self._stopped = True
             raise TrainingStopped("a rule in another process asks for it" if alert is None else str(alert))
 
     # In the background.
@@ -278,12 +285,6 @@ class Monitor:
             clip=self._clip,
             facts=self._facts,
         )
-
-
-def _ended(error: BaseException | None) -> str:
-    if isinstance(error, TrainingStopped):
-        return "stopped"
-    return "finished" if error is None else "failed"
 
 
 def _taken(name: str, value: Any) -> Any:
