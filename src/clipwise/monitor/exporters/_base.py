@@ -27,7 +27,7 @@ class Exporter(Protocol):
         """Rows and alerts that are new."""
 
     def close(self, status: str = "finished") -> None:
-        """The run has ended: ``"finished"``, ``"failed"`` or ``"lost"``."""
+        """The run has ended: ``"finished"``, ``"stopped"``, ``"failed"`` or ``"lost"``."""
 
 
 def load(name: str, extra: str) -> ModuleType:

@@ -1,6 +1,7 @@
 """Wide tables: one row a step, one column a name. What CSV and Parquet share."""
 
 import tempfile
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -60,7 +61,7 @@ class Wide:
         return steps, columns
 
 
-class Tables:
+class Tables(ABC):
     """Keeps a run in memory, and writes its tables when it ends: steps, layers, and alerts.
 
     A wide table is known when its last column is: while the run goes on, the recording is the file to read.
@@ -118,8 +119,10 @@ class Tables:
             write(Path(folder) / path.name)
             (Path(folder) / path.name).replace(path)
 
+    @abstractmethod
     def _table(self, path: Path, steps: NDArray[np.int64], columns: Sequence[Column]) -> None:
-        raise NotImplementedError
+        """Write the numbers."""
 
+    @abstractmethod
     def _texts(self, path: Path, alerts: Sequence[Alert]) -> None:
-        raise NotImplementedError
+        """Write the alerts."""
