@@ -2,13 +2,15 @@
 
 import keras
 import numpy as np
+import pytest
 
 import clipwise
 import clipwise.keras
-from clipwise.monitor import Monitor, Store
+from clipwise.monitor import Monitor, MonitorWarning, Store
+from clipwise.monitor.rules import GradientNonfinite
 
 
-def fit(monitor=None, accumulate=None):
+def fit(monitor=None, accumulate=None, others=()):
     keras.utils.set_random_seed(0)
     x = np.random.default_rng(0).normal(size=(48, 4)).astype("float32")
     x[16, 0] = np.nan  # in the third batch of eight
@@ -18,7 +20,9 @@ def fit(monitor=None, accumulate=None):
     model.compile(optimizer, "mse")
     watch = [] if monitor is None else [monitor.callback()]
     y = x[:, :1] * 0 + 1
-    model.fit(x, np.nan_to_num(y), batch_size=8, epochs=2, shuffle=False, verbose=0, callbacks=watch)
+    model.fit(
+        x, np.nan_to_num(y), batch_size=8, epochs=2, shuffle=False, verbose=0, callbacks=[*watch, *others]
+    )
     return [np.array(keras.ops.convert_to_numpy(w)) for w in model.weights]
 
 
@@ -46,3 +50,20 @@ def test_micro_batches_are_no_steps(tmp_path):
     with Store(tmp_path / "runs.db") as store:
         norms = store.series(1, ["clipwise/norm"])["clipwise/norm"]
     assert norms.steps.tolist() == list(range(1, 7))
+
+
+def test_a_rule_ends_fit(tmp_path):
+    """After the step that broke the rule the next one ends it, is recorded itself, and the run says so."""
+    monitor = Monitor(tmp_path / "runs.db", rules=[GradientNonfinite(actions=("stop",))])
+
+    class Written(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            monitor.flush()
+
+    with pytest.warns(MonitorWarning, match="a rule stopped the training: gradient_nonfinite"), monitor:
+        fit(monitor, others=[Written()])
+    with Store(tmp_path / "runs.db") as store:
+        run = store.run()
+        norms = store.series(run.id, ["clipwise/norm"])["clipwise/norm"]
+    assert run.status == "stopped"
+    assert norms.steps.tolist() == [1, 2, 3, 4]
