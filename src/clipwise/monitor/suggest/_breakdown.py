@@ -19,7 +19,9 @@ LASTING = 5  # norms that make an end and no spike; where the last is NaN or Inf
 BEFORE = 3  # norms that say what was usual before
 PIECES = 16
 FEWEST = 8  # losses that show a level
-WORSE = 0.2  # by which share a loss above the first one is worse, and not only noisy
+WORSE = 0.2  # by which share a loss above the first one is worse
+NOISE = 3.5  # deviations that chance does not bring about
+LOWEST = 1.2816  # deviations between the median and the lowest tenth of normal values
 
 
 @dataclass(frozen=True)
@@ -109,13 +111,21 @@ def _of_losses(losses: Floats, levelled: bool) -> int | None:
 
 
 def _above_the_beginning(losses: Floats) -> int | None:
+    """From the first loss on that is above the first of all by a fifth, if nine tenths of the later half are.
+
+    A noisy loss may begin low by chance: the level of what came before must lie below what the noise of the
+    later half, as far as it goes down, explains.
+    """
     if len(losses) < FEWEST:
         return None
     first, later = losses[0], losses[len(losses) // 2 :]
+    level, low = np.median(later), np.quantile(later, 0.1, method="lower")
     limit = first + WORSE * abs(first)
-    if np.median(later) > limit and np.mean(later > first) >= 0.9:
-        return 1 + int(np.argmax(losses[1:] > limit))
-    return None
+    if level <= limit or low <= first:
+        return None
+    at = 1 + int(np.argmax(losses[1:] > limit))
+    error = (level - low) / LOWEST / np.sqrt(at)
+    return at if level - np.mean(losses[:at]) > NOISE * error else None
 
 
 def _unlearnt(losses: Floats) -> int | None:
@@ -126,7 +136,8 @@ def _unlearnt(losses: Floats) -> int | None:
     levels = np.asarray([np.median(piece) for piece in pieces])
     best = int(np.argmin(levels[:-1]))
     learnt = losses[0] - levels[best]
-    error = max(_error(pieces[best]), _error(pieces[-1]))
+    # That between neighbours too: noise may last for several losses, and a short piece hides its own.
+    error = max(_error(pieces[best]), _error(pieces[-1]), _deviation(np.diff(levels), 0.0) / np.sqrt(2.0))
     limit = levels[best] + 0.5 * learnt
     if learnt <= 4 * error or levels[-1] - levels[best] <= 4 * error or levels[-1] <= limit:
         return None
@@ -139,7 +150,12 @@ def _unlearnt(losses: Floats) -> int | None:
 
 
 def _error(values: Floats) -> float:
-    """Of a median: 1.25 standard deviations, from the median of the deviations, over the root of n."""
+    """Of a median: 1.25 standard deviations over the root of n."""
+    return 1.25 * _deviation(values, np.median(values)) / float(np.sqrt(len(values)))
+
+
+def _deviation(values: Floats, middle: float) -> float:
+    """The standard deviation around a middle, from the median of the deviations."""
     with np.errstate(invalid="ignore"):
-        spread = float(np.median(np.abs(values - np.median(values))))
-    return 1.25 * 1.4826 * (spread if np.isfinite(spread) else 0.0) / float(np.sqrt(len(values)))
+        spread = float(np.median(np.abs(values - middle)))
+    return 1.4826 * spread if np.isfinite(spread) else 0.0
