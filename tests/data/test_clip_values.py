@@ -107,6 +107,8 @@ for arguments, says in MISTAKES:
         ClipValues(*arguments)
 with pytest.raises(ArgumentError, match=r"bounds for 3 features do not fit an input of shape \\(2, 4\\)"):
     ClipValues(LOW, HIGH)(np.zeros((2, 4), "float32"))
+with pytest.raises(ArgumentError, match="floating-point values, got int32"):
+    ClipValues(LOW, HIGH)(np.array([[0, -5, 7]], "int32"))
 print("checked on", keras.backend.backend())
 """
 

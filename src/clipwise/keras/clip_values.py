@@ -24,8 +24,8 @@ class ClipValues(keras.layers.Layer):  # type: ignore[misc]
         kwargs: name, dtype and the like, as of every layer.
 
     Raises:
-        ArgumentError: a bound is NaN or no number, the two are crossed or differ in length, or the last axis
-            of an input does not fit.
+        ArgumentError: a bound is NaN or no number, the two are crossed or differ in length; an input is not
+            of floats, or its last axis does not fit.
 
     >>> import numpy as np
     >>> layer = ClipValues([-1.0, None], [1.0, 5.0])
@@ -59,6 +59,9 @@ class ClipValues(keras.layers.Layer):  # type: ignore[misc]
     def call(self, inputs: Any) -> Any:
         """The values of any shape within the bounds, in the layer's type."""
         values = inputs
+        if not keras.backend.is_float_dtype(values.dtype):
+            dtype = keras.backend.standardize_dtype(values.dtype)
+            raise ArgumentError(f"expected floating-point values, got {dtype}")
         # Comparisons with NaN are false on every back end; minimum and maximum may lose it.
         if (self._low > -math.inf).any():
             low = keras.ops.cast(self._low, values.dtype)

@@ -24,8 +24,8 @@ class ClipValues(nn.Module):
             float64 where they come as a float64 tensor.
 
     Raises:
-        ArgumentError: a bound is NaN or no number, the two are crossed or differ in length, or the last axis
-            of an input does not fit.
+        ArgumentError: a bound is NaN or no number, the two are crossed or differ in length; an input is not
+            of floats, or its last axis does not fit.
 
     >>> ClipValues([-1.0, None], [1.0, 5.0])(torch.tensor([[-3.0, -3.0], [0.5, 9.0]]))
     tensor([[-1.0000, -3.0000],
