@@ -1,8 +1,12 @@
 """QK-Clip on real projections: after the step the largest logit is tau, by a float64 computation."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
 from torch import nn
 
 from clipwise.errors import ArgumentError, StateError
@@ -165,6 +169,87 @@ def test_after_each_step_of_an_optimizer_in_half_precision():
         optimizer.step()
 
 
+SEEN = [  # by rank: what the four heads of two modules saw; one of them nothing
+    ([400.0, 60.0, 100.0, -5.0], None),
+    ([50.0, 200.0, np.nan, -np.inf], [100.0, 125.0, 3.0, 800.0]),
+]
+TOGETHER = [[0.25, 0.5, 1.0, 1.0], [1.0, 0.8, 1.0, 0.125]]  # gamma of the larger of both
+
+
+def two_ranks(rank, folder):
+    """What each of two processes has of a step of two modules; written to a file by each."""
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
+    reduce, calls, said = dist.all_reduce, [], {}
+    dist.all_reduce = lambda *a, **k: calls.append(a) or reduce(*a, **k)
+
+    def stepped(name, group, seen=SEEN[rank]):
+        queries = [linear(HEADS, False) for _ in seen]
+        clips = [QKClip(q, linear(HEADS, False), heads=HEADS, alpha=1.0) for q in queries]
+        for clip, q, each in zip(clips, queries, seen, strict=True):
+            nn.init.ones_(q.weight)
+            if each:
+                clip.observe_logits(torch.tensor(each))
+        try:
+            gamma = [g.tolist() for g in QKClip.step_together_(clips, group=group)]
+            said[name] = gamma, [q.weight[::SIZE, 0].tolist() for q in queries], len(calls)
+        except StateError as error:
+            assert all((q.weight == 1).all() for q in queries)
+            said[name] = str(error)
+        calls.clear()
+
+    stepped("default", None)
+    stepped("none", False)
+    stepped("own", [dist.new_group([0]), dist.new_group([1])][rank], SEEN[rank][:1])
+    stepped("nobody", None, [SEEN[rank][0], None])
+    with open(f"{folder}/{rank}.json", "w") as file:
+        json.dump(said, file)
+    dist.destroy_process_group()
+
+
+@pytest.mark.skipif(
+    not (dist.is_available() and dist.is_gloo_available()), reason="torch was built without gloo"
+)
+def test_processes_take_the_largest_of_all_in_one_collective(tmp_path):
+    mp.spawn(two_ranks, args=(str(tmp_path),), nprocs=2)
+    first, second = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2))
+    assert first["default"] == second["default"]
+    gamma, weights, calls = first["default"]
+    np.testing.assert_allclose([gamma, weights], [TOGETHER, TOGETHER], rtol=1e-6)
+    assert calls == 1
+    np.testing.assert_allclose(second["none"][0], [[1, 0.5, 1, 1], TOGETHER[1]], rtol=1e-6)
+    assert second["none"][2] == 0
+    assert "clips[1] needs an observation" in first["none"]
+    assert first["own"][0], second["own"][0] == ([[0.25, 1, 1, 1]], [[1, 0.5, 1, 1]])
+    assert first["nobody"] == second["nobody"]
+    assert "clips[1] needs an observation" in first["nobody"]
+
+
+def weight_normed(module, name="weight"):
+    return nn.utils.parametrizations.weight_norm(module, name)
+
+
+def test_weights_that_are_made_anew_in_each_pass_are_refused():
+    q, k = linear(HEADS), linear(HEADS)
+    with pytest.warns(FutureWarning):
+        old = nn.utils.weight_norm(linear(HEADS))
+    for arguments in (
+        (weight_normed(linear(HEADS)), k),
+        (k, old),
+        (weight_normed(nn.MultiheadAttention(8, 4), "in_proj_weight"),),
+        (weight_normed(nn.MultiheadAttention(8, 4, kdim=3), "k_proj_weight"),),
+    ):
+        with pytest.raises(ArgumentError, match=r"weight of .* is no parameter: .* parametrized"):
+            QKClip(*arguments, heads=HEADS)
+    clip = QKClip(q, k, heads=HEADS)
+    clip.observe_logits(torch.full((HEADS,), 400.0))
+    weight_normed(k)
+    before = q.weight.clone()
+    with pytest.raises(ArgumentError, match="parametrized"):
+        clip.step_()
+    assert torch.equal(q.weight, before)
+
+
 def test_what_is_refused():
     q, k = linear(HEADS), linear(2)
     attention = nn.MultiheadAttention(8, 2)
@@ -186,6 +271,10 @@ def test_what_is_refused():
         with pytest.raises(ArgumentError, match=words):
             QKClip(*arguments[0], **arguments[1])
     clip = QKClip(q, k, heads=4, kv_heads=2)
+    with pytest.raises(ArgumentError, match="given twice"):
+        QKClip.step_together_([clip, clip])
+    with pytest.raises(ArgumentError, match=r"group must be a process group, .* got True"):
+        clip.step_(group=True)
     with pytest.raises(StateError, match="observation"):
         clip.step_()
     with pytest.raises(ArgumentError, match=r"logits of 4 heads, got the shape \(3,\)"):

@@ -1,12 +1,16 @@
 """QK-Clip: the weights behind the queries and keys, head by head, so that no attention logit passes tau."""
 
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 from clipwise.errors import ArgumentError, StateError
 from clipwise.functional.attention import as_alpha, as_tau, max_logits, qk_clip_factors
+from clipwise.torch._projections import Projections
 
 __all__ = ["QKClip"]
 
@@ -25,7 +29,7 @@ class QKClip:
         qk = [QKClip(block.q_proj, block.k_proj, heads=32, kv_heads=8) for block in blocks]
         ... in the forward pass: qk[i].observe(q, k, causal=True)
         optimizer.step()
-        for each in qk: each.step_()
+        QKClip.step_together_(qk)
 
     Args:
         q_proj, k_proj: linear modules, whose weight is ``(heads * d, inputs)``; or one
@@ -44,7 +48,7 @@ class QKClip:
 
     Raises:
         ArgumentError: a projection is not a linear module, or its rows do not divide into the heads; an
-            argument is outside what is allowed.
+            argument is outside what is allowed; a weight is parametrized, as by ``weight_norm``, or sharded.
 
     >>> attention = nn.MultiheadAttention(8, 2, batch_first=True)
     >>> qk = QKClip(attention, tau=1.0)
@@ -73,32 +77,15 @@ class QKClip:
     ) -> None:
         self.tau, self.alpha, self.shared = as_tau(tau), as_alpha(alpha), shared
         self.largest: Tensor | None = None
-        self._module = None
-        if isinstance(q_proj, nn.MultiheadAttention):
-            if k_proj is not None or heads not in (None, q_proj.num_heads) or kv_heads is not None:
-                raise ArgumentError(
-                    "a MultiheadAttention says its projections and heads itself: give it alone"
-                )
-            if q_proj.bias_k is not None or q_proj.add_zero_attn:
-                raise ArgumentError(
-                    "add_bias_kv and add_zero_attn are not supported: they add keys of their own"
-                )
-            self._module = q_proj
-            heads = kv_heads = q_proj.num_heads
-        else:
-            _refuse_projections(q_proj, k_proj)
-        self._projections: tuple[Any, Any] = (q_proj, k_proj)
-        if type(heads) is not int or heads < 1:
-            raise ArgumentError(f"heads must be a whole number above 0, got {heads!r}")
-        self.heads, self.kv_heads = heads, heads if kv_heads is None else kv_heads
-        qk_clip_factors(
-            torch.ones(heads), kv_heads=self.kv_heads, shared=shared
-        )  # raises where they do not fit
-        (q_rows, *_), (k_rows, *_) = self._rows()
-        if q_rows.shape[0] % heads or q_rows.shape[0] * self.kv_heads != k_rows.shape[0] * heads:
+        self._projections = Projections(q_proj, k_proj, heads, kv_heads)
+        self.heads, self.kv_heads = self._projections.heads, self._projections.kv_heads
+        # Raises where they do not fit.
+        qk_clip_factors(torch.ones(self.heads), kv_heads=self.kv_heads, shared=shared)
+        (q_rows, *_), (k_rows, *_) = self._projections.rows()
+        if q_rows.shape[0] % self.heads or q_rows.shape[0] * self.kv_heads != k_rows.shape[0] * self.heads:
             raise ArgumentError(
                 f"projections of {q_rows.shape[0]} and {k_rows.shape[0]} rows do not divide into"
-                f" {heads} heads of q and {self.kv_heads} of k of one size"
+                f" {self.heads} heads of q and {self.kv_heads} of k of one size"
             )
 
     def observe(
@@ -152,76 +139,102 @@ class QKClip:
             causal: a query sees the keys up to its own place only.
         """
         key = query if key is None else key
-        if self._module is not None and not self._module.batch_first and query.ndim == 3:
+        module = self._projections.module
+        if module is not None and not module.batch_first and query.ndim == 3:
             query, key = query.transpose(0, 1), key.transpose(0, 1)
-        (q_weight, *q_bias), (k_weight, *k_bias) = self._rows()
+        (q_weight, *q_bias), (k_weight, *k_bias) = self._projections.rows()
         with torch.no_grad():
             q = nn.functional.linear(query, q_weight, *q_bias).unflatten(-1, (self.heads, -1))
             k = nn.functional.linear(key, k_weight, *k_bias).unflatten(-1, (self.kv_heads, -1))
             self.observe(q.transpose(-2, -3), k.transpose(-2, -3), mask=mask, causal=causal)
 
-    def step_(self) -> Tensor:
+    def step_(self, *, group: Any = None) -> Tensor:
         """Scale the projections by what was observed since the last step, and forget it.
 
-        Over the processes of `torch.distributed`, where there are several, the largest logit of all counts,
-        so that they stay equal. Nothing waits for the device.
+        Over the processes of a group the largest logit of all counts, so that they stay equal; one that
+        observed nothing takes part. Nothing waits for the device. Several modules: `step_together_`.
+
+        Args:
+            group: the processes that hold the same heads, such as those of data parallelism: a process group
+                of `torch.distributed`; None is the default group, where there is one. False is this process
+                alone, as where tensor parallelism gives each its own heads.
 
         Returns:
             gamma of each head, ``(heads,)``: 1 where nothing was done, as for a logit of NaN or Inf.
 
         Raises:
-            StateError: nothing was observed since the last step.
-            ArgumentError: the weights are sharded.
+            StateError: nothing was observed since the last step, by any process.
+            ArgumentError: the weights are sharded or parametrized; the group is no group.
         """
-        if self.largest is None:
-            raise StateError("QKClip.step_ needs an observation since the last step: call observe before it")
-        q_rows, k_rows = self._rows()
-        largest = self.largest
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            largest = largest.clone()
-            torch.distributed.all_reduce(largest, torch.distributed.ReduceOp.MAX)
+        return self.step_together_([self], group=group)[0]
+
+    @staticmethod
+    def step_together_(clips: Sequence["QKClip"], *, group: Any = None) -> list[Tensor]:
+        """`step_` of several modules, with one collective for all of them.
+
+        Args:
+            clips: the same modules in the same order on every process of the group.
+            group: as for `step_`.
+
+        Returns:
+            gamma of each, as `step_` gives it.
+
+        Raises:
+            StateError, ArgumentError: as `step_`, before any is scaled; one is given twice.
+        """
+        if len(set(map(id, clips))) < len(clips):
+            raise ArgumentError("one QKClip is given twice, and would be scaled twice")
+        rows = [clip._projections.rows() for clip in clips]
+        largest = _over_processes(clips, rows, group)
+        return [clip._scale_(parts, seen) for clip, parts, seen in zip(clips, rows, largest, strict=True)]
+
+    def _scale_(self, rows: tuple[list[Tensor], list[Tensor]], largest: Tensor) -> Tensor:
         settings: dict[str, Any] = {"tau": self.tau, "kv_heads": self.kv_heads, "shared": self.shared}
         factors = qk_clip_factors(largest, alpha=self.alpha, **settings)
         with torch.no_grad():
-            for rows, factor in ((q_rows, factors[0]), (k_rows, factors[1])):
-                for part in rows:
+            for parts, factor in zip(rows, factors, strict=True):
+                for part in parts:
                     by_head = part.unflatten(0, (len(factor), -1))
                     by_head.mul_(factor.to(part.device).reshape(-1, *[1] * (by_head.ndim - 1)))
         self.largest = None
         gamma: Tensor = qk_clip_factors(largest, tau=self.tau, alpha=1.0)[0]
         return gamma
 
-    def _rows(self) -> tuple[list[Tensor], list[Tensor]]:
-        """What makes the queries and what makes the keys: the weight and, where there is one, the bias."""
-        module = self._module
-        if module is None:
-            found = [
-                [p.detach() for p in (proj.weight, proj.bias) if p is not None] for proj in self._projections
-            ]
-        else:
-            size = module.embed_dim
-            if module.in_proj_weight is not None:
-                weights = [
-                    module.in_proj_weight.detach()[:size],
-                    module.in_proj_weight.detach()[size : 2 * size],
-                ]
-            else:
-                weights = [module.q_proj_weight.detach(), module.k_proj_weight.detach()]
-            bias = module.in_proj_bias
-            biases = [[], []] if bias is None else [[bias.detach()[:size]], [bias.detach()[size : 2 * size]]]
-            found = [[weight, *bias] for weight, bias in zip(weights, biases, strict=True)]
-        for part in (*found[0], *found[1]):
-            if hasattr(part, "full_tensor"):
-                raise ArgumentError("QKClip needs whole projections, and these are sharded (DTensor)")
-        return found[0], found[1]
+
+def _over_processes(clips: Sequence[QKClip], rows: Sequence[Any], group: Any) -> list[Tensor]:
+    """The largest logits of each module that any process of the group saw; StateError where none did."""
+    found = [clip.largest for clip in clips]
+    seen = [one is not None for one in found]
+    if _in_processes(group) and clips:
+        # The weights say type and device, as they are the same on every process.
+        weights = [q[0] for q, _ in rows]
+        wide = torch.float64 if torch.float64 in [w.dtype for w in weights] else torch.float32
+        like: dict[str, Any] = {"dtype": wide, "device": weights[0].device}
+        none = torch.full((max(clip.heads for clip in clips),), -math.inf, **like)
+        parts = [
+            # A maximum over processes may lose NaN; Inf leaves a head alone as well.
+            none[: clip.heads] if one is None else one.to(**like).nan_to_num(math.inf, math.inf, -math.inf)
+            for clip, one in zip(clips, found, strict=True)
+        ]
+        told = [torch.full((1,), float(one), **like) for one in seen]
+        joint = torch.cat([*parts, *told])
+        dist.all_reduce(joint, dist.ReduceOp.MAX, group=group)
+        *found, flags = joint.split([*(clip.heads for clip in clips), len(clips)])
+        if not all(seen):  # only here, and rarely, the host waits
+            seen = [flag > 0 for flag in flags.tolist()]
+    if not all(seen):
+        which = f"clips[{seen.index(False)}]" if len(clips) > 1 else "QKClip.step_"
+        raise StateError(f"{which} needs an observation since the last step: call observe before it")
+    return found  # type: ignore[return-value]
 
 
-def _refuse_projections(q_proj: Any, k_proj: Any) -> None:
-    for name, proj in (("q_proj", q_proj), ("k_proj", k_proj)):
-        if not isinstance(proj, nn.Linear):
-            raise ArgumentError(
-                f"{name} must be a torch.nn.Linear, or q_proj alone a torch.nn.MultiheadAttention; "
-                f"got {type(proj).__name__}"
-            )
-    if q_proj.weight is k_proj.weight:
-        raise ArgumentError("q_proj and k_proj share one weight, which would be scaled twice")
+def _in_processes(group: Any) -> bool:
+    """Whether there are others to ask; ArgumentError for what is no group."""
+    if group is False or not dist.is_available():
+        return False
+    outside = dist.GroupMember.NON_GROUP_MEMBER  # what new_group gives to those it leaves out
+    if not (group is None or isinstance(group, dist.ProcessGroup) or group is outside):
+        raise ArgumentError(
+            f"group must be a process group, None for the default one or False for none, got {group!r}"
+        )
+    return dist.is_initialized() and group is not outside
