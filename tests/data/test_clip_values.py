@@ -34,6 +34,16 @@ def test_torch_gradients_are_those_of_a_clamp():
     assert x.grad.tolist() == [[0.0, 1.0, 1.0], [1.0, 0.0, 1.0]]
 
 
+def test_torch_keeps_the_type_and_the_values_of_tensors():
+    low, high = torch.tensor([0.1, 0.2], dtype=torch.float64), torch.tensor([0.5, 0.5], dtype=torch.bfloat16)
+    module = ClipValues(low, high)
+    assert module.low.dtype == module.high.dtype == torch.float64
+    assert torch.equal(module.low, low)
+    assert ClipValues(high=high).high.dtype == torch.float32
+    assert ClipValues(torch.tensor(0.3), 0.3).low == ClipValues(torch.tensor(0.3), 0.3).high
+    assert ClipValues(high=1e300).high == math.inf
+
+
 def test_torch_saves_moves_and_compiles_with_the_model():
     module = torch.nn.Sequential(ClipValues(LOW, HIGH), torch.nn.Linear(3, 1))
     other = torch.nn.Sequential(ClipValues([0, 0, 0], [0, 0, 0]), torch.nn.Linear(3, 1))
@@ -43,6 +53,8 @@ def test_torch_saves_moves_and_compiles_with_the_model():
     assert not list(ClipValues(0, 1).parameters())
     exported = torch.export.export(ClipValues(LOW, HIGH), (torch.tensor(ROWS),)).module()
     np.testing.assert_array_equal(exported(torch.tensor(ROWS)).numpy(), INSIDE)
+    compiled = torch.compile(ClipValues(LOW, HIGH), fullgraph=True, backend="aot_eager")
+    np.testing.assert_array_equal(compiled(torch.tensor(ROWS)).numpy(), INSIDE)
 
 
 def test_torch_takes_the_bounds_of_a_transformer():

@@ -4,6 +4,7 @@ import json
 import math
 import pickle
 import warnings
+from fractions import Fraction
 
 import numpy as np
 import pandas as pd
@@ -42,7 +43,16 @@ def skewed(rows=1000, seed=0):
 
 
 def expected(method, x):
-    """Bounds as a textbook has them, for one column."""
+    """Bounds as a textbook has them, for one column; fractions know no overflow."""
+    if isinstance(x, list):
+        if method == "quantiles":
+            rank = [(len(x) - 1) * Fraction(level) for level in (0.01, 0.99)]
+            x = sorted(x)
+            return [float(x[int(r)] + (x[int(r) + 1] - x[int(r)]) * (r % 1)) for r in rank]
+        mean = sum(x) / len(x)
+        far = 10**400
+        reach = 3 * Fraction(math.isqrt(int(sum((v - mean) ** 2 for v in x) / len(x) * far))) / 10**200
+        return float(mean - reach), float(mean + reach)
     if method == "quantiles":
         return np.percentile(x, 1), np.percentile(x, 99)
     if method == "iqr":
@@ -174,6 +184,31 @@ def test_batches_beyond_it_stay_within_the_stated_rank_error():
     assert abs(one.share_below - 0.01) <= 0.004
     assert abs(one.share_above - 0.01) <= 0.004
     assert (one.smallest, one.largest, one.count) == (x[0], x[-1], len(x))
+
+
+HUGE = [1.0, 2.0, 3.0, 1e300, -1e170, 2.5]
+
+
+@pytest.mark.parametrize("method", ["quantiles", "deviations"])
+def test_batches_with_a_huge_value_give_what_all_at_once_does(method):
+    x = np.array(HUGE).reshape(-1, 1)
+    batches = Clipper(method).partial_fit(x[:3]).partial_fit(x[3:])
+    for clipper in (batches, Clipper(method).fit(x)):
+        low, high = expected(method, [Fraction(value) for value in HUGE])
+        assert clipper.lower_[0] == pytest.approx(low, rel=1e-12)
+        assert clipper.upper_[0] == pytest.approx(high, rel=1e-12)
+
+
+def test_bounds_beyond_every_number_are_refused_and_leave_no_trace():
+    x = np.array([[1.0], [2.0], [3.0], [1.797e308]])
+    with pytest.raises(ArgumentError, match=r"column 'x0': .*'deviations' .*-inf and inf"):
+        Clipper("deviations").fit(x)
+    clipper = Clipper("deviations").partial_fit(x[:3])
+    bounds = clipper.bounds_
+    with pytest.raises(ArgumentError, match="'deviations'"):
+        clipper.partial_fit(x[3:])
+    assert (clipper.bounds_, clipper.report_["x0"].count) == (bounds, 3)
+    np.testing.assert_array_equal(clipper.partial_fit(x[:1]).report_["x0"].count, 4)
 
 
 def test_batches_may_be_read_only():

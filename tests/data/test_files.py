@@ -136,6 +136,38 @@ def test_one_side_a_strange_name_and_its_own_place(tmp_path):
     np.testing.assert_array_equal(out["a"], x[:, 0])
 
 
+def test_a_folder_named_like_a_partition_adds_nothing(tmp_path):
+    (tmp_path / "year=2024").mkdir()
+    place = tmp_path / "year=2024" / "in.parquet"
+    pl.DataFrame({"year": [1, 2, 3]}).write_parquet(place)
+    clip_file(place, tmp_path / "out.parquet", {"year": (2, None)})
+    assert pl.read_parquet(tmp_path / "out.parquet").to_dict(as_series=False) == {"year": [2, 2, 3]}
+
+
+def test_decimals_lose_no_step(tmp_path):
+    """2.3 is a little less than 2.30 in binary."""
+    money = [Decimal("1.10"), Decimal("2.30"), Decimal("0.29"), Decimal("-2.30")]
+    pq.write_table(pa.table({"m": pa.array(money, pa.decimal128(10, 2))}), tmp_path / "in.parquet")
+    for arguments in ({"low": 0, "high": 1}, {"method": "given", "low": -2.3, "high": 2.3}):
+        clip_file(tmp_path / "in.parquet", tmp_path / "out.parquet", **arguments, force=True)
+        assert pq.read_table(tmp_path / "out.parquet")["m"].to_pylist() == money
+
+
+def test_one_huge_value_ends_nothing(tmp_path):
+    pl.DataFrame({"x": [1.0, 2.0, 3.0, 1.797e308]}).write_parquet(tmp_path / "in.parquet")
+    done = clip_file(tmp_path / "in.parquet", tmp_path / "out.parquet", low=0, high=0.5)
+    assert pl.read_parquet(tmp_path / "out.parquet")["x"].to_list() == [1.0, 2.0, 2.5, 2.5]
+    assert done.report["x"].above == 2
+    refused(
+        tmp_path,
+        ArgumentError,
+        "column 'x': .* beyond the range",
+        tmp_path / "in.parquet",
+        tmp_path / "new.parquet",
+        "deviations",
+    )
+
+
 def test_progress_is_told_stage_by_stage(tmp_path):
     skewed(tmp_path / "in.parquet")
     told = []

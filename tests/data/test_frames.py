@@ -133,6 +133,19 @@ def test_bounds_learnt_by_the_engine_are_those_of_the_transformer(engine, method
     np.testing.assert_allclose([high for _, high in found.values()], expected.upper_, rtol=1e-9)
 
 
+def test_huge_and_tiny_values_have_deviations_too(engine):
+    """Their squares leave the range of a double."""
+    x = np.array([[1.0, 1e-170], [2.0, 2e-170], [3.0, 4e-170], [1e170, 8e-170]])
+    found = learn(ENGINES[engine](pl.DataFrame(x, schema=["a", "b"])), "deviations")
+    expected = Clipper("deviations").fit(x)
+    np.testing.assert_allclose(list(found.values()), np.c_[expected.lower_, expected.upper_], rtol=1e-9)
+    assert learn(ENGINES[engine](pl.DataFrame({"a": [2.0, 2.0]})), "deviations")["a"] == (2.0, 2.0)
+    huge = pl.DataFrame({"a": [1.0, 2.0, 1.797e308]})
+    assert learn(ENGINES[engine](huge), low=0.0, high=0.5)["a"] == (1.0, 2.0)
+    with pytest.raises(ArgumentError, match=r"column 'a': .* beyond the range"):
+        learn(ENGINES[engine](huge), "deviations")
+
+
 def test_the_report_is_counted_by_the_engine(engine):
     found = report(
         ENGINES[engine](TABLE), {"double": (-1.5, 4.5), "whole": (None, 4.5), "small": (None, 500)}

@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Iterator, Mapping
-from decimal import Decimal
+from decimal import Decimal, localcontext
 from numbers import Real
 from typing import Any
 
@@ -12,6 +12,9 @@ import numpy as np
 from clipwise.errors import ArgumentError
 
 __all__ = ["Bounds", "check_pair", "finite_or_none", "whole"]
+
+DIGITS = 400
+"""Enough for any double above the smallest step of a decimal."""
 
 
 class Bounds(Mapping[str, tuple[float, float]]):
@@ -79,21 +82,32 @@ def finite_or_none(value: float) -> float | None:
 
 
 def whole(
-    column: str, low: float | Decimal, high: float | Decimal, least: int, most: int
+    column: str, low: float, high: float, least: int, most: int, scale: int = 0
 ) -> tuple[int | None, int | None]:
-    """Bounds of whole numbers from ``least`` to ``most``: rounded inwards, None where there is nothing to do.
+    """Bounds of numbers that go in steps of ``10**-scale``, from ``least`` steps to ``most``.
+
+    In steps, rounded inwards; None where there is nothing to do.
 
     >>> whole("count", -0.5, 3.7, 0, 255)
     (None, 3)
+    >>> whole("price", 1.005, 2.3, -(10**6), 10**6, scale=2)
+    (101, 230)
     """
-    first = None if low <= least else (math.inf if math.isinf(low) else math.ceil(low))
-    last = None if high >= most else (-math.inf if math.isinf(high) else math.floor(high))
+    with localcontext(prec=DIGITS):
+        lower, upper = (_written(end, scale).scaleb(scale) for end in (low, high))
+        first = None if lower <= least else (math.inf if lower.is_infinite() else math.ceil(lower))
+        last = None if upper >= most else (-math.inf if upper.is_infinite() else math.floor(upper))
     if (least if first is None else first) > (most if last is None else last):
+        kind = f"decimals of {scale} places" if scale else f"whole numbers from {least} to {most}"
         raise ArgumentError(
-            f"column {column!r} holds whole numbers from {least} to {most}, and none of them lies between the"
-            f" bounds {low!r} and {high!r}"
+            f"column {column!r} holds {kind}, and none of them lies between the bounds {low!r} and {high!r}"
         )
     return first, last  # type: ignore[return-value]
+
+
+def _written(end: float, scale: int) -> Decimal:
+    """A bound as it was written, 2.3 and not the double beside it; as it is, where doubles are coarser."""
+    return Decimal(end) if math.ulp(end) > 10.0**-scale else Decimal(repr(end))
 
 
 def check_pair(column: Any, low: float, high: float) -> None:

@@ -50,7 +50,8 @@ class Parquet:
         self._duckdb = load("duckdb")
         load("pyarrow")
         self.path = path
-        self._from = f"read_parquet({_text(_no_glob(str(path)))})"
+        # Of a folder named year=2024 DuckDB would make a column.
+        self._from = f"read_parquet({_text(_no_glob(str(path)))}, hive_partitioning = false)"
         self._connection = self._duckdb.connect(
             config={
                 "memory_limit": f"{memory}MB",
@@ -218,17 +219,23 @@ def _ends(column: str, kind: str, low: float, high: float) -> tuple[str | None, 
         # Read from text, as a literal with a point would be a decimal first.
         plain = np.float32 if kind == "FLOAT" else np.float64
         first, second = (None if math.isinf(end) else repr(float(plain(end))) for end in (low, high))
-    elif kind.startswith("DECIMAL"):
-        precision, scale = map(int, re.findall(r"\d+", kind))
-        most = 10**precision - 1
-        steps = whole(column, Decimal(low).scaleb(scale), Decimal(high).scaleb(scale), -most, most)
-        first, second = (None if s is None else str(Decimal(s).scaleb(-scale)) for s in steps)
     else:
-        bits = INTEGERS[kind.removeprefix("U")]
-        least, most = (0, 2**bits - 1) if kind[0] == "U" else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
-        first, second = (None if s is None else str(s) for s in whole(column, low, high, least, most))
+        least, most, scale = _steps(kind)
+        first, second = (
+            None if end is None else f"{Decimal(f'{end}e-{scale}'):f}"
+            for end in whole(column, low, high, least, most, scale)
+        )
     low_sql, high_sql = (None if end is None else f"CAST('{end}' AS {kind})" for end in (first, second))
     return low_sql, high_sql
+
+
+def _steps(kind: str) -> tuple[int, int, int]:
+    """A type of whole numbers or decimals: from how many steps to how many, each of ``10**-scale``."""
+    if kind.startswith("DECIMAL"):
+        precision, scale = map(int, re.findall(r"\d+", kind))
+        return 1 - 10**precision, 10**precision - 1, scale
+    bits = INTEGERS[kind.removeprefix("U")]
+    return (0, 2**bits - 1, 0) if kind[0] == "U" else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1, 0)
 
 
 def _clipped(name: str, low: str | None, high: str | None, is_float: bool) -> str:

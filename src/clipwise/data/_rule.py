@@ -55,12 +55,16 @@ class Rule:
         known: dict[str, tuple[float, ...]] = {"iqr": (0.25, 0.75), "mad": (0.5,)}
         return (self.low, self.high) if self.method == "quantiles" else known.get(self.method, ())
 
-    def interval(self, first: float, second: float) -> tuple[float, float]:
-        """The bounds, from two figures of a column.
+    def interval(self, column: Any, first: float, second: float) -> tuple[float, float]:
+        """The bounds of a column, from two figures of it.
 
         Args:
+            column: its name.
             first, second: the two quantiles; for ``mad`` the median and the median absolute deviation; for
                 ``deviations`` the mean and the standard deviation.
+
+        Raises:
+            ArgumentError: a bound that is asked for lies beyond the range of a double.
         """
         if self.method == "quantiles":
             low, high = first, second
@@ -70,6 +74,11 @@ class Rule:
         else:
             reach = self.factor * second * (NORMAL if self.method == "mad" else 1.0)
             low, high = first - reach, first + reach
+        if not (self.side == "high" or math.isfinite(low)) or not (self.side == "low" or math.isfinite(high)):
+            raise ArgumentError(
+                f"column {column!r}: its values are so large that the bounds of method {self.method!r} lie"
+                f" beyond the range of a double ({low!r} and {high!r}); give bounds, or leave the column out"
+            )
         return self.one_sided(low, high)
 
     def one_sided(self, low: float, high: float) -> tuple[float, float]:

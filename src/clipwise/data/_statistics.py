@@ -7,6 +7,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from clipwise.data._extra import load
+from clipwise.data._moments import Moments
 from clipwise.data._report import ColumnReport
 from clipwise.data._rule import Rule
 from clipwise.errors import ArgumentError
@@ -25,11 +26,13 @@ def array_figures(rule: Rule, column: Values) -> tuple[float, float]:
     """The two figures that `Rule.interval` asks for, of the finite values of a column, in float64."""
     values = column[np.isfinite(column)].astype(np.float64, copy=False)
     if rule.method == "deviations":
-        return _moments(values)
+        return Moments(values).figures()
     if rule.method == "mad":
         median = float(np.median(values))
-        return median, float(np.median(np.abs(values - median)))
-    first, second = np.quantile(values, rule.levels)
+        with np.errstate(over="ignore"):
+            return median, float(np.median(np.abs(values - median)))
+    with np.errstate(over="ignore", invalid="ignore"):
+        first, second = np.quantile(values, rule.levels)
     return float(first), float(second)
 
 
@@ -59,7 +62,8 @@ def weighted_quantile(items: Values, weights: Values, levels: Sequence[float]) -
     before = np.floor(place)
     first = items[np.searchsorted(ends, before, side="right")]
     second = items[np.searchsorted(ends, np.minimum(before + 1, ends[-1] - 1), side="right")]
-    found: Values = first + (second - first) * (place - before)
+    with np.errstate(over="ignore", invalid="ignore"):
+        found: Values = first + (second - first) * (place - before)
     return found
 
 
@@ -80,10 +84,3 @@ def sketch_size(rank_error: float) -> int:
         middle = (low + high) // 2
         low, high = (low, middle) if stated(middle, False) <= rank_error else (middle + 1, high)
     return low
-
-
-def _moments(values: Values) -> tuple[float, float]:
-    """Mean and population standard deviation, without overflow of the squares."""
-    scale = float(np.abs(values).max()) or 1.0
-    scaled = values / scale
-    return float(scaled.mean()) * scale, float(scaled.std()) * scale

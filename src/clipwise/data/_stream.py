@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from clipwise.data._extra import load
+from clipwise.data._moments import Moments
 from clipwise.data._report import ColumnReport
 from clipwise.data._rule import Rule
 from clipwise.data._statistics import Values, weighted_quantile
@@ -19,7 +20,7 @@ class Stream:
     The sketch is that of Karnin, Lang and Liberty 2016 (arXiv:1603.05346) in Apache DataSketches. As long as
     it holds every value, all figures are exact. After that a quantile is one whose rank is off by at most
     ``rank_error`` with 99 % confidence, and the median absolute deviation one off by at most twice that,
-    measured from the sketch's median. Mean, deviation and the extremes are exact always.
+    measured from the sketch's median. Mean, deviation and the extremes never come from the sketch.
 
     Args:
         size: the sketch's k (`sketch_size`).
@@ -33,12 +34,10 @@ class Stream:
 
     def __init__(self, size: int) -> None:
         self._sketch = load("datasketches").kll_doubles_sketch(size)
-        self.finite = 0
+        self._moments = Moments(np.empty(0))
         self.missing = 0
         self.lowest = 0  # values that are -inf
         self.highest = 0
-        self._mean = 0.0
-        self._squares = 0.0  # the sum of squared differences to the mean
         self._sorted: tuple[Values, Values] | None = None
 
     def update(self, batch: Values) -> None:
@@ -54,30 +53,22 @@ class Stream:
             return
         self._sorted = None
         self._sketch.update(np.require(values, requirements=["C", "W"]))  # it takes no read-only array
-        # Chan, Golub and LeVeque's update of mean and squares by a whole batch.
-        mean, count = float(values.mean()), self.finite + values.size
-        shift = mean - self._mean
-        self._squares += float(((values - mean) ** 2).sum()) + shift**2 * self.finite * values.size / count
-        self._mean += shift * values.size / count
-        self.finite = count
+        self._moments.merge(Moments(values))
 
     def merge(self, other: "Stream") -> None:
         """Take in what another one has seen."""
-        if not other.finite:
-            self.missing += other.missing
-            self.lowest += other.lowest
-            self.highest += other.highest
-            return
-        self._sorted = None
-        self._sketch.merge(other._sketch)
-        count = self.finite + other.finite
-        shift = other._mean - self._mean
-        self._squares += other._squares + shift**2 * self.finite * other.finite / count
-        self._mean += shift * other.finite / count
-        self.finite = count
         self.missing += other.missing
         self.lowest += other.lowest
         self.highest += other.highest
+        if other.finite:
+            self._sorted = None
+            self._sketch.merge(other._sketch)
+            self._moments.merge(other._moments)
+
+    @property
+    def finite(self) -> int:
+        """How many values are finite."""
+        return self._moments.count
 
     @property
     def rank_error(self) -> float:
@@ -87,7 +78,7 @@ class Stream:
     def figures(self, rule: Rule) -> tuple[float, float]:
         """The two figures that `Rule.interval` asks for."""
         if rule.method == "deviations":
-            return self._mean, math.sqrt(self._squares / self.finite)
+            return self._moments.figures()
         items, weights = self._held()
         if rule.method == "mad":
             median = float(weighted_quantile(items, weights, [0.5])[0])

@@ -1,5 +1,6 @@
 """A scikit-learn transformer that clips each column to bounds given or learnt."""
 
+import copy
 import json
 import warnings
 from collections.abc import Sequence
@@ -39,7 +40,7 @@ class Clipper(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):  # type: i
     ``fit`` takes all data at once and is exact. ``partial_fit`` takes batches and keeps a KLL sketch a column
     (Karnin, Lang and Liberty 2016, arXiv:1603.05346), exact until it is full; after that the rank of a
     quantile is off by at most ``rank_error`` with 99 % confidence (median absolute deviation: twice that).
-    Mean and deviation are exact always.
+    Mean and deviation need no sketch and are those of ``fit``, to rounding.
 
     Args:
         method: as above.
@@ -101,8 +102,7 @@ class Clipper(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):  # type: i
             pairs = rule.given([names[i] for i in chosen])
         else:
             self._refuse_empty([bool(np.isfinite(array[:, i]).any()) for i in chosen], chosen, names)
-            figures = [array_figures(rule, array[:, i]) for i in chosen]
-            pairs = [rule.interval(*two) for two in figures]
+            pairs = [rule.interval(names[i], *array_figures(rule, array[:, i])) for i in chosen]
         self._keep(chosen, pairs)
         low, high = self._in_type(array.dtype)
         rows = tuple(array_report(names[i], array[:, i], low[i], high[i]) for i in chosen)
@@ -128,16 +128,18 @@ class Clipper(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):  # type: i
         names = self._names()
         chosen = self._chosen(names)
         pairs = rule.given([names[i] for i in chosen]) if rule.method == "given" else []
-        streams: list[Stream] = [Stream(size) for _ in chosen] if first else self._streams
-        if rule.method != "given":
-            seen = zip(chosen, streams, strict=True)
-            self._refuse_empty(
-                [bool(s.finite or np.isfinite(array[:, i]).any()) for i, s in seen], chosen, names
-            )
+        # Into copies, so that a batch that is refused leaves no trace.
+        streams = [Stream(size) for _ in chosen] if first else copy.deepcopy(self._streams)
         for i, stream in zip(chosen, streams, strict=True):
             stream.update(array[:, i])
+        if rule.method != "given":
+            self._refuse_empty([bool(stream.finite) for stream in streams], chosen, names)
+            pairs = [
+                rule.interval(names[i], *stream.figures(rule))
+                for i, stream in zip(chosen, streams, strict=True)
+            ]
         self._streams = streams
-        self._keep(chosen, pairs or [rule.interval(*stream.figures(rule)) for stream in streams])
+        self._keep(chosen, pairs)
         self.rank_error_ = max((stream.rank_error for stream in streams), default=0.0)
         rows = zip(chosen, streams, strict=True)
         self.report_ = ClippingReport(

@@ -111,7 +111,7 @@ def clip_file(
                         raise ArgumentError(
                             f"{source}: column {name!r} is empty: it holds no finite number to learn from"
                         )
-                bounds = Bounds({n: rule.interval(*stream.figures(rule)) for n, stream in streams.items()})
+                bounds = Bounds({n: rule.interval(n, *stream.figures(rule)) for n, stream in streams.items()})
                 error = max((stream.rank_error for stream in streams.values()), default=0.0)
                 del streams
             assert bounds is not None

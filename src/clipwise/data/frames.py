@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from clipwise.data._bounds import Bounds, whole
 from clipwise.data._dask import dask_figures
 from clipwise.data._extra import load
+from clipwise.data._moments import unit_of
 from clipwise.data._report import ClippingReport, ColumnReport
 from clipwise.data._rule import Given, Method, Rule, Side, make_rule
 from clipwise.data._statistics import RANK_ERROR
@@ -18,6 +19,9 @@ from clipwise.errors import ArgumentError, did_you_mean
 __all__ = ["clip", "learn", "report"]
 
 Frame = TypeVar("Frame")
+
+TINY, HUGE = 1e-140, 1e140
+"""Deviations between these were computed without a square that overflowed, or vanished and mattered."""
 
 INTEGERS = {f"{sign}Int{bits}": (sign, bits) for sign in ("", "U") for bits in (8, 16, 32, 64, 128)}
 
@@ -71,7 +75,8 @@ def learn(
 ) -> Bounds:
     """Bounds for columns of a frame, computed by its own engine.
 
-    What is fetched is one row of figures (two for ``mad``). Quantiles are the engine's exact ones, linear
+    What is fetched is one row of figures (two for ``mad``, and for ``deviations`` where squares leave the
+    range of a double). Quantiles are the engine's exact ones, linear
     between neighbours; Dask, which has none over several partitions, makes a KLL sketch of each partition
     where it lies and sends that.
 
@@ -96,7 +101,7 @@ def learn(
         return Bounds(dict(zip(names, rule.given(names), strict=True)))
     by_sketch = bool(rule.levels) and table.implementation.is_dask()
     figures = dask_figures(frame, names, rule, rank_error) if by_sketch else _figures(table, names, rule)
-    return Bounds({name: rule.interval(*figures[name]) for name in names})
+    return Bounds({name: rule.interval(name, *figures[name]) for name in names})
 
 
 def report(frame: Any, bounds: Any) -> ClippingReport:
@@ -237,20 +242,37 @@ def _figures(table: Any, names: Sequence[str], rule: Rule) -> dict[str, tuple[fl
     nw = load("narwhals.stable.v2")
     schema = _schema(table)
     values = {name: _finite(nw, name, schema) for name in names}
-    asked: dict[str, Any] = {}
+    asked: dict[str, Any] = {f"count{i}": value.count() for i, value in enumerate(values.values())}
     for i, value in enumerate(values.values()):
         if rule.method == "mad":
             asked[f"first{i}"] = value.median()
         elif rule.method == "deviations":
-            asked[f"first{i}"], asked[f"second{i}"] = value.mean(), value.std(ddof=0)
+            asked |= _moments(i, value) | {f"largest{i}": value.abs().max()}
         else:
             for key, level in zip(("first", "second"), rule.levels, strict=True):
                 asked[f"{key}{i}"] = value.quantile(level, interpolation="linear")
     row = _one_row(table, asked)
     for i, name in enumerate(names):
-        if row[f"first{i}"] is None:
+        if not row[f"count{i}"]:
             raise ArgumentError(f"column {name!r} is empty: it holds no finite number to learn bounds from")
     if rule.method == "mad":
         away = {f"second{i}": (v - row[f"first{i}"]).abs().median() for i, v in enumerate(values.values())}
         row |= _one_row(table, away)
+    elif rule.method == "deviations":
+        row |= _moments_in_units(table, list(values.values()), row)
     return {name: (float(row[f"first{i}"]), float(row[f"second{i}"])) for i, name in enumerate(names)}
+
+
+def _moments(i: int, value: Any) -> dict[str, Any]:
+    return {f"first{i}": value.mean(), f"second{i}": value.std(ddof=0)}
+
+
+def _moments_in_units(table: Any, values: Sequence[Any], row: Mapping[str, Any]) -> dict[str, Any]:
+    """Those whose squares may have left the range of a double, once more in a unit near the largest value."""
+    seen = {i: (float(row[f"largest{i}"]), row[f"second{i}"]) for i in range(len(values))}
+    units = {i: unit_of(most) for i, (most, std) in seen.items() if most and not TINY < (std or 0.0) < HUGE}
+    asked: dict[str, Any] = {}
+    for i, unit in units.items():
+        asked |= _moments(i, values[i] / unit)
+    found = _one_row(table, asked) if asked else {}
+    return {f"{key}{i}": found[f"{key}{i}"] * units[i] for i in units for key in ("first", "second")}
