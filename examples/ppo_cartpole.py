@@ -87,13 +87,12 @@ def train(settings: Settings, seed: int, say: str = "") -> Record:
     seen = torch.zeros(*shape, features)
     taken = torch.zeros(shape, dtype=torch.int64)
     logps, values = torch.zeros(shape), torch.zeros(shape)
-    rewards, ends = np.zeros(shape, np.float32), np.zeros((settings.rollout + 1, settings.envs), np.float32)
+    rewards, ends = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
     observation = torch.as_tensor(envs.reset(seed=seed)[0])
     updates, started = max(1, settings.steps // batch), time.monotonic()
 
     for update in range(updates):
         optimizer.param_groups[0]["lr"] = settings.rate * (1 - update / updates)
-        ends[0] = ends[-1]
         with torch.no_grad():
             for t in range(settings.rollout):
                 logits = torch.log_softmax(agent["actor"](observation), -1)
@@ -102,14 +101,14 @@ def train(settings: Settings, seed: int, say: str = "") -> Record:
                 logps[t] = logits.gather(1, action)[:, 0]
                 after, rewards[t], terminated, truncated, _ = envs.step(action[:, 0].numpy())
                 observation, done = torch.as_tensor(after), terminated | truncated
-                ends[t + 1] = done
+                ends[t] = done
                 running += rewards[t]
                 for env in np.flatnonzero(done):
                     record.steps.append(update * batch + (t + 1) * settings.envs)
                     record.returns.append(float(running[env]))
                     running[env] = 0.0
             following = agent["critic"](observation)[:, 0].numpy()
-        advantages = generalised_advantages(rewards, values.numpy(), following, ends[1:], settings)
+        advantages = generalised_advantages(rewards, values.numpy(), following, ends, settings)
         targets = torch.as_tensor(advantages) + values
 
         flat = [x.reshape(batch, *x.shape[2:]) for x in (seen, taken, logps, values, targets)]

@@ -67,6 +67,60 @@ def test_a_step_that_is_an_array(kind):
         np.testing.assert_allclose(compiled(tf.constant(LOGP), tf.constant(5)), loss(0.2), rtol=1e-12)
 
 
+@pytest.mark.parametrize(
+    ("low", "step", "whole"),
+    [
+        (0.2, None, True),
+        (torch.tensor(0.2, dtype=torch.float64), None, True),
+        (thresholds.linear(0.3, 0.1, steps=10), torch.tensor(5), True),
+        (lambda step: 0.04 * step, 5, True),
+        (np.float64(0.2), None, False),
+        (thresholds.linear(0.3, 0.1, steps=10), 5, False),
+    ],
+    ids=["number", "tensor", "schedule of a tensor", "function", "numpy's", "schedule of a number"],
+)
+def test_in_torchs_compiler(low, step, whole):
+    """In one graph; what numpy computes is a graph break."""
+    torch.compiler.reset()
+
+    @torch.compile(backend="eager", fullgraph=whole)
+    def compiled(logp, old, worth, step):
+        return ratios.ppo_clip(logp, old, worth, low=low, step=step).loss
+
+    found = compiled(torch.tensor(LOGP), torch.tensor(OLD), torch.tensor(WORTH), step)
+    assert found.item() == pytest.approx(loss(0.2), rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("high", "step"),
+    [
+        (lambda step: 0.28, 0),
+        (thresholds.linear(0.3, 0.28, steps=2), 2),
+        (np.asarray(0.28), None),
+    ],
+    ids=["function", "schedule", "array"],
+)
+def test_the_delta_of_two_sided_is_above_an_epsilon_that_moves(high, step):
+    given = {"high": high, "step": step}
+    found = ratios.two_sided(LOGP, OLD, WORTH, delta=1.4, **given).loss
+    assert found == pytest.approx(float(ratios.two_sided(LOGP, OLD, WORTH, delta=1.4, high=0.28).loss))
+    with pytest.raises(ThresholdError, match=r"delta must be above 1 [+] high, 1.28, got 1.1"):
+        ratios.two_sided(LOGP, OLD, WORTH, delta=1.1, **given)
+
+
+def test_a_delta_below_what_only_the_device_knows():
+    """By the formula: a ratio of 1.5 with an advantage of -1, clipped at 1.28."""
+    logp, old, worth = torch.tensor([1.5]).log(), torch.zeros(1), -torch.ones(1)
+    found = ratios.two_sided(logp, old, worth, delta=1.1, high=torch.tensor(0.28)).loss
+    assert found.item() == pytest.approx(1.28)
+
+
+def test_a_function_is_asked_once():
+    asked = []
+    loss(lambda step: asked.append(step) or 0.2, step=3)
+    assert asked == [3]
+
+
 def test_an_epsilon_on_the_device_is_brought_inside_and_is_a_constant():
     logp = torch.tensor(LOGP)
     low = torch.tensor(0.2, dtype=torch.float64, requires_grad=True)
@@ -101,7 +155,7 @@ def test_outside_numbers(low, words):
     ("call", "words"),
     [
         (lambda: loss(0.2, high=-0.1), "high must be at least 0, got -0.1"),
-        (lambda: loss(0.2, dual=-3.0), "dual must be at least 0, got -3"),
+        (lambda: loss(0.2, dual=-3.0), "dual must be above 1, got -3"),
         (lambda: loss(0.2, dual=1.0), "dual must be above 1, got 1.0"),
         (lambda: loss(0.2, dual="3"), "dual must be a number"),
         (lambda: loss(0.2, bound=0.0), "bound must be above 0, got 0.0"),

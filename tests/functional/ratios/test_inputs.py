@@ -89,6 +89,7 @@ def test_more_axes():
             r"advantages must have the shape of logp, \(6, 9\), or one .* sequence, \(6,\), got \(6, 3\)",
         ),
         (lambda: ratios.ppo_clip(LOGP, OLD, np.ones(9)), r"advantages must .* \(6,\), got \(9,\)"),
+        (lambda: ratios.ppo_clip(LOGP[0], OLD[0], np.ones(1)), r"advantages must .* \(9,\), .* got \(1,\)"),
         (lambda: ratios.ppo_clip(LOGP, OLD, WORTH, mask=MASK[0]), r"mask must .* \(6, 9\), got \(9,\)"),
         (lambda: ratios.gspo(LOGP, OLD, WORTH), r"one advantage a sequence, of shape \(6,\), got \(6, 9\)"),
         (lambda: ratios.ppo_clip([0.1], OLD, WORTH), "logp must be an array of numpy, torch, .* got list"),

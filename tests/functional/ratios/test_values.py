@@ -153,6 +153,12 @@ def test_kl_is_exact_where_the_policies_nearly_agree():
     np.testing.assert_allclose(figures.kl_k1, -x, rtol=1e-6)
 
 
+def test_only_what_is_exponentiated_is_bounded():
+    figures = ratios.ppo_clip(np.asarray([-50.0]), np.zeros(1), np.ones(1)).figures
+    near(figures.kl_k1, 50.0)
+    near(figures.kl_k3, np.expm1(-20.0) + 20.0)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("how", ["token_mean", "sequence_mean", "constant"])
 def test_aggregate(kind, how):

@@ -12,10 +12,12 @@ from clipwise.functional.ratios._inputs import clamp, stop_gradient
 from clipwise.namespace import Array, Namespace
 from clipwise.thresholds import Observation, Threshold, check_number
 
-__all__ = ["Epsilon", "epsilon_at"]
+__all__ = ["Epsilon", "epsilon_at", "epsilon_here"]
 
 Epsilon: TypeAlias = float | Threshold | Callable[[Any], Any] | Array
 """A number, a 0-d array, a function of the step, or a policy of `clipwise.thresholds` that follows it."""
+
+_HERE = (np.ndarray, np.generic)  # as a union torch's compiler could not read it
 
 
 def epsilon_at(
@@ -32,13 +34,23 @@ def epsilon_at(
     >>> float(epsilon_at(namespace_of(np.zeros(1)), "low", linear(0.5, 0.25, steps=10), step=4))
     0.4
     """
+    value = epsilon_here(xp, name, epsilon, step, high=high)
+    return xp.asarray(value) if isinstance(value, float) else value
+
+
+def epsilon_here(
+    xp: Namespace, name: str, epsilon: Epsilon, step: Array | None, *, high: float = math.inf
+) -> float | Array:
+    """`epsilon_at`, as a plain number where that is what it is."""
     value: Any = epsilon
-    if isinstance(epsilon, Threshold) and not isinstance(epsilon, type):
-        value = _of_policy(xp, name, epsilon, _step(name, step), high)
-    elif callable(epsilon) and not hasattr(epsilon, "dtype"):
-        value = epsilon(_step(name, step))
+    if hasattr(value, "dtype"):
+        pass
+    elif hasattr(value, "update") and not isinstance(value, type):  # in torch's compiler: no isinstance
+        value = _of_policy(xp, name, value, _step(name, step), high)
+    elif callable(value):
+        value = value(_step(name, step))
     if not _elsewhere(value):
-        return xp.asarray(check_number(name, value, high=high))
+        return check_number(name, value, high=high)
     if tuple(value.shape) != ():
         raise ArgumentError(f"{name} must be a single number, got an array of shape {tuple(value.shape)}")
     value = xp.astype(xp.asarray(stop_gradient(value)), xp.float_dtype)
@@ -73,4 +85,4 @@ def _step(name: str, step: Array | None) -> Any:
 
 def _elsewhere(value: Any) -> bool:
     """Whether a value is an array of a framework, which may be on a device or not known yet."""
-    return hasattr(value, "shape") and not isinstance(value, np.ndarray | np.generic)
+    return hasattr(value, "shape") and not isinstance(value, _HERE)

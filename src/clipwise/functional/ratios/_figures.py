@@ -26,7 +26,7 @@ class RatioFigures(NamedTuple):
         binding_high: above, with a positive advantage (in CISPO any but 0).
         dual: share of the terms that the bound for negative advantages changed.
         kl_k1: ``mean(-log r)``: unbiased, can be negative.
-        kl_k3: ``mean((r - 1) - log r)``: unbiased, never negative, less noisy.
+        kl_k3: ``mean((r - 1) - log r)``: unbiased, never negative, less noisy; r is bounded, as in the loss.
         ratio_min: the smallest ratio; 1 where nothing counts, as are the next two.
         ratio_max: the largest ratio.
         ratio_mean: the mean; far from 1, the two policies have little in common.
@@ -85,11 +85,11 @@ def figures_of(
         region: the ends of where a ratio is left alone.
         binding: where the clip changed the term, below and above.
         dual: where the bound for negative advantages did; None for no such bound.
-        bound: of the log-ratio.
+        bound: of the log-ratio, where it is exponentiated.
     """
     xp = given.xp
     ratio, log_ratio = stop_gradient(ratio), stop_gradient(given.log_ratio)
-    log_ratio = clamp(xp, log_ratio, xp.asarray(-bound), xp.asarray(bound))
+    bounded = clamp(xp, log_ratio, xp.asarray(-bound), xp.asarray(bound))
 
     def share(flags: Array) -> Array:
         return masked_mean(xp, xp.astype(flags, xp.float_dtype), kept)
@@ -107,7 +107,7 @@ def figures_of(
         dual=xp.zeros(()) if dual is None else share(dual),
         kl_k1=masked_mean(xp, -log_ratio, given.counted),
         # expm1: where r is near 1, r - 1 would be mostly rounding.
-        kl_k3=masked_mean(xp, xp.expm1(log_ratio) - log_ratio, given.counted),
+        kl_k3=masked_mean(xp, xp.expm1(bounded) - bounded, given.counted),
         ratio_min=xp.where(some, xp.min(xp.where(kept, ratio, xp.full((), xp.inf))), one),
         ratio_max=xp.where(some, xp.max(xp.where(kept, ratio, xp.zeros(()))), one),
         ratio_mean=xp.where(some, masked_mean(xp, ratio, kept), one),

@@ -62,7 +62,7 @@ def policies(logp: Array, old_logp: Array, advantages: Array, mask: Array | None
     by_sequence = None
     if _fits(found, shape[:-1]):
         by_sequence = advantages[..., None]
-    elif found[-1:] == (1,) and _fits(found[:-1], shape[:-1]):
+    elif len(shape) > 1 and found[-1:] == (1,) and _fits(found[:-1], shape[:-1]):
         by_sequence = advantages
     elif not _fits(found, shape):
         raise ArgumentError(

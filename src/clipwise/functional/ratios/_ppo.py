@@ -1,5 +1,6 @@
 """PPO's clip of the probability ratio, and everything that differs from it in a parameter."""
 
+import numbers
 from typing import Literal
 
 from clipwise.errors import ArgumentError, ThresholdError
@@ -8,7 +9,6 @@ from clipwise.functional.ratios._epsilon import Epsilon, epsilon_at
 from clipwise.functional.ratios._figures import RatioLoss, figures_of
 from clipwise.functional.ratios._inputs import BOUND, Policies, check_bound, clamp, describe, dims, policies
 from clipwise.namespace import Array
-from clipwise.thresholds import check_number
 
 __all__ = ["ppo_clip"]
 
@@ -20,7 +20,7 @@ def ppo_clip(
     *,
     low: Epsilon = 0.2,
     high: Epsilon | None = None,
-    dual: float | None = None,
+    dual: float | Array | None = None,
     per: Literal["token", "sequence"] = "token",
     mask: Array | None = None,
     aggregate: Aggregate = "token_mean",
@@ -40,12 +40,13 @@ def ppo_clip(
         logp: log-probabilities of the taken actions under the policy that learns; numpy, torch, JAX,
             TensorFlow.
         old_logp: the same under the policy that acted. To learn from one's own actions, give ``logp`` again.
-        advantages: of the same shape, or one a sequence: ``logp.shape[:-1]``. A ratio by sequence takes the
-            latter.
+        advantages: of the same shape, or one a sequence: ``logp.shape[:-1]``, or that with a last axis of 1.
+            A ratio by sequence takes the latter.
         low: how far below 1 a ratio may go, within [0, 1]; a number, a 0-d array, a function of the step, or
             a policy of `clipwise.thresholds` that follows the step.
         high: how far above 1, at least 0; as ``low`` without it. ``low=1, high=math.inf`` clips nothing.
-        dual: above 1; bounds what a large ratio does where the advantage is negative. None: nothing.
+        dual: above 1, a number or a 0-d array; bounds what a large ratio does where the advantage is
+            negative. None: nothing.
         per: a ratio for each token, or one for each sequence.
         mask: of the shape of ``logp``; what is False or 0 does not count and may hold anything, NaN too.
         aggregate: see `clipwise.functional.ratios.aggregate`.
@@ -68,16 +69,15 @@ def ppo_clip(
     """
     if per not in ("token", "sequence"):
         raise ArgumentError(f"per must be 'token' or 'sequence', got {per!r}")
-    if dual is not None and not check_number("dual", dual) > 1:
+    if isinstance(dual, numbers.Real) and not float(dual) > 1:
         raise ThresholdError(f"dual must be above 1, got {dual!r}")
     bound = check_bound(bound)
     given = policies(logp, old_logp, advantages, mask)
     check_aggregate(aggregate, length, len(given.logp.shape))
     xp = given.xp
-    bottom = 1.0 - epsilon_at(xp, "low", low, step, high=1.0)
-    top = 1.0 + (
-        epsilon_at(xp, "high", high, step) if high is not None else epsilon_at(xp, "low", low, step, high=1.0)
-    )
+    below = epsilon_at(xp, "low", low, step, high=1.0)
+    bottom, top = 1.0 - below, 1.0 + (below if high is None else epsilon_at(xp, "high", high, step))
+    worst = None if dual is None else epsilon_at(xp, "dual", dual, None)
 
     log_ratio, worth, kept = _by_sequence(given) if per == "sequence" else _by_token(given)
     ratio = xp.exp(clamp(xp, log_ratio, xp.asarray(-bound), xp.asarray(bound)))
@@ -86,9 +86,9 @@ def ppo_clip(
     term = xp.where(clipped < free, clipped, free)
     binding = (ratio < bottom) & (worth < 0), (ratio > top) & (worth > 0)
     held = None
-    if dual is not None:
-        held = (worth < 0) & (term < dual * worth)
-        term = xp.where(held, dual * worth, term)
+    if worst is not None:
+        held = (worth < 0) & (term < worst * worth)
+        term = xp.where(held, worst * worth, term)
     every = xp.where(given.counted, -term, xp.zeros(()))  # a sequence's term for each of its tokens
     loss = total(xp, every, given.counted, aggregate, length)
     return RatioLoss(loss, figures_of(given, ratio, kept, (bottom, top), binding, held, bound))

@@ -1,12 +1,9 @@
 """The field's own names for settings of `ppo_clip`."""
 
-import math
-import numbers
-
 from clipwise.errors import ThresholdError
-from clipwise.functional.ratios._epsilon import Epsilon
+from clipwise.functional.ratios._epsilon import Epsilon, epsilon_here
 from clipwise.functional.ratios._figures import RatioLoss
-from clipwise.functional.ratios._inputs import BOUND
+from clipwise.functional.ratios._inputs import BOUND, wide
 from clipwise.functional.ratios._ppo import ppo_clip
 from clipwise.namespace import Array
 from clipwise.thresholds import check_number
@@ -54,7 +51,7 @@ def two_sided(
     """Two-sided clip: ``-mean(min(min(r, delta) A, clip(r, 1 - low, 1 + high) A))``, delta above 1 + high.
 
     With such a delta the inner minimum matters only where A < 0 and r > delta: it is `dual_clip` with
-    ``dual=delta``, and computed as that.
+    ``dual=delta``, and computed as that. Where only the device knows ``high``, delta is 1 + high at least.
 
     Source: INTELLECT-2, arXiv:2505.07291; TRL's ``GRPOConfig(delta=...)``, where it has no default either.
 
@@ -62,13 +59,18 @@ def two_sided(
     >>> float(two_sided(np.log([0.8]), np.log([0.1]), np.asarray([-1.0]), delta=4.0).loss)
     4.0
     """
-    check_number("delta", delta)
-    top = low if high is None else high
-    above = 1.0 + float(top) if isinstance(top, numbers.Real) and not math.isnan(top) else 1.0
-    if not delta > above:
-        raise ThresholdError(f"delta must be above 1 + high, {above:g}, got {delta!r}")
+    worst: float | Array = check_number("delta", delta)
+    xp, logp = wide("logp", logp)
+    if high is None:
+        top = low = epsilon_here(xp, "low", low, step, high=1.0)
+    else:
+        top = epsilon_here(xp, "high", high, step)
+    if not isinstance(top, float):
+        worst = xp.where(top + 1.0 > worst, top + 1.0, xp.asarray(worst))
+    elif not worst > 1.0 + top:
+        raise ThresholdError(f"delta must be above 1 + high, {1.0 + top:g}, got {delta!r}")
     return ppo_clip(
-        logp, old_logp, advantages, dual=delta, low=low, high=high, mask=mask, step=step, bound=bound
+        logp, old_logp, advantages, dual=worst, low=low, high=top, mask=mask, step=step, bound=bound
     )
 
 
