@@ -158,3 +158,4 @@ def test_names():
     assert names.sources == ("a",)
     assert names.logged == ("a/loss", "val_loss", "acc", "clipwisdom")
     assert sort_out(["loss", "clipwise/threshold"]).logged == ("loss",)
+    assert sort_out(["clipwise/norm", "clipwise/update_ratio"]).logged == ("clipwise/update_ratio",)

@@ -70,10 +70,12 @@ def _show(suggestion: "Suggestion", run: "Run", kind: str | None) -> None:
     from rich.console import Console
     from rich.text import Text
 
+    from clipwise.monitor.suggest._say import printable
+
     console = Console(highlight=False)
     if not console.is_terminal and "COLUMNS" not in os.environ:
         console = Console(highlight=False, width=PLAIN_WIDTH)
-    title = f"run {_printable(run.name)} (number {run.id}, {run.status}, {run.steps:,} steps)"
+    title = f"run {printable(run.name)} (number {run.id}, {run.status}, {run.steps:,} steps)"
     console.print(Text(title, style="dim"))
     console.print()
     console.print(Text(suggestion.headline, style="bold"))
@@ -178,8 +180,3 @@ def _bullet(sentence: str) -> "Table":
     grid = Table.grid(padding=(0, 1))
     grid.add_row(Text("•", style="dim"), Text(sentence))
     return grid
-
-
-def _printable(text: str) -> str:
-    """A name from a file, without what a terminal would obey."""
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)

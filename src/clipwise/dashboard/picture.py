@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from clipwise.monitor.store import prefix_of
+
 __all__ = ["picture"]
 
 INK, QUIET, GRID, PAPER = "#1f2328", "#59636e", "#e6e8eb", "#ffffff"
@@ -22,9 +24,6 @@ def picture(data: Mapping[str, Any]) -> bytes:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    from clipwise.dashboard.serve import load
-
-    load("matplotlib")
     run = data["runs"][0]
     one, there = data["run"][str(run["id"])], data["series"][str(run["id"])]
     source = (one["sources"] or [""])[0]
@@ -33,7 +32,7 @@ def picture(data: Mapping[str, Any]) -> bytes:
     axes = figure.subplot_mosaic(
         [["loss", "norm"], ["fraction", "distribution"], ["layers", "layers"]], height_ratios=[1, 0.9, 1.1]
     )
-    prefix = f"{source}/clipwise/" if source else "clipwise/"
+    prefix = prefix_of(source)
     logged = one["logged"][0] if one["logged"] else None
     _loss(axes["loss"], there.get(logged), logged)
     _norm(axes["norm"], there.get(f"{prefix}norm"), there.get(f"{prefix}threshold"))

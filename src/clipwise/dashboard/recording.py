@@ -16,7 +16,7 @@ from clipwise.dashboard.heat import heat_view
 from clipwise.dashboard.sources import Names, of_source, sort_out
 from clipwise.dashboard.views import alert_view, run_view, series_view
 from clipwise.errors import StoreError
-from clipwise.monitor.store import Layers, Run, Store
+from clipwise.monitor.store import Layers, Run, Store, prefix_of
 
 __all__ = ["Recording", "State", "Unavailable", "state_of"]
 
@@ -178,7 +178,7 @@ class Recording:
         high: float | None,
         rank: int | None,
     ) -> tuple[Distribution, float | None]:
-        prefix = f"{source}/clipwise/" if source else "clipwise/"
+        prefix = prefix_of(source)
         found = self._columns.read(store, run, [f"{prefix}norm", f"{prefix}threshold"], rank)
         norm, threshold = found[f"{prefix}norm"], found[f"{prefix}threshold"].values
         low, high = -np.inf if low is None else low, np.inf if high is None else high

@@ -15,6 +15,7 @@ from clipwise.dashboard.assets import UPLOT, assets
 from clipwise.dashboard.bundle import bundle
 from clipwise.dashboard.recording import Recording
 from clipwise.errors import ArgumentError
+from clipwise.monitor.store import prefix_of
 
 __all__ = ["check_new", "collect", "render", "save"]
 
@@ -124,8 +125,7 @@ def save(path: Path, content: bytes, *, force: bool = False) -> None:
 
 
 def _ours(source: str) -> list[str]:
-    prefix = f"{source}/clipwise/" if source else "clipwise/"
-    return [prefix + name for name in ("norm", "threshold", "clip_fraction", "direction")]
+    return [prefix_of(source) + name for name in ("norm", "threshold", "clip_fraction", "direction")]
 
 
 def _json(data: dict[str, Any]) -> str:

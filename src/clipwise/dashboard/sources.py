@@ -3,9 +3,10 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-__all__ = ["Names", "of_source", "sort_out"]
+from clipwise.monitor._rows import FIELDS
+from clipwise.monitor.store import prefix_of, sources_in
 
-NORM = "clipwise/norm"
+__all__ = ["Names", "of_source", "sort_out"]
 
 
 @dataclass(frozen=True)
@@ -24,13 +25,13 @@ class Names:
 def sort_out(names: Iterable[str]) -> Names:
     """Sources and logged names.
 
-    >>> sort_out(["time", "critic/clipwise/norm", "critic/loss", "accuracy", "clipwise/norm"])
-    Names(sources=('', 'critic'), logged=('critic/loss', 'accuracy'))
+    >>> sort_out(["time", "critic/clipwise/norm", "critic/loss", "clipwise/update_ratio", "clipwise/norm"])
+    Names(sources=('', 'critic'), logged=('critic/loss', 'clipwise/update_ratio'))
     """
     names = list(names)
-    sources = [name.removesuffix(NORM).removesuffix("/") for name in names if _is_norm(name)]
-    ours = tuple(f"{s}/clipwise/" if s else "clipwise/" for s in sources)
-    logged = [name for name in names if name != "time" and not name.startswith(ours or "clipwise/")]
+    sources = sources_in(names)
+    ours = {prefix_of(source) + field for source in ("", *sources) for field in FIELDS}
+    logged = [name for name in names if name != "time" and name not in ours]
     likely = sorted(logged, key=_unlikely)
     return Names(tuple(sorted(sources, key=lambda s: s != "")), tuple(likely))
 
@@ -46,10 +47,6 @@ def of_source(parameters: Sequence[str], source: str, sources: Sequence[str]) ->
         return [name for name in parameters if name.startswith(source + "/")]
     others = tuple(other + "/" for other in sources if other)
     return [name for name in parameters if not (others and name.startswith(others))]
-
-
-def _is_norm(name: str) -> bool:
-    return name == NORM or name.endswith("/" + NORM)
 
 
 def _unlikely(name: str) -> int:

@@ -197,6 +197,24 @@ def test_thresholds_of_single_tensors_are_not_compared_with_the_global_norm(tmp_
     assert suggestion(tmp_path, often).verdict == "clip"  # not known what it was
 
 
+def test_of_several_clippers_each_has_its_own(tmp_path):
+    norms = {"generator": noise(200), "critic": 5 * noise(200, seed=3)}
+    bounds = {"generator": np.full(200, 0.9), "critic": np.full(200, 4.5)}
+    columns = {}
+    for name in norms:
+        columns |= {f"{name}__clipwise__norm": norms[name], f"{name}__clipwise__threshold": bounds[name]}
+        columns[f"{name}__clipwise__clip_fraction"] = norms[name] > bounds[name]
+    write(tmp_path / "r.db", "u", rows(**columns), clip="clip_by_global_norm(0.9)")  # the first one's
+    with Store(tmp_path / "r.db") as store:
+        generator, critic = (suggest_run(store, source=name) for name in norms)
+    assert generator.headline == "Keep clip_by_global_norm(0.9)."
+    assert "order" not in " ".join(generator.reasons)
+    assert critic.headline == "Keep clip_by_global_norm(4.5)."
+    assert critic.threshold == 4.5
+    assert "clip_by_global_norm(0.9)" not in " ".join(critic.reasons)
+    assert "Which clip that was is not recorded" in " ".join(critic.reasons)
+
+
 def test_the_order_is_that_of_the_clip(tmp_path):
     bound = np.full(200, 100.0)
     norms = spiked()

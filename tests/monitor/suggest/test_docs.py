@@ -20,7 +20,12 @@ def test_the_examples():
 def test_the_tables():
     for verdict in get_args(Verdict):
         assert f"`{verdict}` |" in TEXT
+    rows = TEXT[TEXT.index("| `kind` |") :].splitlines()[2:]
+    cells = [[cell.strip() for cell in row.strip("|").split("|")] for row in rows if row.startswith("|")]
+    for place, row in enumerate(cells):
+        row[0] = row[0] or cells[place - 1][0]  # the kind of the row above
+    told = [(kind, value) for kind, _, value, _ in cells]
     for one in TYPICAL:
         value = number(one.low) if one.low == one.high else f"{number(one.low)} to {number(one.high)}"
-        assert f"`{one.kind}`" in TEXT
-        assert f"| {value} |" in TEXT
+        assert (f"`{one.kind}`", value) in told
+    assert len(told) == len(TYPICAL)

@@ -1,7 +1,6 @@
 """What is said when an observed command has ended: what was seen, and what to try next."""
 
 import contextlib
-import math
 import shlex
 import sqlite3
 from collections.abc import Iterator, Sequence
@@ -11,12 +10,12 @@ import numpy as np
 
 from clipwise import config
 from clipwise.errors import ClipwiseError
-from clipwise.monitor.store import Run, Store
+from clipwise.monitor.store import Run, Store, prefix_of, sources_in
 from clipwise.monitor.store._schema import open_database
+from clipwise.monitor.suggest import suggest_run
+from clipwise.monitor.suggest._say import number, printable
 
 __all__ = ["summary"]
-
-NORM = "clipwise/norm"
 
 
 def summary(path: Path, uid: str, *, asked: str, command: Sequence[str], clip: str | None) -> Iterator[str]:
@@ -59,9 +58,9 @@ def _about(path: Path, run: Run, asked: str, command: Sequence[str], clip: str |
     where = "" if asked == "clipwise.db" else f" --db {shlex.quote(asked)}"
     with Store(path) as store:
         ranks = f", {len(run.ranks)} ranks" if len(run.ranks) > 1 else ""
-        yield f"clipwise: run {_printable(run.name)!r} in {asked}: {run.steps:,} steps{ranks}, {run.status}"
+        yield f"clipwise: run {printable(run.name)!r} in {asked}: {run.steps:,} steps{ranks}, {run.status}"
         names = store.names(run.id)
-        sources = [name.removesuffix(NORM) for name in names if name.endswith(NORM)]
+        sources = sources_in(names)
         for source in sources:
             yield f"  {_norms(store, run, source)}"
         if not sources:
@@ -70,7 +69,7 @@ def _about(path: Path, run: Run, asked: str, command: Sequence[str], clip: str |
             yield f"  {alert}"
         proposed: set[str | None] = set()
         for source in sources:
-            said, line = _suggestion(store, run, source.rstrip("/"), len(sources) > 1)
+            said, line = _suggestion(store, run, source, len(sources) > 1)
             if said:
                 yield f"  {said}"
             proposed.add(line)
@@ -83,19 +82,19 @@ def _about(path: Path, run: Run, asked: str, command: Sequence[str], clip: str |
 
 def _norms(store: Store, run: Run, source: str) -> str:
     """``gradient norm: median 1.2, 95 % below 3.4, largest 56 (step 78); clipped in 9 % of the steps``."""
-    wanted = [source + NORM, f"{source}clipwise/clip_fraction", f"{source}clipwise/skipped"]
+    wanted = [prefix_of(source) + name for name in ("norm", "clip_fraction", "skipped")]
     found = store.series(run.id, wanted)
     norms = found[wanted[0]]
     finite = np.isfinite(norms.values)
     values = norms.values[finite]
-    called = f"gradient norm of {_printable(source.rstrip('/'))}" if source else "gradient norm"
+    called = f"gradient norm of {printable(source)}" if source else "gradient norm"
     if not len(values):
         return f"{called}: NaN or Inf in all of the {len(norms.values):,} steps"
     largest = int(np.argmax(values))
-    said = (
-        f"{called}: median {_short(np.median(values))}, 95 % below {_short(np.quantile(values, 0.95))},"
-        f" largest {_short(values[largest])} (step {norms.steps[finite][largest]:,})"
-    )
+    three = (*np.quantile(values, [0.5, 0.95]), values[largest])
+    median, high, most = (number(float(value)) for value in three)
+    at = norms.steps[finite][largest]
+    said = f"{called}: median {median}, 95 % below {high}, largest {most} (step {at:,})"
     if not finite.all():
         said += f"; NaN or Inf in {int((~finite).sum()):,} steps, first {norms.steps[~finite][0]:,}"
     clipped = found.get(wanted[1])
@@ -116,13 +115,11 @@ def _alerts(store: Store, run: Run) -> Iterator[str]:
         )
     for said in by_rule.values():
         more = f" (and {len(said) - 1} more like it)" if len(said) > 1 else ""
-        yield _printable(said[0]) + more
+        yield printable(said[0]) + more
 
 
 def _suggestion(store: Store, run: Run, source: str, several: bool) -> tuple[str, str | None]:
     """The recommendation in a sentence, and the clip for the command line; nothing where there is none."""
-    from clipwise.monitor.suggest import suggest_run
-
     try:
         found = suggest_run(store, run, source=source)
         said = " ".join([found.headline, *found.reasons[:1]])
@@ -131,13 +128,4 @@ def _suggestion(store: Store, run: Run, source: str, several: bool) -> tuple[str
             line = config.to_string(found.clip)
     except ClipwiseError as error:
         return f"no threshold can be recommended: {error}", None
-    return (f"{_printable(source)}: {said}" if several else said), line
-
-
-def _short(value: float) -> str:
-    return f"{value:.3g}" if math.isfinite(value) else str(value)
-
-
-def _printable(text: str) -> str:
-    """A name from a file, without what a terminal would obey."""
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+    return (f"{printable(source)}: {said}" if several else said), line

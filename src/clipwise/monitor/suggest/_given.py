@@ -30,6 +30,7 @@ class Given:
         clipped: ``(n,)``, whether anything was clipped.
         clip: what did that, where it is known.
         steps: ``(n,)``, the number of each norm's step; 1, 2, ... where it is None.
+        unknown: whether something clipped of which it is not known what it was; `order` is a guess then.
     """
 
     norms: Floats
@@ -41,6 +42,7 @@ class Given:
     clipped: NDArray[np.bool_] | None = None
     clip: AnyClip | None = None
     steps: Positions | None = None
+    unknown: bool = False
 
     def step(self, place: int) -> int:
         """The number of the step of one norm."""

@@ -9,14 +9,13 @@ from numpy.typing import NDArray
 from clipwise import config
 from clipwise.clip import AnyClip, Chain, Clip, Norm
 from clipwise.errors import ClipwiseError, StoreError, did_you_mean
-from clipwise.monitor.store import Floats, Run, Series, Store
+from clipwise.monitor.store import Floats, Run, Series, Store, prefix_of, sources_in
 from clipwise.monitor.suggest._given import Given, Positions
 from clipwise.monitor.suggest._typical import kind_of
 from clipwise.monitor.suggest.suggestion import Suggestion, suggestion_of
 
 __all__ = ["suggest_run"]
 
-NORM = "clipwise/norm"
 ODD = 0.01
 
 Marks: TypeAlias = NDArray[np.bool_]
@@ -46,9 +45,10 @@ def suggest_run(
     kind = kind_of(kind)
     found = run if isinstance(run, Run) else store.run(run)
     names = store.names(found.id)
-    prefix = _prefix(found, names, source)
-    loss = _loss(found, names, prefix, loss)
-    wanted = [prefix + NORM, f"{prefix}clipwise/threshold", f"{prefix}clipwise/clip_fraction"]
+    sources = sources_in(names)
+    source = _source(found, sources, source)
+    loss = _loss(found, names, source, loss)
+    wanted = [prefix_of(source) + name for name in ("norm", "threshold", "clip_fraction")]
     series = store.series(found.id, [*wanted, *([loss] if loss else [])])
     norms = series.get(wanted[0])
     if norms is None or not len(norms.values):
@@ -59,7 +59,8 @@ def suggest_run(
     losses = series.get(loss) if loss else None
     thresholds, fraction = (_at(norms, series.get(name)) for name in wanted[1:])
     clipped = None if fraction is None else np.nan_to_num(fraction) > 0
-    clip = _clip(found, thresholds)
+    several = len(sources) > 1
+    clip = _clip(found, thresholds, several)
     return suggestion_of(
         Given(
             norms=norms.values,
@@ -71,15 +72,13 @@ def suggest_run(
             clipped=clipped,
             clip=clip,
             steps=norms.steps,
+            unknown=several and clip is None,
         )
     )
 
 
-def _prefix(run: Run, names: list[str], source: str | None) -> str:
-    """What stands before the names of the source."""
-    sources = [
-        name.removesuffix(NORM).rstrip("/") for name in names if name == NORM or name.endswith(f"/{NORM}")
-    ]
+def _source(run: Run, sources: list[str], source: str | None) -> str:
+    """The one that is asked for, or the one that there is."""
     if not sources:
         raise StoreError(
             f"run {run.name!r} has no gradient norms: attach a clipper to the Monitor, or use"
@@ -96,17 +95,17 @@ def _prefix(run: Run, names: list[str], source: str | None) -> str:
     elif source not in sources:
         known = did_you_mean(source, filter(None, sources)) if any(sources) else "It has only one."
         raise StoreError(f"run {run.name!r} has no source {source!r}. {known}")
-    return f"{source}/" if source else ""
+    return source
 
 
-def _loss(run: Run, names: list[str], prefix: str, asked: str | None) -> str | None:
+def _loss(run: Run, names: list[str], source: str, asked: str | None) -> str | None:
     if asked is not None:
         if asked not in names:
             others = [name for name in names if name != "time" and "clipwise/" not in name]
             hint = did_you_mean(asked, others) if others else "None was logged."
             raise StoreError(f"run {run.name!r} has no series {asked!r}. {hint}")
         return asked
-    return next((name for name in (f"{prefix}loss", "loss") if name in names), None)
+    return next((name for name in (f"{source}/loss", "loss") if name in names), None)
 
 
 def _places(norms: Series, losses: Series) -> Positions:
@@ -127,13 +126,24 @@ def _at(norms: Series, other: Series | None) -> Floats | None:
     return found
 
 
-def _clip(run: Run, thresholds: Floats | None) -> AnyClip | None:
-    """What was done to the gradients; None where they were only measured, or it cannot be read."""
-    if run.clip is None or thresholds is None or not np.isfinite(thresholds).any():
+def _clip(run: Run, thresholds: Floats | None, several: bool) -> AnyClip | None:
+    """What was done to the gradients; None where they were only measured, or it cannot be read.
+
+    Of several clippers a run keeps the first one's clip: it is this one's where the thresholds say so.
+    """
+    bounded = np.zeros(0) if thresholds is None else thresholds[np.isfinite(thresholds)]
+    if run.clip is None or not len(bounded):
         return None
     with contextlib.suppress(ClipwiseError):
-        return config.parse(run.clip)
+        clip = config.parse(run.clip)
+        if not several or (isinstance(clip, Clip) and clip.per == "global" and _is_all(clip, bounded)):
+            return clip
     return None
+
+
+def _is_all(clip: Clip, thresholds: Floats) -> bool:
+    """Whether these are the one threshold of a clip; they are recorded in single precision at times."""
+    return isinstance(clip.threshold, float | int) and np.allclose(thresholds, clip.threshold, rtol=1e-6)
 
 
 def _order(clip: AnyClip | None) -> Norm:

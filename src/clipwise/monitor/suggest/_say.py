@@ -24,6 +24,7 @@ __all__ = [
     "number",
     "of_the_record",
     "percent",
+    "printable",
     "too_few",
     "too_few_before",
     "without_losses",
@@ -36,14 +37,14 @@ AUTO_WAITS = 20  # steps before `thresholds.auto` acts with Adam
 def number(value: float | None) -> str:
     """Three significant digits.
 
-    >>> number(0.23456), number(1234.5), number(2.6e21), number(None)
-    ('0.235', '1,234', '2.6e+21', '–')
+    >>> number(0.23456), number(999.6), number(1234.5), number(2.6e21), number(None)
+    ('0.235', '1,000', '1,234', '2.6e+21', '–')
     """
     if value is None:
         return "–"
     if value and np.isfinite(value) and (abs(value) >= 1e6 or abs(value) < 1e-4):
         return f"{value:.3g}"
-    return f"{value:,.0f}" if 1000 <= abs(value) < np.inf else f"{value:.3g}"
+    return f"{value:,.0f}" if 999.5 <= abs(value) < np.inf else f"{value:.3g}"
 
 
 def percent(share: float) -> str:
@@ -57,6 +58,15 @@ def percent(share: float) -> str:
     if 0.999 < share < 1:
         return ">99.9 %"
     return f"{100 * share:.2g} %" if share < 0.1 else f"{100 * share:.3g} %"
+
+
+def printable(text: str) -> str:
+    """A name from a file, without what a terminal would obey.
+
+    >>> printable("loss\\x1b[2J")
+    'loss\\\\x1b[2J'
+    """
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def named(clip: AnyClip | None) -> str:
@@ -86,6 +96,11 @@ def of_the_record(given: Given, statistics: Statistics) -> list[str]:
             f"The run was clipped{what} in {percent(given.clipped_share)} of its steps. The norms are those"
             " before clipping, so they count; without that clip the run might have gone elsewhere."
         )
+        if given.unknown:
+            said.append(
+                "Which clip that was is not recorded, as the run had several: the norms are taken to be of"
+                f" order {given.order}."
+            )
     if given.order != 2.0:
         said.append(f"The norms are of order {given.order}, and so is the clip.")
     return said

@@ -1,0 +1,25 @@
+"""What the series of a run are called: ``clipwise/norm``, or ``critic/clipwise/norm`` of a named source."""
+
+from collections.abc import Iterable
+
+__all__ = ["prefix_of", "sources_in"]
+
+NORM = "clipwise/norm"
+
+
+def prefix_of(source: str) -> str:
+    """What stands before the figures of a source.
+
+    >>> prefix_of(""), prefix_of("critic")
+    ('clipwise/', 'critic/clipwise/')
+    """
+    return f"{source}/clipwise/" if source else "clipwise/"
+
+
+def sources_in(names: Iterable[str]) -> list[str]:
+    """Whose norms are among some names: ``""`` for the usual one without a name.
+
+    >>> sources_in(["time", "critic/clipwise/norm", "critic/loss", "clipwise/norm"])
+    ['critic', '']
+    """
+    return [n.removesuffix(NORM).removesuffix("/") for n in names if n == NORM or n.endswith("/" + NORM)]
