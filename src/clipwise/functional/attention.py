@@ -6,9 +6,10 @@ Logits are ``q . k / sqrt(d)`` before the softmax, of shape ``(..., heads, queri
 import math
 
 from clipwise.errors import ArgumentError
-from clipwise.functional.activations._own import floating, number, own_of, positive
+from clipwise.functional.activations._own import floating, own_of
 from clipwise.functional.activations.bounded import hard_tanh
 from clipwise.functional.activations.capped import soft_cap
+from clipwise.functional.checks import number, positive
 from clipwise.namespace import Array
 
 __all__ = ["clip_logits", "clip_qkv", "max_logits", "qk_clip_factors", "soft_cap_logits"]

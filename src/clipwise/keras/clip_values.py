@@ -4,9 +4,9 @@ import math
 from typing import Any
 
 import keras
-import numpy as np
 
 from clipwise.errors import ArgumentError
+from clipwise.functional.checks import feature_bounds
 
 __all__ = ["ClipValues"]
 
@@ -35,16 +35,7 @@ class ClipValues(keras.layers.Layer):  # type: ignore[misc]
 
     def __init__(self, low: Any = None, high: Any = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        first, second = _bound("low", low, -math.inf), _bound("high", high, math.inf)
-        if first.ndim and second.ndim and first.shape != second.shape:
-            raise ArgumentError(f"low holds {len(first)} bounds and high {len(second)}: give as many of both")
-        lows, highs = np.broadcast_arrays(first, second)
-        if (lows > highs).any():
-            i = int((lows > highs).reshape(-1).argmax())
-            pair = f"low={float(lows.flat[i])!r} is above high={float(highs.flat[i])!r}"
-            where = f" of feature {i}" if lows.ndim else ""
-            raise ArgumentError(f"the bounds{where} are crossed, {pair}")
-        self._low, self._high = first, second
+        self._low, self._high = feature_bounds(low, high)
         self.supports_masking = True
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
@@ -79,21 +70,6 @@ class ClipValues(keras.layers.Layer):  # type: ignore[misc]
         """Both bounds, None where there is none, beside the configuration of every layer."""
         config: dict[str, Any] = super().get_config()
         return config | {"low": _plain(self._low), "high": _plain(self._high)}
-
-
-def _bound(name: str, value: Any, missing: float) -> "np.ndarray[Any, np.dtype[np.float64]]":
-    """One bound, or ``(F,)`` of them, None replaced."""
-    if value is None:
-        value = missing
-    elif isinstance(value, list | tuple):
-        value = [missing if one is None else one for one in value]
-    try:
-        bound = np.array(value, dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise ArgumentError(f"{name} must be a number or one a feature, got {value!r}") from error
-    if isinstance(value, str) or bound.ndim > 1 or not bound.size or np.isnan(bound).any():
-        raise ArgumentError(f"{name} must be a number or one a feature, none of them NaN, got {value!r}")
-    return bound
 
 
 def _plain(bound: Any) -> Any:

@@ -1,13 +1,13 @@
 """A module that brings the inputs of a model within bounds, learnt once and saved with its weights."""
 
-import math
-from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from clipwise.errors import ArgumentError
+from clipwise.functional.checks import feature_bounds
 
 __all__ = ["ClipValues"]
 
@@ -37,18 +37,13 @@ class ClipValues(nn.Module):
 
     def __init__(self, low: Any = None, high: Any = None) -> None:
         super().__init__()
-        first, second = _bound("low", low, -math.inf), _bound("high", high, math.inf)
-        if first.ndim and second.ndim and first.shape != second.shape:
-            raise ArgumentError(f"low holds {len(first)} bounds and high {len(second)}: give as many of both")
-        width = torch.promote_types(first.dtype, second.dtype)
-        first, second = torch.broadcast_tensors(first.to(width), second.to(width))
-        if bool((first > second).any()):
-            i = int((first > second).reshape(-1).nonzero()[0])
-            pair = f"low={float(first.reshape(-1)[i])!r} is above high={float(second.reshape(-1)[i])!r}"
-            where = f" of feature {i}" if first.ndim else ""
-            raise ArgumentError(f"the bounds{where} are crossed, {pair}")
-        self.register_buffer("low", first.clone())
-        self.register_buffer("high", second.clone())
+        tensors = [bound for bound in (low, high) if isinstance(bound, Tensor)]
+        wide = torch.float64 in [bound.dtype for bound in tensors]
+        both = feature_bounds(_plain(low), _plain(high), np.float64 if wide else np.float32)
+        device = tensors[0].device if tensors else None
+        first, second = (torch.tensor(bound, device=device) for bound in np.broadcast_arrays(*both))
+        self.register_buffer("low", first)
+        self.register_buffer("high", second)
 
     def forward(self, x: Tensor) -> Tensor:
         """The values of any shape within the bounds, in their own type."""
@@ -64,22 +59,6 @@ class ClipValues(nn.Module):
         return f"low={self.low.tolist()}, high={self.high.tolist()}"
 
 
-def _bound(name: str, value: Any, missing: float) -> Tensor:
-    """One bound, or ``(F,)`` of them, None replaced."""
-    if value is None:
-        value = missing
-    elif isinstance(value, Sequence) and not isinstance(value, str):
-        value = [missing if one is None else one for one in value]
-    try:
-        bound = (
-            value.detach().clone()
-            if isinstance(value, Tensor)
-            else torch.as_tensor(value, dtype=torch.float32)
-        )
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise ArgumentError(f"{name} must be a number or one a feature, got {value!r}") from error
-    if bound.dtype != torch.float64:
-        bound = bound.to(torch.float32)
-    if bound.ndim > 1 or not bound.numel() or bool(bound.isnan().any()):
-        raise ArgumentError(f"{name} must be a number or one a feature, none of them NaN, got {value!r}")
-    return bound
+def _plain(bound: Any) -> Any:
+    """A tensor as numpy, which has no bfloat16."""
+    return bound.detach().double().cpu().numpy() if isinstance(bound, Tensor) else bound

@@ -1,4 +1,4 @@
-"""What an activation asks of the framework of its argument, and the checks that all of them make.
+"""What an activation asks of the framework of its argument.
 
 `own_of` finds the module of the framework: `_numpy`, `_torch`, `_jax` or `_tensorflow`. Each has the names
 
@@ -11,17 +11,14 @@
 - ``products(q, k)``: of all rows of ``q`` with all rows of ``k``, in float32 or wider.
 """
 
-import math
 import sys
-from numbers import Real
 from types import ModuleType
-from typing import Any
 
 from clipwise.errors import ArgumentError
 from clipwise.functional.activations import _numpy
 from clipwise.namespace import Array
 
-__all__ = ["bounds_of", "floating", "number", "own_of", "positive"]
+__all__ = ["floating", "own_of"]
 
 
 def own_of(x: Array, name: str = "x") -> ModuleType:
@@ -54,26 +51,3 @@ def floating(x: Array, name: str = "x") -> tuple[ModuleType, Array]:
     if not own.is_floating(x):
         raise ArgumentError(f"{name} must be of floating-point numbers, got {x.dtype}")
     return own, x
-
-
-def number(name: str, value: Any) -> float:
-    """A number as a float; ArgumentError for anything else and for NaN."""
-    if isinstance(value, bool) or not isinstance(value, Real) or math.isnan(value):
-        raise ArgumentError(f"{name} must be a number, got {value!r}")
-    return float(value)
-
-
-def positive(name: str, value: Any, *, finite: bool = False) -> float:
-    """A number above 0, infinite only where that is allowed; ArgumentError otherwise."""
-    found = number(name, value)
-    if not found > 0 or (finite and math.isinf(found)):
-        raise ArgumentError(f"{name} must be a {'finite ' if finite else ''}number above 0, got {value!r}")
-    return found
-
-
-def bounds_of(low: Any, high: Any) -> tuple[float, float]:
-    """Two numbers, the first below the second; ArgumentError otherwise."""
-    smallest, largest = number("low", low), number("high", high)
-    if not smallest < largest:
-        raise ArgumentError(f"low must be below high, got low={low!r} and high={high!r}")
-    return smallest, largest

@@ -3,7 +3,8 @@
 from typing import Any
 
 from clipwise.errors import ArgumentError
-from clipwise.functional.activations._own import bounds_of, floating, own_of, positive
+from clipwise.functional.activations._own import floating, own_of
+from clipwise.functional.checks import bounds_of, positive
 from clipwise.namespace import Array
 
 __all__ = ["clipped_relu", "hard_tanh", "pact"]

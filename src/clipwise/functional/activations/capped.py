@@ -1,6 +1,7 @@
 """A bound that is approached and never reached."""
 
-from clipwise.functional.activations._own import floating, positive
+from clipwise.functional.activations._own import floating
+from clipwise.functional.checks import positive
 from clipwise.namespace import Array
 
 __all__ = ["soft_cap"]

@@ -1,7 +1,8 @@
 """Gated linear units whose two halves are clamped."""
 
 from clipwise.errors import ArgumentError
-from clipwise.functional.activations._own import floating, number, own_of, positive
+from clipwise.functional.activations._own import floating, own_of
+from clipwise.functional.checks import number, positive
 from clipwise.namespace import Array
 
 __all__ = ["clamped_swiglu", "split_gate_up"]

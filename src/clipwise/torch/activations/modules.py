@@ -15,7 +15,7 @@ from clipwise.functional.activations import (
     soft_cap,
     split_gate_up,
 )
-from clipwise.functional.activations._own import bounds_of, number, positive
+from clipwise.functional.checks import bounds_of, number, positive
 
 __all__ = ["PACT", "ClampedSwiGLU", "ClippedReLU", "HardTanh", "SoftCap"]
 
