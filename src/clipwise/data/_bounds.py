@@ -11,7 +11,7 @@ import numpy as np
 
 from clipwise.errors import ArgumentError
 
-__all__ = ["Bounds", "check_pair", "finite_or_none", "whole"]
+__all__ = ["Bounds", "check_pair", "finite_or_none", "in_float", "whole"]
 
 DIGITS = 400
 """Enough for any double above the smallest step of a decimal."""
@@ -69,7 +69,7 @@ class Bounds(Mapping[str, tuple[float, float]]):
         """
         try:
             found = json.loads(text)
-        except ValueError as error:
+        except (TypeError, ValueError) as error:
             raise ArgumentError(f"no JSON: {error}") from error
         if not isinstance(found, dict) or not isinstance(found.get("bounds"), dict):
             raise ArgumentError('expected a JSON object with the key "bounds"')
@@ -108,6 +108,25 @@ def whole(
 def _written(end: float, scale: int) -> Decimal:
     """A bound as it was written, 2.3 and not the double beside it; as it is, where doubles are coarser."""
     return Decimal(end) if math.ulp(end) > 10.0**-scale else Decimal(repr(end))
+
+
+def in_float(
+    column: str, low: float, high: float, kind: type[np.floating[Any]]
+) -> tuple[float | None, float | None]:
+    """Bounds as a floating-point type holds them; None where there is nothing to do, also beyond its range.
+
+    >>> in_float("x", 0.5, 1e39, np.float32)
+    (0.5, None)
+    """
+    with np.errstate(over="ignore"):
+        first, last = float(kind(low)), float(kind(high))
+    if first == math.inf or last == -math.inf:
+        most = np.finfo(kind).max
+        raise ArgumentError(
+            f"column {column!r} holds {kind.__name__} numbers from {-most:.3g} to {most:.3g}, and none of"
+            f" them lies between the bounds {float(low)!r} and {float(high)!r}"
+        )
+    return (None if math.isinf(first) else first), (None if math.isinf(last) else last)
 
 
 def check_pair(column: Any, low: float, high: float) -> None:

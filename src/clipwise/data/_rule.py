@@ -128,7 +128,7 @@ def make_rule(
     for name, level in zip(("low", "high"), levels, strict=True):
         if not _is_number(level) or not 0 <= level <= 1:
             raise ArgumentError(f"{name} must be a quantile in [0, 1], got {level!r}")
-    if levels[0] > levels[1]:
+    if side == "both" and levels[0] > levels[1]:
         raise ArgumentError(f"the quantiles are crossed, low={levels[0]!r} is above high={levels[1]!r}")
     return Rule("quantiles", float(levels[0]), float(levels[1]), side=side)  # type: ignore[arg-type]
 

@@ -10,8 +10,8 @@ import numpy as np
 from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin
 from sklearn.utils.validation import FLOAT_DTYPES, check_is_fitted, validate_data
 
-from clipwise.data._blame import not_numbers
-from clipwise.data._bounds import Bounds
+from clipwise.data._blame import not_numbers, of_time
+from clipwise.data._bounds import Bounds, finite_or_none, in_float
 from clipwise.data._report import ClippingReport
 from clipwise.data._rule import Given, Method, Rule, Side, make_rule
 from clipwise.data._statistics import RANK_ERROR, Values, array_figures, array_report, sketch_size
@@ -44,7 +44,8 @@ class Clipper(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):  # type: i
 
     Args:
         method: as above.
-        low, high: for ``given``, None for no bound on that side; for ``quantiles``, in [0, 1].
+        low, high: for ``given``, None for no bound on that side, a list in the order of ``columns``; for
+            ``quantiles``, in [0, 1].
         factor: for the last three, above 0.
         side: ``"both"``, or the one side that is clipped, ``"low"`` or ``"high"``.
         columns: names or positions of the columns that are clipped; None for all.
@@ -103,9 +104,10 @@ class Clipper(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):  # type: i
         else:
             self._refuse_empty([bool(np.isfinite(array[:, i]).any()) for i in chosen], chosen, names)
             pairs = [rule.interval(names[i], *array_figures(rule, array[:, i])) for i in chosen]
-        self._keep(chosen, pairs)
-        low, high = self._in_type(array.dtype)
+        lower, upper = self._spread(chosen, pairs)
+        low, high = self._in_type(array.dtype, lower, upper)
         rows = tuple(array_report(names[i], array[:, i], low[i], high[i]) for i in chosen)
+        self.lower_, self.upper_ = lower, upper
         self.report_, self.rank_error_ = ClippingReport(rows), 0.0
         self._warn_of_a_point()
         return self
@@ -139,7 +141,7 @@ class Clipper(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):  # type: i
                 for i, stream in zip(chosen, streams, strict=True)
             ]
         self._streams = streams
-        self._keep(chosen, pairs)
+        self.lower_, self.upper_ = self._spread(chosen, pairs)
         self.rank_error_ = max((stream.rank_error for stream in streams), default=0.0)
         rows = zip(chosen, streams, strict=True)
         self.report_ = ClippingReport(
@@ -152,14 +154,14 @@ class Clipper(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):  # type: i
         """Clip ``(N, F)`` data to the bounds, in a new array."""
         check_is_fitted(self, "lower_")
         array = self._array(X, reset=False)
-        low, high = self._in_type(array.dtype)
+        low, high = self._in_type(array.dtype, self.lower_, self.upper_)
         return np.clip(array, low, high)
 
     def report(self, X: Any) -> ClippingReport:
         """How much of other data ``(N, F)`` the bounds clip; counted."""
         check_is_fitted(self, "lower_")
         array = self._array(X, reset=False)
-        low, high = self._in_type(array.dtype)
+        low, high = self._in_type(array.dtype, self.lower_, self.upper_)
         names = self._names()
         return ClippingReport(
             tuple(array_report(names[i], array[:, i], low[i], high[i]) for i in self._chosen(names))
@@ -200,7 +202,9 @@ class Clipper(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):  # type: i
             made.n_features_in_ = features if isinstance(features, int) else len(features)
             if not isinstance(features, int):
                 made.feature_names_in_ = np.array(features, dtype=object)
-            made._keep(made._chosen(made._names()), list(bounds.values()))
+            names = made._names()
+            chosen = made._chosen(names)
+            made.lower_, made.upper_ = made._spread(chosen, [bounds[names[i]] for i in chosen])
             made.rank_error_ = float(plain["rank_error"])
             made.report_ = ClippingReport.from_dict(plain["report"])
         except (KeyError, TypeError) as error:
@@ -220,9 +224,12 @@ class Clipper(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):  # type: i
 
     def _array(self, X: Any, *, reset: bool) -> Values:
         """The data as a float array; errors name the column."""
+        timed = of_time(X)
+        if timed:
+            raise ArgumentError(timed)
         try:
             array: Values = validate_data(self, X, reset=reset, dtype=FLOAT_DTYPES, ensure_all_finite=False)
-        except ValueError as error:
+        except (ValueError, TypeError) as error:
             blamed = not_numbers(X)
             raise (ArgumentError(blamed) if blamed else error) from error
         bad = ~np.isfinite(array).all(axis=0) if self.nan == "error" else np.zeros(1, dtype=bool)
@@ -235,7 +242,7 @@ class Clipper(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):  # type: i
         return [str(name) for name in self.get_feature_names_out()]
 
     def _chosen(self, names: Sequence[str]) -> list[int]:
-        """The positions of the columns that are clipped."""
+        """The positions of the columns that are clipped, in the order they were named."""
         if self.columns is None:
             return list(range(len(names)))
         found = []
@@ -248,18 +255,22 @@ class Clipper(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):  # type: i
                 found.append(int(column) % len(names))
             else:
                 raise ArgumentError(f"columns: no column {column!r} among {len(names)}")
-        return sorted(set(found))
+        return list(dict.fromkeys(found))
 
-    def _keep(self, chosen: Sequence[int], pairs: Sequence[tuple[float, float]]) -> None:
-        self.lower_ = np.full(self.n_features_in_, -np.inf)
-        self.upper_ = np.full(self.n_features_in_, np.inf)
+    def _spread(self, chosen: Sequence[int], pairs: Sequence[tuple[float, float]]) -> tuple[Values, Values]:
+        """The bounds of all columns; none for those that are not clipped."""
+        lower, upper = np.full(self.n_features_in_, -np.inf), np.full(self.n_features_in_, np.inf)
         for i, (low, high) in zip(chosen, pairs, strict=True):
-            self.lower_[i], self.upper_[i] = low, high
+            lower[i], upper[i] = low, high
+        return lower, upper
 
-    def _in_type(self, dtype: Any) -> tuple[Values, Values]:
+    def _in_type(self, dtype: Any, lower: Values, upper: Values) -> tuple[Values, Values]:
         """The bounds in the data's type; beyond its range there is none."""
         with np.errstate(over="ignore"):
-            return self.lower_.astype(dtype), self.upper_.astype(dtype)
+            low, high = lower.astype(dtype), upper.astype(dtype)
+        for i in np.flatnonzero(np.isposinf(low) | np.isneginf(high)):
+            in_float(self._names()[i], lower[i], upper[i], dtype.type)  # says that no number is left
+        return low, high
 
     def _refuse_empty(self, filled: Sequence[bool], chosen: Sequence[int], names: Sequence[str]) -> None:
         for i, one in zip(chosen, filled, strict=True):
@@ -281,7 +292,9 @@ class Clipper(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):  # type: i
 def _plain(value: Any) -> Any:
     """An argument as JSON can hold it."""
     if isinstance(value, np.generic | np.ndarray):
-        return value.tolist()
+        return _plain(value.tolist())
+    if isinstance(value, float):
+        return finite_or_none(value)  # an infinite bound is none
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
