@@ -2,9 +2,11 @@
 
 import json
 import math
+import os
 import sqlite3
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -106,6 +108,67 @@ def test_a_process_that_was_killed_is_lost_and_what_it_wrote_is_there(path):
         assert run.status == "lost"
         assert store.series(run.id, ["loss"])["loss"].values.tolist() == [2.0]
     assert sqlite3.connect(path).execute("PRAGMA integrity_check").fetchone() == ("ok",)
+
+
+def test_a_process_of_another_that_has_its_number_is_not_it(path):
+    """In containers every process is number 1: being there is not enough, it must have been heard of."""
+    writer = Writer(path, "u", "here")
+    with Store(path) as store:
+        assert store.run().status == "running"
+        for ago, status in ((300, "running"), (30 * 86_400, "lost")):
+            with sqlite3.connect(path) as database:
+                database.execute("UPDATE writers SET seen = ?", (time.time() - ago,))
+            assert store.run().status == status
+    writer.close()
+
+
+def test_what_runs_hold_is_looked_at_once(path):
+    writers = [Writer(path, uid, uid) for uid in "uv"]
+    writers[0].write([rows("b", data=[[9, 1.0]]), rows("x", data=[[40, 1.0]], kind="layers")])
+    with Store(path) as store:
+        assert (store.names(1), store.names(2)) == (["b"], [])
+        assert [run.steps for run in store.runs()] == [0, 40]
+        writers[1].write([rows("c", data=[[7, 1.0]])])
+        writers[0].write([rows("a", "b", data=[[12, 1.0, 1.0]])])
+        assert (store.names(1), store.names(2)) == (["b", "a"], ["c"])
+        assert [run.steps for run in store.runs()] == [7, 40]
+        asked = []
+        store._db.set_trace_callback(asked.append)
+        store.runs()
+        store.names(1)
+        frames = [one for one in asked if "FROM frames" in one]
+        assert frames
+        assert all("id > 4" in one for one in frames)
+    for writer in writers:
+        writer.finish()
+
+
+def test_only_the_layers_that_are_new(path):
+    writer = Writer(path, "u", "run")
+    with Store(path) as store:
+        assert store.layers(1).last == 0
+        writer.write([rows("a", data=[[10, 1.0]], kind="layers")])
+        first = store.layers(1)
+        assert store.layers(1, after=first.last).last == first.last
+        writer.write([rows("loss", data=[[20, 1.0]]), rows("b", data=[[20, 2.0]], kind="layers")])
+        again = store.layers(1, after=first.last)
+        assert (again.names, again.steps.tolist(), again.norms.tolist()) == (("b",), [20], [[2.0]])
+    writer.finish()
+
+
+def test_a_finished_recording_is_read_in_a_folder_that_cannot_be_written(path, monkeypatch):
+    writer = Writer(path, "u", "run")
+    writer.write([rows("loss", data=[[1, 2.0]])])
+    access = os.access
+    denied = lambda which, mode: which != path.parent and access(which, mode)  # noqa: E731
+    monkeypatch.setattr(os, "access", denied)
+    with Store(path) as store:  # while it is written, as ever
+        writer.write([rows("loss", data=[[2, 3.0]])])
+        assert store.run().steps == 2
+    writer.finish()
+    with Store(path) as store:
+        assert store.series(1, ["loss"])["loss"].values.tolist() == [2.0, 3.0]
+        assert [one.name for one in path.parent.iterdir()] == [path.name]  # nothing was made beside it
 
 
 def test_the_journal_lets_readers_read(path):

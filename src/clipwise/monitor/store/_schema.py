@@ -8,7 +8,7 @@ from pathlib import Path
 
 from clipwise.errors import StoreError
 
-__all__ = ["APPLICATION", "VERSION", "open_database"]
+__all__ = ["APPLICATION", "VERSION", "is_settled", "open_database"]
 
 APPLICATION = 0x636C6970
 """What SQLite keeps in the file's header, so that a file of somebody else's is told apart."""
@@ -86,6 +86,8 @@ def open_database(path: str | os.PathLike[str], *, write: bool = False) -> sqlit
     # Percent signs and question marks of a name would mean something in a URI.
     name = path.absolute().as_uri()
     mode = "rwc" if write else "rw" if os.access(path, os.W_OK) else "ro"
+    if not write and is_settled(path):
+        mode = "ro&immutable=1"
     connection = sqlite3.connect(
         f"{name}?mode={mode}", uri=True, timeout=5.0, isolation_level=None, check_same_thread=False
     )
@@ -100,6 +102,15 @@ def open_database(path: str | os.PathLike[str], *, write: bool = False) -> sqlit
         connection.close()
         raise
     return connection
+
+
+def is_settled(path: str | os.PathLike[str]) -> bool:
+    """Whether nobody writes a file, and readers have no place for what they share with writers.
+
+    SQLite wants to make that beside a file with a write-ahead log, unless it is told that nothing changes.
+    """
+    path = Path(path)
+    return not os.access(path.absolute().parent, os.W_OK) and not Path(f"{path}-wal").exists()
 
 
 def _check(connection: sqlite3.Connection, path: Path, write: bool) -> None:

@@ -2,10 +2,9 @@
 
 import json
 import os
-import socket
 import sqlite3
-import time
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -14,12 +13,10 @@ import numpy as np
 
 from clipwise.errors import StoreError, did_you_mean
 from clipwise.monitor.store._schema import open_database
+from clipwise.monitor.store._status import run_of
 from clipwise.monitor.store.records import Alert, Layers, Run, Series
 
-__all__ = ["LOST_AFTER", "Store"]
-
-LOST_AFTER = 60.0
-"""Seconds without a sign of life after which a process of another machine counts as lost."""
+__all__ = ["Found", "FoundLayers", "Store"]
 
 
 class Store:
@@ -40,6 +37,9 @@ class Store:
         except sqlite3.Error as error:
             raise StoreError(f"{str(path)!r} cannot be read: {error}") from error
         self._layouts: dict[int, tuple[str, ...]] = {}
+        self._seen = 0  # the last frame that was looked at
+        self._last: dict[int, int] = {}  # by run: the largest number of a step
+        self._columns: dict[int, dict[int, None]] = {}  # by run: layouts of its steps, as they came
 
     def close(self) -> None:
         self._db.close()
@@ -60,8 +60,8 @@ class Store:
         writers: dict[int, list[Any]] = {}
         for run, *rest in self._all("SELECT run, rank, pid, host, seen, status, note FROM writers"):
             writers.setdefault(run, []).append(rest)
-        last = dict(self._all("SELECT run, max(last_step) FROM frames GROUP BY run"))
-        return [_run(row, writers.get(row[0], []), last.get(row[0], 0)) for row in rows]
+        self._look()
+        return [run_of(row, writers.get(row[0], []), self._last.get(row[0], 0)) for row in rows]
 
     def run(self, which: int | str | None = None) -> Run:
         """One run: by its number, by its name (the newest of that name), or the newest.
@@ -87,12 +87,19 @@ class Store:
 
     def names(self, run: int) -> list[str]:
         """What was recorded in each step of a run: the names of its series, in the order of their coming."""
-        found: dict[str, None] = {}
-        for (layout,) in self._all(
-            "SELECT layout FROM frames WHERE run = ? AND kind = 'steps' GROUP BY layout ORDER BY min(id)", run
-        ):
-            found |= dict.fromkeys(self._names(layout))
-        return list(found)
+        self._look()
+        layouts = self._columns.get(run, {})
+        return list(dict.fromkeys(name for layout in layouts for name in self._names(layout)))
+
+    def rank(self, run: int, kind: str = "steps") -> int:
+        """The lowest rank that has recorded something of a run; 0 where none has.
+
+        Args:
+            run: its number.
+            kind: ``"steps"`` or ``"layers"``.
+        """
+        rows = self._all("SELECT min(rank) FROM frames WHERE run = ? AND kind = ?", run, kind)
+        return int(rows[0][0] or 0)
 
     def series(self, run: int, names: Iterable[str], rank: int | None = None, after: int = 0) -> "Found":
         """Some series of a run.
@@ -104,7 +111,7 @@ class Store:
             after: only what was written after this frame (`Found.last` of an earlier call).
         """
         wanted = list(dict.fromkeys(names))
-        rank = self._rank(run, "steps") if rank is None else rank
+        rank = self.rank(run) if rank is None else rank
         steps: dict[str, list[Any]] = {name: [] for name in wanted}
         values: dict[str, list[Any]] = {name: [] for name in wanted}
         last = after
@@ -125,18 +132,25 @@ class Store:
         there = {name: _in_order(steps[name], values[name]) for name in wanted if steps[name]}
         return Found(there, last)
 
-    def layers(self, run: int, rank: int | None = None) -> Layers:
-        """The norms of the parameters' gradients over a run."""
-        rank = self._rank(run, "layers") if rank is None else rank
+    def layers(self, run: int, rank: int | None = None, after: int = 0) -> "FoundLayers":
+        """The norms of the parameters' gradients over a run.
+
+        Args:
+            run, rank: as for `series`.
+            after: only what was written after this frame (`FoundLayers.last` of an earlier call).
+        """
+        rank = self.rank(run, "layers") if rank is None else rank
         rows = self._all(
-            "SELECT layout, data FROM frames WHERE run = ? AND kind = 'layers' AND rank = ? ORDER BY id",
+            "SELECT layout, data, id FROM frames"
+            " WHERE run = ? AND kind = 'layers' AND rank = ? AND id > ? ORDER BY id",
             run,
             rank,
+            after,
         )
-        names = tuple(dict.fromkeys(name for layout, _ in rows for name in self._names(layout)))
+        names = tuple(dict.fromkeys(name for layout, *_ in rows for name in self._names(layout)))
         place = {name: i for i, name in enumerate(names)}
         steps, norms, there = [], [], []
-        for layout, data in rows:
+        for layout, data, _ in rows:
             columns = self._names(layout)
             table = self._table(data, columns)
             whole = np.full((len(table), len(names)), np.nan)
@@ -148,10 +162,11 @@ class Store:
             there.append(here)
         if not steps:
             nothing = np.zeros((0, 0))
-            return Layers(np.zeros(0, dtype=np.int64), (), nothing, nothing.astype(bool))
+            return FoundLayers(np.zeros(0, dtype=np.int64), (), nothing, nothing.astype(bool), after)
         numbers = np.concatenate(steps).astype(np.int64)
         order = np.argsort(numbers, kind="stable")
-        return Layers(numbers[order], names, np.concatenate(norms)[order], ~np.concatenate(there)[order])
+        data, absent = np.concatenate(norms)[order], ~np.concatenate(there)[order]
+        return FoundLayers(numbers[order], names, data, absent, rows[-1][2])
 
     # Alerts, and news.
 
@@ -169,9 +184,17 @@ class Store:
 
     # Inside.
 
-    def _rank(self, run: int, kind: str) -> int:
-        rows = self._all("SELECT min(rank) FROM frames WHERE run = ? AND kind = ?", run, kind)
-        return int(rows[0][0] or 0)
+    def _look(self) -> None:
+        """At the frames that came since the last look: a long run has hundreds of thousands."""
+        for run, kind, layout, step, frame in self._all(
+            "SELECT run, kind, layout, max(last_step), max(id) FROM frames NOT INDEXED WHERE id > ?"
+            " GROUP BY run, kind, layout ORDER BY min(id)",
+            self._seen,
+        ):
+            self._seen = max(self._seen, frame)
+            self._last[run] = max(self._last.get(run, 0), step)
+            if kind == "steps":
+                self._columns.setdefault(run, {}).setdefault(layout)
 
     def _names(self, layout: int) -> tuple[str, ...]:
         if layout not in self._layouts:
@@ -209,6 +232,17 @@ class Found(dict[str, Series]):
         self.last = last
 
 
+@dataclass(frozen=True)
+class FoundLayers(Layers):
+    """Norms of layers.
+
+    Attributes:
+        last: the last frame that was read, for the next call.
+    """
+
+    last: int
+
+
 def _in_order(steps: list[Any], values: list[Any]) -> Series:
     """Rows of other columns, such as those of steps that were left out, lie in frames of their own."""
     found = Series(np.concatenate(steps).astype(np.int64), np.concatenate(values))
@@ -216,42 +250,3 @@ def _in_order(steps: list[Any], values: list[Any]) -> Series:
         return found
     order = np.argsort(found.steps, kind="stable")
     return Series(found.steps[order], found.values[order])
-
-
-def _run(row: Any, writers: list[Any], steps: int) -> Run:
-    id_, name, started, command, clip, facts = row
-    states = [_status(*writer) for writer in writers]
-    status = next((s for s in ("running", "failed", "lost", "stopped", "finished") if s in states), "lost")
-    return Run(
-        id=id_,
-        name=name,
-        started=started,
-        status=status,
-        seen=max((writer[3] for writer in writers), default=started),
-        steps=steps,
-        ranks=tuple(sorted({writer[0] for writer in writers})),
-        command=command,
-        clip=clip,
-        facts=json.loads(facts),
-        note="\n".join(dict.fromkeys(writer[5] for writer in writers if writer[5])),
-    )
-
-
-def _status(rank: int, pid: int, host: str, seen: float, status: str, note: str) -> str:
-    if status != "running":
-        return status
-    if host == socket.gethostname():
-        return "running" if _is_alive(pid) else "lost"
-    return "running" if time.time() - seen < LOST_AFTER else "lost"
-
-
-def _is_alive(pid: int) -> bool:
-    if os.name != "posix":  # there, signal 0 would end it
-        return True
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
