@@ -6,11 +6,12 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from clipwise.errors import StoreError
 from clipwise.monitor._alerting import Alerting
-from clipwise.monitor._feeding import Feed
-from clipwise.monitor._rows import Item, Usual, read
+from clipwise.monitor._feeding import Feed, close_all
+from clipwise.monitor._rows import Item, Usual, read, without_unreadable
 from clipwise.monitor._saying import MonitorWarning, say
 from clipwise.monitor.store import Alert, Rows, Writer
 
@@ -18,6 +19,9 @@ __all__ = ["Flusher", "MonitorWarning"]
 
 LONGEST_WAIT = 30.0
 """Seconds between two tries on a file that cannot be written."""
+
+PATIENCE = 60.0
+"""Seconds that are waited for the thread at the end."""
 
 
 class Flusher:
@@ -56,7 +60,7 @@ class Flusher:
         self._warned: set[str] = set()
         self._next_try, self._wait = 0.0, interval
         self._turn = threading.RLock()  # an action may call `flush`
-        self._wake, self._ended = threading.Event(), threading.Event()
+        self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="clipwise-monitor", daemon=True)
         self._thread.start()
 
@@ -76,44 +80,68 @@ class Flusher:
     def close(self, status: str, note: str, clip: str | None) -> None:
         """Write the rest, say how it ended and what was done to the gradients, and stop."""
         self._ended.set()
-        self._wake.set()
         if self._thread is not threading.current_thread():
-            self._thread.join(timeout=60)
-        with self._turn:
+            self._thread.join(PATIENCE)
+        if not self._turn.acquire(timeout=1.0):  # an action that does not come back
+            say(
+                f"the recorder of {self._path!r} has not ended within {PATIENCE:g} seconds: what it has not"
+                " written is lost"
+            )
+            return
+        try:
             self._next_try = 0.0
             self._turn_over(last=True)
-            said = self._loss()
-            if said is not None:
-                say(said)
-            for feed in self._feeds:
-                feed.close(status)
-            self._alerting.close()
-            if self._writer is not None:
-                with contextlib.suppress(sqlite3.Error, OSError):
-                    self._writer.finish(status, "\n".join(filter(None, (note, said))), clip)
-                self._writer = None
+            self._finish(status, note, clip)
+        finally:
+            self._turn.release()
+
+    def _finish(self, status: str, note: str, clip: str | None) -> None:
+        said = self._loss()
+        if said is not None:
+            say(said)
+        if self._writer is not None:
+            with contextlib.suppress(Exception):
+                self._writer.finish(status, "\n".join(filter(None, (note, said))), clip)
+            self._writer = None
+        close_all(self._feeds, status)
+        self._alerting.close()
 
     # In the thread.
 
     def _run(self) -> None:
-        while not self._ended.is_set():
-            self._wake.wait(self._interval / 2)  # so that what is older than the interval is in the file
+        while not self._ended.wait(
+            self._interval / 2
+        ):  # so that what is older than the interval is in the file
             with self._turn:
                 self._turn_over()
 
     def _turn_over(self, last: bool = False) -> None:
+        """Nothing that goes wrong here ends the thread, or reaches the script."""
+        for part in (partial(self._take, last), self._write):
+            try:
+                part()
+            except Exception as error:
+                self._warn_once(f"{type(error).__name__}: {error}", "the recorder failed, and goes on: ")
+
+    def _take(self, last: bool) -> None:
+        """Take what is in the queue, show it to the rules, and hand it to other tools."""
         items = [self._queue.popleft() for _ in range(len(self._queue))]
         try:
             rows = read(items, self._usual)
-        except Exception as error:  # a value that is no number: that turn is lost, the training is not
-            self._warn_once(f"{type(error).__name__}: {error}", "values of some steps could not be read: ")
-            rows = []
+        except Exception:
+            rows = read(without_unreadable(items, self._unreadable), self._usual)
+        self._rows.extend(rows)
         alerts = [*self._alerting.see(rows), *(self._alerting.rest() if last else ())]
+        self._alerts.extend(alerts)
         for feed in self._feeds:
             feed.write(rows, alerts)
-        self._rows.extend(rows)
-        self._alerts.extend(alerts)
-        self._write()
+
+    def _unreadable(self, name: str, error: Exception) -> None:
+        self._warn_once(
+            f"{name}: {type(error).__name__}: {error}",
+            "a value could not be read, and is left out, as are others of its kind (of an array that is"
+            " donated log a copy): ",
+        )
 
     def _write(self) -> None:
         if self._writer is None and not self._rows:
@@ -126,15 +154,16 @@ class Flusher:
             if self._writer is None:
                 self._writer = self._connect()
             news = self._writer.write(self._rows, self._alerts, self._alerting.cooldowns)
-        except (sqlite3.Error, OSError, StoreError) as error:
-            self._failed = str(error)
+        except Exception as error:
+            known = isinstance(error, sqlite3.Error | OSError | StoreError)
+            self._failed = str(error) if known else f"{type(error).__name__}: {error}"
             self._warn_once(
-                str(error),
+                self._failed,
                 f"the recording {self._path!r} cannot be written just now, and the training goes on; the last"
                 f" {self._keep:,} rows are kept in memory: ",
             )
             if self._writer is not None:
-                with contextlib.suppress(sqlite3.Error):
+                with contextlib.suppress(Exception):
                     self._writer.close()
                 self._writer = None
             self._wait = min(2 * self._wait, LONGEST_WAIT)

@@ -1,7 +1,7 @@
 """What the training handed over, turned into rows: done in the background."""
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -11,7 +11,7 @@ from clipwise.monitor._numbers import floats, vector
 from clipwise.monitor.store import Rows
 from clipwise.report import METRICS, ClipReport
 
-__all__ = ["Item", "Logged", "Reported", "Table", "Usual", "read"]
+__all__ = ["Item", "Logged", "Reported", "Table", "Usual", "read", "without_unreadable"]
 
 FIELDS = (*METRICS, "skipped")
 
@@ -97,6 +97,37 @@ def read(items: Sequence[Item], usual: Usual) -> list[Rows]:
                 own = tuple(prefix + name for name in item.report.names)
                 _add(tables, "layers", own, [item.step, *vector(item.report.tensor_norms)])
     return [table.made() for table in tables.values()]
+
+
+def without_unreadable(items: Sequence[Item], tell: Callable[[str, Exception], None]) -> list[Item]:
+    """What `read` can read of some items: of what was logged single values go, of a clipper's step all.
+
+    Args:
+        items: of which `read` could not read something.
+        tell: is told what it was, and why.
+    """
+    kept: list[Item] = []
+    for item in items:
+        if isinstance(item, Reported):
+            kept += [item] if _is_readable(item, "a report", tell) else []
+            continue
+        good = {
+            name: value
+            for name, value in zip(item.names, item.values, strict=True)
+            if _is_readable(replace(item, names=(name,), values=(value,)), name, tell)
+        }
+        if good:
+            kept.append(replace(item, names=tuple(good), values=tuple(good.values())))
+    return kept
+
+
+def _is_readable(item: Item, name: str, tell: Callable[[str, Exception], None]) -> bool:
+    try:
+        read([item], Usual())
+    except Exception as error:
+        tell(f"{name} of step {item.step:,}", error)
+        return False
+    return True
 
 
 def _on_host(item: Item) -> Item:

@@ -17,6 +17,7 @@ from clipwise.monitor._feeding import Feed
 from clipwise.monitor._flusher import Flusher
 from clipwise.monitor._identity import rank_here, run_here
 from clipwise.monitor._rows import Item, Logged, Reported
+from clipwise.monitor._taking import taken
 from clipwise.monitor._together import Together
 from clipwise.monitor.notify import Notifier
 from clipwise.monitor.rules import Moment, Rule, default_rules
@@ -187,13 +188,13 @@ class Monitor:
             step: the step that they belong to; the one that was recorded last unless given.
             values: numbers, or arrays of one number of any framework, which are not read here.
         """
+        numbers = tuple(taken(name, value) for name, value in values.items())
         if step is None:
             step = self.step
         else:
             self.step = max(self.step, step)
         self._said_loss = self._said_loss or "loss" in values
-        taken = tuple(_taken(name, value) for name, value in values.items())
-        self._queue.append(Logged(step, time.time(), tuple(values), taken))
+        self._queue.append(Logged(step, time.time(), tuple(values), numbers))
 
     def describe(self, clip: Any) -> None:
         """Say what is done to the gradients; `attach` does."""
@@ -285,22 +286,6 @@ class Monitor:
             clip=self._clip,
             facts=self._facts,
         )
-
-
-def _taken(name: str, value: Any) -> Any:
-    """A value that later changes to the array, and its graph, have no hold on."""
-    if hasattr(value, "detach"):
-        value = value.detach().clone()
-    size = getattr(value, "shape", ())
-    if isinstance(value, str | bytes) or value is None or any(n != 1 for n in size):
-        kind = f"of shape {tuple(size)}" if size else repr(value)
-        raise ArgumentError(f"log takes numbers, got {name}= {kind}")
-    try:
-        if not hasattr(value, "shape"):
-            return float(value)
-    except (TypeError, ValueError):
-        raise ArgumentError(f"log takes numbers, got {name}= {value!r}") from None
-    return value
 
 
 def _whole(name: str, value: Any, low: int) -> None:

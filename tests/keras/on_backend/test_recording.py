@@ -67,3 +67,13 @@ def test_a_rule_ends_fit(tmp_path):
         norms = store.series(run.id, ["clipwise/norm"])["clipwise/norm"]
     assert run.status == "stopped"
     assert norms.steps.tolist() == [1, 2, 3, 4]
+
+
+def test_a_variable_that_changes_later(tmp_path):
+    variable = keras.Variable(0.0)
+    with Monitor(tmp_path / "runs.db", rules=[]) as monitor:
+        for step in (1, 2, 3):
+            variable.assign(variable + 1.0)
+            monitor.log(step=step, own=variable)
+    with Store(tmp_path / "runs.db") as store:
+        assert store.series(1, ["own"])["own"].values.tolist() == [1.0, 2.0, 3.0]

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from clipwise.monitor.store._plain import plain, text
 from clipwise.monitor.store._schema import open_database
 from clipwise.monitor.store.records import Alert, Rows
 
@@ -52,7 +53,14 @@ class Writer:
                 self._db.execute(
                     "INSERT INTO runs (uid, name, started, command, clip, facts) VALUES (?, ?, ?, ?, ?, ?)"
                     " ON CONFLICT (uid) DO NOTHING",
-                    (uid, name, now, command, clip, json.dumps(dict(facts or {}), default=str)),
+                    (
+                        uid,
+                        text(name),
+                        now,
+                        None if command is None else text(command),
+                        clip,
+                        json.dumps(plain(facts or {})),
+                    ),
                 )
                 (self.run,) = self._db.execute("SELECT id FROM runs WHERE uid = ?", (uid,)).fetchone()
                 here = (self.run, rank, os.getpid(), socket.gethostname())
@@ -105,7 +113,7 @@ class Writer:
                 self._db.execute("UPDATE runs SET clip = coalesce(clip, ?) WHERE id = ?", (clip, self.run))
                 self._db.execute(
                     "UPDATE writers SET seen = ?, status = ?, note = ? WHERE id = ?",
-                    (time.time(), status, note, self._id),
+                    (time.time(), status, text(note), self._id),
                 )
         finally:
             self.close()
@@ -127,7 +135,7 @@ class Writer:
         self._db.execute(
             "INSERT INTO alerts (run, rank, step, time, rule, level, seen, why, advice)"
             " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (self.run, a.rank, a.step, a.time, a.rule, a.level, a.seen, a.why, a.advice),
+            (self.run, a.rank, a.step, a.time, a.rule, a.level, *map(text, (a.seen, a.why, a.advice))),
         )
 
     def _add(self, rows: Rows) -> None:

@@ -1,0 +1,42 @@
+"""What the user logs, as it is at that moment."""
+
+from typing import Any
+
+from clipwise.errors import ArgumentError
+
+__all__ = ["taken"]
+
+
+def taken(name: str, value: Any) -> Any:
+    """A value that later changes of its array, or of its variable, have no hold on.
+
+    What may be on a device is not waited for: a tensor of PyTorch is copied there, the arrays of JAX and
+    TensorFlow do not change. Everything else is read.
+
+    Raises:
+        ArgumentError: it is no number.
+    """
+    if not hasattr(value, "shape"):
+        return _number(name, value)
+    shape = tuple(value.shape)
+    if any(n != 1 for n in shape):
+        raise ArgumentError(f"log takes numbers, got {name}= of shape {shape}")
+    if hasattr(value, "detach"):
+        return value.detach().clone()
+    if hasattr(value, "read_value"):  # a variable of TensorFlow
+        return value.read_value()
+    if hasattr(getattr(value, "value", None), "shape"):  # of Keras, or of flax
+        return taken(name, value.value)
+    if hasattr(value, "copy_to_host_async") or not hasattr(value, "item"):  # arrays of JAX and TensorFlow
+        return value
+    return _number(name, value)
+
+
+def _number(name: str, value: Any) -> float:
+    try:
+        number = value.item() if hasattr(value, "item") else value
+        if not isinstance(number, str | bytes):
+            return float(number)
+    except (TypeError, ValueError, OverflowError):
+        pass
+    raise ArgumentError(f"log takes numbers, got {name}= {value!r}") from None
