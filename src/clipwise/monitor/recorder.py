@@ -119,6 +119,7 @@ class Monitor:
         self._together = Together()
         self._queue: deque[Item] = deque()
         self._pid, self._open = os.getpid(), True
+        self._before = _errors()
         self._flusher = Flusher(
             self._queue,
             self._connect,
@@ -216,17 +217,25 @@ class Monitor:
         return self._flusher.flush()
 
     def close(self, status: str | None = None) -> None:
-        """Write the rest, and say how the run ended: finished, or failed where an exception ended it."""
-        error = getattr(sys, "last_value", None)
-        self._close(status or self._ended(error), error)
+        """Write the rest, and say how the run ended.
 
-    def _close(self, status: str, error: BaseException | None) -> None:
+        Args:
+            status: in one word; unless given ``"finished"``, or ``"failed"`` where an exception is under way,
+                or is the last that nobody caught, and came after this monitor.
+        """
+        error = next((one for one in _errors() if one is not None and one not in self._before), None)
+        self._close(error, status)
+
+    def _close(self, error: BaseException | None, status: str | None = None) -> None:
         if not self._open or os.getpid() != self._pid:  # a forked process has no part in it
             return
-        self._open = False
+        self._open, self._before = False, ()
+        if isinstance(error, SystemExit) and error.code in (None, 0):
+            error = None
         atexit.unregister(self.close)
         for undo in self._handles:
             undo()
+        status = status or self._ended(error)
         self._flusher.close(status, "" if error is None else f"{type(error).__name__}: {error}", self._clip)
 
     def _ended(self, error: BaseException | None) -> str:
@@ -240,7 +249,7 @@ class Monitor:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._close(self._ended(error), error)
+        self._close(error)
 
     # In the training's thread.
 
@@ -286,6 +295,11 @@ class Monitor:
             clip=self._clip,
             facts=self._facts,
         )
+
+
+def _errors() -> tuple[BaseException | None, ...]:
+    """The exception that is under way, and the last that nobody caught."""
+    return sys.exc_info()[1], getattr(sys, "last_value", None)
 
 
 def _whole(name: str, value: Any, low: int) -> None:
