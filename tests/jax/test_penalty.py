@@ -82,7 +82,8 @@ def test_zeros_small_and_bad_slopes():
     assert grad.tolist() == [0.0, 0.0]
     _, grad = value_and_grad([3e-25, 4e-25], weight=1.0)
     np.testing.assert_allclose(grad, [-1.2, -1.6], rtol=1e-6)
-    assert not np.isfinite(value_and_grad([np.nan, 1.0])[0])
+    for one_sided in (False, True):
+        assert not np.isfinite(value_and_grad([np.nan, 1.0], one_sided=one_sided)[0])
 
 
 @pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])
@@ -114,7 +115,7 @@ TWO = jnp.zeros((2, 3))
         ({"alpha": jnp.zeros(3)}, r"got the shape \(3,\)"),
         ({"alpha": -0.5}, "between 0 and 1, got -0.5"),
         ({"alpha": None}, "give a key"),
-        ({"key": jax.random.key(0)}, "give a key"),
+        ({"key": jax.random.key(0)}, "give alpha or the key to draw it with, not both"),
         ({"weight": float("inf")}, "weight must be a finite number"),
     ],
 )

@@ -21,6 +21,20 @@ def by_hand(w1=W1, w2=W2, *, weight=10.0, target=1.0, one_sided=False):
     return weight * np.mean((np.maximum(beyond, 0) if one_sided else beyond) ** 2)
 
 
+def gradients_by_hand(**settings):
+    """By finite differences."""
+    found = [np.zeros_like(W1), np.zeros_like(W2)]
+    for place, grad in enumerate(found):
+        for index in np.ndindex(grad.shape):
+            ends = []
+            for size in (1e-6, -1e-6):
+                moved = [W1.copy(), W2.copy()]
+                moved[place][index] += size
+                ends.append(by_hand(*moved, **settings))
+            grad[index] = (ends[0] - ends[1]) / 2e-6
+    return found
+
+
 @pytest.mark.parametrize("settings", [{}, {"weight": 2.5, "target": 3.0, "one_sided": True}])
 def test_formula_and_its_gradient(way, settings):
     params = [tf.Variable(W1), tf.Variable(W2[:, None])]
@@ -36,15 +50,8 @@ def test_formula_and_its_gradient(way, settings):
     value, grads = step(tf.constant(REAL), tf.constant(FAKE), tf.constant(ALPHA))
     assert value.dtype == tf.float64
     assert float(value) == pytest.approx(by_hand(**settings), rel=1e-12)
-    for place, grad in enumerate(grads):
-        grad = grad.numpy().reshape([W1, W2][place].shape)
-        for index in np.ndindex(grad.shape):
-            ends = []
-            for size in (1e-6, -1e-6):
-                moved = [W1.copy(), W2.copy()]
-                moved[place][index] += size
-                ends.append(by_hand(*moved, **settings))
-            assert grad[index] == pytest.approx((ends[0] - ends[1]) / 2e-6, rel=1e-5, abs=1e-6)
+    for grad, wanted in zip(grads, gradients_by_hand(**settings), strict=True):
+        np.testing.assert_allclose(grad.numpy().reshape(wanted.shape), wanted, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("shape", [(3,), (3, 2), (3, 2, 4, 4)])
@@ -75,7 +82,41 @@ def test_zeros_small_and_bad_slopes():
     assert value == 10.0
     assert grad.tolist() == [0.0, 0.0]
     np.testing.assert_allclose(value_and_grad([3e-25, 4e-25], weight=1.0)[1], [-1.2, -1.6], rtol=1e-6)
-    assert not np.isfinite(value_and_grad([np.nan, 1.0])[0])
+    for one_sided in (False, True):
+        assert not np.isfinite(value_and_grad([np.nan, 1.0], one_sided=one_sided)[0])
+
+
+def test_a_number_for_alpha_has_the_digits_of_the_points():
+    seen = []
+
+    def critic(x):
+        seen.append(x.numpy())
+        return tf.reduce_sum(x, 1)
+
+    gradient_penalty(critic, tf.ones((2, 3), tf.float64), tf.zeros((2, 3)), alpha=0.1)
+    assert (seen[0] == np.float64(0.1)).all()
+
+
+def test_mixed_precision(way):
+    """Variables in float32, a critic that computes in float16: its slopes are rounded, the norms are not."""
+    params = [tf.Variable(W1, dtype=tf.float32), tf.Variable(W2[:, None], dtype=tf.float32)]
+
+    def critic(x):
+        w1, w2 = (tf.cast(one, tf.float16) for one in params)
+        return tf.cast(tf.tanh(tf.cast(x, tf.float16) @ w1) @ w2, tf.float32)
+
+    @way
+    def step(real, fake, alpha):
+        with tf.GradientTape() as tape:
+            value = gradient_penalty(critic, real, fake, alpha=alpha)
+        return value, tape.gradient(value, params)
+
+    value, grads = step(*(tf.constant(one, tf.float32) for one in (REAL, FAKE, ALPHA)))
+    assert value.dtype == tf.float32
+    assert float(value) == pytest.approx(by_hand(), rel=0.02)
+    for grad, wanted in zip(grads, gradients_by_hand(), strict=True):
+        error = np.linalg.norm(grad.numpy().reshape(wanted.shape) - wanted)
+        assert error < 0.02 * np.linalg.norm(wanted)
 
 
 @pytest.mark.parametrize("dtype", [tf.float16, tf.bfloat16])

@@ -8,7 +8,7 @@ from typing import Any
 from clipwise.errors import ArgumentError
 from clipwise.namespace import Array, Namespace
 
-__all__ = ["between", "check_alpha", "check_batches", "check_numbers", "check_scores", "penalty_of"]
+__all__ = ["between", "check_batches", "check_numbers", "check_scores", "penalty_of", "where_between"]
 
 Shape = tuple[int | None, ...]
 """Of an array; None for a length that is not known while a function is traced."""
@@ -44,18 +44,42 @@ def check_batches(real: Shape, fake: Shape) -> None:
         raise ArgumentError(f"real and fake must hold at least one number, got the shape {real}")
 
 
-def check_alpha(alpha: Shape, samples: Shape) -> None:
-    """Refuse points of interpolation that are not one a sample.
+def where_between(
+    alpha: Any,
+    samples: Shape,
+    source: tuple[str, Any],
+    draw: Callable[[], Array],
+    floats: Callable[[str, Any], Array],
+) -> Array | float:
+    """Where the points lie: one number for all, or one a sample, given or drawn.
+
+    Args:
+        alpha: as it was given, or None.
+        samples: the shape of the batches.
+        source: what alpha is drawn with, by name; None: it was not given.
+        draw: gives one number a sample.
+        floats: of a name and a value: an array of floats, through which nothing is differentiated.
 
     Raises:
-        ArgumentError: the shape is neither (n,) nor (n, 1, ..., 1).
+        ArgumentError: alpha and its source are both given; a number leaves [0, 1]; an array is not of floats,
+            or its shape neither (n,) nor (n, 1, ..., 1).
     """
-    rank = len(alpha)
-    fits = rank in (1, len(samples)) and (alpha[0] == samples[0] or None in (alpha[0], samples[0]))
-    if not fits or any(length != 1 for length in alpha[1:]):
+    if alpha is None:
+        return draw()
+    if source[1] is not None:
+        raise ArgumentError(f"give alpha or the {source[0]} to draw it with, not both")
+    if isinstance(alpha, numbers.Real) and not isinstance(alpha, bool):
+        if not 0 <= float(alpha) <= 1:
+            raise ArgumentError(f"alpha must lie between 0 and 1, got {alpha!r}")
+        return float(alpha)
+    alpha = floats("alpha", alpha)
+    shape = tuple(alpha.shape)
+    fits = len(shape) in (1, len(samples)) and (shape[0] == samples[0] or None in (shape[0], samples[0]))
+    if not fits or any(length != 1 for length in shape[1:]):
         raise ArgumentError(
-            f"alpha must be one number a sample, of shape ({samples[0]},), got the shape {alpha}"
+            f"alpha must be one number a sample, of shape ({samples[0]},), got the shape {shape}"
         )
+    return alpha
 
 
 def check_scores(scores: Shape, samples: Shape) -> None:
@@ -72,14 +96,15 @@ def check_scores(scores: Shape, samples: Shape) -> None:
         )
 
 
-def between(xp: Any, real: Array, fake: Array, alpha: Array) -> Array:
-    """``alpha real + (1 - alpha) fake`` with one alpha a sample, all of one dtype.
+def between(xp: Any, real: Array, fake: Array, alpha: Array | float) -> Array:
+    """``alpha real + (1 - alpha) fake`` with one alpha a sample, or for all; arrays are of one dtype.
 
     >>> import numpy as np
     >>> between(np, np.ones((2, 3)), np.zeros((2, 3)), np.array([1.0, 0.25]))[:, 0].tolist()
     [1.0, 0.25]
     """
-    alpha = xp.reshape(alpha, (-1, *[1] * (len(real.shape) - 1)))
+    if not isinstance(alpha, float):
+        alpha = xp.reshape(alpha, (-1, *[1] * (len(real.shape) - 1)))
     return alpha * real + (1.0 - alpha) * fake
 
 
@@ -115,5 +140,6 @@ def penalty_of(
     norms = xp.where(there, roots, xp.zeros_like(roots)) * xp.reshape(divisor, (-1,))
     beyond = norms - target
     if one_sided:
-        beyond = xp.where(beyond > 0, beyond, xp.zeros_like(beyond))
+        # By what is below: NaN, which is neither, stays.
+        beyond = xp.where(beyond < 0, xp.zeros_like(beyond), beyond)
     return weight * xp.mean(beyond * beyond)

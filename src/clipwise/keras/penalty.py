@@ -1,6 +1,5 @@
 """The gradient penalty of WGAN-GP for Keras, on any of its back ends."""
 
-import numbers
 from collections.abc import Callable
 from typing import Any
 
@@ -49,7 +48,7 @@ def gradient_penalty(
 
     Raises:
         ArgumentError: shapes or dtypes do not fit, a number is out of range, or the critic's output does not
-            depend on its input.
+            depend on its input (on JAX its slope is 0 then).
 
     >>> import keras
     >>> slope = keras.ops.convert_to_tensor([[3.0], [4.0]])
@@ -62,7 +61,9 @@ def gradient_penalty(
     penalty.check_batches(tuple(real.shape), tuple(fake.shape))
     ops, kind = keras.ops, keras.backend.standardize_dtype
     dtype = keras.backend.result_type(kind(real.dtype), kind(fake.dtype))
-    where = ops.cast(_alpha(alpha, seed, real), dtype)
+    where = _alpha(alpha, seed, real)
+    if not isinstance(where, float):
+        where = ops.cast(where, dtype)
     points = penalty.between(ops, ops.cast(real, dtype), ops.cast(fake, dtype), where)
 
     def scored(points: Array) -> Array:
@@ -70,7 +71,7 @@ def gradient_penalty(
         penalty.check_scores(tuple(scores.shape), tuple(points.shape))
         return scores
 
-    gradient = backend().slopes(scored, backend().hidden(points))
+    gradient = backend().slopes(scored, points)
     if gradient is None:
         raise ArgumentError("the critic's output does not depend on its input")
     wide = ops.cast(gradient, keras.backend.result_type(kind(gradient.dtype), "float32"))
@@ -85,19 +86,11 @@ def _floats(name: str, batch: Any) -> Array:
     dtype = keras.backend.standardize_dtype(found.dtype)
     if not keras.backend.is_float_dtype(dtype):
         raise ArgumentError(f"{name} must be a tensor of floats, got {dtype}")
-    return found
+    return backend().hidden(found)
 
 
-def _alpha(alpha: Any, seed: Any, real: Array) -> Array:
-    samples = keras.ops.shape(real)[:1]
-    if alpha is None:
-        return keras.random.uniform(samples, seed=seed, dtype="float32")
-    if seed is not None:
-        raise ArgumentError("give alpha or the seed to draw it with, not both")
-    if isinstance(alpha, numbers.Real) and not isinstance(alpha, bool):
-        if not 0 <= float(alpha) <= 1:
-            raise ArgumentError(f"alpha must lie between 0 and 1, got {alpha!r}")
-        return keras.ops.full(samples, float(alpha), dtype="float32")
-    alpha = _floats("alpha", alpha)
-    penalty.check_alpha(tuple(alpha.shape), tuple(real.shape))
-    return backend().hidden(alpha)
+def _alpha(alpha: Any, seed: Any, real: Array) -> Array | float:
+    def draw() -> Array:
+        return keras.random.uniform(keras.ops.shape(real)[:1], seed=seed, dtype="float32")
+
+    return penalty.where_between(alpha, tuple(real.shape), ("seed", seed), draw, _floats)

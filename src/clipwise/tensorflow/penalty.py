@@ -1,6 +1,5 @@
 """The gradient penalty of WGAN-GP for TensorFlow."""
 
-import numbers
 from collections.abc import Callable
 from typing import Any
 
@@ -56,8 +55,10 @@ def gradient_penalty(
     real, fake = _floats("real", real), _floats("fake", fake)
     penalty.check_batches(tuple(real.shape), tuple(fake.shape))
     dtype = _wider(real.dtype, fake.dtype)
-    where = tf.cast(_alpha(alpha, generator, real), dtype)
-    points = tf.stop_gradient(penalty.between(tf, tf.cast(real, dtype), tf.cast(fake, dtype), where))
+    where = _alpha(alpha, generator, real)
+    if not isinstance(where, float):
+        where = tf.cast(where, dtype)
+    points = penalty.between(tf, tf.cast(real, dtype), tf.cast(fake, dtype), where)
     with tf.GradientTape() as tape:
         tape.watch(points)
         scores = tf.convert_to_tensor(critic(points))
@@ -78,7 +79,7 @@ def _floats(name: str, batch: Any) -> Array:
         raise ArgumentError(f"{name} must be a tensor of floats, got {found.dtype.name}")
     if found.shape.rank is None:
         raise ArgumentError(f"the rank of {name} is not known here: give it a shape with tf.ensure_shape")
-    return found
+    return tf.stop_gradient(found)
 
 
 def _wider(first: Any, second: Any) -> Any:
@@ -88,16 +89,9 @@ def _wider(first: Any, second: Any) -> Any:
     return tf.float64 if tf.float64 in (first, second) else tf.float32
 
 
-def _alpha(alpha: Any, generator: Any, real: Array) -> Array:
-    samples = tf.shape(real)[:1]
-    if alpha is None:
+def _alpha(alpha: Any, generator: Any, real: Array) -> Array | float:
+    def draw() -> Array:
+        samples = tf.shape(real)[:1]
         return tf.random.uniform(samples) if generator is None else generator.uniform(samples)
-    if generator is not None:
-        raise ArgumentError("give alpha or the generator to draw it with, not both")
-    if isinstance(alpha, numbers.Real) and not isinstance(alpha, bool):
-        if not 0 <= float(alpha) <= 1:
-            raise ArgumentError(f"alpha must lie between 0 and 1, got {alpha!r}")
-        return tf.fill(samples, float(alpha))
-    alpha = _floats("alpha", alpha)
-    penalty.check_alpha(tuple(alpha.shape), tuple(real.shape))
-    return tf.stop_gradient(alpha)
+
+    return penalty.where_between(alpha, tuple(real.shape), ("generator", generator), draw, _floats)

@@ -1,7 +1,7 @@
 """The gradient penalty of WGAN-GP for PyTorch."""
 
-import numbers
 from collections.abc import Callable
+from typing import Any
 
 import array_api_compat.torch
 import torch
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from clipwise.errors import ArgumentError
 from clipwise.functional import penalty
-from clipwise.namespace import Namespace
+from clipwise.namespace import Array, Namespace
 
 __all__ = ["gradient_penalty"]
 
@@ -50,7 +50,7 @@ def gradient_penalty(
 
     Raises:
         ArgumentError: shapes or dtypes do not fit, a number is out of range, or the critic's output does not
-            depend on its input.
+            depend on its input; or this is inference mode.
 
     >>> import torch
     >>> slope = torch.tensor([3.0, 4.0])
@@ -58,22 +58,20 @@ def gradient_penalty(
     tensor(160.)
     """
     weight, target = penalty.check_numbers(weight, target)
-    for name, batch in (("real", real), ("fake", fake)):
-        if not isinstance(batch, Tensor) or not batch.is_floating_point():
-            kind = batch.dtype if isinstance(batch, Tensor) else type(batch).__name__
-            raise ArgumentError(f"{name} must be a tensor of floats, got {kind}")
+    if torch.is_inference_mode_enabled():
+        raise ArgumentError(
+            "torch.inference_mode allows no gradient, which the penalty consists of: use torch.no_grad"
+        )
+    real, fake = _floats("real", real), _floats("fake", fake)
     penalty.check_batches(tuple(real.shape), tuple(fake.shape))
     if real.device != fake.device:
         raise ArgumentError(f"real and fake must be on one device, got {real.device} and {fake.device}")
-    real, fake = real.detach(), fake.detach()
     create = torch.is_grad_enabled()
     dtype = torch.promote_types(real.dtype, fake.dtype)
-    points = penalty.between(
-        array_api_compat.torch,
-        real.to(dtype),
-        fake.to(dtype),
-        _alpha(alpha, real, generator).to(dtype),
-    )
+    where = _alpha(alpha, real, generator)
+    if isinstance(where, Tensor):
+        where = where.to(real.device, dtype)
+    points = penalty.between(array_api_compat.torch, real.to(dtype), fake.to(dtype), where)
     with torch.enable_grad():
         points.requires_grad_()
         scores = critic(points)
@@ -95,19 +93,17 @@ def gradient_penalty(
     return found if create else found.detach()
 
 
-def _alpha(alpha: Tensor | float | None, real: Tensor, generator: torch.Generator | None) -> Tensor:
-    samples = real.shape[0]
-    if alpha is None:
+def _floats(name: str, batch: Any) -> Tensor:
+    if not isinstance(batch, Tensor) or not batch.is_floating_point():
+        kind = batch.dtype if isinstance(batch, Tensor) else type(batch).__name__
+        raise ArgumentError(f"{name} must be a tensor of floats, got {kind}")
+    return batch.detach()
+
+
+def _alpha(alpha: Any, real: Tensor, generator: torch.Generator | None) -> Array | float:
+    def draw() -> Tensor:
         # Where the generator is: one of the CPU serves a batch on a device, too.
         device = real.device if generator is None else generator.device
-        return torch.rand(samples, generator=generator, device=device).to(real.device)
-    if generator is not None:
-        raise ArgumentError("give alpha or the generator to draw it with, not both")
-    if isinstance(alpha, numbers.Real) and not isinstance(alpha, bool):
-        if not 0 <= float(alpha) <= 1:
-            raise ArgumentError(f"alpha must lie between 0 and 1, got {alpha!r}")
-        return torch.full((samples,), float(alpha), dtype=real.dtype, device=real.device)
-    if not isinstance(alpha, Tensor) or not alpha.is_floating_point():
-        raise ArgumentError(f"alpha must be a number or a tensor of floats, got {alpha!r}")
-    penalty.check_alpha(tuple(alpha.shape), tuple(real.shape))
-    return alpha.detach().to(real.device)
+        return torch.rand(real.shape[0], generator=generator, device=device)
+
+    return penalty.where_between(alpha, tuple(real.shape), ("generator", generator), draw, _floats)

@@ -20,8 +20,9 @@ def by_hand(w1=W1, w2=W2):
     return 10.0 * np.mean((np.linalg.norm(slopes, axis=1) - 1) ** 2)
 
 
-def critic():
-    first, last = keras.layers.Dense(6, "tanh", use_bias=False), keras.layers.Dense(1, use_bias=False)
+def critic(dtype=None):
+    first = keras.layers.Dense(6, "tanh", use_bias=False, dtype=dtype)
+    last = keras.layers.Dense(1, use_bias=False, dtype=dtype)
     model = keras.Sequential([keras.Input((4,)), first, last])
     model.set_weights([W1, W2])
     return model
@@ -47,18 +48,54 @@ def value_and_gradients(model):
     return jax.jit(jax.value_and_grad(penalty))([v.value for v in model.trainable_variables])
 
 
-def test_formula_and_its_gradient():
-    value, grads = value_and_gradients(critic())
-    assert float(keras.ops.convert_to_numpy(value)) == pytest.approx(by_hand(), rel=1e-5)
-    for place, grad in enumerate(grads):
-        grad = keras.ops.convert_to_numpy(grad)
+def gradients_by_hand():
+    """By finite differences."""
+    found = [np.zeros(W1.shape), np.zeros(W2.shape)]
+    for place, grad in enumerate(found):
         for index in np.ndindex(grad.shape):
             ends = []
             for size in (1e-5, -1e-5):
                 moved = [W1.astype("float64"), W2.astype("float64")]
                 moved[place][index] += size
                 ends.append(by_hand(*moved))
-            assert grad[index] == pytest.approx((ends[0] - ends[1]) / 2e-5, rel=1e-3, abs=1e-3)
+            grad[index] = (ends[0] - ends[1]) / 2e-5
+    return found
+
+
+@pytest.mark.parametrize(("dtype", "error"), [("float32", 1e-4), ("mixed_float16", 0.02)])
+def test_formula_and_its_gradient(dtype, error):
+    """In mixed precision the critic's slopes are rounded; the norms are in float32."""
+    value, grads = value_and_gradients(critic(dtype))
+    assert keras.backend.standardize_dtype(value.dtype) == "float32"
+    assert float(keras.ops.convert_to_numpy(value)) == pytest.approx(by_hand(), rel=error)
+    for grad, wanted in zip(grads, gradients_by_hand(), strict=True):
+        off = np.linalg.norm(keras.ops.convert_to_numpy(grad) - wanted)
+        assert off < error * np.linalg.norm(wanted)
+
+
+def test_nan_is_not_hidden():
+    slope = np.array([[np.nan], [1.0]], "float32")
+    for one_sided in (False, True):
+        found = gradient_penalty(
+            lambda x: keras.ops.matmul(x, slope),
+            np.ones((2, 2), "float32"),
+            np.zeros((2, 2), "float32"),
+            one_sided=one_sided,
+            alpha=0.5,
+        )
+        assert np.isnan(keras.ops.convert_to_numpy(found))
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="Keras promotes to float64 there only")
+def test_a_number_for_alpha_has_the_digits_of_the_points():
+    seen = []
+
+    def critic(x):
+        seen.append(keras.ops.convert_to_numpy(keras.ops.stop_gradient(x)))
+        return keras.ops.sum(x, axis=1)
+
+    gradient_penalty(critic, np.ones((2, 3), "float64"), np.zeros((2, 3), "float32"), alpha=0.1)
+    assert (seen[0] == np.float64(0.1)).all()
 
 
 @pytest.mark.parametrize("shape", [(3,), (3, 2, 4, 4)])
