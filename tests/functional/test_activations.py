@@ -267,6 +267,16 @@ def test_what_is_refused(framework):
             clamped_swiglu(x, x, **wrong)
 
 
+def test_pact_where_tensorflow_does_not_know_the_axes_yet():
+    x = np.array([[-1.0, 2.0, 9.0]], np.float32)
+    unknown = [tf.TensorSpec(None, tf.float32)]
+    one = tf.function(lambda x: pact(x, 3.0), input_signature=unknown, autograph=False)
+    assert one(x).numpy().tolist() == [[0, 2, 3]]
+    for wrong in (lambda x: pact(x, np.ones(3), axis=1), lambda x: split_gate_up(x)):
+        with pytest.raises(ArgumentError, match="x must have a known number of axes"):
+            tf.function(wrong, input_signature=unknown, autograph=False)(x)
+
+
 def test_what_is_no_array_or_of_two_frameworks():
     for wrong in ([1.0], None, "x"):
         with pytest.raises(ArgumentError, match="x must be an array of numpy, torch, JAX or TensorFlow"):

@@ -2,11 +2,14 @@
 
 import numpy as np
 import pytest
+import tensorflow as tf
+import torch
 
 from clipwise.errors import ArgumentError
 from clipwise.functional import attention
+from clipwise.functional.activations import _numpy
 from clipwise.functional.attention import clip_logits, clip_qkv, max_logits, qk_clip_factors, soft_cap_logits
-from tests.functional.frameworks import ALL, DIFFERENTIABLE, named
+from tests.functional.frameworks import ALL, DIFFERENTIABLE, Numpy, named
 
 RNG = np.random.default_rng(1)
 Q, K = RNG.normal(size=(3, 6, 7, 4)), RNG.normal(size=(3, 2, 9, 4))
@@ -54,6 +57,23 @@ def test_largest_logits_of_narrow_types_and_of_nothing(framework):
     assert framework.numpy(max_logits(big, big, mask=nothing)).tolist() == [-np.inf]
 
 
+@everywhere
+def test_a_logit_of_nan_stays_among_others(framework):
+    q = np.ones((2, 3, 5, 4))
+    q[1, 2, 3, 0] = np.nan
+    found = framework.numpy(max_logits(framework.array(q), framework.array(np.ones((2, 3, 5, 4)))))
+    np.testing.assert_array_equal(found, [2, 2, np.nan])
+
+
+def test_keys_are_widened_once_and_not_repeated(monkeypatch):
+    given, products = [], _numpy.products
+    monkeypatch.setattr(attention, "ROWS", 3)
+    monkeypatch.setattr(_numpy, "products", lambda q, k: given.append(k) or products(q, k))
+    max_logits(Q.astype(np.float16), K.astype(np.float16))
+    assert len(given) == 3
+    assert all(k is given[0] and k.shape == K.shape and k.dtype == np.float32 for k in given)
+
+
 @pytest.mark.parametrize("framework", DIFFERENTIABLE, ids=named)
 def test_compiled_is_the_same(framework):
     def both(q, k):
@@ -62,6 +82,24 @@ def test_compiled_is_the_same(framework):
     q, k = framework.array(Q), framework.array(K)
     for found, expected in zip(framework.compiled(both)(q, k), both(q, k), strict=True):
         np.testing.assert_allclose(framework.numpy(found), framework.numpy(expected), rtol=1e-6)
+
+
+def test_lengths_that_tensorflow_does_not_know_yet():
+    def traced(q, k):
+        shapes = [tf.TensorSpec(shape, tf.float32) for shape in (q, k)]
+        return tf.function(max_logits, input_signature=shapes, autograph=False)
+
+    q, k = tf.constant(Q, tf.float32), tf.constant(K, tf.float32)
+    found = traced((None, 6, 7, 4), (None, 2, None, 4))(q, k)
+    np.testing.assert_allclose(found, by_hand(Q, K), rtol=1e-5)
+    for shapes, words in [
+        (((3, 6, None, 4), K.shape), r"queries, got q of shape \(3, 6, None, 4\)"),
+        (((3, None, 7, 4), K.shape), "heads of q, got"),
+        ((Q.shape, (3, None, 9, 4)), "heads of k, got"),
+        ((None, K.shape), "q must have a known number of axes"),
+    ]:
+        with pytest.raises(ArgumentError, match=words):
+            traced(*shapes)(q, k)
 
 
 @everywhere
@@ -101,6 +139,22 @@ def test_no_gradient_of_a_masked_logit_is_nan(framework):
     assert framework.gradients(lambda x: clip_logits(x, 8.0)[1:], x)[0].tolist() == [0, 0, 1]
     (found,) = framework.gradients(lambda x: soft_cap_logits(x, 8.0)[1:], x)
     assert np.isfinite(found).all()
+
+
+@everywhere
+def test_a_mask_that_says_something_else_is_refused(framework):
+    q, k = framework.array(Q), framework.array(K)
+    causal = np.tril(np.ones((7, 9), bool))
+    added = framework.array(np.where(causal, 0.0, -np.inf))  # to be added: true where nothing is seen
+    for mask in (added, framework.integers(causal.astype(np.int64)), causal.tolist(), "causal"):
+        with pytest.raises(ArgumentError, match=r"mask must be .*got"):
+            max_logits(q, k, mask=mask)
+    other = causal if framework is not Numpy else torch.tensor(causal)
+    with pytest.raises(ArgumentError, match="mask must be of booleans in the framework of q"):
+        max_logits(q, k, mask=other)
+    for shape in ((9, 7), (2, 7, 9), (7,), (1, 3, 6, 7, 9)):
+        with pytest.raises(ArgumentError, match=r"mask of shape .* to \(3, 6, 7, 9\)"):
+            max_logits(q, k, mask=framework.integers(np.ones(shape, bool)))
 
 
 def test_what_is_refused():

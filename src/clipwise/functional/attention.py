@@ -4,9 +4,10 @@ Logits are ``q . k / sqrt(d)`` before the softmax, of shape ``(..., heads, queri
 """
 
 import math
+from typing import Any
 
 from clipwise.errors import ArgumentError
-from clipwise.functional.activations._own import floating, own_of
+from clipwise.functional.activations._own import broadcasts, floating, own_of, shape_of
 from clipwise.functional.activations.bounded import hard_tanh
 from clipwise.functional.activations.capped import soft_cap
 from clipwise.functional.checks import number, positive
@@ -86,22 +87,25 @@ def max_logits(
 ) -> Array:
     """The largest attention logit of each head: ``max over batch, i, j of scale * q_i . k_j``.
 
-    Computed in float32 or wider. With fewer heads of k than of q, as many neighbouring heads of q share one
-    of k (grouped queries). A head that attends to nothing has -inf. NaN stays NaN.
+    Computed in float32 or wider, as the framework multiplies float32: where that is TF32, as TensorFlow's
+    default on GPUs is, three digits are right. (JAX is asked for full precision.) With fewer heads of k than
+    of q, as many neighbouring heads of q share one of k (grouped queries). A head that attends to nothing has
+    -inf. NaN stays NaN, except under XLA in TensorFlow, whose maximum may lose it.
 
     Args:
         q: of shape ``(..., heads, queries, d)``, as it goes into the product, rotated and all.
         k: of shape ``(..., heads of k, keys, d)``.
         scale: above 0; ``1 / sqrt(d)`` by default.
-        mask: of booleans, True where a query sees a key, of a shape that broadcasts to
-            ``(..., heads, queries, keys)``.
+        mask: of booleans in the framework of ``q``, True where a query sees a key, of a shape that broadcasts
+            to ``(..., heads, queries, keys)``.
         causal: a query sees the keys up to its own place only.
 
     Returns:
         An array of shape ``(heads,)``.
 
     Raises:
-        ArgumentError: the shapes do not fit, the entries are not floats, or the scale is not above 0.
+        ArgumentError: the shapes do not fit or, in a ``tf.function``, heads, queries or d are not known; the
+            entries are not floats, or those of the mask not booleans; the scale is not above 0.
 
     >>> import numpy as np
     >>> q = np.array([[[3.0, 0.0], [0.0, 4.0]]])  # one head, two queries of d = 2
@@ -112,25 +116,31 @@ def max_logits(
     _, k = floating(k, "k")
     if own_of(k) is not own:
         raise ArgumentError(f"q and k must be of one framework, got {type(q)} and {type(k)}")
-    heads, queries, keys = _sizes(tuple(q.shape), tuple(k.shape))
+    shape, kv_heads = _shape_of_logits(shape_of(q, "q"), shape_of(k, "k"))
+    *others, heads, queries, keys = shape
     if causal and queries != keys:
         raise ArgumentError(f"causal needs as many queries as keys, got {queries} and {keys}")
+    if mask is not None:
+        mask = _as_mask(own, mask, shape)
     scale = positive("scale", q.shape[-1] ** -0.5 if scale is None else scale, finite=True)
-    if k.shape[-3] != heads:
-        k = own.repeated(k, heads // k.shape[-3], len(k.shape) - 3)
-    found = None
+    k, found = own.widened(k, q), None
     for start in range(0, queries, ROWS):
         rows = slice(start, min(start + ROWS, queries))
-        logits = own.products(q[..., rows, :], k) * scale
+        count = rows.stop - start
+        part = own.widened(q[..., rows, :], k)
+        if kv_heads != heads:  # all rows of the heads that share a key at once: k is not repeated
+            part = own.reshape(part, (*others, kv_heads, heads // kv_heads * count, q.shape[-1]))
+        logits = own.products(part, k) * scale
+        if kv_heads != heads:
+            logits = own.reshape(logits, (*others, heads, count, keys))
         seen = mask[..., rows, :] if mask is not None and _says_rows(mask) else mask
         if causal:
             before = own.arange(keys, q)[None, :] <= own.arange(rows.stop, q)[start:, None]
             seen = before if seen is None else seen & before
         if seen is not None:
             logits = own.where(seen, logits, own.like(-math.inf, logits))
-        others = tuple(axis for axis in range(len(logits.shape)) if axis != len(logits.shape) - 3)
-        part = own.largest(logits, others)
-        found = part if found is None else own.maximum(found, part)
+        largest = own.largest(logits, (*range(len(others)), len(shape) - 2, len(shape) - 1))
+        found = largest if found is None else own.maximum(found, largest)
     return found
 
 
@@ -138,15 +148,37 @@ def _says_rows(mask: Array) -> bool:
     return len(mask.shape) > 1 and mask.shape[-2] != 1
 
 
-def _sizes(q: tuple[int, ...], k: tuple[int, ...]) -> tuple[int, int, int]:
-    """Heads, queries and keys; ArgumentError where the shapes do not fit."""
-    fits = len(q) == len(k) >= 3 and q[:-3] == k[:-3] and q[-1] == k[-1]
-    if not fits or 0 in (*q, *k) or q[-3] % k[-3]:
+def _as_mask(own: Any, mask: Any, shape: tuple[Any, ...]) -> Array:
+    """The mask as an array; ArgumentError unless it is of booleans of this framework that broadcast."""
+    theirs = own_of(mask, "mask")
+    mask = theirs.as_array(mask)
+    if theirs is not own or not own.is_boolean(mask):  # zeros and -inf, to be added, would say the opposite
         raise ArgumentError(
-            "q must be of shape (..., heads, queries, d) and k of (..., heads of k, keys, d), with heads a "
-            f"multiple of the heads of k and nothing empty; got {q} and {k}"
+            "mask must be of booleans in the framework of q, True where a query sees a key, got "
+            f"{type(mask).__name__} of {mask.dtype}"
         )
-    return q[-3], q[-2], k[-2]
+    found = shape_of(mask, "mask")
+    if not broadcasts(found, shape):
+        raise ArgumentError(f"mask of shape {found} does not broadcast to {shape}")
+    return mask
+
+
+def _shape_of_logits(q: tuple[Any, ...], k: tuple[Any, ...]) -> tuple[tuple[Any, ...], int]:
+    """``(..., heads, queries, keys)`` and the heads of k; ArgumentError where the shapes do not fit."""
+    got = f"got q of shape {q} and k of shape {k}"
+    if len(q) == len(k) >= 3:
+        needed = {"heads of q": q[-3], "queries": q[-2], "d": q[-1], "heads of k": k[-3]}
+        for name, size in needed.items():
+            if size is None:
+                raise ArgumentError(f"max_logits needs a known number of {name}, {got}")
+        pairs = zip((*q[:-3], q[-1]), (*k[:-3], k[-1]), strict=True)
+        alike = not [1 for one, other in pairs if None not in (one, other) and one != other]
+        if alike and 0 not in (*q, *k) and not q[-3] % k[-3]:
+            return (*q[:-1], k[-2]), k[-3]
+    raise ArgumentError(
+        "q must be of shape (..., heads, queries, d) and k of (..., heads of k, keys, d), with heads a "
+        f"multiple of the heads of k and nothing empty; {got}"
+    )
 
 
 def qk_clip_factors(

@@ -11,21 +11,22 @@ __all__ = [
     "arange",
     "as_array",
     "between",
+    "is_boolean",
     "is_floating",
     "is_own",
     "largest",
     "like",
     "maximum",
     "products",
-    "repeated",
     "reshape",
     "sigmoid",
     "smallest",
     "tanh",
     "where",
+    "widened",
 ]
 
-maximum, reshape, repeated, where = jnp.maximum, jnp.reshape, jnp.repeat, jnp.where
+maximum, reshape, where = jnp.maximum, jnp.reshape, jnp.where
 sigmoid, tanh = jax.nn.sigmoid, jnp.tanh
 
 
@@ -39,6 +40,10 @@ def as_array(x: jax.Array) -> jax.Array:
 
 def is_floating(x: jax.Array) -> bool:
     return bool(jnp.issubdtype(x.dtype, jnp.floating))
+
+
+def is_boolean(x: jax.Array) -> bool:
+    return bool(x.dtype == jnp.bool_)
 
 
 def like(value: Any, x: jax.Array) -> jax.Array:
@@ -66,7 +71,10 @@ def smallest(x: jax.Array, axis: int) -> jax.Array:
     return jnp.min(x, axis=axis)
 
 
+def widened(x: jax.Array, other: jax.Array) -> jax.Array:
+    return x.astype(jnp.promote_types(jnp.promote_types(x.dtype, other.dtype), jnp.float32))
+
+
 def products(q: jax.Array, k: jax.Array) -> jax.Array:
-    wide = jnp.promote_types(q.dtype, jnp.float32)
     # A matrix unit would round to bfloat16 otherwise.
-    return jnp.matmul(q.astype(wide), jnp.swapaxes(k.astype(wide), -1, -2), precision="highest")
+    return jnp.matmul(q, jnp.swapaxes(k, -1, -2), precision="highest")

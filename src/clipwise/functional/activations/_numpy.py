@@ -10,23 +10,24 @@ __all__ = [
     "arange",
     "as_array",
     "between",
+    "is_boolean",
     "is_floating",
     "is_own",
     "largest",
     "like",
     "maximum",
     "products",
-    "repeated",
     "reshape",
     "sigmoid",
     "smallest",
     "tanh",
     "where",
+    "widened",
 ]
 
 _KINDS = (np.ndarray, np.generic, float, int)  # a tuple, which torch's compiler understands
 
-maximum, reshape, repeated, where = np.maximum, np.reshape, np.repeat, np.where
+maximum, reshape, where = np.maximum, np.reshape, np.where
 
 
 def is_own(x: Any) -> bool:
@@ -39,6 +40,10 @@ def as_array(x: Array) -> Array:
 
 def is_floating(x: Array) -> bool:
     return bool(np.issubdtype(x.dtype, np.floating))
+
+
+def is_boolean(x: Array) -> bool:
+    return bool(x.dtype == np.bool_)
 
 
 def like(value: Any, x: Array) -> Array:
@@ -72,6 +77,9 @@ def smallest(x: Array, axis: int) -> Array:
     return np.min(x, axis=axis)
 
 
+def widened(x: Array, other: Array) -> Array:
+    return x.astype(np.result_type(x.dtype, other.dtype, np.float32), copy=False)
+
+
 def products(q: Array, k: Array) -> Array:
-    wide = np.promote_types(q.dtype, np.float32)
-    return q.astype(wide) @ np.swapaxes(k.astype(wide), -1, -2)
+    return q @ np.swapaxes(k, -1, -2)

@@ -9,23 +9,24 @@ __all__ = [
     "arange",
     "as_array",
     "between",
+    "is_boolean",
     "is_floating",
     "is_own",
     "largest",
     "like",
     "maximum",
     "products",
-    "repeated",
     "reshape",
     "sigmoid",
     "smallest",
     "tanh",
     "where",
+    "widened",
 ]
 
 tf: Any = importlib.import_module("tensorflow")
 
-maximum, reshape, repeated, where = tf.maximum, tf.reshape, tf.repeat, tf.where
+maximum, where = tf.maximum, tf.where
 sigmoid, tanh = tf.sigmoid, tf.tanh
 
 
@@ -39,6 +40,10 @@ def as_array(x: Array) -> Array:
 
 def is_floating(x: Array) -> bool:
     return bool(x.dtype.is_floating)
+
+
+def is_boolean(x: Array) -> bool:
+    return bool(x.dtype.is_bool)
 
 
 def like(value: Any, x: Array) -> Array:
@@ -65,6 +70,13 @@ def smallest(x: Array, axis: int) -> Array:
     return tf.reduce_min(x, axis)
 
 
+def reshape(x: Array, shape: tuple[int | None, ...]) -> Array:
+    return tf.reshape(x, [tf.shape(x)[axis] if size is None else size for axis, size in enumerate(shape)])
+
+
+def widened(x: Array, other: Array) -> Array:
+    return tf.cast(x, tf.float64 if tf.float64 in (x.dtype, other.dtype) else tf.float32)
+
+
 def products(q: Array, k: Array) -> Array:
-    wide = tf.float64 if tf.float64 in (q.dtype, k.dtype) else tf.float32
-    return tf.matmul(tf.cast(q, wide), tf.cast(k, wide), transpose_b=True)
+    return tf.matmul(q, k, transpose_b=True)

@@ -10,18 +10,19 @@ __all__ = [
     "arange",
     "as_array",
     "between",
+    "is_boolean",
     "is_floating",
     "is_own",
     "largest",
     "like",
     "maximum",
     "products",
-    "repeated",
     "reshape",
     "sigmoid",
     "smallest",
     "tanh",
     "where",
+    "widened",
 ]
 
 maximum, reshape, where, sigmoid, tanh = torch.maximum, torch.reshape, torch.where, torch.sigmoid, torch.tanh
@@ -39,6 +40,10 @@ def is_floating(x: Tensor) -> bool:
     return x.is_floating_point()
 
 
+def is_boolean(x: Tensor) -> bool:
+    return x.dtype == torch.bool
+
+
 def like(value: Any, x: Tensor) -> Tensor:
     if isinstance(value, int | float):  # filled on the device: no copy waits for the host
         return torch.full((), value, dtype=x.dtype, device=x.device)
@@ -49,10 +54,6 @@ def between(x: Tensor, low: float, high: float) -> Tensor:
     largest = torch.finfo(x.dtype).max  # beyond it a number is refused and not made infinite
     low, high = (-math.inf if low < -largest else low), (math.inf if high > largest else high)
     return torch.nn.functional.hardtanh(x, low, high)  # one kernel, and torch's own ReLU6 for 0 and 6
-
-
-def repeated(x: Tensor, count: int, axis: int) -> Tensor:
-    return x.repeat_interleave(count, axis)
 
 
 def arange(stop: int, x: Tensor) -> Tensor:
@@ -67,7 +68,10 @@ def smallest(x: Tensor, axis: int) -> Tensor:
     return x.amin(axis)
 
 
+def widened(x: Tensor, other: Tensor) -> Tensor:
+    return x.to(torch.promote_types(torch.promote_types(x.dtype, other.dtype), torch.float32))
+
+
 def products(q: Tensor, k: Tensor) -> Tensor:
-    wide = torch.promote_types(q.dtype, torch.float32)
     with torch.autocast(q.device.type, enabled=False):  # which would multiply in a narrow type again
-        return q.to(wide) @ k.to(wide).mT
+        return q @ k.mT

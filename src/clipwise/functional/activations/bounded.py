@@ -3,7 +3,7 @@
 from typing import Any
 
 from clipwise.errors import ArgumentError
-from clipwise.functional.activations._own import floating, own_of
+from clipwise.functional.activations._own import broadcasts, fits, floating, own_of, shape_of
 from clipwise.functional.checks import bounds_of, positive
 from clipwise.namespace import Array
 
@@ -101,22 +101,18 @@ def _refuse_another_framework(own: Any, alpha: Array) -> None:
 
 def _along(own: Any, alpha: Array, x: Array, axis: int | None) -> Array:
     """The bounds in a shape that broadcasts to ``x`` without making it larger."""
-    shape, found = tuple(x.shape), tuple(alpha.shape)
+    found = shape_of(alpha, "alpha")
+    if axis is None and not found:
+        return alpha
+    shape = shape_of(x)
     if axis is not None and len(found) == 1 and -len(shape) <= axis < len(shape):
-        if _fits(found[0], shape[axis]):
+        if fits(found[0], shape[axis]):
             broad = [1] * len(shape)
-            broad[axis] = found[0]
+            broad[axis] = -1
             return own.reshape(alpha, broad)
     elif axis is None and found == (1,) and not shape:
         return own.reshape(alpha, ())
-    elif axis is None and len(found) <= len(shape):
-        pairs = zip(reversed(found), reversed(shape), strict=False)
-        if not [1 for ours, theirs in pairs if not _fits(ours, theirs)]:
-            return alpha
+    elif axis is None and broadcasts(found, shape):
+        return alpha
     where = "" if axis is None else f" along axis {axis}"
     raise ArgumentError(f"alpha of shape {found} does not fit x of shape {shape}{where}")
-
-
-def _fits(ours: int, theirs: int | None) -> bool:
-    # TensorFlow compiles with lengths of None, and torch with symbols that `in` does not compare.
-    return theirs is None or ours == 1 or ours == theirs

@@ -1,7 +1,7 @@
 """Gated linear units whose two halves are clamped."""
 
 from clipwise.errors import ArgumentError
-from clipwise.functional.activations._own import floating, own_of
+from clipwise.functional.activations._own import floating, own_of, shape_of
 from clipwise.functional.checks import number, positive
 from clipwise.namespace import Array
 
@@ -38,8 +38,9 @@ def clamped_swiglu(
     if own_of(up, "up") is not own:
         raise ArgumentError(f"gate and up must be of one framework, got {type(gate)} and {type(up)}")
     _, up = floating(up, "up")
-    if tuple(gate.shape) != tuple(up.shape):
-        raise ArgumentError(f"gate and up must have one shape, got {tuple(gate.shape)} and {tuple(up.shape)}")
+    shapes = shape_of(gate, "gate"), shape_of(up, "up")
+    if shapes[0] != shapes[1]:
+        raise ArgumentError(f"gate and up must have one shape, got {shapes[0]} and {shapes[1]}")
     gate = own.between(gate, -float("inf"), limit)
     up = own.between(up, -limit, limit)
     return (up + offset) * (gate * own.sigmoid(gate * alpha))
@@ -63,7 +64,7 @@ def split_gate_up(x: Array, *, interleaved: bool = True) -> tuple[Array, Array]:
     array([1., 2.])
     """
     own_of(x)
-    shape = tuple(x.shape)
+    shape = shape_of(x)
     if not shape or shape[-1] is None or shape[-1] % 2:
         raise ArgumentError(f"the last axis must be of an even length, got the shape {shape}")
     if interleaved:
