@@ -338,8 +338,11 @@ def test_json_of_an_array_and_of_something_else():
         ),
         ({"method": "given", "low": [1, 2]}, "low holds 2 bounds, for 3 columns"),
         ({"method": "given", "low": {"x9": 2}}, "low: no column 'x9'"),
-        ({"method": "given", "low": [0, "a", 0]}, "column 'x1': low must be a number, got 'a'"),
-        ({"method": "given", "high": [0, math.nan, 0]}, "column 'x1': high must be a number, got nan"),
+        ({"method": "given", "low": [0, "a", 0]}, "column 'x1': low must be a number or None, got 'a'"),
+        (
+            {"method": "given", "high": [0, math.nan, 0]},
+            "column 'x1': high must be a number or None, got nan",
+        ),
         ({"method": "given", "low": "all"}, "low must be a number, one a column"),
         ({"method": "given", "low": math.inf}, "no finite value lies between"),
         ({"method": "iqr", "low": 1}, "'iqr' takes a factor"),

@@ -231,7 +231,7 @@ def test_what_is_refused_before_anything_is_written(folder):
         folder, ArgumentError, "must be numbers, it holds text such as 'a'", *go, columns=["double", 'te"xt']
     )
     refused(
-        folder, ArgumentError, "column 'truth' must be numbers, it is of type BOOLEAN", *go, columns=["truth"]
+        folder, ArgumentError, "column 'truth' must be numbers, it is of type bool", *go, columns=["truth"]
     )
     refused(folder, ArgumentError, r"no column 'doubel'. Did you mean 'double'", *go, columns=["doubel"])
     refused(folder, ArgumentError, "columns must be a list", *go, columns="double")

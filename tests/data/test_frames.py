@@ -146,6 +146,21 @@ def test_huge_and_tiny_values_have_deviations_too(engine):
         learn(ENGINES[engine](huge), "deviations")
 
 
+def test_whole_numbers_beyond_the_digits_of_a_double_stay(engine):
+    large = list(range(2**60, 2**60 + 50))
+    frame = ENGINES[engine](pl.DataFrame({"i": large}))
+    assert columns_of(clip(frame, learn(frame, low=0.0, high=1.0)))["i"] == large
+    bounds = {"i": (2**60 + 3, 2**60 + 45)}
+    assert columns_of(clip(frame, bounds))["i"] == np.clip(large, *bounds["i"]).tolist()
+
+
+def test_bounds_beyond_the_range_of_a_column(engine):
+    frame = ENGINES[engine](pl.DataFrame({"x": pl.Series([-1.0, 2.0, INF], dtype=pl.Float32)}))
+    assert columns_of(clip(frame, {"x": (0, 1e39)}))["x"] == [0.0, 2.0, INF]
+    with pytest.raises(ArgumentError, match="column 'x' holds float32 numbers"):
+        clip(frame, {"x": (1e39, None)})
+
+
 def test_the_report_is_counted_by_the_engine(engine):
     found = report(
         ENGINES[engine](TABLE), {"double": (-1.5, 4.5), "whole": (None, 4.5), "small": (None, 500)}

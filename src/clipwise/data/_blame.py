@@ -14,7 +14,7 @@ def of_time(data: Any) -> str | None:
     To scikit-learn they are numbers, and a missing one is a very small one.
     """
     width = data.shape[1] if len(getattr(data, "shape", ())) == 2 else 1
-    types = list(data.dtypes) if _is_frame(data) else [getattr(data, "dtype", None)] * width
+    types: list[Any] = list(data.dtypes) if _is_frame(data) else [getattr(data, "dtype", None)] * width
     for name, dtype in zip(_names(data, len(types)), types, strict=True):
         if getattr(dtype, "kind", "") in ("m", "M") or (
             hasattr(dtype, "is_temporal") and dtype.is_temporal()

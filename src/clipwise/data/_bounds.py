@@ -4,14 +4,14 @@ import json
 import math
 from collections.abc import Iterator, Mapping
 from decimal import Decimal, localcontext
-from numbers import Real
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
 
 from clipwise.errors import ArgumentError
 
-__all__ = ["Bounds", "check_pair", "finite_or_none", "in_float", "whole"]
+__all__ = ["Bounds", "check_pair", "finite_or_none", "in_float", "number", "outwards", "whole"]
 
 DIGITS = 400
 """Enough for any double above the smallest step of a decimal."""
@@ -21,7 +21,8 @@ class Bounds(Mapping[str, tuple[float, float]]):
     """By column, the lowest and the highest value that stay; ``-inf`` and ``inf`` where there is no bound.
 
     Args:
-        bounds: by column, ``(low, high)``; None for no bound on that side.
+        bounds: by column, ``(low, high)``; None for no bound on that side. Kept as floats; whole numbers that
+            no float is equal to as they are.
 
     Raises:
         ArgumentError: a bound is no number, or the two of a column are crossed.
@@ -38,8 +39,8 @@ class Bounds(Mapping[str, tuple[float, float]]):
         for column, pair in bounds.items():
             if isinstance(pair, str) or not hasattr(pair, "__len__") or len(pair) != 2:
                 raise ArgumentError(f"column {column!r}: expected a pair (low, high), got {pair!r}")
-            low = _number(column, "low", pair[0], -math.inf)
-            high = _number(column, "high", pair[1], math.inf)
+            low = number(column, "low", pair[0], -math.inf)
+            high = number(column, "high", pair[1], math.inf)
             check_pair(column, low, high)
             self._bounds[column] = (low, high)
 
@@ -78,7 +79,7 @@ class Bounds(Mapping[str, tuple[float, float]]):
 
 def finite_or_none(value: float) -> float | None:
     """A number as JSON can hold it."""
-    return float(value) if math.isfinite(value) else None
+    return value if math.isfinite(value) else None
 
 
 def whole(
@@ -137,9 +138,36 @@ def check_pair(column: Any, low: float, high: float) -> None:
         raise ArgumentError(f"column {column!r}: no finite value lies between {low!r} and {high!r}")
 
 
-def _number(column: str, name: str, value: Any, missing: float) -> float:
+def number(column: Any, name: str, value: Any, missing: float) -> float:
+    """A bound as `Bounds` keeps it.
+
+    Raises:
+        ArgumentError: it is no number, or beyond the range of a double.
+    """
     if value is None:
         return missing
     if not isinstance(value, Real | np.number) or isinstance(value, bool) or math.isnan(value):
         raise ArgumentError(f"column {column!r}: {name} must be a number or None, got {value!r}")
-    return float(value)
+    try:
+        near = float(value)
+    except OverflowError as error:
+        raise ArgumentError(f"column {column!r}: {name} lies beyond the range of a double") from error
+    return int(value) if isinstance(value, Integral) and near != int(value) else near
+
+
+def outwards(pair: tuple[float, float], step: float | None) -> tuple[float, float]:
+    """Bounds learnt in double precision, of numbers that are ``step`` apart; None for floating-point numbers.
+
+    Where doubles are further apart than that, a bound may lie on the wrong side of the value it was learnt
+    from, and is moved to the next double.
+
+    >>> outwards((0.0, 2.0**60), 1.0)
+    (0.0, 1.1529215046068472e+18)
+    """
+    low, high = pair
+    if step is None:
+        return pair
+    return (
+        math.nextafter(low, -math.inf) if math.ulp(low) > step else low,
+        math.nextafter(high, math.inf) if math.ulp(high) > step else high,
+    )

@@ -1,17 +1,17 @@
 """One Parquet file in DuckDB: its columns, and the three passes over it."""
 
 import math
-import re
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from clipwise.data._bounds import Bounds, whole
+from clipwise.data import _sql
+from clipwise.data._arrow import check_names, check_types, is_number, schema_of
+from clipwise.data._bounds import Bounds
 from clipwise.data._extra import load
 from clipwise.data._report import ClippingReport, ColumnReport
 from clipwise.data._stream import Stream
@@ -19,8 +19,6 @@ from clipwise.errors import ArgumentError, DataError, did_you_mean
 
 __all__ = ["Parquet"]
 
-FLOATS = ("FLOAT", "DOUBLE")
-INTEGERS = {"TINYINT": 8, "SMALLINT": 16, "INTEGER": 32, "BIGINT": 64, "HUGEINT": 128}
 CODECS = {"UNCOMPRESSED", "SNAPPY", "GZIP", "ZSTD", "BROTLI", "LZ4_RAW"}
 
 BATCH = 65536
@@ -43,7 +41,8 @@ class Parquet:
         scratch: a folder for what does not fit.
 
     Raises:
-        DataError: the file is no Parquet file, or is cut off.
+        DataError: the file is no Parquet file, or is cut off, or holds a column that would not stay what it
+            is.
     """
 
     def __init__(self, path: Path, *, memory: int, scratch: Path) -> None:
@@ -51,7 +50,7 @@ class Parquet:
         load("pyarrow")
         self.path = path
         # Of a folder named year=2024 DuckDB would make a column.
-        self._from = f"read_parquet({_text(_no_glob(str(path)))}, hive_partitioning = false)"
+        self._from = f"read_parquet({_sql.one_file(str(path))}, hive_partitioning = false)"
         self._connection = self._duckdb.connect(
             config={
                 "memory_limit": f"{memory}MB",
@@ -64,17 +63,25 @@ class Parquet:
         self._connection.execute("SET enable_progress_bar = true; SET enable_progress_bar_print = false")
         try:
             described = self._fetch(f"DESCRIBE SELECT * FROM {self._from}")
-            place = _text(_no_glob(str(path)))
+            self.types = {str(row[0]): str(row[1]) for row in described}
+            place = _sql.one_file(str(path))
             ((self.rows,),) = self._fetch(
                 f"SELECT coalesce(sum(num_rows), 0)::BIGINT FROM parquet_file_metadata({place})"
             )
             codecs = self._fetch(f"SELECT compression FROM parquet_metadata({place}) LIMIT 1")
+            codec = codecs[0][0] if codecs else "SNAPPY"
+            self._options = f"FORMAT parquet, COMPRESSION {codec if codec in CODECS else 'SNAPPY'}"
+            kept = self._fetch(f"SELECT key, value FROM parquet_kv_metadata({place})")
+            if kept:  # Arrow's own types are in it, and the index of pandas
+                words = _sql.struct({key.decode(errors="replace"): value for key, value in kept})
+                self._options += f", KV_METADATA {words}"
+            self._schema = schema_of(path)
+            check_names(path, self._schema, [str(row[0]) for row in described])
+            self._fetch(self._copying(f"SELECT * FROM {self._from} LIMIT 0", scratch / "types"))
+            check_types(path, self._schema, schema_of(scratch / "types"))
         except BaseException:
             self.close()
             raise
-        self.types = {str(row[0]): str(row[1]) for row in described}
-        codec = codecs[0][0] if codecs else "SNAPPY"
-        self._codec = codec if codec in CODECS else "SNAPPY"
 
     def __enter__(self) -> "Parquet":
         return self
@@ -91,7 +98,7 @@ class Parquet:
         if isinstance(columns, str):
             raise ArgumentError(f"columns must be a list of names, got the text {columns!r}")
         if columns is None:
-            names = [name for name, kind in self.types.items() if _is_number(kind)]
+            names = [field.name for field in self._schema if is_number(field.type)]
             if not names:
                 raise ArgumentError(
                     f"{self.path}: no column of numbers among {', '.join(map(repr, self.types))}"
@@ -100,13 +107,13 @@ class Parquet:
         for name in columns:
             if name not in self.types:
                 raise ArgumentError(f"{self.path}: no column {name!r}. {did_you_mean(name, self.types)}")
-            if not _is_number(self.types[name]):
+            if not is_number(self._schema.field(name).type):
                 raise ArgumentError(f"{self.path}: column {name!r} must be numbers, it {self._holds(name)}")
         return list(dict.fromkeys(columns))
 
     def read(self, streams: Mapping[str, Stream], told: Told) -> None:
         """Show every value to its column's stream, in double precision."""
-        columns = ", ".join(f"CAST({_name(name)} AS DOUBLE)" for name in streams)
+        columns = ", ".join(f"CAST({_sql.name(name)} AS DOUBLE)" for name in streams)
         done = 0
         try:
             relation = self._connection.sql(f"SELECT {columns} FROM {self._from}")
@@ -122,13 +129,17 @@ class Parquet:
 
     def ends(self, bounds: Bounds) -> dict[str, tuple[str | None, str | None]]:
         """The bounds as SQL in the type of each column, None where there is none."""
-        return {name: _ends(name, self.types[name], *pair) for name, pair in bounds.items()}
+        return {name: _sql.ends_in(self.types[name], name, *pair) for name, pair in bounds.items()}
+
+    def step(self, name: str) -> float | None:
+        """How far apart the numbers of a column are; None for floating-point numbers."""
+        return _sql.step_of(self.types[name])
 
     def count(self, bounds: Bounds, ends: Ends, told: Told) -> ClippingReport:
         """How many values lie outside, on each side of each column."""
         asked = ["count(*)"]
         for column, (low, high) in ends.items():
-            name, is_float = _name(column), self.types[column] in FLOATS
+            name, is_float = _sql.name(column), self.types[column] in _sql.FLOATS
             known = f"NOT isnan({name})" if is_float else f"{name} IS NOT NULL"
             finite = f" FILTER (isfinite({name}))" if is_float else ""
             asked.append(f"count(*) FILTER ({known})")
@@ -148,16 +159,18 @@ class Parquet:
     def write(self, path: Path, ends: Ends, told: Told) -> None:
         """The whole table with its columns clipped, rows in their order, as a new file."""
         changed = [
-            f"{_clipped(_name(c), low, high, self.types[c] in FLOATS)} AS {_name(c)}"
+            f"{_sql.clipped(_sql.name(c), low, high, self.types[c] in _sql.FLOATS)} AS {_sql.name(c)}"
             for c, (low, high) in ends.items()
         ]
         replaced = f" REPLACE ({', '.join(changed)})" if changed else ""
-        copied = f"COPY (SELECT *{replaced} FROM {self._from}) TO {_text(str(path))}"
-        self._run(f"{copied} (FORMAT parquet, COMPRESSION {self._codec})", told)
+        self._run(self._copying(f"SELECT *{replaced} FROM {self._from}", path), told)
+
+    def _copying(self, rows: str, path: Path) -> str:
+        return f"COPY ({rows}) TO {_sql.text(str(path))} ({self._options})"
 
     def _holds(self, name: str) -> str:
-        kind, quoted = self.types[name], _name(name)
-        if kind == "VARCHAR":
+        kind, quoted = self._schema.field(name).type, _sql.name(name)
+        if self.types[name] == "VARCHAR":
             found = self._fetch(
                 f"SELECT {quoted} FROM {self._from}"
                 f" WHERE TRY_CAST({quoted} AS DOUBLE) IS NULL AND {quoted} IS NOT NULL LIMIT 1"
@@ -208,51 +221,3 @@ class Parquet:
                 f"{self.path}: DuckDB needs more memory than it was given (memory, --memory): {said}"
             )
         return DataError(f"{self.path}: DuckDB could not finish, the file may be damaged or cut off ({said})")
-
-
-def _is_number(kind: str) -> bool:
-    return kind in FLOATS or kind.removeprefix("U") in INTEGERS or kind.startswith("DECIMAL")
-
-
-def _ends(column: str, kind: str, low: float, high: float) -> tuple[str | None, str | None]:
-    if kind in FLOATS:
-        # Read from text, as a literal with a point would be a decimal first.
-        plain = np.float32 if kind == "FLOAT" else np.float64
-        first, second = (None if math.isinf(end) else repr(float(plain(end))) for end in (low, high))
-    else:
-        least, most, scale = _steps(kind)
-        first, second = (
-            None if end is None else f"{Decimal(f'{end}e-{scale}'):f}"
-            for end in whole(column, low, high, least, most, scale)
-        )
-    low_sql, high_sql = (None if end is None else f"CAST('{end}' AS {kind})" for end in (first, second))
-    return low_sql, high_sql
-
-
-def _steps(kind: str) -> tuple[int, int, int]:
-    """A type of whole numbers or decimals: from how many steps to how many, each of ``10**-scale``."""
-    if kind.startswith("DECIMAL"):
-        precision, scale = map(int, re.findall(r"\d+", kind))
-        return 1 - 10**precision, 10**precision - 1, scale
-    bits = INTEGERS[kind.removeprefix("U")]
-    return (0, 2**bits - 1, 0) if kind[0] == "U" else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1, 0)
-
-
-def _clipped(name: str, low: str | None, high: str | None, is_float: bool) -> str:
-    cases = [f"WHEN isnan({name}) THEN {name}"] if is_float else []  # to DuckDB NaN is above every number
-    cases += [] if low is None else [f"WHEN {name} < {low} THEN {low}"]
-    cases += [] if high is None else [f"WHEN {name} > {high} THEN {high}"]
-    return f"CASE {' '.join(cases)} ELSE {name} END" if low or high else name
-
-
-def _name(column: str) -> str:
-    return '"' + column.replace('"', '""') + '"'
-
-
-def _text(value: str) -> str:
-    return "'" + value.replace("'", "''") + "'"
-
-
-def _no_glob(path: str) -> str:
-    """The path of one file, whatever characters it has."""
-    return re.sub(r"([*?\[])", r"[\1]", path)

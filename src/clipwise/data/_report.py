@@ -1,5 +1,6 @@
 """How much was clipped, on each side of each column."""
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -91,13 +92,11 @@ class ClippingReport:
     @classmethod
     def from_dict(cls, plain: dict[str, Any]) -> "ClippingReport":
         """What `to_dict` made."""
-        empty = {"low": "-inf", "high": "inf", "smallest": "nan", "largest": "nan"}
+        empty = {"low": -math.inf, "high": math.inf, "smallest": math.nan, "largest": math.nan}
         rows: Sequence[dict[str, Any]] = plain["columns"]
         return cls(
             tuple(
-                ColumnReport(
-                    **row | {k: float(none if row[k] is None else row[k]) for k, none in empty.items()}
-                )
+                ColumnReport(**row | {k: none if row[k] is None else row[k] for k, none in empty.items()})
                 for row in rows
             ),
             float(plain["rank_error"]),

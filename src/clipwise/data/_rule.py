@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from numbers import Real
 from typing import Any, Literal, TypeAlias, get_args
 
-from clipwise.data._bounds import check_pair
+from clipwise.data._bounds import check_pair, number
 from clipwise.errors import ArgumentError, did_you_mean
 
 __all__ = ["Given", "Method", "Rule", "Side", "make_rule"]
@@ -150,10 +150,7 @@ def _each(name: str, given: Any, columns: Sequence[Any], missing: float) -> list
         values = list(given)
         if len(values) != len(columns):
             raise ArgumentError(f"{name} holds {len(values)} bounds, for {len(columns)} columns")
-    for column, value in zip(columns, values, strict=True):
-        if value is not None and (not _is_number(value) or math.isnan(value)):
-            raise ArgumentError(f"column {column!r}: {name} must be a number, got {value!r}")
-    return [missing if value is None else float(value) for value in values]
+    return [number(column, name, value, missing) for column, value in zip(columns, values, strict=True)]
 
 
 def _is_number(value: Any) -> bool:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from clipwise.data._bounds import Bounds
+from clipwise.data._bounds import Bounds, outwards
 from clipwise.data._parquet import Parquet
 from clipwise.data._report import ClippingReport
 from clipwise.data._rule import Given, Method, Side, make_rule
@@ -63,14 +63,17 @@ def clip_file(
     """Clip columns of a Parquet file into a new one, reading it twice or three times from end to end.
 
     The first reading fills a KLL sketch a column, the second counts what lies outside, the third writes.
-    Rows, their order, the types of all columns and the compression stay; NaN and nulls too. Bounds of whole
-    numbers and decimals are rounded inwards. The new file is written beside its place and moved there when
-    complete.
+    Rows, their order, NaN, nulls, compression and the metadata of other tools stay. So do the types of
+    columns, except that time stamps (of seconds, milliseconds or 96 bits) and times of day come in
+    microseconds, dates in days, half precision in single, bytes of fixed length in variable; a column whose
+    values DuckDB could not keep is refused. Bounds of whole numbers and decimals are rounded inwards; bounds
+    learnt of numbers too long for a double are one of its steps further out. The new file is written beside
+    its place and moved there when complete.
 
     Args:
         source, target: the files; they may be the same with ``force``.
         method: as for `Clipper`; or `Bounds`, or ``{column: (low, high)}``.
-        columns: names; None for every column of numbers.
+        columns: names; None for every column of numbers (Arrow's: no dates, durations or lists).
         low, high, factor, side, rank_error: as for `Clipper`.
         memory: megabytes that DuckDB may use.
         force: replace ``target`` if it exists.
@@ -79,7 +82,8 @@ def clip_file(
     Raises:
         ArgumentError: an argument is outside what is allowed, ``target`` exists, a column is not there, holds
             no numbers or is empty.
-        DataError: ``source`` is no whole Parquet file, or ``target`` cannot be written.
+        DataError: ``source`` is no whole Parquet file or holds a column that DuckDB cannot keep, or
+            ``target`` cannot be written.
     """
     source, target = Path(source), Path(target)
     if isinstance(method, Mapping):
@@ -111,7 +115,12 @@ def clip_file(
                         raise ArgumentError(
                             f"{source}: column {name!r} is empty: it holds no finite number to learn from"
                         )
-                bounds = Bounds({n: rule.interval(n, *stream.figures(rule)) for n, stream in streams.items()})
+                bounds = Bounds(
+                    {
+                        name: outwards(rule.interval(name, *stream.figures(rule)), table.step(name))
+                        for name, stream in streams.items()
+                    }
+                )
                 error = max((stream.rank_error for stream in streams.values()), default=0.0)
                 del streams
             assert bounds is not None

@@ -7,7 +7,9 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
-from clipwise.data._bounds import Bounds, whole
+import numpy as np
+
+from clipwise.data._bounds import Bounds, in_float, outwards, whole
 from clipwise.data._dask import dask_figures
 from clipwise.data._extra import load
 from clipwise.data._moments import unit_of
@@ -96,12 +98,14 @@ def learn(
     """
     rule = make_rule(method, low, high, factor, side)
     table = _table(frame)
-    names = _chosen(_schema(table), columns)
+    schema = _schema(table)
+    names = _chosen(schema, columns)
     if rule.method == "given":
         return Bounds(dict(zip(names, rule.given(names), strict=True)))
     by_sketch = bool(rule.levels) and table.implementation.is_dask()
     figures = dask_figures(frame, names, rule, rank_error) if by_sketch else _figures(table, names, rule)
-    return Bounds({name: rule.interval(name, *figures[name]) for name in names})
+    steps = {name: None if schema[name].is_float() else 1.0 for name in names}
+    return Bounds({name: outwards(rule.interval(name, *figures[name]), steps[name]) for name in names})
 
 
 def report(frame: Any, bounds: Any) -> ClippingReport:
@@ -192,7 +196,7 @@ def _ends(bounds: Bounds, schema: Mapping[str, Any]) -> dict[str, tuple[Any, Any
     for column, (low, high) in bounds.items():
         _check(column, schema)
         if schema[column].is_float():
-            ends[column] = (None if low == -math.inf else low), (None if high == math.inf else high)
+            ends[column] = in_float(column, low, high, np.dtype(str(schema[column]).lower()).type)
         else:
             sign, bits = INTEGERS[str(schema[column])]
             least, most = (0, 2**bits - 1) if sign else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
@@ -218,8 +222,9 @@ def _number(nw: Any, condition: Any) -> Any:
 def _finite(nw: Any, column: str, schema: Mapping[str, Any]) -> Any:
     """The finite values of a column in double precision, null in the place of all others."""
     value = nw.col(column)
-    known = nw.when(value.is_finite()).then(value) if schema[column].is_float() else value
-    return known.cast(nw.Float64)
+    if schema[column].is_float():
+        return nw.when(value.is_finite()).then(value).cast(nw.Float64)
+    return (value / 1).cast(nw.Float64)  # Arrow alone refuses to cast whole numbers that a double rounds
 
 
 def _one_row(table: Any, asked: Mapping[str, Any]) -> dict[str, Any]:
