@@ -241,6 +241,29 @@ def test_what_cannot_be_is_refused_at_once(path):
                 monitor.log(loss=value)
         with pytest.raises(ArgumentError, match=r"attach takes a clipwise\.torch\.Clipper"):
             monitor.attach(torch.nn.Linear(1, 1))
+        with pytest.raises(ArgumentError, match="log takes no value called 'time'"):
+            monitor.log(time=1.0)
+        for step in (1.5, "1", -1, 2**60):
+            with pytest.raises(ArgumentError, match="step must be a whole number from 0 to 2\\*\\*53, got"):
+                monitor.log(step=step, loss=1.0)
+            with pytest.raises(ArgumentError, match="step must be a whole number"):
+                monitor.record(None, step=step)
+
+
+def test_each_clipper_has_a_name_of_its_own(path):
+    one, other = (
+        clipwise.torch.Clipper([torch.nn.Parameter(torch.ones(1))], clipwise.clip_by_norm(1.0)) for _ in "ab"
+    )
+    with Monitor(path) as monitor:
+        monitor.attach(one)
+        for again in (one, other):
+            with pytest.raises(ArgumentError, match=r"a clipper is attached already: .* a name of its own"):
+                monitor.attach(again)
+        with pytest.raises(ArgumentError, match="a clipper is attached already"):
+            monitor.record(one.report)
+        monitor.attach(other, "critic")
+        with pytest.raises(ArgumentError, match="'critic' is attached already"):
+            monitor.attach(one, "critic")
 
 
 FULL = """

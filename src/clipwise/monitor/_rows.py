@@ -13,7 +13,7 @@ from clipwise.report import METRICS, ClipReport
 
 __all__ = ["Item", "Logged", "Reported", "Table", "Usual", "read", "without_unreadable"]
 
-FIELDS = (*METRICS, "skipped")
+FIELDS = (*METRICS, "skipped", "at_bound")
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +89,7 @@ def read(items: Sequence[Item], usual: Usual) -> list[Rows]:
     for item, (names, _) in zip(items, parts, strict=True):
         values = next(numbers)
         _add(tables, "steps", ("time", *names), [item.step, item.time, *values])
-        if isinstance(item, Reported) and item.report.tensor_norms is not None and item.report.names:
+        if isinstance(item, Reported) and _has_layers(item.report):
             prefix = f"{item.source}/" if item.source else ""
             found = dict(zip(names, values, strict=True))
             bad = found[f"{prefix}clipwise/nonfinite"] > 0
@@ -134,6 +134,11 @@ def _on_host(item: Item) -> Item:
     if isinstance(item, Logged) or isinstance(item.report, ClipReport):
         return item
     return replace(item, report=item.report.on_host())
+
+
+def _has_layers(report: ClipReport) -> bool:
+    """Whether the norms of gradients are in it: layers are not those of weights."""
+    return report.tensor_norms is not None and bool(report.names) and report.at_bound is None
 
 
 def _parts(item: Item) -> tuple[tuple[str, ...], tuple[Any, ...]]:

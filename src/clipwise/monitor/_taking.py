@@ -1,10 +1,12 @@
-"""What the user logs, as it is at that moment."""
+"""What the user gives: numbers as they are at that moment, and of which step."""
 
+import contextlib
+import operator
 from typing import Any
 
 from clipwise.errors import ArgumentError
 
-__all__ = ["taken"]
+__all__ = ["as_step", "taken"]
 
 
 def taken(name: str, value: Any) -> Any:
@@ -40,3 +42,11 @@ def _number(name: str, value: Any) -> float:
     except (TypeError, ValueError, OverflowError):
         pass
     raise ArgumentError(f"log takes numbers, got {name}= {value!r}") from None
+
+
+def as_step(value: Any) -> int:
+    """The number of a step, which a recording keeps as a float64."""
+    with contextlib.suppress(TypeError):
+        if 0 <= operator.index(value) <= 2**53:
+            return operator.index(value)
+    raise ArgumentError(f"step must be a whole number from 0 to 2**53, got {value!r}")

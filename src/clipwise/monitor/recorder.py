@@ -7,20 +7,24 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from types import TracebackType
 from typing import Any
 
 from clipwise.errors import ArgumentError, TrainingStopped
 from clipwise.monitor._alerting import Alerting
+from clipwise.monitor._describing import spelled, versions
+from clipwise.monitor._ending import ended, errors
 from clipwise.monitor._feeding import Feed
 from clipwise.monitor._flusher import Flusher
 from clipwise.monitor._identity import rank_here, run_here
 from clipwise.monitor._rows import Item, Logged, Reported
-from clipwise.monitor._taking import taken
+from clipwise.monitor._taking import as_step, taken
 from clipwise.monitor._together import Together
 from clipwise.monitor.notify import Notifier
 from clipwise.monitor.rules import Moment, Rule, default_rules
+from clipwise.monitor.rules._base import steps
 from clipwise.monitor.store import Alert, Rows, Writer
 from clipwise.report import ClipReport
 
@@ -93,9 +97,9 @@ class Monitor:
         notify: str | Sequence[str] = (),
         exporters: Sequence[Any] = (),
     ) -> None:
-        _whole("every", every, 1)
-        _whole("layers_every", layers_every, 0)
-        _whole("keep", keep, 1)
+        steps("every", every, 1)
+        steps("layers_every", layers_every, 0)
+        steps("keep", keep, 1)
         if isinstance(flush, bool) or not isinstance(flush, int | float) or not 0 < flush < float("inf"):
             raise ArgumentError(f"flush must be a number of seconds above 0, got {flush!r}")
         if run is not None and (not isinstance(run, str) or not run):
@@ -106,8 +110,9 @@ class Monitor:
         self.every, self.layers_every = every, layers_every
         self.step = 0
         self._clip: str | None = None
-        self._facts = _facts() | dict(facts or {})
+        self._facts = versions() | dict(facts or {})
         self._counts: dict[str, int] = {}
+        self._attached: set[str] = set()
         self._said_loss = self._stopped = False
         self._handles: list[Callable[[], None]] = []
         urls = (notify,) if isinstance(notify, str) else tuple(notify)
@@ -119,7 +124,7 @@ class Monitor:
         self._together = Together()
         self._queue: deque[Item] = deque()
         self._pid, self._open = os.getpid(), True
-        self._before = _errors()
+        self._before = errors()
         self._flusher = Flusher(
             self._queue,
             self._connect,
@@ -140,11 +145,16 @@ class Monitor:
         Args:
             source: a `clipwise.torch.Clipper`, such as `clipwise.torch.attach` returns. With Keras use
                 `callback`, with optax `record`.
-            name: stands before the names of its values where several are recorded, as in a GAN.
+            name: stands before the names of its values where several are recorded, as in a GAN. What it does
+                to the weights, if anything, is recorded as ``"weights"``, or ``"critic/weights"`` of a
+                ``"critic"``.
 
         Returns:
             The same clipper. Its step raises `TrainingStopped` where a rule with the action ``"stop"`` has
             spoken, and is left out where one with ``"skip"`` finds it bad.
+
+        Raises:
+            ArgumentError: it is no clipper, or one of that name is attached already.
         """
         follow = getattr(source, "follow", None)
         if follow is None:
@@ -153,10 +163,20 @@ class Monitor:
                 f" {type(source).__name__}; with Keras use monitor.callback(), with optax"
                 " monitor.record(state)"
             )
+        from clipwise.torch import WeightClipper  # there is a clipper, so it is loaded
+
+        weights = source if isinstance(source, WeightClipper) else getattr(source, "weights", None)
+        own = name if weights in (source, None) else f"{name}/weights" if name else "weights"
+        for one in (name, own):
+            self._refuse_attached(one)
         self.describe(source.clip)
-        self._handles.append(follow(partial(self._heard, name)))
-        if self._alerting.engine.may_skip:
-            self._handles.append(source.veto(partial(self._vetoes, name)))
+        self._attached |= {name, own}
+        if weights is not None:
+            self._handles.append(weights.follow(partial(self._heard_weights, own, source)))
+        if weights is not source:
+            self._handles.append(follow(partial(self._heard, name)))
+            if self._alerting.engine.may_skip:
+                self._handles.append(source.veto(partial(self._vetoes, name)))
         return source
 
     def callback(self) -> Any:
@@ -174,12 +194,14 @@ class Monitor:
             name: as for `attach`.
 
         Raises:
+            ArgumentError: the step is no whole number, or a clipper of that name is attached.
             StateError: there is no report in this state.
-        TrainingStopped: a rule with the action ``"stop"`` has spoken.
+            TrainingStopped: a rule with the action ``"stop"`` has spoken.
         """
-        step = self._counts.get(name, 0) + 1 if step is None else step
-        self._counts[name] = self.step = step
+        self._refuse_attached(name)
+        step = self._counts.get(name, 0) + 1 if step is None else as_step(step)
         self._add(step, report, name)
+        self._counts[name] = self.step = step
         self._stop_if_told()
 
     def log(self, *, step: int | None = None, **values: Any) -> None:
@@ -187,12 +209,19 @@ class Monitor:
 
         Args:
             step: the step that they belong to; the one that was recorded last unless given.
-            values: numbers, or arrays of one number of any framework, which are not read here.
+            values: numbers, or arrays of one number of any framework; what may be on a device is not read
+                here.
+
+        Raises:
+            ArgumentError: a value is no number, or is called ``time``; or the step is no whole number.
         """
+        if "time" in values:
+            raise ArgumentError("log takes no value called 'time': that of each step is recorded anyway")
         numbers = tuple(taken(name, value) for name, value in values.items())
         if step is None:
             step = self.step
         else:
+            step = as_step(step)
             self.step = max(self.step, step)
         self._said_loss = self._said_loss or "loss" in values
         self._queue.append(Logged(step, time.time(), tuple(values), numbers))
@@ -200,7 +229,7 @@ class Monitor:
     def describe(self, clip: Any) -> None:
         """Say what is done to the gradients; `attach` does."""
         if self._clip is None:
-            self._clip = _spelled(clip)
+            self._clip = spelled(clip)
 
     @property
     def stopping(self) -> Alert | None:
@@ -223,25 +252,18 @@ class Monitor:
             status: in one word; unless given ``"finished"``, or ``"failed"`` where an exception is under way,
                 or is the last that nobody caught, and came after this monitor.
         """
-        error = next((one for one in _errors() if one is not None and one not in self._before), None)
+        error = next((one for one in errors() if one is not None and one not in self._before), None)
         self._close(error, status)
 
     def _close(self, error: BaseException | None, status: str | None = None) -> None:
         if not self._open or os.getpid() != self._pid:  # a forked process has no part in it
             return
         self._open, self._before = False, ()
-        if isinstance(error, SystemExit) and error.code in (None, 0):
-            error = None
         atexit.unregister(self.close)
         for undo in self._handles:
             undo()
-        status = status or self._ended(error)
-        self._flusher.close(status, "" if error is None else f"{type(error).__name__}: {error}", self._clip)
-
-    def _ended(self, error: BaseException | None) -> str:
-        if isinstance(error, TrainingStopped) or (error is None and self._stopped):
-            return "stopped"
-        return "finished" if error is None else "failed"
+        found, note = ended(error, self._stopped)
+        self._flusher.close(status or found, note, self._clip)
 
     def __enter__(self) -> "Monitor":
         return self
@@ -259,14 +281,37 @@ class Monitor:
         self._add(step, report, name, () if loss is None or self._said_loss else (("loss", loss),))
         self._stop_if_told()
 
+    def _heard_weights(self, name: str, clipper: Any, weights: Any, report: ClipReport, loss: Any) -> None:
+        """What a clipper did to the weights after its step. How many stand at the bound is not known for
+        nothing: it is counted where layers are kept, and once at first, which says that these are weights.
+        """
+        step = clipper.steps
+        if self._has_layers(step) or (name not in self._counts and not step % self.every):
+            report = weights.report
+        elif step % self.every:
+            return
+        self._counts[name] = step
+        self._queue.append(Reported(step, time.time(), replace(report, tensor_norms=None), name))
+
     def _add(self, step: int, report: Any, name: str, extra: tuple[tuple[str, Any], ...] = ()) -> None:
-        layers = self.layers_every > 0 and step % self.layers_every == 0
+        layers = self._has_layers(step)
         if layers or not step % self.every:
             if not isinstance(report, ClipReport):
                 from clipwise.monitor.sources import report_in
 
                 report = report_in(report)
             self._queue.append(Reported(step, time.time(), report, name, layers, extra))
+
+    def _has_layers(self, step: int) -> bool:
+        return self.layers_every > 0 and step % self.layers_every == 0
+
+    def _refuse_attached(self, name: str) -> None:
+        if name in self._attached:
+            which = repr(name) if name else "a clipper"
+            raise ArgumentError(
+                f"{which} is attached already: give each a name of its own, such as"
+                ' monitor.attach(clipper, "critic")'
+            )
 
     def _vetoes(self, name: str, clipper: Any, norm: float, loss: float | None) -> bool:
         """Whether a rule wants the step left out that a clipper is about to prepare."""
@@ -295,35 +340,3 @@ class Monitor:
             clip=self._clip,
             facts=self._facts,
         )
-
-
-def _errors() -> tuple[BaseException | None, ...]:
-    """The exception that is under way, and the last that nobody caught."""
-    return sys.exc_info()[1], getattr(sys, "last_value", None)
-
-
-def _whole(name: str, value: Any, low: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < low:
-        raise ArgumentError(f"{name} must be a whole number from {low} on, got {value!r}")
-
-
-def _spelled(clip: Any) -> str:
-    from clipwise import config
-    from clipwise.errors import ConfigError
-
-    try:
-        return config.to_string(clip)
-    except (ArgumentError, ConfigError):  # a policy of the user's own
-        return repr(clip)
-
-
-def _facts() -> dict[str, Any]:
-    """Versions of the frameworks that are loaded."""
-    import platform
-
-    loaded: dict[str, Any] = {
-        name: str(getattr(sys.modules[name], "__version__", "?"))
-        for name in ("torch", "jax", "keras", "tensorflow")
-        if name in sys.modules
-    }
-    return {"python": platform.python_version(), **loaded}

@@ -61,7 +61,7 @@ def keras_callback(monitor: Any) -> Any:
 
         def _log(self, logs: dict[str, Any] | None) -> None:
             values = {n: float(v) for n, v in (logs or {}).items() if not n.startswith("clipwise/")}
-            if values:
-                monitor.log(**values)
+            if values:  # a metric may have a name that `log` gives something else
+                monitor.log(**{f"{n} (2)" if n in ("step", "time") else n: v for n, v in values.items()})
 
     return Recording()

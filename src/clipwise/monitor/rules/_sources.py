@@ -11,6 +11,7 @@ HELD = 100
 """Moments with norms of parameters that wait until it is known whose they may be."""
 
 _MARK = "clipwise/"
+_OF_WEIGHTS = f"{_MARK}at_bound"
 
 
 class Sources:
@@ -19,11 +20,15 @@ class Sources:
     ``"critic/clipwise/norm"`` is ``"clipwise/norm"`` of the source ``"critic"``. A source is known by such a
     name: ``"val/accuracy"`` and Keras' ``"lstm/kernel"`` have none. Norms of parameters that come before
     anything else wait for that.
+
+    A source with ``"clipwise/at_bound"`` clips weights: nothing else is shown of what it does, since rules
+    would take it for what was done to gradients.
     """
 
     def __init__(self) -> None:
         self._names: dict[str, tuple[str, str]] = {}
         self._known: list[str] = []
+        self._of_weights: set[str] = set()
         self._loss: str | None = None
         self._waiting: list[Moment] = []
         self._plain = True  # as long as every name is as it should be, a moment is passed on as it is
@@ -46,12 +51,16 @@ class Sources:
         found: dict[str, tuple[dict[str, float], dict[str, float]]] = {}
         for name, value in moment.values.items():
             source, short = self._names[name]
+            if source in self._of_weights and short.startswith(_MARK) and short != _OF_WEIGHTS:
+                continue
             found.setdefault(source, ({}, {}))[0][short] = value
         unknown: dict[str, float] = {}
         for name, norm in moment.layers.items():
             source = self._owner(name)
             if not source and "" not in self._known:
                 unknown[name] = norm
+                continue
+            if source in self._of_weights:
                 continue
             short = name[len(source) + 1 :] if source else name
             found.setdefault(source, ({}, {}))[1][short] = norm
@@ -82,7 +91,9 @@ class Sources:
             source = self._owner(name)
             short = name[len(source) + 1 :] if source else name
         self._names[name] = source, short
-        self._plain = self._plain and name == short
+        if short == _OF_WEIGHTS:
+            self._of_weights.add(source)
+        self._plain = self._plain and name == short and not self._of_weights
 
     def _know(self, source: str) -> None:
         if source in self._known:

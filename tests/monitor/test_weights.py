@@ -1,0 +1,83 @@
+"""A clip of weights: recorded beside that of the gradients, and not taken for one by the rules."""
+
+import numpy as np
+import pytest
+import torch
+
+import clipwise
+from clipwise.errors import ArgumentError
+from clipwise.monitor import Monitor, Store
+from clipwise.monitor.rules import default_rules, replay
+
+BOUND = 0.01
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "runs.db"
+
+
+def train(monitor, name, steps):
+    """A critic whose weights are clipped at every step, as WGAN's; the shares at the bound after each."""
+    torch.manual_seed(0)
+    critic = torch.nn.Linear(4, 3)
+    optimizer = torch.optim.SGD(critic.parameters(), lr=0.05)
+    clipper = clipwise.torch.attach(optimizer, model=critic, weights=clipwise.clip_by_value(BOUND))
+    monitor.attach(clipper, name)
+    shares = []
+    for _ in range(steps):
+        optimizer.zero_grad()
+        critic(torch.randn(8, 4)).square().mean().backward()
+        optimizer.step()
+        flat = np.concatenate([p.detach().numpy().ravel() for p in critic.parameters()])
+        shares.append(float(np.mean(np.abs(flat) >= np.float32(BOUND))))
+    return shares
+
+
+@pytest.mark.parametrize(("name", "source"), [("", "weights"), ("critic", "critic/weights")])
+def test_it_is_followed_and_the_share_at_the_bound_is_that_of_its_step(path, name, source):
+    with Monitor(path, layers_every=3) as monitor:
+        shares = train(monitor, name, 7)
+    with Store(path) as store:
+        found = store.series(1, [f"{source}/clipwise/{one}" for one in ("norm", "at_bound")])
+        layers = store.layers(1)
+    assert found[f"{source}/clipwise/norm"].steps.tolist() == list(range(1, 8))
+    share = found[f"{source}/clipwise/at_bound"]
+    assert share.steps.tolist() == [1, 3, 6]
+    np.testing.assert_allclose(share.values, [shares[step - 1] for step in share.steps], rtol=1e-6)
+    assert layers.names == tuple(f"{name}/{one}" if name else one for one in ("weight", "bias"))
+
+
+def test_a_report_of_weights_is_recorded_whole(path):
+    weight = torch.nn.Parameter(torch.tensor([0.5, -0.002]))
+    clipper = clipwise.torch.WeightClipper([weight], clipwise.clip_by_value(BOUND))
+    clipper.clip_()
+    with Monitor(path) as monitor:
+        monitor.record(clipper.report, name="own")
+        monitor.attach(clipper, "attached")
+        clipper.clip_()
+    with Store(path) as store:
+        found = store.series(1, ["own/clipwise/at_bound", "attached/clipwise/at_bound"])
+        assert not len(store.layers(1).steps)
+    assert [one.values.tolist() for one in found.values()] == [[0.5], [0.5]]
+
+
+@pytest.mark.parametrize("layers_every", [10, 0])
+def test_rules_do_not_take_it_for_a_clip_of_gradients(path, layers_every):
+    """Every step hits the bound, which is what WGAN means."""
+    with Monitor(path, rules=default_rules(), layers_every=layers_every) as monitor:
+        train(monitor, "", 230)
+    with Store(path) as store:
+        assert store.series(1, ["weights/clipwise/clip_fraction"])
+        assert store.alerts(1) == []
+        assert replay(default_rules(), store, 1) == []
+
+
+def test_its_name_is_taken_then(path):
+    with Monitor(path) as monitor:
+        train(monitor, "", 1)
+        with pytest.raises(ArgumentError, match="'weights' is attached already"):
+            monitor.record(
+                clipwise.ClipReport(norm=1, norm_after=1, threshold=1, clipped=0, clip_fraction=0),
+                name="weights",
+            )
