@@ -2,6 +2,7 @@
 
 import json
 import math
+import resource
 import subprocess
 import sys
 from decimal import Decimal
@@ -235,6 +236,7 @@ def test_what_is_refused_before_anything_is_written(folder):
     )
     refused(folder, ArgumentError, r"no column 'doubel'. Did you mean 'double'", *go, columns=["doubel"])
     refused(folder, ArgumentError, "columns must be a list", *go, columns="double")
+    refused(folder, ArgumentError, "columns must name at least one column", *go, columns=[])
     refused(folder, ArgumentError, "crossed, low=0.9", *go, low=0.9, high=0.1)
     refused(folder, ArgumentError, "'double': the bounds are crossed", *go, {"double": (2, 1)})
     refused(folder, ArgumentError, "none of them lies between", *go, {"whole": (1.2, 1.8)})
@@ -347,6 +349,93 @@ def test_a_place_that_cannot_be_written(folder, monkeypatch):
     )
 
 
+@pytest.fixture
+def little_room():
+    """No file may grow beyond 10 kB."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_disk_that_is_full_is_not_a_damaged_file(tmp_path, request):
+    skewed(tmp_path / "in.parquet")
+    request.getfixturevalue("little_room")
+    says = "out.parquet cannot be written .*File too large"
+    refused(tmp_path, DataError, says, tmp_path / "in.parquet", tmp_path / "out.parquet", {"a": (0, 1)})
+
+
+def test_names_as_long_as_they_may_be(folder):
+    clip_file("in.parquet", "x" * 247 + ".parquet", {"double": (0, 1)})
+    refused(folder, DataError, "cannot be written .File name too long", "in.parquet", "x" * 256, {})
+    refused(folder, DataError, "no such file", "x" * 256, "out.parquet", {})
+
+
+@pytest.mark.parametrize("stage", ["learning", "writing"])
+def test_an_error_of_the_callback_is_its_own(folder, stage):
+    def broken(now, share):
+        if now == stage:
+            raise BrokenPipeError("nobody listens")
+
+    go = ("in.parquet", "out.parquet")
+    refused(folder, BrokenPipeError, "nobody listens", *go, columns=["double"], progress=broken)
+
+
+def test_a_replaced_file_keeps_its_mode_and_its_link(folder):
+    (folder / "far").mkdir()
+    real = folder / "far" / "real.parquet"
+    real.write_text("old")
+    real.chmod(0o640)
+    Path("out.parquet").symlink_to(real)
+    assert clip_file("in.parquet", "out.parquet", {"double": (0, 1)}, force=True).path == Path("out.parquet")
+    assert Path("out.parquet").is_symlink()
+    assert real.stat().st_mode & 0o777 == 0o640
+    assert pl.read_parquet(real)["double"].to_list()[:2] == [0.0, 1.0]
+    assert [path.name for path in real.parent.iterdir()] == ["real.parquet"]
+
+
+def test_the_command_takes_names_with_commas(folder, capsys):
+    pl.DataFrame({"a,b": [1.0, 9.0], "a": [1.0, 9.0], " c": [1.0, 9.0]}).write_parquet("in.parquet")
+    words = ["data", "clip", "in.parquet", "out.parquet", "--given", "0", "5", "--force"]
+    for columns, clipped in (
+        (["a,b"], ["a,b"]),
+        (["a, c"], ["a", " c"]),
+        ([" a "], ["a"]),
+        (["a,b", "a"], ["a,b", "a"]),
+    ):
+        assert main([*words, *(word for name in columns for word in ("--columns", name))]) == 0
+        after = pl.read_parquet("out.parquet")
+        assert [name for name in after.columns if after[name].max() == 5] == clipped
+    assert main([*words, "--columns", ","]) == 2
+    assert "columns must name at least one column" in capsys.readouterr().err
+
+
+def test_the_bounds_are_put_into_place_whole(folder, monkeypatch, capsys):
+    words = ["data", "clip", "in.parquet", "out.parquet", "--given", "0", "5", "--columns", "double"]
+    precious = Path("in.parquet").read_bytes()
+    Path("link.json").symlink_to("in.parquet")
+    for place, says in (
+        ("in.parquet", "--save-bounds names the file that is read, in.parquet"),
+        ("link.json", "--save-bounds names the file that is read, link.json"),
+        (".", "'.' is a folder"),
+    ):
+        assert main([*words, "--force", "--save-bounds", place]) == 2
+        assert says in capsys.readouterr().err
+        assert (Path("in.parquet").read_bytes(), left(folder)) == (precious, ["link.json"])
+    Path("old.json").write_text("old")
+
+    def full(part, target):
+        if target.suffix == ".json":
+            raise OSError(28, "No space left on device")
+        part.rename(target)
+
+    monkeypatch.setattr(module.os, "replace", full)
+    assert main([*words, "--force", "--save-bounds", "old.json"]) == 2
+    assert "cannot write 'old.json': No space left on device" in capsys.readouterr().err
+    assert Path("old.json").read_text() == "old"
+    assert left(folder) == ["link.json", "old.json", "out.parquet"]
+
+
 def test_the_command(folder, capsys):
     words = [
         "data",
@@ -403,7 +492,7 @@ def test_the_command(folder, capsys):
         (["--iqr", "1", "--columns", "truth"], "column 'truth' must be numbers"),
         (["--bounds", "none.json"], "none.json cannot be read"),
         (["--bounds", "in.parquet"], "cannot be read"),
-        (["--iqr", "1", "--save-bounds", "in.parquet"], "in.parquet exists; --force replaces it"),
+        (["--iqr", "1", "--save-bounds", "in.parquet"], "names the file that is read"),
         (["--iqr", "1", "--save-bounds", "out.parquet"], "names the new file itself"),
     ],
 )

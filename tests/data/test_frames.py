@@ -271,11 +271,14 @@ def test_mistakes_in_the_arguments():
         clip(TABLE, {"double": ("a", 1)})
     with pytest.raises(ArgumentError, match="columns must be a list of names, got the text 'double'"):
         learn(TABLE, columns="double")
-    with pytest.raises(ArgumentError, match="no column of numbers among 'text'"):
+    with pytest.raises(ArgumentError, match="columns must name at least one column"):
+        learn(TABLE, columns=[])
+    with pytest.raises(ArgumentError, match="no column of floats or whole numbers among 'text'"):
         learn(TABLE.select("text"))
     money = pl.DataFrame({"m": ["1.50"]}).with_columns(pl.col("m").cast(pl.Decimal(10, 2)))
     with pytest.raises(ArgumentError, match=r"column 'm' .*cast it to a float first"):
         clip(money, {"m": (0, 1)})
+    assert list(learn(money.with_columns(x=pl.lit(1.0)))) == ["x"]
 
 
 def test_no_bounds_change_nothing():

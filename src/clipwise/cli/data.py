@@ -71,10 +71,8 @@ def clip(
     """
     method, arguments = _method(options, bounds)
     arguments |= {name: options[name] for name in ("rank_error", "memory") if options[name] is not None}
-    if columns:
-        arguments["columns"] = [name for part in columns for name in _split(part)]
     if save_bounds is not None:
-        _check_free(save_bounds, target, force)
+        _check_free(save_bounds, source, target, force)
     from clipwise.data.files import clip_file
 
     with _bar() as bar:
@@ -84,6 +82,8 @@ def clip(
             bar.update(tasks[stage], completed=share, visible=True)
 
         try:
+            if columns:
+                arguments["columns"] = _names(source, columns)
             done = clip_file(source, target, method, side=side, force=force, progress=told, **arguments)  # type: ignore[arg-type]
         except ModuleNotFoundError as error:
             if "clipwise[" not in str(error):
@@ -91,10 +91,9 @@ def clip(
             raise ArgumentError(str(error)) from error
     _show(done)
     if save_bounds is not None:
-        try:
-            save_bounds.write_text(done.bounds.to_json() + "\n", encoding="utf-8")
-        except OSError as error:
-            raise ArgumentError(f"{save_bounds} cannot be written ({error.strerror or error})") from error
+        from clipwise.dashboard.report import save
+
+        save(save_bounds, f"{done.bounds.to_json()}\n".encode(), force=force)
         click.echo(f"bounds in {save_bounds}")
     return 0
 
@@ -120,17 +119,25 @@ def _method(options: dict[str, Any], bounds: Path | None) -> tuple[Any, dict[str
     return name, {"factor": options[name]}
 
 
-def _split(columns: str) -> list[str]:
-    return [name for name in (part.strip() for part in columns.split(",")) if name]
+def _names(source: Path, columns: tuple[str, ...]) -> list[str]:
+    """What --columns names: a column itself, or several with commas between."""
+    from clipwise.data.files import column_names
+
+    known = column_names(source)
+    names: list[str] = []
+    for text in columns:
+        parts = [text] if text in known else text.split(",")
+        names += [part if part in known else part.strip() for part in parts if part.strip()]
+    return names
 
 
-def _check_free(place: Path, target: Path, force: bool) -> None:
-    if place.resolve() == target.resolve():
-        raise ArgumentError(f"--save-bounds names the new file itself, {target}")
-    if place.exists() and not force:
-        raise ArgumentError(f"{place} exists; --force replaces it")
-    if not place.parent.is_dir():
-        raise ArgumentError(f"{place}: there is no folder {place.parent}")
+def _check_free(place: Path, source: Path, target: Path, force: bool) -> None:
+    from clipwise.dashboard.report import check_new
+
+    for other, what in ((source, "the file that is read"), (target, "the new file itself")):
+        if place.resolve() == other.resolve():
+            raise ArgumentError(f"--save-bounds names {what}, {place}")
+    check_new(place, force)
 
 
 def _bar() -> "Progress":

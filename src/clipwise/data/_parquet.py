@@ -1,9 +1,11 @@
 """One Parquet file in DuckDB: its columns, and the three passes over it."""
 
 import math
+import os
+import re
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ from clipwise.data._report import ClippingReport, ColumnReport
 from clipwise.data._stream import Stream
 from clipwise.errors import ArgumentError, DataError, did_you_mean
 
-__all__ = ["Parquet"]
+__all__ = ["Parquet", "unwritable"]
 
 CODECS = {"UNCOMPRESSED", "SNAPPY", "GZIP", "ZSTD", "BROTLI", "LZ4_RAW"}
 
@@ -37,18 +39,20 @@ class Parquet:
 
     Args:
         path: the file.
+        target: what is being made of it, named where there is no room.
         memory: megabytes for DuckDB.
-        scratch: a folder for what does not fit.
+        scratch: a folder for what does not fit, and for what is being made.
 
     Raises:
         DataError: the file is no Parquet file, or is cut off, or holds a column that would not stay what it
             is.
     """
 
-    def __init__(self, path: Path, *, memory: int, scratch: Path) -> None:
+    def __init__(self, path: Path, *, target: Path, memory: int, scratch: Path) -> None:
         self._duckdb = load("duckdb")
         load("pyarrow")
         self.path = path
+        self._target, self._scratch = target, scratch
         # Of a folder named year=2024 DuckDB would make a column.
         self._from = f"read_parquet({_sql.one_file(str(path))}, hive_partitioning = false)"
         self._connection = self._duckdb.connect(
@@ -95,8 +99,6 @@ class Parquet:
 
     def chosen(self, columns: Sequence[str] | None) -> list[str]:
         """The columns to clip, each of numbers."""
-        if isinstance(columns, str):
-            raise ArgumentError(f"columns must be a list of names, got the text {columns!r}")
         if columns is None:
             names = [field.name for field in self._schema if is_number(field.type)]
             if not names:
@@ -109,23 +111,23 @@ class Parquet:
                 raise ArgumentError(f"{self.path}: no column {name!r}. {did_you_mean(name, self.types)}")
             if not is_number(self._schema.field(name).type):
                 raise ArgumentError(f"{self.path}: column {name!r} must be numbers, it {self._holds(name)}")
-        return list(dict.fromkeys(columns))
+        return list(columns)
 
     def read(self, streams: Mapping[str, Stream], told: Told) -> None:
         """Show every value to its column's stream, in double precision."""
         columns = ", ".join(f"CAST({_sql.name(name)} AS DOUBLE)" for name in streams)
         done = 0
+        for batch in self._batches(f"SELECT {columns} FROM {self._from}"):
+            for column, stream in zip(batch.columns, streams.values(), strict=True):
+                stream.update(column.to_numpy(zero_copy_only=False).astype(np.float64, copy=False))
+            done += batch.num_rows
+            told(done / max(self.rows, 1))
+
+    def _batches(self, query: str) -> Iterator[Any]:
         try:
-            relation = self._connection.sql(f"SELECT {columns} FROM {self._from}")
-            for batch in relation.to_arrow_reader(BATCH):
-                for column, stream in zip(batch.columns, streams.values(), strict=True):
-                    stream.update(column.to_numpy(zero_copy_only=False).astype(np.float64, copy=False))
-                done += batch.num_rows
-                told(done / max(self.rows, 1))
-        except self._duckdb.Error as error:
-            raise self._unreadable(error) from error
-        except OSError as error:  # what DuckDB says through Arrow
-            raise self._unreadable(error) from error
+            yield from self._connection.sql(query).to_arrow_reader(BATCH)
+        except (self._duckdb.Error, OSError) as error:  # the latter is what DuckDB says through Arrow
+            raise self._failed(error) from error
 
     def ends(self, bounds: Bounds) -> dict[str, tuple[str | None, str | None]]:
         """The bounds as SQL in the type of each column, None where there is none."""
@@ -182,7 +184,7 @@ class Parquet:
         try:
             rows: list[tuple[Any, ...]] = self._connection.execute(query).fetchall()
         except self._duckdb.Error as error:
-            raise self._unreadable(error) from error
+            raise self._failed(error) from error
         return rows
 
     def _run(self, query: str, told: Told) -> list[tuple[Any, ...]]:
@@ -214,10 +216,18 @@ class Parquet:
         rows: list[tuple[Any, ...]] = outcome[0]
         return rows
 
-    def _unreadable(self, error: Exception) -> DataError:
+    def _failed(self, error: Exception) -> DataError:
         said = str(error).strip().split("\n")[0]
         if isinstance(error, self._duckdb.OutOfMemoryException):
             return DataError(
                 f"{self.path}: DuckDB needs more memory than it was given (memory, --memory): {said}"
             )
+        if str(self._scratch) in said:
+            number = re.search(r'"errno":"(\d+)"', said)
+            return unwritable(self._target, os.strerror(int(number[1])) if number else said)
         return DataError(f"{self.path}: DuckDB could not finish, the file may be damaged or cut off ({said})")
+
+
+def unwritable(target: Path, failure: OSError | str) -> DataError:
+    """What is raised where a file cannot be made."""
+    return DataError(f"{target} cannot be written ({getattr(failure, 'strerror', None) or failure})")

@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeAlias, get_args
 from clipwise.data._bounds import check_pair, number
 from clipwise.errors import ArgumentError, did_you_mean
 
-__all__ = ["Given", "Method", "Rule", "Side", "make_rule"]
+__all__ = ["Given", "Method", "Rule", "Side", "make_rule", "named"]
 
 Method = Literal["given", "quantiles", "iqr", "mad", "deviations"]
 Side = Literal["both", "low", "high"]
@@ -131,6 +131,20 @@ def make_rule(
     if side == "both" and levels[0] > levels[1]:
         raise ArgumentError(f"the quantiles are crossed, low={levels[0]!r} is above high={levels[1]!r}")
     return Rule("quantiles", float(levels[0]), float(levels[1]), side=side)  # type: ignore[arg-type]
+
+
+def named(columns: Sequence[str]) -> list[str]:
+    """The names of some columns, each once, in their order.
+
+    Raises:
+        ArgumentError: it is a text, or there is none.
+    """
+    if isinstance(columns, str):
+        raise ArgumentError(f"columns must be a list of names, got the text {columns!r}")
+    names = list(dict.fromkeys(columns))
+    if not names:
+        raise ArgumentError("columns must name at least one column; without it all of numbers are clipped")
+    return names
 
 
 def _each(name: str, given: Any, columns: Sequence[Any], missing: float) -> list[float]:

@@ -1,26 +1,31 @@
 """A Parquet file of any size, clipped through DuckDB in bounded memory; the new file is whole or absent."""
 
 import os
+import shutil
+import stat
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
+from clipwise.data._arrow import schema_of
 from clipwise.data._bounds import Bounds, outwards
-from clipwise.data._parquet import Parquet
+from clipwise.data._parquet import Parquet, unwritable
 from clipwise.data._report import ClippingReport
-from clipwise.data._rule import Given, Method, Side, make_rule
+from clipwise.data._rule import Given, Method, Rule, Side, make_rule, named
 from clipwise.data._statistics import RANK_ERROR, sketch_size
 from clipwise.data._stream import Stream
 from clipwise.errors import ArgumentError, DataError
 
-__all__ = ["MEMORY", "ClippedFile", "Progress", "clip_file"]
+__all__ = ["MEMORY", "ClippedFile", "Progress", "clip_file", "column_names"]
 
 MEMORY = 256
 """Megabytes for DuckDB; Python and the sketches come on top."""
+
+PART = "part.parquet"
+"""The new file before it is complete."""
 
 Progress = Callable[[str, float], None]
 """Told what is being done, ``"learning"``, ``"counting"`` or ``"writing"``, and what share of it is."""
@@ -68,7 +73,7 @@ def clip_file(
     microseconds, dates in days, half precision in single, bytes of fixed length in variable; a column whose
     values DuckDB could not keep is refused. Bounds of whole numbers and decimals are rounded inwards; bounds
     learnt of numbers too long for a double are one of its steps further out. The new file is written beside
-    its place and moved there when complete.
+    its place and moved there when complete; one that it replaces keeps its mode, and a link stays one.
 
     Args:
         source, target: the files; they may be the same with ``force``.
@@ -95,66 +100,95 @@ def clip_file(
     size = sketch_size(rank_error)
     if isinstance(memory, bool) or not isinstance(memory, int) or memory < 64:
         raise ArgumentError(f"memory must be 64 megabytes or more, got {memory!r}")
-    _check_places(source, target, force)
+    columns = None if columns is None else named(columns)
+    place = target.resolve()  # of a link, where it leads
+    _check_places(source, target, place, force)
     told = progress or (lambda stage, share: None)
 
-    try:
-        with (
-            tempfile.TemporaryDirectory(prefix=".clipwise-", dir=target.parent) as scratch,
-            Parquet(source, memory=memory, scratch=Path(scratch)) as table,
-        ):
-            error = 0.0
-            names = table.chosen(list(bounds) if bounds is not None else columns)
-            if rule is not None and rule.method == "given":
-                bounds = Bounds(dict(zip(names, rule.given(names), strict=True)))
-            elif rule is not None:
-                streams = {name: Stream(size) for name in names}
-                table.read(streams, lambda share: told("learning", share))
-                for name, stream in streams.items():
-                    if not stream.finite:
-                        raise ArgumentError(
-                            f"{source}: column {name!r} is empty: it holds no finite number to learn from"
-                        )
-                bounds = Bounds(
-                    {
-                        name: outwards(rule.interval(name, *stream.figures(rule)), table.step(name))
-                        for name, stream in streams.items()
-                    }
-                )
-                error = max((stream.rank_error for stream in streams.values()), default=0.0)
-                del streams
-            assert bounds is not None
-            ends = table.ends(bounds)
-            report = table.count(bounds, ends, lambda share: told("counting", share))
-            part = target.with_name(f".{target.name}.{uuid4().hex[:12]}.part")
-            try:
-                table.write(part, ends, lambda share: told("writing", share))
-                _move(part, target, force)
-            finally:
-                with suppress(OSError):  # it is there only if writing or moving it failed
-                    part.unlink()
-            return ClippedFile(target, table.rows, bounds, report, error)
-    except OSError as failure:
-        raise DataError(f"{target} cannot be written ({failure.strerror or failure})") from failure
+    with (
+        _scratch(target, place.parent) as scratch,
+        Parquet(source, target=target, memory=memory, scratch=scratch) as table,
+    ):
+        error = 0.0
+        names = table.chosen(list(bounds) if bounds is not None else columns)
+        if rule is not None and rule.method == "given":
+            bounds = Bounds(dict(zip(names, rule.given(names), strict=True)))
+        elif rule is not None:
+            streams = {name: Stream(size) for name in names}
+            table.read(streams, lambda share: told("learning", share))
+            bounds = Bounds({name: _learnt(table, rule, name, stream) for name, stream in streams.items()})
+            error = max((stream.rank_error for stream in streams.values()), default=0.0)
+            del streams
+        assert bounds is not None
+        ends = table.ends(bounds)
+        report = table.count(bounds, ends, lambda share: told("counting", share))
+        table.write(scratch / PART, ends, lambda share: told("writing", share))
+        _move(scratch / PART, target, place, force)
+        return ClippedFile(target, table.rows, bounds, report, error)
 
 
-def _check_places(source: Path, target: Path, force: bool) -> None:
-    if not source.is_file():
-        raise DataError(
-            f"{source}: {'a folder, expected a Parquet file' if source.is_dir() else 'no such file'}"
+def column_names(source: str | Path) -> list[str]:
+    """The columns of a Parquet file.
+
+    Raises:
+        DataError: it is no Parquet file.
+    """
+    _check_source(Path(source))
+    return list(schema_of(Path(source)).names)
+
+
+def _learnt(table: Parquet, rule: Rule, name: str, stream: Stream) -> tuple[float, float]:
+    if not stream.finite:
+        raise ArgumentError(
+            f"{table.path}: column {name!r} is empty: it holds no finite number to learn from"
         )
-    if target.is_dir():
-        raise ArgumentError(f"{target} is a folder, expected the name of a file")
-    if target.exists() and not force:
-        raise ArgumentError(f"{target} exists; force (--force) replaces it")
-    if not target.parent.is_dir():
-        raise ArgumentError(f"{target}: there is no folder {target.parent}")
+    return outwards(rule.interval(name, *stream.figures(rule)), table.step(name))
 
 
-def _move(part: Path, target: Path, force: bool) -> None:
+def _check_source(source: Path) -> None:
+    if not os.path.isfile(source):
+        what = "a folder, expected a Parquet file" if os.path.isdir(source) else "no such file"
+        raise DataError(f"{source}: {what}")
+
+
+def _check_places(source: Path, target: Path, place: Path, force: bool) -> None:
+    _check_source(source)
+    try:
+        there = place.stat()
+    except FileNotFoundError:
+        if not place.parent.is_dir():
+            raise ArgumentError(f"{target}: there is no folder {target.parent}") from None
+    except OSError as failure:
+        raise unwritable(target, failure) from failure
+    else:
+        if stat.S_ISDIR(there.st_mode):
+            raise ArgumentError(f"{target} is a folder, expected the name of a file")
+        if not force:
+            raise ArgumentError(f"{target} exists; force (--force) replaces it")
+
+
+@contextmanager
+def _scratch(target: Path, folder: Path) -> Iterator[Path]:
+    """A folder beside the target, so that a file moves out of it at once; gone at the end."""
+    try:
+        made = tempfile.TemporaryDirectory(prefix=".clipwise-", dir=folder, ignore_cleanup_errors=True)
+    except OSError as failure:
+        raise unwritable(target, failure) from failure
+    with made as scratch:
+        yield Path(scratch)
+
+
+def _move(part: Path, target: Path, place: Path, force: bool) -> None:
     """Put the complete file in its place at once."""
-    with part.open("rb+") as file:
-        os.fsync(file.fileno())
-    if target.exists() and not force:
-        raise ArgumentError(f"{target} was made by somebody else meanwhile; force (--force) replaces it")
-    os.replace(part, target)
+    try:
+        with part.open("rb+") as file:
+            os.fsync(file.fileno())
+        if place.exists():
+            if not force:
+                raise ArgumentError(
+                    f"{target} was made by somebody else meanwhile; force (--force) replaces it"
+                )
+            shutil.copymode(place, part)
+        os.replace(part, place)
+    except OSError as failure:
+        raise unwritable(target, failure) from failure

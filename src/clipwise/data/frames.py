@@ -14,7 +14,7 @@ from clipwise.data._dask import dask_figures
 from clipwise.data._extra import load
 from clipwise.data._moments import unit_of
 from clipwise.data._report import ClippingReport, ColumnReport
-from clipwise.data._rule import Given, Method, Rule, Side, make_rule
+from clipwise.data._rule import Given, Method, Rule, Side, make_rule, named
 from clipwise.data._statistics import RANK_ERROR
 from clipwise.errors import ArgumentError, did_you_mean
 
@@ -85,7 +85,7 @@ def learn(
     Args:
         frame: of pandas, Polars, PyArrow, DuckDB, Dask or PySpark.
         method, low, high, factor, side: as for `Clipper`.
-        columns: names; None for every column of numbers.
+        columns: names; None for every column of floats or whole numbers.
         rank_error: of Dask's sketches.
 
     Raises:
@@ -169,13 +169,11 @@ def _schema(table: Any) -> dict[str, Any]:
 def _chosen(schema: Mapping[str, Any], columns: Sequence[str] | None) -> list[str]:
     """The columns to learn from, each of numbers."""
     if columns is None:
-        names = [name for name, dtype in schema.items() if dtype.is_numeric()]
+        names = [name for name, dtype in schema.items() if _is_number(dtype)]
         if not names:
-            raise ArgumentError(f"no column of numbers among {', '.join(map(repr, schema))}")
+            raise ArgumentError(f"no column of floats or whole numbers among {', '.join(map(repr, schema))}")
     else:
-        if isinstance(columns, str):
-            raise ArgumentError(f"columns must be a list of names, got the text {columns!r}")
-        names = list(dict.fromkeys(columns))
+        names = named(columns)
     for name in names:
         _check(name, schema)
     return names
@@ -185,9 +183,13 @@ def _check(column: str, schema: Mapping[str, Any]) -> None:
     if column not in schema:
         raise ArgumentError(f"no column {column!r} in this frame. {did_you_mean(str(column), schema)}")
     dtype = schema[column]
-    if not (dtype.is_float() or str(dtype) in INTEGERS):
+    if not _is_number(dtype):
         hint = "; cast it to a float first" if dtype.is_decimal() else ""
         raise ArgumentError(f"column {column!r} must be floats or whole numbers, it is {dtype}{hint}")
+
+
+def _is_number(dtype: Any) -> bool:
+    return dtype.is_float() or str(dtype) in INTEGERS
 
 
 def _ends(bounds: Bounds, schema: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
