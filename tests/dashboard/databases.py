@@ -63,6 +63,29 @@ def two_sources(path):
     return writer.run
 
 
+def clipped_weights(path):
+    """A critic whose weights are clipped; how many stand at the bound is counted now and then."""
+    step = np.arange(1, 201)
+    writer = Writer(path, "uid-wgan", "wgan")
+    for prefix, share in (("clipwise", 0.0), ("weights/clipwise", 0.8)):
+        names = (f"{prefix}/norm", f"{prefix}/threshold", f"{prefix}/clip_fraction")
+        writer.write([steps(names, step, step / 100, np.full(200, 0.01), np.full(200, share))])
+    writer.write([steps(("weights/clipwise/at_bound",), step[9::10], np.linspace(0.1, 0.625, 20))])
+    writer.write([steps(("clipwise/update_ratio",), step, np.full(200, 1e-3))])
+    writer.finish()
+    return writer.run
+
+
+def two_ranks(path):
+    """Two processes, of which the second one's norms are ten times the first one's."""
+    step = np.arange(1, 101)
+    for rank in (0, 1):
+        writer = Writer(path, "uid-ranks", "ranks", rank)
+        writer.write([steps(("clipwise/norm", "loss"), step, step * 10.0**rank, step)])
+        writer.finish()
+    return writer.run
+
+
 def hostile(path):
     """Names that would do something if they were read as HTML."""
     writer = Writer(path, "uid-hostile", HOSTILE, clip="<script>alert(2)</script>", command="</script><b>x")

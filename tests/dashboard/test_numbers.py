@@ -1,15 +1,18 @@
 """Columns that grow, distributions, heat maps, and sorted names, each against numpy in the plain way."""
 
 import base64
+import sqlite3
 
 import numpy as np
 import pytest
 
-from clipwise.dashboard.columns import Columns
+from clipwise.dashboard.columns import Columns, LayerTable
 from clipwise.dashboard.distribution import distribution
 from clipwise.dashboard.heat import ABSENT, BAD, ZERO, grid, heat_view
+from clipwise.dashboard.recording import Recording
 from clipwise.dashboard.sources import sort_out
-from clipwise.monitor.store import Layers, Store, Writer
+from clipwise.dashboard.views import alert_views
+from clipwise.monitor.store import Alert, Layers, Rows, Store, Writer
 
 from .databases import steps
 
@@ -34,7 +37,7 @@ def test_columns_read_only_what_is_new(tmp_path, monkeypatch):
         both = columns.read(store, writer.run, ["loss", "norm", "none"])
         assert both["norm"].values.tolist() == [3.0 * i for i in range(1200)]
         assert len(both["none"].steps) == 0
-        assert asked[-2:] == [(("loss",), 30), (("norm", "none"), 0)]
+        assert asked[-2:] == [(("loss",), 30), (("norm",), 0)]
     writer.finish()
 
 
@@ -57,10 +60,12 @@ def test_columns_of_the_run_that_was_asked_for_longest_ago_go_first(tmp_path):
         writer.write([steps(("loss",), np.arange(500), np.arange(500))])
         writer.finish()
     columns = Columns(budget=20_000)
+    nobodys = [f"made up {i}" for i in range(50)]
     with Store(tmp_path / "a.db") as store:
         for run in (1, 2, 1, 3):
-            assert len(columns.read(store, run, ["loss"])["loss"].steps) == 500
+            assert len(columns.read(store, run, ["loss", *nobodys])["loss"].steps) == 500
     assert [run for run, _ in columns._runs] == [1, 3]
+    assert all(list(kept) == ["loss"] for kept in columns._runs.values())
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -122,12 +127,13 @@ def layers_of(count, names=("a", "b", "c"), seed=0):
 def test_each_cell_is_the_largest_norm_in_it():
     layers = layers_of(1000)
     low, high = 1000.0, 9000.0
-    starts, cells = grid(layers, low, high, 40)
+    here = (layers.steps >= 990) & (layers.steps <= high)  # the one before the range comes along
+    cut = Layers(layers.steps[here], layers.names, layers.norms[here], layers.absent[here])
+    starts, cells = grid(cut, low, high, 40)
     parts = {}
-    for i, step in enumerate(layers.steps):
-        if 990 <= step <= high:  # the one before the range comes along
-            part = int(np.clip((step - low) / 200.0, 0, 39))
-            parts.setdefault(part, []).append(i)
+    for i in np.flatnonzero(here):
+        part = int(np.clip((layers.steps[i] - low) / 200.0, 0, 39))
+        parts.setdefault(part, []).append(i)
     assert starts.tolist() == [layers.steps[rows[0]] for rows in parts.values()]
     for column, rows in enumerate(parts.values()):
         for row in range(3):
@@ -149,6 +155,95 @@ def test_codes_of_cells():
         share = (codes[row][plain] - 2) / 65532
         back = view["least"] * (view["largest"] / view["least"]) ** share
         np.testing.assert_allclose(back, norms[plain], rtol=1e-3)
+
+
+def test_the_map_of_a_source_has_its_rows_alone():
+    """Two sources are recorded at the same steps; at step 20 the first one comes in two parts."""
+    nan = np.nan
+    layers = Layers(
+        np.array([10, 10, 20, 20, 20, 30, 30]),
+        ("g", "h", "c"),
+        np.array(
+            [
+                [1, 2, nan],
+                [nan, nan, 9],
+                [3, nan, nan],
+                [nan, 4, nan],
+                [nan, nan, 8],
+                [5, 6, nan],
+                [nan, nan, 7],
+            ]
+        ),
+        np.array([[0, 0, 1], [1, 1, 0], [0, 1, 1], [1, 0, 1], [1, 1, 0], [0, 0, 1], [1, 1, 0]], dtype=bool),
+    )
+    for names, cells in ((["g", "h"], [[1, 3, 5], [2, 4, 6]]), (["c"], [[9, 8, 7]])):
+        view = heat_view(layers, names, None, 30.0, 400)
+        assert (view["starts"], view["recorded"], view["single"]) == ([10, 20, 30], 3, True)
+        codes = np.frombuffer(base64.b64decode(view["cells"]), "<u2").reshape(len(names), 3)
+        back = view["least"] * (view["largest"] / view["least"]) ** ((codes - 2.0) / 65532)
+        np.testing.assert_allclose(back, cells, rtol=1e-3)
+    assert heat_view(layers, ["c"], 25.0, 26.0, 400)["starts"] == [20]  # what still holds
+    assert heat_view(layers, [], None, 30.0, 400)["starts"] == []
+
+
+def test_layers_are_read_once(tmp_path):
+    writer = Writer(tmp_path / "a.db", "u", "run")
+    table, asked = LayerTable(), []
+    with Store(tmp_path / "a.db") as store:
+        assert table.read(store, 1, 0).norms.shape == (0, 0)
+        for names, rows in (
+            (("a", "b"), [[10, 1, 2], [20, 3, np.nan]]),
+            (("b", "c"), [[30, 4, 5]]),
+            (("a",), [[15, 6]]),
+        ):
+            writer.write([Rows("layers", names, np.array(rows, dtype=np.float64))])
+            asked.append(table.last)
+            found, whole = table.read(store, 1, 0), store.layers(1)
+            assert (found.names, found.steps.tolist()) == (whole.names, whole.steps.tolist())
+            np.testing.assert_array_equal(found.norms, whole.norms)
+            np.testing.assert_array_equal(found.absent, whole.absent)
+        assert asked == [0, 1, 2]
+    writer.finish()
+
+
+def test_the_lowest_rank_is_that_of_now(tmp_path):
+    path = tmp_path / "a.db"
+    ranks = [Writer(path, "u", "run", rank) for rank in (0, 1)]
+    recording = Recording(path)
+
+    def write(rank, value):
+        norms = steps(("clipwise/norm",), [1, 2], [value, value])
+        ranks[rank].write([norms, Rows("layers", ("w",), np.array([[1, value]]))])
+
+    def shown():
+        line = recording.series([1], ["clipwise/norm"])["1"]["clipwise/norm"]["line"]["y"]
+        return line, recording.distribution(1)["marks"][0]["value"], recording.layers(1)["largest"]
+
+    write(1, 2.0)
+    assert shown() == ([2.0, 2.0], 2.0, 2.0)
+    write(0, 1.0)
+    assert shown() == ([1.0, 1.0], 1.0, 1.0)
+    recording.close()
+    for writer in ranks:
+        writer.finish()
+
+
+def test_what_json_has_no_word_for_is_said(tmp_path):
+    Writer(tmp_path / "a.db", "u", "run").finish()
+    with sqlite3.connect(tmp_path / "a.db") as old:
+        old.execute("UPDATE runs SET facts = ?", ('{"lr": NaN, "bounds": [-Infinity, {"high": Infinity}]}',))
+    recording = Recording(tmp_path / "a.db")
+    found = recording.run(1)
+    recording.close()
+    assert found["facts"] == {"lr": "nan", "bounds": ["-inf", {"high": "inf"}]}
+
+
+def test_of_many_alerts_the_last_ones_are_told():
+    alerts = [Alert("r", "info", step, "seen", "why", "advice") for step in range(250)]
+    views = alert_views(alerts)
+    assert [one["step"] for one in views] == list(range(250))
+    assert views[0] == {"level": "info", "step": 0}
+    assert [one["step"] for one in views if "seen" in one] == list(range(150, 250))
 
 
 def test_names():

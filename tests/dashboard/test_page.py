@@ -10,7 +10,7 @@ pytest.importorskip("starlette")
 from clipwise.dashboard import Dashboard
 from clipwise.monitor.store import Rows, Writer
 
-from .databases import HOSTILE, hostile, steps, two_sources, typical
+from .databases import HOSTILE, clipped_weights, hostile, steps, two_sources, typical
 
 # How many colours a canvas shows: a blank one has one, and a few lines have several.
 COLOURS = """
@@ -202,11 +202,26 @@ def test_several_sources(path, serve, look):
     ready(tab, 100)
     assert "norm 10" in reading(tab, "norm")
     assert "generator/loss 100" in reading(tab, "loss")
+    assert "1 parameter, 10 recorded steps" in reading(tab, "layers")
     tab.select_option("#source", "critic")
     until(tab, "() => document.querySelector('#panel-norm .readout').textContent.includes('norm 100')")
     assert "threshold" not in reading(tab, "norm")  # Inf: nothing was clipped
     tab.select_option("#logged", "critic/loss")
     until(tab, "() => document.querySelector('#panel-loss .readout').textContent.includes('critic/loss 200')")
+
+
+def test_weights_at_the_bound_and_what_is_logged_beside_a_clipper(path, serve, look):
+    clipped_weights(path)
+    tab = look(serve.url)
+    ready(tab, 200)
+    assert "at the bound" not in reading(tab, "fraction")
+    assert "clipwise/update_ratio 0.001" in reading(tab, "loss")
+    tab.select_option("#source", "weights")
+    until(
+        tab,
+        "() => document.querySelector('#panel-fraction .readout').textContent.includes('at the bound 0.625')",
+    )
+    assert "clipped 0.8" in reading(tab, "fraction")
 
 
 def test_the_keyboard(path, serve, look):

@@ -20,7 +20,7 @@ from clipwise.dashboard.picture import picture
 from clipwise.dashboard.recording import Recording
 from clipwise.dashboard.report import collect
 
-from .databases import HOSTILE, hostile, two_sources, typical
+from .databases import HOSTILE, hostile, two_ranks, two_sources, typical
 from .test_page import PANELS, colours, reading, ready, until
 
 
@@ -56,6 +56,19 @@ def test_every_view_draws_from_the_file_alone(path, look):
     until(tab, "() => document.querySelector('h1').textContent === 'gan'")
     tab.select_option("#source", "critic")
     until(tab, "() => document.querySelector('#panel-norm .readout').textContent.includes('norm 100')")
+
+
+def test_what_a_report_carries_is_what_it_says(path, look):
+    """All steps for the distribution, and one process."""
+    two_ranks(path)
+    tab = look(f"{report(path).as_uri()}#run=1&from=10&to=20&rank=1")
+    ready(tab, 100)
+    assert tab.locator("#all-steps").count() == 1
+    assert "of all steps" in tab.inner_text("#panel-distribution")
+    assert "of 100 steps" in tab.inner_text("#threshold-said")
+    assert "2 processes, of which the first is shown" in tab.inner_text(".facts")
+    assert tab.locator("#rank").count() == 0
+    assert "norm 100" in reading(tab, "norm")
 
 
 def test_names_that_lie_are_text(path, look):

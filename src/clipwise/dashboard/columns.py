@@ -1,14 +1,15 @@
-"""Series of the runs in memory, read from the file once and then only what is new."""
+"""Series and layers of the runs in memory, read from the file once and then only what is new."""
 
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from clipwise.monitor.store import Floats, Series, Store
+from clipwise.monitor.store import Floats, Layers, Series, Store
 
-__all__ = ["Column", "Columns"]
+__all__ = ["Column", "Columns", "LayerTable"]
 
 NOTHING = Series(np.zeros(0, dtype=np.int64), np.zeros(0))
 
@@ -35,19 +36,67 @@ class Column:
 
     def add(self, new: Series) -> None:
         """Append, or sort in what belongs further to the front."""
-        size = self._size + len(new.steps)
-        if size > len(self._steps):
-            room = max(size, 2 * len(self._steps))
-            self._steps = np.concatenate([self._steps[: self._size], np.zeros(room - self._size, np.int64)])
-            self._values = np.concatenate([self._values[: self._size], np.zeros(room - self._size)])
-        late = self._size > 0 and len(new.steps) > 0 and new.steps[0] < self._steps[self._size - 1]
-        self._steps[self._size : size] = new.steps
-        self._values[self._size : size] = new.values
+        old, size = self._size, self._size + len(new.steps)
+        late = old > 0 and len(new.steps) > 0 and new.steps[0] < self._steps[old - 1]
+        self._steps = _longer(self._steps, old, new.steps)
+        self._values = _longer(self._values, old, new.values)
         self._size = size
         if late:
             # Into arrays of their own: what was handed out stays what it was.
             order = np.argsort(self._steps[:size], kind="stable")
             self._steps, self._values = self._steps[:size][order], self._values[:size][order]
+
+
+class LayerTable:
+    """The norms of the layers of one run, which grow by rows and now and then by columns."""
+
+    def __init__(self) -> None:
+        self.last = 0
+        self.names: tuple[str, ...] = ()
+        self._size = 0
+        self._steps: NDArray[np.int64] = np.zeros(0, dtype=np.int64)
+        self._norms: Floats = np.zeros((0, 0))
+        self._absent: NDArray[np.bool_] = np.ones((0, 0), dtype=bool)
+
+    def read(self, store: Store, run: int, rank: int) -> Layers:
+        """What is in the file by now; good until the next call."""
+        found = store.layers(run, rank, after=self.last)
+        self.last = found.last
+        if len(found.steps):
+            self._add(found)
+        size = self._size
+        return Layers(self._steps[:size], self.names, self._norms[:size], self._absent[:size])
+
+    def _add(self, new: Layers) -> None:
+        more = tuple(name for name in new.names if name not in set(self.names))
+        if more:
+            self.names += more
+            pad = ((0, 0), (0, len(more)))
+            self._norms = np.pad(self._norms, pad, constant_values=np.nan)
+            self._absent = np.pad(self._absent, pad, constant_values=True)
+        old, size = self._size, self._size + len(new.steps)
+        self._steps = _longer(self._steps, old, new.steps)
+        place = {name: i for i, name in enumerate(self.names)}
+        where = [place[name] for name in new.names]
+        shape = size - old, len(place)
+        norms, absent = np.full(shape, np.nan), np.ones(shape, dtype=bool)
+        norms[:, where], absent[:, where] = new.norms, new.absent
+        self._norms, self._absent = _longer(self._norms, old, norms), _longer(self._absent, old, absent)
+        self._size = size
+        if old and new.steps[0] < self._steps[old - 1]:
+            order = np.argsort(self._steps[:size], kind="stable")
+            self._steps, self._norms = self._steps[:size][order], self._norms[:size][order]
+            self._absent = self._absent[:size][order]
+
+
+def _longer(array: Any, size: int, more: Any) -> Any:
+    """The first rows of an array and some more, in it or in one twice as long."""
+    end = size + len(more)
+    if end > len(array):
+        room = np.zeros((max(end, 2 * len(array)) - size, *array.shape[1:]), array.dtype)
+        array = np.concatenate([array[:size], room])
+    array[size:end] = more
+    return array
 
 
 class Columns:
@@ -59,18 +108,21 @@ class Columns:
 
     def __init__(self, budget: int = 1 << 29) -> None:
         self._budget = budget
-        self._runs: OrderedDict[tuple[int, int | None], dict[str, Column]] = OrderedDict()
+        self._runs: OrderedDict[tuple[int, int], dict[str, Column]] = OrderedDict()
 
     def read(
         self, store: Store, run: int, names: Iterable[str], rank: int | None = None
     ) -> Mapping[str, Series]:
         """Some series of a run as they are now; one that it does not have is empty."""
+        # The lowest rank may be another one than the last time.
+        rank = store.rank(run) if rank is None else rank
         columns = self._runs.setdefault((run, rank), {})
         self._runs.move_to_end((run, rank))
-        wanted = list(dict.fromkeys(names))
+        wanted, there = list(dict.fromkeys(names)), set(store.names(run))
         behind: dict[int, list[str]] = {}
         for name in wanted:
-            behind.setdefault(columns.setdefault(name, Column()).last, []).append(name)
+            if name in there:  # of others, which anybody may ask for, nothing is kept
+                behind.setdefault(columns.setdefault(name, Column()).last, []).append(name)
         for last, some in behind.items():
             found = store.series(run, some, rank, after=last)
             for name in some:
@@ -78,7 +130,7 @@ class Columns:
                 if name in found:
                     columns[name].add(found[name])
         self._forget()
-        return {name: columns[name].series for name in wanted}
+        return {name: columns[name].series if name in columns else NOTHING for name in wanted}
 
     def clear(self) -> None:
         self._runs.clear()

@@ -98,7 +98,8 @@ class Guard:
                 # Out of the address bar, where somebody might read or copy it.
                 rest = urlencode([(key, value) for key, value in query if key != "token"])
                 where = "/" + quote(scope["path"].lstrip("/\\")) + ("?" + rest if rest else "")
-                cookie = f"{cookie_name(self._token)}={self._token}; Path=/; HttpOnly; SameSite=Strict"
+                # Lax: after a click on another site's link a strict cookie is not sent. All is read by GET.
+                cookie = f"{cookie_name(self._token)}={self._token}; Path=/; HttpOnly; SameSite=Lax"
                 await _answer(send, 303, "", {"Location": where, "Set-Cookie": cookie})
                 return
             if not self._has_token(headers):

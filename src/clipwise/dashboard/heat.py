@@ -18,23 +18,27 @@ def grid(layers: Layers, low: float, high: float, columns: int) -> tuple[Any, Fl
 
     Up to ``columns`` recorded steps, each is a column; more are put together in parts of equal width. A cell
     is Inf where a norm was NaN or Inf, and NaN where nothing was recorded.
+
+    Args:
+        layers: recorded up to ``high``; what was recorded before ``low`` falls into the first column.
+        low, high: the range of steps.
+        columns: at most so many.
     """
-    # What was recorded before the range still holds at its beginning.
-    first = max(0, int(np.searchsorted(layers.steps, low, "left")) - 1)
-    end = int(np.searchsorted(layers.steps, high, "right"))
-    steps, norms, absent = (a[first:end] for a in (layers.steps, layers.norms, layers.absent))
+    steps, norms, absent = layers.steps, layers.norms, layers.absent
     if not len(steps):
         return steps.astype(np.int64), np.zeros((len(layers.names), 0))
     width = max(high - low, 1.0) / columns
     part = np.clip(((steps - low) / width).astype(np.int64), 0, columns - 1)
-    if len(steps) <= columns:
-        part = np.arange(len(steps))
+    if _distinct(steps) <= columns:
+        part = np.cumsum(np.diff(steps, prepend=steps[0]) > 0)
     starts = np.flatnonzero(np.diff(part, prepend=-1))
     known = np.where(absent, np.nan, np.where(np.isfinite(norms), norms, np.inf))
     return steps[starts], np.fmax.reduceat(known, starts, axis=0).T
 
 
-def heat_view(layers: Layers, names: list[str], low: float, high: float, columns: int) -> dict[str, Any]:
+def heat_view(
+    layers: Layers, names: list[str], low: float | None, high: float, columns: int
+) -> dict[str, Any]:
     """What the page draws: names, where columns begin, and the cells as 16-bit codes in base64.
 
     The code of a norm v > 0 is ``2 + 65532 * (log(v) - log(least)) / (log(largest) - log(least))``, rounded.
@@ -42,12 +46,21 @@ def heat_view(layers: Layers, names: list[str], low: float, high: float, columns
     Args:
         layers: of the run.
         names: of the parameters that are wanted, in their order.
-        low, high: the range of steps.
+        low, high: the range of steps; None: from the first one that was recorded.
         columns: at most so many.
     """
     place = {name: i for i, name in enumerate(layers.names)}
-    which = [place[name] for name in names]
-    part = Layers(layers.steps, tuple(names), layers.norms[:, which], layers.absent[:, which])
+    which = np.asarray([place[name] for name in names], dtype=np.intp)
+    # Rows of another source have nothing of these.
+    rows = np.flatnonzero(~layers.absent[:, which].all(axis=1))
+    steps = layers.steps[rows]
+    if low is None:
+        low = float(steps[0]) if len(steps) else 0.0
+    # What was recorded before the range still holds at its beginning.
+    first = max(0, int(np.searchsorted(steps, low, "left")) - 1)
+    here = rows[first : int(np.searchsorted(steps, high, "right"))]
+    cut = np.ix_(here, which)
+    part = Layers(layers.steps[here], tuple(names), layers.norms[cut], layers.absent[cut])
     starts, cells = grid(part, low, high, columns)
     drawn = cells[np.isfinite(cells) & (cells > 0)]
     least, largest = (float(drawn.min()), float(drawn.max())) if len(drawn) else (1.0, 1.0)
@@ -61,8 +74,14 @@ def heat_view(layers: Layers, names: list[str], low: float, high: float, columns
         "names": names,
         "starts": starts.tolist(),
         # Whether each column is a recorded step, and not several of them.
-        "single": bool(len(starts) >= np.count_nonzero((layers.steps >= low) & (layers.steps <= high))),
+        "single": len(starts) >= _distinct(part.steps[part.steps >= low]),
+        "recorded": _distinct(steps),
         "least": least,
         "largest": largest,
         "cells": base64.b64encode(codes.astype("<u2").tobytes()).decode("ascii"),
     }
+
+
+def _distinct(steps: Any) -> int:
+    """How many different ones there are among steps in ascending order."""
+    return int(np.count_nonzero(np.diff(steps))) + bool(len(steps))

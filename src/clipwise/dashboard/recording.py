@@ -2,7 +2,6 @@
 
 import os
 import threading
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -10,20 +9,19 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from clipwise.dashboard.columns import Columns
+from clipwise.dashboard.columns import Columns, LayerTable
 from clipwise.dashboard.distribution import Distribution, distribution
 from clipwise.dashboard.heat import heat_view
 from clipwise.dashboard.sources import Names, of_source, sort_out
-from clipwise.dashboard.views import alert_view, run_view, series_view
+from clipwise.dashboard.views import alert_views, plain, run_view, series_view
 from clipwise.errors import StoreError
-from clipwise.monitor.store import Layers, Run, Store, prefix_of
+from clipwise.monitor.store import Run, Store, prefix_of
+from clipwise.monitor.store._schema import is_settled
 
-__all__ = ["Recording", "State", "Unavailable", "state_of"]
+__all__ = ["Recording", "State", "Unavailable", "identity", "state_of"]
 
 T = TypeVar("T")
 READY = "ready"
-REREAD = 8.0
-"""Layers are read as a whole: not again before so many times the time that this took has gone by."""
 
 
 @dataclass(frozen=True)
@@ -58,9 +56,9 @@ class Recording:
         self.path = Path(path)
         self._lock = threading.RLock()
         self._store: Store | None = None
-        self._file: tuple[int, int] | None = None
+        self._file: tuple[int, int, bool] | None = None
         self._columns = Columns()
-        self._layers: dict[tuple[int, int | None], _Kept] = {}
+        self._layers: dict[tuple[int, int], LayerTable] = {}
         self._sorted: dict[tuple[object, ...], tuple[int, Distribution]] = {}
 
     def close(self) -> None:
@@ -76,9 +74,8 @@ class Recording:
 
         def read(store: Store) -> dict[str, Any]:
             one, names = self._one(store, run), sort_out(store.names(run))
-            found = run_view(one) | {"command": one.command, "note": one.note, "facts": dict(one.facts)}
-            alerts = [alert_view(alert) for alert in store.alerts(run)]
-            return found | asdict(names) | {"alerts": alerts}
+            found = run_view(one) | {"command": one.command, "note": one.note, "facts": plain(one.facts)}
+            return found | asdict(names) | {"alerts": alert_views(store.alerts(run))}
 
         return self._with(read)
 
@@ -152,18 +149,13 @@ class Recording:
         """The norms of the layers as a grid of cells."""
 
         def read(store: Store) -> dict[str, Any]:
-            kept = self._layers.get((run, rank))
-            if kept is None or time.monotonic() > kept.until:
-                kept = self._layers[run, rank] = _Kept.read(store, run, rank)
-                while len(self._layers) > 4:
-                    del self._layers[next(iter(self._layers))]
-            names = of_source(kept.layers.names, source, self._sources(store, run).sources)
-            steps = kept.layers.steps
-            end = max(float(self._one(store, run).steps), float(steps[-1]) if len(steps) else 0.0)
-            begin = float(steps[0]) if len(steps) else 0.0
-            start, stop = begin if low is None else low, end if high is None else high
-            view = heat_view(kept.layers, names, start, stop, columns)
-            return view | {"end": stop, "recorded": len(steps)}
+            which = run, store.rank(run, "layers") if rank is None else rank
+            found = self._layers.setdefault(which, LayerTable()).read(store, *which)
+            while len(self._layers) > 4:
+                del self._layers[next(iter(self._layers))]
+            names = of_source(found.names, source, self._sources(store, run).sources)
+            end = float(self._one(store, run).steps) if high is None else high
+            return heat_view(found, names, low, end, columns) | {"end": end}
 
         return self._with(read)
 
@@ -179,6 +171,7 @@ class Recording:
         rank: int | None,
     ) -> tuple[Distribution, float | None]:
         prefix = prefix_of(source)
+        rank = store.rank(run) if rank is None else rank
         found = self._columns.read(store, run, [f"{prefix}norm", f"{prefix}threshold"], rank)
         norm, threshold = found[f"{prefix}norm"], found[f"{prefix}threshold"].values
         low, high = -np.inf if low is None else low, np.inf if high is None else high
@@ -211,7 +204,7 @@ class Recording:
                 raise Unavailable(State("broken", f"{str(self.path)!r} is damaged: {error}")) from error
 
     def _opened(self) -> Store:
-        file = _file(self.path)
+        file = identity(self.path)
         if self._store is None or file != self._file:
             self._drop()
             self._store, self._file = Store(self.path), file
@@ -226,21 +219,6 @@ class Recording:
         self._sorted.clear()
 
 
-@dataclass(frozen=True)
-class _Kept:
-    """Layers, and until when they are good enough."""
-
-    layers: Layers
-    until: float
-
-    @classmethod
-    def read(cls, store: Store, run: int, rank: int | None) -> "_Kept":
-        begun = time.monotonic()
-        layers = store.layers(run, rank)
-        now = time.monotonic()
-        return cls(layers, now + REREAD * (now - begun))
-
-
 def state_of(path: Path, error: Exception | None = None) -> State:
     """What an error of reading means to somebody who looks at the page."""
     if error is None:
@@ -252,9 +230,10 @@ def state_of(path: Path, error: Exception | None = None) -> State:
     return State("broken", f"{error}.".replace("..", "."))
 
 
-def _file(path: Path) -> tuple[int, int] | None:
+def identity(path: Path) -> tuple[int, int, bool] | None:
+    """Which file that is, and whether it is read as one that does not change; None where there is none."""
     try:
         found = os.stat(path)
     except OSError:
         return None
-    return found.st_dev, found.st_ino
+    return found.st_dev, found.st_ino, is_settled(path)

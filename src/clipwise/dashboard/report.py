@@ -125,7 +125,9 @@ def save(path: Path, content: bytes, *, force: bool = False) -> None:
 
 
 def _ours(source: str) -> list[str]:
-    return [prefix_of(source) + name for name in ("norm", "threshold", "clip_fraction", "direction")]
+    return [
+        prefix_of(source) + name for name in ("norm", "threshold", "clip_fraction", "direction", "at_bound")
+    ]
 
 
 def _json(data: dict[str, Any]) -> str:

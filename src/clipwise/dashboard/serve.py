@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib
+import ipaddress
 import os
 import socket
 import threading
@@ -56,7 +57,8 @@ class Dashboard:
         from clipwise.dashboard.app import make_app
 
         self._socket = _listen(host, port)
-        shown = f"[{host}]" if ":" in host else host
+        shown = _reached_as(host)
+        shown = f"[{shown}]" if ":" in shown else shown
         self.port = int(self._socket.getsockname()[1])
         self.url = f"http://{shown}:{self.port}/" + (f"?token={self.token}" if self.token else "")
         self._recording, self._watch = Recording(path), Watch(path)
@@ -140,6 +142,15 @@ def load(name: str) -> ModuleType:
         raise ModuleNotFoundError(
             f'the page needs {name}, which is not installed: pip install "clipwise[dashboard]"', name=name
         ) from error
+
+
+def _reached_as(host: str) -> str:
+    """What others call an address: the machine's name, where it is every address of this one."""
+    try:
+        every = ipaddress.ip_address(host).is_unspecified
+    except ValueError:
+        every = not host
+    return socket.gethostname() if every else host
 
 
 def _listen(host: str, port: int | None) -> socket.socket:

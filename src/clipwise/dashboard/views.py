@@ -1,6 +1,7 @@
 """Runs, alerts and series as the page is told of them: JSON, in which NaN and Inf are words or gaps."""
 
 import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -8,8 +9,10 @@ import numpy as np
 from clipwise.dashboard.thinning import KINDS, running_mean, thin
 from clipwise.monitor.store import Alert, Floats, Run, Series
 
-__all__ = ["alert_view", "finite_or_text", "run_view", "series_view"]
+__all__ = ["LISTED", "alert_views", "finite_or_text", "plain", "run_view", "series_view"]
 
+LISTED = 100
+"""Alerts that the page lists, the last ones; of the others it draws the steps."""
 RAW_AND_MEAN = 20
 """A running mean is over at least so many steps, and over a hundredth of them."""
 
@@ -28,8 +31,14 @@ def run_view(run: Run) -> dict[str, Any]:
     }
 
 
-def alert_view(alert: Alert) -> dict[str, Any]:
-    """An alert with its three sentences."""
+def alert_views(alerts: Sequence[Alert]) -> list[dict[str, Any]]:
+    """Alerts in their order, the last ones with their three sentences."""
+    count = max(0, len(alerts) - LISTED)
+    short = [{"level": alert.level, "step": alert.step} for alert in alerts[:count]]
+    return short + [_alert(alert) for alert in alerts[count:]]
+
+
+def _alert(alert: Alert) -> dict[str, Any]:
     return {
         "rule": alert.rule,
         "level": alert.level,
@@ -63,6 +72,19 @@ def series_view(
         "mean": {"x": _steps(mean.steps), "y": _numbers(mean.values), "window": window},
         "marks": [[step, KINDS[kind], count] for step, kind, count in marks],
     }
+
+
+def plain(value: Any) -> Any:
+    """What JSON gave, NaN and Inf in it as words, which JSON has no place for.
+
+    >>> plain({"seed": 3, "bounds": [1.0, float("inf")]})
+    {'seed': 3, 'bounds': [1.0, 'inf']}
+    """
+    if isinstance(value, Mapping):
+        return {key: plain(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [plain(one) for one in value]
+    return finite_or_text(value) if isinstance(value, float) else value
 
 
 def finite_or_text(value: float) -> float | str:

@@ -4,7 +4,7 @@ import os
 import threading
 from pathlib import Path
 
-from clipwise.dashboard.recording import State, state_of
+from clipwise.dashboard.recording import State, identity, state_of
 from clipwise.errors import StoreError
 from clipwise.monitor.store import Store
 
@@ -52,11 +52,7 @@ class Watch:
             self._store.close()
 
     def _look(self) -> None:
-        try:
-            file = os.stat(self._path)
-            here: object = (file.st_dev, file.st_ino)
-        except OSError:
-            here = None
+        here = identity(self._path)
         error: Exception | None = None
         version, status = 0, self._status
         try:

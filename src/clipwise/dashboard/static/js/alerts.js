@@ -3,8 +3,6 @@
 import { el, keep } from "./dom.js";
 import { count, many } from "./format.js";
 
-const SHOWN = 100;
-
 export class Alerts {
   // look(step): shows the steps around an alert
   constructor(look) {
@@ -15,10 +13,12 @@ export class Alerts {
       el("header", {}, el("h2", {}, "Alerts"), this._note), this._list);
   }
 
+  // Of many only the last ones come with what they say.
   show(alerts, ranks) {
-    this._note.textContent = alerts.length > SHOWN ? `the last ${SHOWN} of ${count(alerts.length)}` : "";
-    keep(this._list, [alerts, ranks.length], () => alerts.length
-      ? el("ol", {}, alerts.slice(-SHOWN).reverse().map((alert) => this._item(alert, ranks.length > 1)))
+    const told = alerts.filter((alert) => alert.seen !== undefined);
+    this._note.textContent = alerts.length > told.length ? `the last ${told.length} of ${count(alerts.length)}` : "";
+    keep(this._list, [told, ranks.length], () => told.length
+      ? el("ol", {}, told.reverse().map((alert) => this._item(alert, ranks.length > 1)))
       : el("p", { class: "none" }, "None: no rule has found anything to complain about."));
   }
 

@@ -29,7 +29,7 @@ export class App {
     this._list = new Runs({ open: (id) => this._open(id), overlay: (id) => this._overlay(id) });
     this._head = new Head({
       source: (name) => this._go({ source: name }), logged: (name) => this._go({ name }),
-      rank: (rank) => this._go({ rank }), reset: () => this._zoom(null),
+      rank: source.live ? (rank) => this._go({ rank }) : null, reset: () => this._zoom(null),
     });
     this._panels = new Panels(zoom);
     this._heat = new Heat(zoom);
@@ -99,7 +99,9 @@ export class App {
     this._head.show(run, this._place);
     this._panels.show(this._place, chosen, series.series, run.alerts);
     this._heat.show(layers.layers ?? null);
-    this._histogram.show(distribution.distribution ?? null, this._place.range ? "of the steps shown" : "of all steps");
+    // A report carries the norms of all steps only.
+    const shown = this._place.range && this._source.live ? "of the steps shown" : "of all steps";
+    this._histogram.show(distribution.distribution ?? null, shown);
     this._alerts.show(run.alerts, run.ranks);
     document.body.dataset.step = run.steps;
   }

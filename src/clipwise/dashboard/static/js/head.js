@@ -5,7 +5,7 @@ import { el, keep } from "./dom.js";
 import { ago, count, many, moment } from "./format.js";
 
 export class Head {
-  // wanted: { source(name), logged(name), rank(number), reset() }
+  // wanted: { source(name), logged(name), rank(number) or null, reset() }
   constructor(wanted) {
     this._wanted = wanted;
     this._title = el("h1", {});
@@ -25,7 +25,7 @@ export class Head {
     keep(this._facts, [run.status, run.steps, run.clip, run.ranks.length, alerts, ago(run.seen)], () => [
       el("span", { class: `badge ${run.status}` }, run.status),
       el("span", {}, many(run.steps, "step")),
-      run.ranks.length > 1 ? el("span", {}, many(run.ranks.length, "process", "processes")) : null,
+      run.ranks.length > 1 ? el("span", {}, many(run.ranks.length, "process", "processes"), this._which()) : null,
       el("span", {}, el("code", {}, run.clip ?? "measured, not clipped")),
       alerts ? el("a", { href: "#panel-alerts", class: `badge ${alerts.level}`, onclick: toAlerts }, alerts.text) : null,
       el("span", { class: "quiet" }, `last heard ${ago(run.seen)}`),
@@ -37,13 +37,18 @@ export class Head {
     keep(this._list, [run.command, run.facts, run.started], () => facts(run));
   }
 
+  // A report carries what one process recorded.
+  _which() {
+    return this._wanted.rank ? null : ", of which the first is shown";
+  }
+
   _controls(run, place) {
     const found = [];
     if (run.sources.length > 1)
       found.push(select("Source", "source", run.sources.map((name) => [name, name || "(main)"]), place.source, this._wanted.source));
     if (run.logged.length > 1)
       found.push(select("Logged", "logged", run.logged.map((name) => [name, name]), place.name, this._wanted.logged));
-    if (run.ranks.length > 1)
+    if (run.ranks.length > 1 && this._wanted.rank)
       found.push(select("Rank", "rank", run.ranks.map((rank) => [rank, rank]), place.rank ?? run.ranks[0],
         (rank) => this._wanted.rank(Number(rank))));
     if (place.range)

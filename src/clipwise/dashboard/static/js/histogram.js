@@ -59,10 +59,6 @@ export class Histogram {
     this._data = null;
   }
 
-  redraw() {
-    this._draw();
-  }
-
   _slid() {
     const at = Number(this._slider.value);
     this._touched = true;

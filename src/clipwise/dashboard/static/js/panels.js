@@ -4,7 +4,8 @@ import { Chart } from "./chart.js";
 import { runColour, theme } from "./colours.js";
 import { el, keep } from "./dom.js";
 
-// What is asked for, and how it is drawn. `raw` and `mean` say which of the two lines, and how strong.
+// What is asked for, and how it is drawn. `raw` and `mean` say which of the two lines, and how strong; `second`
+// is a line beside it, where there is one: of a clip of weights, how many of them stand at the bound.
 const PANELS = [
   {
     id: "loss", title: "Loss", raw: 0.35, mean: true, scale: "linear",
@@ -19,6 +20,7 @@ const PANELS = [
   {
     id: "fraction", title: "Clip fraction", mean: true, limits: [-0.02, 1.02],
     name: (place) => `${prefix(place)}clip_fraction`,
+    second: (place) => `${prefix(place)}at_bound`,
     none: "No clip fraction was recorded.",
   },
   {
@@ -34,7 +36,7 @@ export function prefix(place) {
 }
 
 export function namesOf(place) {
-  const names = PANELS.map((panel) => panel.name(place)).filter(Boolean);
+  const names = PANELS.flatMap((panel) => [panel.name(place), panel.second?.(place)]).filter(Boolean);
   return [...new Set([...names, `${prefix(place)}threshold`])];
 }
 
@@ -111,6 +113,11 @@ function linesOf(panel, place, run, at, there, many) {
     const { x, y } = found.mean;
     const last = [found.last[0], y.length ? y[y.length - 1] : null];
     lines.push({ label: lines.length ? "mean" : label, colour, x, y, last, width: 2 });
+  }
+  const second = there[panel.second?.(place)];
+  if (second) {
+    const name = many > 1 ? `${run.name}: at the bound` : "at the bound";
+    lines.push({ label: name, colour: many > 1 ? colour : theme().limit, ...second.line, last: second.last, dash: [6, 3] });
   }
   const limit = panel.threshold && there[`${prefix(place)}threshold`];
   if (limit && limit.line.y.some((value) => value !== null)) {
