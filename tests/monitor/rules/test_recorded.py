@@ -18,7 +18,11 @@ UNHEALTHY = {
         ("gradient_nonfinite", 28, "first in core.cell.weight_ih_l0 (norm NaN); 4 parameters"),
     ],
     "chatbot_tight": [
-        ("threshold_too_low", 200, "200 of the last 200 steps hit the threshold (now 0.001)"),
+        (
+            "threshold_too_low",
+            200,
+            "200 of the 200 steps recorded since step 1 hit the threshold (now 0.001)",
+        ),
     ],
     "sigmoids": [
         ("gradient_vanishing", 50, "first layers are 1e+06 times smaller than those of the last at step 50"),

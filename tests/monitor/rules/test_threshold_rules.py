@@ -41,7 +41,7 @@ def test_a_threshold_far_below_nearly_all_norms():
     p90 = np.sort(NORMS[:200])[179]
     left = np.median(0.01 / NORMS[:200])
     assert alert.seen == (
-        "200 of the last 200 steps hit the threshold (now 0.01), and clipping leaves"
+        "200 of the 200 steps recorded since step 1 hit the threshold (now 0.01), and clipping leaves"
         f" {left:.2g} of the gradient's norm, whose median is {median:.4g}."
     )
     assert f"a global norm of {p90:.4g} would have clipped one step in ten" in alert.advice
@@ -105,7 +105,7 @@ def test_nothing_clipped_in_a_thousand_steps():
     [alert] = heard(ThresholdNeverBinds(), clipped(NORMS, 100.0))
     assert (alert.step, alert.level) == (1000, "info")
     assert alert.seen == (
-        "Nothing was clipped in the last 1,000 steps: the threshold is 100, the largest norm was"
+        "Nothing was clipped since step 1: the threshold is 100, the largest norm was"
         f" {NORMS[:1000].max():.4g}."
     )
 

@@ -133,7 +133,7 @@ class _Whole:
         self._losses: list[float] = []
         self._before: list[float] = []  # medians of the first windows: what was usual
         self._first = self._best = math.nan
-        self._seen = (0, 0.0, 0.0, 0.0)
+        self._start, self._seen = 0, (0, 0, 0.0, 0.0, 0.0)
         self.bad = False
 
     def take(self, moment: Moment) -> bool:
@@ -142,6 +142,8 @@ class _Whole:
             self._losses.append(loss)
         if norm is None or not norm < math.inf:
             return False
+        if not self._norms:
+            self._start = moment.step
         self._norms.append(norm)
         if len(self._norms) < self._rule.window:
             return False
@@ -156,7 +158,7 @@ class _Whole:
         if len(self._before) < USUAL:
             self._before.append(now)
         self.bad = now < self._rule.collapse * usual and not self._is_low(loss)
-        self._seen = moment.step, now, usual, loss
+        self._seen = self._start, moment.step, now, usual, loss
         return True
 
     def _is_low(self, loss: float) -> bool:
@@ -164,10 +166,10 @@ class _Whole:
         return gained > LEARNED * abs(self._first) and self._first - loss >= gained / 2
 
     def words(self, source: str) -> str:
-        step, now, usual, loss = self._seen
+        start, step, now, usual, loss = self._seen
         return (
-            f"The gradient's norm{source} has fallen to {show(now)} (median of {self._rule.window:,} steps up"
-            f" to step {step:,}) from the {show(usual)} of the beginning, while the loss is still"
+            f"The gradient's norm{source} has fallen to {show(now)} (median of steps {start:,} to"
+            f" {step:,}) from the {show(usual)} of the beginning, while the loss is still"
             f" {show(loss)}; it began at {show(self._first)}."
         )
 

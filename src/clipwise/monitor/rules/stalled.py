@@ -53,29 +53,30 @@ class _Watcher(Watcher):
     def __init__(self, rule: Stalled, source: str) -> None:
         self._rule, self._judges = rule, not source
         self._losses: deque[float] = deque(maxlen=rule.window)
+        self._steps: deque[int] = deque(maxlen=rule.window)
         self._count = 0
-        self._halves, self._step = (0.0, 0.0), 0
+        self._halves = 0.0, 0.0
 
     def judge(self, moment: Moment) -> bool | None:
         loss = moment.values.get("loss")
         if not self._judges or loss is None or not -float("inf") < loss < float("inf"):
             return None
         self._losses.append(loss)
+        self._steps.append(moment.step)
         self._count += 1
         window = self._rule.window
         if self._count < window or self._count % max(1, window // BLOCKS):
             return None
         losses = list(self._losses)
         first, second = median(sorted(losses[: window // 2])), median(sorted(losses[window // 2 :]))
-        self._halves, self._step = (first, second), moment.step
+        self._halves = first, second
         return second > first - self._rule.least * abs(first)
 
     def finding(self) -> Finding:
         first, second = self._halves
         return Finding(
-            seen=f"The loss has not fallen over the last {self._rule.window:,} steps: its median was"
-            f" {show(first)} in the first half of them and {show(second)} in the second, up to step"
-            f" {self._step:,}.",
+            seen=f"The loss has not fallen since step {self._steps[0]:,}: its median was {show(first)} in the"
+            f" first half of that time and {show(second)} in the second, up to step {self._steps[-1]:,}.",
             why="Either the training has converged and more of it is wasted, or it is stuck.",
             advice="If it is good enough, stop here. Otherwise try a lower learning rate (the loss wobbles"
             " around a valley) or a higher one (it crawls); raise the threshold if nearly every step is"

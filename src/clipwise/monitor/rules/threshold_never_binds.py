@@ -22,7 +22,7 @@ class ThresholdNeverBinds(Rule):
     for what is unusual. Where nothing is clipped at all (an infinite threshold), nothing is said.
 
     Args:
-        window: steps without anything clipped.
+        window: recorded steps without anything clipped.
     """
 
     patience: int = 1
@@ -44,7 +44,7 @@ class _Watcher(Watcher):
     def __init__(self, rule: ThresholdNeverBinds, source: str) -> None:
         self._rule, self._source = rule, source
         self._threshold = float("nan")
-        self._steps, self._largest = 0, 0.0
+        self._first, self._steps, self._largest = 0, 0, 0.0
 
     def judge(self, moment: Moment) -> bool | None:
         values = moment.values
@@ -55,6 +55,8 @@ class _Watcher(Watcher):
             self._threshold, self._steps, self._largest = threshold, 0, 0.0
             if fraction > 0:
                 return False
+        if not self._steps:
+            self._first = moment.step
         self._steps += 1
         if norm is not None and self._largest < norm < float("inf"):
             self._largest = norm
@@ -62,7 +64,7 @@ class _Watcher(Watcher):
 
     def finding(self) -> Finding:
         return Finding(
-            seen=f"Nothing{of(self._source)} was clipped in the last {self._steps:,} steps: the threshold is"
+            seen=f"Nothing{of(self._source)} was clipped since step {self._first:,}: the threshold is"
             f" {show(self._threshold)}, the largest norm was {show(self._largest)}.",
             why="Such a threshold does nothing but guard against an explosion, and the further it lies above"
             " the norms the less it does that.",

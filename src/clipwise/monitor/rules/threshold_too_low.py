@@ -31,7 +31,7 @@ class ThresholdTooLow(Rule):
     it may be what keeps a training going, hence ``left``.
 
     Args:
-        window: steps that are looked at.
+        window: recorded steps that are looked at.
         often: share of them that hit the threshold, below 1.
         left: how much of the norm clipping may leave, below 1.
     """
@@ -63,6 +63,7 @@ class _Watcher(Watcher):
     def _start_over(self) -> None:
         window = self._rule.window
         self._hits: deque[bool] = deque(maxlen=window)
+        self._steps: deque[int] = deque(maxlen=window)
         self._hit = 0
         self._left, self._norms = Recent(window), Recent(window)
         self._threshold = float("inf")
@@ -83,6 +84,7 @@ class _Watcher(Watcher):
         if len(self._hits) == self._rule.window:
             self._hit -= self._hits[0]
         self._hits.append(fraction >= 0.5)
+        self._steps.append(moment.step)
         self._hit += fraction >= 0.5
         self._left.add(after / norm)
         self._norms.add(norm)
@@ -94,9 +96,9 @@ class _Watcher(Watcher):
     def finding(self) -> Finding:
         low, high = self._norms.quantile(0.5), self._norms.quantile(0.9)
         return Finding(
-            seen=f"{self._hit:,} of the last {self._rule.window:,} steps{of(self._source)} hit the threshold"
-            f" (now {show(self._threshold)}), and clipping leaves {self._left.median():.2g} of the gradient's"
-            f" norm, whose median is {show(low)}.",
+            seen=f"{self._hit:,} of the {self._rule.window:,} steps{of(self._source)} recorded since step"
+            f" {self._steps[0]:,} hit the threshold (now {show(self._threshold)}), and clipping leaves"
+            f" {self._left.median():.2g} of the gradient's norm, whose median is {show(low)}.",
             why="Every step then has the same length, set by the threshold instead of by the gradient: it"
             " acts as a much smaller learning rate, and training crawls.",
             advice=f"Raise the threshold so that only the largest gradients meet it: a global norm of"

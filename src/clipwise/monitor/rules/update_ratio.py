@@ -1,5 +1,6 @@
 """Steps that are far too long or far too short for the weights they move."""
 
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -55,24 +56,24 @@ class _Watcher(Watcher):
     def __init__(self, rule: UpdateRatio, source: str) -> None:
         self._rule, self._source = rule, source
         self._recent = Recent(rule.window)
-        self._step = 0
+        self._steps: deque[int] = deque(maxlen=rule.window)
 
     def judge(self, moment: Moment) -> bool | None:
         ratio = moment.values.get(RATIO)
         if ratio is None or not 0 <= ratio < float("inf"):
             return None
         self._recent.add(ratio)
+        self._steps.append(moment.step)
         if not self._recent.full:
             return None
-        self._step = moment.step
         return not self._rule.low <= self._recent.median() <= self._rule.high
 
     def finding(self) -> Finding:
         ratio = self._recent.median()
         high = ratio > self._rule.high
         seen = (
-            f"A step{of(self._source)} changes the weights by {show(ratio)} of their norm (median of the last"
-            f" {self._rule.window:,}, up to step {self._step:,}); around 0.001 is healthy."
+            f"A step{of(self._source)} changes the weights by {show(ratio)} of their norm (median of steps"
+            f" {self._steps[0]:,} to {self._steps[-1]:,}); around 0.001 is healthy."
         )
         if high:
             return Finding(
