@@ -168,6 +168,17 @@ def test_gradients_of_pact_are_the_papers(framework):
     assert framework.gradients(compiled, x, alpha)[1].tolist() == [2, 1, 1]
 
 
+@differentiable
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_the_gradient_of_a_bound_is_summed_wider_than_a_half(framework, dtype):
+    many = 70_001  # beyond float16, and more digits than bfloat16 has
+    x = framework.array(np.full((many, 2), 9.0), dtype)
+    for alpha, axis, expected in [(2.0, None, 2 * many), ([2.0, 10.0], 1, [many, 0])]:
+        (of_alpha,) = framework.gradients(partial(pact, x, axis=axis), framework.array(alpha))
+        assert of_alpha.dtype == np.float32
+        np.testing.assert_array_equal(of_alpha, expected)
+
+
 @everywhere
 def test_pact_takes_its_bound_in_any_shape_that_fits(framework):
     x = np.arange(24.0).reshape(2, 3, 4)

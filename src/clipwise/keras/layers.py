@@ -118,6 +118,7 @@ class PACT(_Elementwise):
             shape=shape,
             initializer=keras.initializers.Constant(self.start),
             regularizer=self.regularizer,
+            autocast=False,  # or a half would sum its gradient
             name="alpha",
         )
         super().build(input_shape)

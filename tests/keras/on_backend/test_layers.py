@@ -76,6 +76,14 @@ def test_the_gradient_of_pact_is_the_papers():
     np.testing.assert_allclose(numbers(layer.alpha), [2 - 1, 2 - 1 / 3], rtol=1e-6)
 
 
+def test_the_gradient_of_pact_is_summed_in_float32_where_the_layer_computes_in_a_half():
+    layer = layers.PACT(2.0, dtype="mixed_bfloat16")
+    model = keras.Sequential([keras.Input((70_001,)), layer])
+    model.compile(keras.optimizers.SGD(1.0), loss=lambda y, out: ops.sum(out))
+    model.fit(np.full((1, 70_001), 9.0), np.zeros((1, 1)), verbose=0)
+    assert numbers(layer.alpha) == 2 - 70_001
+
+
 def test_what_is_refused():
     for make, words in [
         (lambda: layers.ClippedReLU(0), "bound"),

@@ -21,6 +21,7 @@ __all__ = [
     "reshape",
     "sigmoid",
     "smallest",
+    "spread",
     "tanh",
     "where",
     "widened",
@@ -49,6 +50,12 @@ def is_boolean(x: jax.Array) -> bool:
 def like(value: Any, x: jax.Array) -> jax.Array:
     with np.errstate(over="ignore"):
         return jnp.asarray(value, dtype=x.dtype)
+
+
+def spread(bound: jax.Array, x: jax.Array) -> jax.Array:
+    if x.dtype.itemsize > 2:
+        return like(bound, x)
+    return jnp.broadcast_to(bound.astype(jnp.float32), x.shape).astype(x.dtype)
 
 
 # Compiled with its bounds, as JAX' own are: then subnormal numbers are treated as theirs are.

@@ -20,6 +20,7 @@ __all__ = [
     "reshape",
     "sigmoid",
     "smallest",
+    "spread",
     "tanh",
     "where",
     "widened",
@@ -49,6 +50,9 @@ def is_boolean(x: Array) -> bool:
 def like(value: Any, x: Array) -> Array:
     with np.errstate(over="ignore"):  # a bound beyond the range of float16 is infinite there
         return np.asarray(value).astype(x.dtype)
+
+
+spread = like  # there are no gradients
 
 
 def between(x: Array, low: Any, high: Any) -> Array:

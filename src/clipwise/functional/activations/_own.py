@@ -6,6 +6,7 @@
 - ``is_floating(x)``, ``is_boolean(x)``: whether its entries are real floating-point numbers, or booleans.
 - ``between(x, low, high)``: bounded by two numbers, gradient 0 at the bounds and beyond; NaN stays.
 - ``like(value, x)``: a number or an array in the dtype of ``x``, on its device.
+- ``spread(bound, x)``: an array as ``like``, whose gradient is summed in float32 or wider.
 - ``where``, ``maximum``, ``sigmoid``, ``tanh``, ``arange(stop, x)``, ``largest(x, axes)``, ``smallest(x,
   axis)``; ``reshape(x, shape)``, where a length that is not known is that of the same axis of ``x``.
 - ``widened(x, other)``: ``x`` in the wider type of both, float32 at least.

@@ -19,6 +19,7 @@ __all__ = [
     "reshape",
     "sigmoid",
     "smallest",
+    "spread",
     "tanh",
     "where",
     "widened",
@@ -48,6 +49,12 @@ def is_boolean(x: Array) -> bool:
 
 def like(value: Any, x: Array) -> Array:
     return tf.cast(value, x.dtype)
+
+
+def spread(bound: Array, x: Array) -> Array:
+    if x.dtype.size > 2:
+        return like(bound, x)
+    return like(tf.broadcast_to(tf.cast(bound, tf.float32), tf.shape(x)), x)
 
 
 def between(x: Array, low: Any, high: Any) -> Array:

@@ -20,6 +20,7 @@ __all__ = [
     "reshape",
     "sigmoid",
     "smallest",
+    "spread",
     "tanh",
     "where",
     "widened",
@@ -48,6 +49,12 @@ def like(value: Any, x: Tensor) -> Tensor:
     if isinstance(value, int | float):  # filled on the device: no copy waits for the host
         return torch.full((), value, dtype=x.dtype, device=x.device)
     return torch.as_tensor(value, dtype=x.dtype, device=x.device)
+
+
+def spread(bound: Tensor, x: Tensor) -> Tensor:
+    if x.dtype.itemsize > 2 or not (bound.requires_grad and torch.is_grad_enabled()):
+        return like(bound, x)
+    return bound.to(x.device, torch.float32).expand_as(x).to(x.dtype)
 
 
 def between(x: Tensor, low: float, high: float) -> Tensor:

@@ -3,7 +3,8 @@
 from typing import Any
 
 from clipwise.errors import ArgumentError
-from clipwise.functional.activations._own import broadcasts, fits, floating, own_of, shape_of
+from clipwise.functional.activations import _numpy
+from clipwise.functional.activations._own import broadcasts, fits, floating, shape_of
 from clipwise.functional.checks import bounds_of, positive
 from clipwise.namespace import Array
 
@@ -67,8 +68,9 @@ def pact(x: Array, alpha: Array | float, *, axis: int | None = None) -> Array:
     Args:
         x: floats of any shape.
         alpha: a number above 0, or an array: of shape ``()`` or ``(1,)``, of a shape that broadcasts to that
-            of ``x``, or, with ``axis``, ``(x.shape[axis],)``. It is taken in the dtype of x. Nothing keeps
-            one that is learned above 0; below, ``y`` is alpha where ``x >= alpha`` and else 0.
+            of ``x``, or, with ``axis``, ``(x.shape[axis],)``. It is taken in the dtype of x, its gradient is
+            summed in float32 at least. Nothing keeps one that is learned above 0; below, ``y`` is alpha where
+            ``x >= alpha`` and else 0.
         axis: the axis of ``x`` that ``alpha`` lies along: 1 for channels in PyTorch, -1 in Keras.
 
     Raises:
@@ -84,19 +86,17 @@ def pact(x: Array, alpha: Array | float, *, axis: int | None = None) -> Array:
     """
     own, x = floating(x)
     if isinstance(alpha, bool | int | float):
-        alpha = positive("alpha", alpha)
+        alpha = own.like(positive("alpha", alpha), x)
     else:
-        _, alpha = floating(alpha, "alpha")
-        _refuse_another_framework(own, alpha)
-    alpha = _along(own, own.like(alpha, x), x, axis)
+        theirs, alpha = floating(alpha, "alpha")
+        if theirs is _numpy:
+            alpha = own.like(alpha, x)
+        elif theirs is not own:
+            raise ArgumentError(f"alpha must be of the framework of x, got {type(alpha).__name__}")
+    alpha = own.spread(_along(own, alpha, x, axis), x)
     # A NaN among the bounds comes out, as min and max would have it.
     clipped = (x >= alpha) | (alpha != alpha)
     return own.where(clipped, alpha, own.where(x <= 0, own.like(0.0, x), x))
-
-
-def _refuse_another_framework(own: Any, alpha: Array) -> None:
-    if own_of(alpha) is not own and own_of(alpha).__name__.rpartition(".")[2] != "_numpy":
-        raise ArgumentError(f"alpha must be of the framework of x, got {type(alpha).__name__}")
 
 
 def _along(own: Any, alpha: Array, x: Array, axis: int | None) -> Array:
