@@ -1,6 +1,8 @@
 """Bounded activations as modules, and around the activations of a model that exists."""
 
 import copy
+import io
+import pickle
 from functools import partial
 
 import numpy as np
@@ -9,7 +11,7 @@ import torch
 from torch import nn
 
 import clipwise
-from clipwise.errors import ArgumentError, ParameterError
+from clipwise.errors import ArgumentError, ParameterError, StateError
 from clipwise.functional.activations import clamped_swiglu, clipped_relu, pact, soft_cap, split_gate_up
 from clipwise.torch.activations import PACT, ClampedSwiGLU, ClippedReLU, HardTanh, SoftCap, clip_activations
 
@@ -182,6 +184,81 @@ def test_each_match_learns_a_bound_of_its_own():
     hidden = nn.functional.relu(model.first[0](INPUT))
     assert clipped.report()["first.1"].high == (hidden >= 0.5).float().mean()
     assert list(clipped.modules()) == ["first.1", "second.1"]
+
+
+def test_learned_bounds_are_saved_and_loaded():
+    model = net()
+    clipped = clip_activations(model, {"*.1": PACT(0.5, channels=4), "shared": 6.0})
+    with torch.no_grad():
+        for each in clipped.parameters():
+            each.add_(torch.rand(4))
+    saved = io.BytesIO()
+    torch.save({"model": model.state_dict(), "bounds": clipped.state_dict()}, saved)
+    found = torch.load(io.BytesIO(saved.getvalue()))
+    assert list(found["bounds"]) == ["first.1.alpha", "second.1.alpha"]
+    other = net()
+    other.load_state_dict(found["model"])
+    again = clip_activations(other, {"*.1": PACT(0.5, channels=4)})
+    before = [p.clone() for p in again.parameters()]
+    shorter = found["bounds"] | {"second.1.alpha": torch.ones(3)}
+    for wrong, words in [
+        ({}, "'first.1.alpha' is missing"),
+        (found["bounds"] | {"third.alpha": torch.ones(4)}, "'third.alpha' is of nothing"),
+        (shorter, r"'second.1.alpha' is of shape \(3,\) and not \(4,\)"),
+    ]:
+        with pytest.raises(StateError, match=words):
+            again.load_state_dict(wrong)
+    assert all(map(torch.equal, before, again.parameters()))
+    again.load_state_dict(found["bounds"])
+    same(other(INPUT), model(INPUT))
+
+
+def test_a_copy_of_the_model_has_bounds_and_counts_of_its_own():
+    model = net()
+    clipped = clip_activations(model, {"*.1": PACT(0.5, channels=4), "shared": None})
+    expected = model(INPUT)
+    counted = clipped.report()
+    for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        same(other(INPUT), expected)
+        with torch.no_grad():
+            next(iter(other.first[1]._forward_hooks.values())).act.alpha.zero_()
+        assert other.first(INPUT).max() == 0
+    assert clipped.report() == counted
+    same(model(INPUT), expected)
+
+
+def test_a_bound_is_in_training_where_the_model_is():
+    model = nn.Sequential(nn.Identity())
+    with clip_activations(model, {"0": nn.RReLU(0.1, 0.3)}):
+        assert len(set(model(torch.full((9,), -1.0)).tolist())) > 1  # random in training
+        model.eval()
+        same(model(torch.tensor([-1.0])), torch.tensor([-0.2]))
+        model.train()
+        assert len(set(model(torch.full((9,), -1.0)).tolist())) > 1
+
+
+def test_what_cannot_be_counted_is_refused():
+    for given, words in [
+        (ClampedSwiGLU(), r"0: ClampedSwiGLU made \(2, 2\) of \(2, 4\)"),
+        (lambda x: x.clamp_(max=0.1), "0: .*lambda.* gave back the tensor it was given"),
+        (nn.ReLU(inplace=True), "0: ReLU gave back"),
+    ]:
+        model = nn.Sequential(nn.Identity())
+        with clip_activations(model, {"0": given}) as clipped, pytest.raises(ArgumentError, match=words):
+            model(X + 0)
+        assert clipped.report()["0"].entries == 0
+    model = nn.Sequential(nn.Identity())
+    with clip_activations(model, {"0": nn.ReLU6(inplace=True)}) as clipped:
+        model(X + 0)
+    assert clipped.report()["0"].high == 1 / 8  # a module of a bound may: what it cut stands at the bound
+
+
+@pytest.mark.parametrize("act", [PACT(1.001), PACT(1.001, channels=1, axis=0), ClippedReLU(1.001)])
+def test_an_entry_is_counted_against_the_bound_that_cuts_it(act):
+    model = nn.Sequential(nn.Identity())
+    with clip_activations(model, {"0": act}) as clipped:
+        model(torch.ones(5, dtype=torch.bfloat16))  # where 1.001 is 1
+    assert clipped.report()["0"].high == 1
 
 
 def test_counting_goes_through_the_compiler():

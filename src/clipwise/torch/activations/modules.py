@@ -1,6 +1,7 @@
 """The functions of `clipwise.functional.activations` as modules.
 
-Each says between which ``bounds`` its results lie, so that it can be told how often it saturates.
+Each that keeps the shape says between which ``bounds`` its results lie, so that it can be told how often it
+saturates.
 """
 
 import torch

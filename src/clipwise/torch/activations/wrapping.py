@@ -2,7 +2,6 @@
 
 import copy
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any, Self, TypeAlias
 
@@ -10,28 +9,14 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from clipwise.errors import ArgumentError, ParameterError, did_you_mean
+from clipwise.errors import ArgumentError, ParameterError, StateError, did_you_mean
+from clipwise.torch.activations._counting import Bounding, Saturation, says_bounds
 from clipwise.torch.activations.modules import ClippedReLU
 
 __all__ = ["Activation", "ClippedActivations", "Saturation", "clip_activations"]
 
 Activation: TypeAlias = nn.Module | Callable[[Tensor], Tensor] | float | None
 """A module, a function, a bound for `ClippedReLU`, or None to watch what is there."""
-
-
-@dataclass(frozen=True)
-class Saturation:
-    """How often one activation was at its bounds.
-
-    Attributes:
-        low: share of the entries at or below the lower bound.
-        high: share at or above the upper bound.
-        entries: how many were seen.
-    """
-
-    low: float
-    high: float
-    entries: int
 
 
 class ClippedActivations:
@@ -43,59 +28,55 @@ class ClippedActivations:
 
     def __init__(self, wrapped: Mapping[str, tuple[nn.Module, Any]], device: torch.device) -> None:
         self.names = tuple(wrapped)
-        self._acts = {name: act for name, (_, act) in wrapped.items()}
-        self._counts = {name: torch.zeros(3, dtype=torch.int64, device=device) for name in wrapped}
+        self._bounding = {name: Bounding(name, act, device) for name, (_, act) in wrapped.items()}
         self._hooks: list[RemovableHandle] = [
-            module.register_forward_hook(self._hook(name, module, act))
-            for name, (module, act) in wrapped.items()
+            module.register_forward_hook(self._bounding[name]) for name, (module, _) in wrapped.items()
         ]
-
-    def _hook(self, name: str, module: nn.Module, act: Any) -> Callable[[Any, Any, Any], Tensor | None]:
-        def hook(_: nn.Module, arguments: Any, output: Any) -> Tensor | None:
-            if not isinstance(output, Tensor):
-                raise ArgumentError(f"{name} gives {type(output).__name__} and not a tensor to clip")
-            result = output if act is None else act(output)
-            with torch.no_grad():
-                self._count(name, module if act is None else act, output, result)
-            return None if act is None else result
-
-        return hook
-
-    def _count(self, name: str, act: Any, before: Tensor, after: Tensor) -> None:
-        bounds = _bounds(act)
-        if bounds is None:  # a function: what it lifted, and what it cut
-            low, high = after > before, after < before
-        else:
-            low, high = before <= bounds[0], before >= _along(bounds[1], before, act)
-        if self._counts[name].device != before.device:
-            self._counts[name] = self._counts[name].to(before.device)
-        found = torch.stack([low.sum(), high.sum(), torch.full_like(low.sum(), before.numel())])
-        self._counts[name].add_(found)
 
     def report(self) -> dict[str, Saturation]:
         """The shares since the beginning or the last `reset`, by name; this waits for the device.
 
         What was not called has shares of 0, of 0 entries.
         """
-        found = {}
-        for name, counts in self._counts.items():
-            low, high, entries = counts.tolist()
-            found[name] = Saturation(low / max(entries, 1), high / max(entries, 1), entries)
-        return found
+        return {name: each.saturation() for name, each in self._bounding.items()}
 
     def reset(self) -> None:
         """Count from here on."""
-        for counts in self._counts.values():
-            counts.zero_()
+        for each in self._bounding.values():
+            each.counts.zero_()
 
     def modules(self) -> dict[str, nn.Module]:
         """The modules that bound, by the name of what they wrap: each has a copy of its own."""
-        return {name: act for name, act in self._acts.items() if isinstance(act, nn.Module)}
+        acts = {name: each.act for name, each in self._bounding.items()}
+        return {name: act for name, act in acts.items() if isinstance(act, nn.Module)}
 
     def parameters(self) -> Iterator[nn.Parameter]:
         """The learned bounds, for the optimizer: the model does not know them."""
         for act in self.modules().values():
             yield from act.parameters()
+
+    def state_dict(self) -> dict[str, Any]:
+        """The learned bounds, by the names of the modules, for a checkpoint beside the model's."""
+        acts = self.modules().items()
+        return {f"{name}.{key}": value for name, act in acts for key, value in act.state_dict().items()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take the bounds that `state_dict` gave.
+
+        Raises:
+            StateError: they are of other modules or shapes; nothing was loaded.
+        """
+        mine = self.state_dict()
+        for key in sorted(mine.keys() ^ state.keys()):
+            what = "is missing" if key in mine else "is of nothing that is wrapped here"
+            raise StateError(f"the state of the bounds does not fit: {key!r} {what}")
+        for key in mine:
+            found, expected = (getattr(one[key], "shape", None) for one in (state, mine))
+            if found != expected:
+                found, expected = (shape and tuple(shape) for shape in (found, expected))
+                raise StateError(f"{key!r} is of shape {found} and not {expected}")
+        for name, act in self.modules().items():
+            act.load_state_dict({key: state[f"{name}.{key}"] for key in act.state_dict()})
 
     def remove(self) -> None:
         """Take the bounds off again. The report stays."""
@@ -126,6 +107,12 @@ def clip_activations(model: nn.Module, activations: Mapping[str, Activation]) ->
     A module of a bound (those of `clipwise.torch`, `torch.nn.ReLU6`, `torch.nn.Hardtanh`) counts the entries
     at its bounds and beyond; any other function those that it lifted and those that it cut.
 
+    Learned bounds belong to what is returned and not to the model: give its ``parameters()`` to the optimizer
+    and its ``state_dict()`` to the checkpoint. They follow ``model.train()`` and ``model.eval()``; wrap the
+    model on the device where it trains, and before its first compiled call, as torch.compile keeps to the
+    hooks that it saw (or call ``torch.compiler.reset()``). A copy of the model has bounds and counts of its
+    own.
+
     Args:
         model: hooks go onto its modules; nothing else of it changes. What it calls as a plain function, as
             it may `torch.nn.functional.relu`, is not a module and is not seen.
@@ -137,7 +124,8 @@ def clip_activations(model: nn.Module, activations: Mapping[str, Activation]) ->
     Raises:
         ParameterError: a pattern matches no module.
         ArgumentError: a value is nothing that bounds; None for a module whose bounds are not known; when the
-            model is called: a module does not give one tensor.
+            model is called: a module does not give one tensor, an activation changes its shape, or a function
+            changes it in place.
 
     >>> model = nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.ReLU6())
     >>> with clip_activations(model, {"1": 1.0, "2": None}) as clipped:
@@ -159,7 +147,7 @@ def clip_activations(model: nn.Module, activations: Mapping[str, Activation]) ->
         matched.add(pattern)
         if id(module) not in found:  # one that is used twice is wrapped once
             act = made[pattern]
-            if act is None and _bounds(module) is None:
+            if act is None and says_bounds(module) is None:
                 raise ArgumentError(
                     f"{name} is a {type(module).__name__}, which says no bounds: give one that bounds it"
                 )
@@ -179,19 +167,3 @@ def _as_activation(pattern: str, given: Activation) -> Any:
             f"{pattern!r}: expected a module, a function, a bound above 0 or None, got {given!r}"
         )
     return ClippedReLU(given) if isinstance(given, int | float) else given
-
-
-def _bounds(act: Any) -> tuple[Any, Any] | None:
-    """Between what an activation bounds, where it is one that says so."""
-    if isinstance(act, nn.Hardtanh):  # ReLU6 is one
-        return act.min_val, act.max_val
-    return getattr(act, "bounds", None)
-
-
-def _along(bound: Any, x: Tensor, act: Any) -> Any:
-    """A bound by channel in a shape that broadcasts."""
-    if isinstance(bound, Tensor) and bound.ndim == 1:
-        shape = [1] * x.ndim
-        shape[act.axis] = -1
-        return bound.detach().reshape(shape)
-    return bound
