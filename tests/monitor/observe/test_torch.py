@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from clipwise.monitor import Store
+from clipwise.monitor.suggest import suggest_run
 from tests.depth import thorough
 from tests.monitor.observe.running import SCRIPTS, observed, run
 
@@ -74,6 +75,21 @@ def test_own_clipping_is_told_from_before_it(both):
     np.testing.assert_allclose(after, np.minimum(norms, norms * 0.25 / (norms + 1e-6)), rtol=1e-5)
     assert (threshold == 0.25).all()
     assert fraction.tolist() == (norms > 0.25).astype(float).tolist()
+
+
+def test_own_clipping_of_another_order_is_of_that_order(tmp_path):
+    script = SCRIPTS / "simple.py"
+    done = observed("--db", tmp_path / "a.db", "--layers-every", "1", "--", sys.executable, script, "largest")
+    assert done.returncode == 0, done.stderr
+    with Store(tmp_path / "a.db") as store:
+        run_ = store.run()
+        assert run_.clip == "clip_by_global_norm(0.001, norm=inf)"
+        found, layers = store.series(run_.id, ["clipwise/norm", "clipwise/norm_after"]), store.layers(run_.id)
+        norm, after = (found[f"clipwise/{name}"].values for name in ("norm", "norm_after"))
+        np.testing.assert_allclose(layers.norms.max(axis=1), norm, rtol=1e-5)
+        np.testing.assert_allclose(after, norm * 1e-3 / (norm + 1e-6), rtol=1e-5)
+        assert (norm > 1e-3).all()
+        assert suggest_run(store, run_).clip.norm == np.inf
 
 
 def test_parameters_have_the_names_of_their_modules(tmp_path):

@@ -32,21 +32,25 @@ class Meter:
         self._present: Sequence[int] = ()
 
     @torch.no_grad()
-    def read(self, scale: Tensor | None) -> ClipReport | None:
+    def read(self, scale: Tensor | None, order: float = 2.0) -> ClipReport | None:
         """A report of the gradients as they are now, without a scale that they were multiplied by.
 
         None where there is no gradient.
+
+        Args:
+            scale: what they were multiplied by.
+            order: of the norms.
         """
         with np.errstate(all="ignore"):  # norms of NaN and Inf are part of the business
             places, batch = self._batch()
             if batch is None:
                 return None
             self._present = range(len(self._names)) if places is None else places
-            xp, norms = batch.xp, batch.norms(2.0)
+            xp, norms = batch.xp, batch.norms(order)
             if scale is not None:
                 norms = norms / array_on(xp, scale)
             return in_torch(
-                untouched(xp, combine(xp, norms, 2.0)),
+                untouched(xp, combine(xp, norms, order)),
                 names=self._names if places is None else tuple(self._names[i] for i in places),
                 tensor_norms=norms,
                 nonfinite=xp.sum(~xp.isfinite(norms)),

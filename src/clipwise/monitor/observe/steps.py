@@ -67,7 +67,7 @@ class Observer:
         self._losses, self._own_clips, self._say = losses, clips, say
         self._settings = Settings.here()
         self._clip = None if self._settings.clip is None else config.parse(self._settings.clip)
-        self._hooks = StepHooks(begin=_nothing, ready=self._ready, end=_nothing)
+        self._hooks = StepHooks(begin=_nothing, again=_nothing, ready=self._ready, end=_nothing)
         self._start()
 
     def _start(self) -> None:
@@ -197,14 +197,17 @@ class Observer:
         if source.meter is not None:
             if _places(optimizer) != source.places:
                 self._lay_out(optimizer, source, owners(optimizer))
-            report = source.meter.read(getattr(optimizer, "grad_scale", None))
+            scale = getattr(optimizer, "grad_scale", None)
+            report = source.meter.read(scale)
             if report is None:  # a step without any gradient does nothing
                 return
             call = self._own_clips.of(optimizer, source.meter.present())
             if call is not None:
+                if call.order != 2.0:
+                    report = source.meter.read(scale, call.order) or report
                 report = with_own_clip(report, call)
-                if call.threshold < float("inf"):
-                    self._open().describe(clip_by_global_norm(call.threshold))
+                if 0 <= call.threshold < float("inf"):
+                    self._open().describe(clip_by_global_norm(call.threshold, call.order))
             found_inf = getattr(optimizer, "found_inf", None)
             if found_inf is not None:  # a fused optimizer leaves the step out by itself
                 vars(report)["skipped"] = found_inf.detach().reshape(()) > 0

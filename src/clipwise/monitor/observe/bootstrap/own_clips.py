@@ -18,11 +18,13 @@ class OwnClip:
         parameters: ids of those whose gradients it scaled.
         threshold: what the norm could not exceed.
         norm: before, a tensor or a number.
+        order: of that norm.
     """
 
     parameters: frozenset[int]
     threshold: float
     norm: Any
+    order: float
     used: set[int] = field(default_factory=set)
 
 
@@ -31,15 +33,22 @@ class OwnClips:
 
     def __init__(self) -> None:
         self._calls: list[OwnClip] = []
+        self._norms: list[tuple[Any, float]] = []  # the last ones that were measured, with their order
 
     def listen(self) -> None:
         """Wrap the functions; newer versions of torch look up their own parts, older ones have one."""
-        names = [n for n in ("_clip_grads_with_norm_", "clip_grads_with_norm_") if hasattr(clip_grad, n)]
+        parts = {
+            "_get_total_norm": self._measuring,
+            "get_total_norm": self._measuring,
+            "_clip_grads_with_norm_": self._scaling,
+            "clip_grads_with_norm_": self._scaling,
+        }
+        parted = hasattr(clip_grad, "_clip_grads_with_norm_") or hasattr(clip_grad, "clip_grads_with_norm_")
         for module in (torch.nn.utils, clip_grad):
-            for name in names:
+            for name, wrapped in parts.items():
                 if hasattr(module, name):
-                    setattr(module, name, self._scaling(getattr(module, name)))
-            if not names:
+                    setattr(module, name, wrapped(getattr(module, name)))
+            if not parted:
                 module.clip_grad_norm_ = self._clipping(module.clip_grad_norm_)  # type: ignore[attr-defined]
 
     def of(self, optimizer: Any, parameters: set[int]) -> OwnClip | None:
@@ -50,29 +59,40 @@ class OwnClips:
                 return call
         return None
 
+    def _measuring(self, function: Any) -> Any:
+        @functools.wraps(function)
+        def measuring(tensors: Any, norm_type: Any = 2.0, *args: Any, **kwargs: Any) -> Any:
+            norm = function(tensors, norm_type, *args, **kwargs)
+            self._norms = [*self._norms[-15:], (norm, float(norm_type))]
+            return norm
+
+        return measuring
+
     def _scaling(self, function: Any) -> Any:
         @functools.wraps(function)
         def scaling(parameters: Any, max_norm: Any, total_norm: Any, *args: Any, **kwargs: Any) -> Any:
             listed = [parameters] if isinstance(parameters, torch.Tensor) else list(parameters)
             result = function(listed, max_norm, total_norm, *args, **kwargs)
-            self._note(listed, max_norm, total_norm)
+            order = next((order for norm, order in reversed(self._norms) if norm is total_norm), 2.0)
+            self._note(listed, max_norm, total_norm, order)
             return result
 
         return scaling
 
     def _clipping(self, function: Any) -> Any:
         @functools.wraps(function)
-        def clipping(parameters: Any, max_norm: Any, *args: Any, **kwargs: Any) -> Any:
+        def clipping(parameters: Any, max_norm: Any, norm_type: Any = 2.0, *args: Any, **kwargs: Any) -> Any:
             listed = [parameters] if isinstance(parameters, torch.Tensor) else list(parameters)
-            result = function(listed, max_norm, *args, **kwargs)
-            self._note(listed, max_norm, result)
+            result = function(listed, max_norm, norm_type, *args, **kwargs)
+            self._note(listed, max_norm, result, float(norm_type))
             return result
 
         return clipping
 
-    def _note(self, parameters: list[Any], max_norm: Any, norm: Any) -> None:
-        if hasattr(norm, "placements"):  # a norm that is still spread over ranks
+    def _note(self, parameters: list[Any], max_norm: Any, norm: Any, order: float) -> None:
+        # A norm that is still spread over ranks; an order that makes no norm, such as 0.
+        if hasattr(norm, "placements") or not order > 0:
             return
         ids = frozenset(map(id, parameters))
         self._calls = [call for call in self._calls if call.parameters != ids][-15:]
-        self._calls.append(OwnClip(ids, float(max_norm), norm))
+        self._calls.append(OwnClip(ids, float(max_norm), norm, order))
