@@ -15,7 +15,7 @@ from clipwise.torch._measure import Measure
 from clipwise.torch._stage import Stage
 from clipwise.torch._units import Units, Way
 from clipwise.torch.engines import reference
-from clipwise.torch.engines._arrays import array_on, wide
+from clipwise.torch.engines._arrays import array_on, tensor_of, wide
 from clipwise.torch.engines.reference import values_of
 
 __all__ = ["ElementStage"]
@@ -86,6 +86,8 @@ class ElementStage(Stage):
                 tightest = xp.minimum(tightest, array_on(xp, limit.amin()))
             if measure.scale is not None:
                 limit = limit * torch.as_tensor(measure.scale)
+            if measure.leave is not None:
+                limit = torch.where(tensor_of(measure.leave).to(limit.device), torch.inf, limit)
             beyond = beyond + array_on(xp, reference.clamp_(values_of(gradient), -limit, limit))
         measure.forget()
         return beyond, tightest

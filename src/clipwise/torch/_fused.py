@@ -67,6 +67,11 @@ class FusedStep:
             there = getattr(optimizer, "found_inf", None)
             self._tell("found_inf", flag if there is None else torch.maximum(flag, there.to(flag.device)))
 
+    @property
+    def left_out(self) -> Tensor | None:
+        """Above 0 if the optimizer leaves the step out, on its device; None: it was not told to."""
+        return self._told.get("found_inf")
+
     def take_back(self) -> None:
         """Let the optimizer be as it was before."""
         for name, value in self._before.items():

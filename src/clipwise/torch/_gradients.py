@@ -1,6 +1,6 @@
 """The gradients that are there in this step, in an engine's hands."""
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from typing import Any
 
 from torch import Tensor
@@ -59,10 +59,15 @@ class Gradients:
 
 
 class Weights(Gradients):
-    """The parameters themselves in the place of their gradients."""
+    """The parameters themselves in the place of their gradients: all, or those whose ids are in ``only``."""
+
+    only: Container[int] | None = None
 
     def _take(self) -> tuple[list[int] | None, AnyBatch | None]:
-        return None, make_batch(self._parameters) if self._parameters else None
+        if self.only is None:
+            return None, make_batch(self._parameters) if self._parameters else None
+        places = [place for place, p in enumerate(self._parameters) if id(p) in self.only]
+        return places, make_batch([self._parameters[place] for place in places]) if places else None
 
 
 def make_writable(parameters: list[Tensor], batch: AnyBatch) -> bool:

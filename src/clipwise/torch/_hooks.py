@@ -23,7 +23,8 @@ class StepHooks:
     step that raises never tells that it has ended.
 
     Args:
-        begin: called first, and before each evaluation of a closure.
+        begin: called first.
+        again: called before each evaluation of a closure.
         ready: called when the gradients are those that the step is about to use: at once, or after each
             evaluation of a closure, with the loss that it returned.
         end: called after the step.
@@ -33,10 +34,11 @@ class StepHooks:
         self,
         *,
         begin: Callable[[Optimizer], None],
+        again: Callable[[Optimizer], None],
         ready: Callable[[Optimizer, Any], None],
         end: Callable[[Optimizer], None],
     ) -> None:
-        self._begin, self._ready, self._end = begin, ready, end
+        self._begin, self._again, self._ready, self._end = begin, again, ready, end
 
     def register(self, optimizer: Optimizer) -> list[RemovableHandle]:
         """Begin with an optimizer; removing the handles ends it."""
@@ -62,7 +64,7 @@ class StepHooks:
     def _around(self, closure: Callable[..., Any], optimizer: Optimizer) -> Callable[..., Any]:
         @functools.wraps(closure)
         def wrapped(*args: Any, **kwargs: Any) -> Any:
-            self._begin(optimizer)
+            self._again(optimizer)
             loss = closure(*args, **kwargs)
             self._ready(optimizer, loss)
             return loss

@@ -20,16 +20,17 @@ class Round:
 
     Attributes:
         skipped: the clipping found NaN or Inf, so that none of them is to step.
+        bounded: whether weights were clipped since it began.
     """
 
     def __init__(self) -> None:
-        self.skipped = False
+        self.skipped = self.bounded = False
         self._waiting: dict[int, list[tuple[Tensor, int]]] = {}
         self._held_back: dict[int, list[tuple[Tensor, Tensor]]] = {}
 
     def start(self, others: Sequence[Optimizer], *, skipped: bool) -> None:
         """All gradients were just clipped, for the step of another optimizer than these."""
-        self.skipped = skipped
+        self.skipped, self.bounded = skipped, False
         self._waiting = {id(one): _gradients(one) for one in others}
 
     def goes_on(self, optimizer: Optimizer) -> bool:

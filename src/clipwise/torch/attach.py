@@ -73,8 +73,8 @@ def attach(
             ``clipper.skipped_steps``. (`torch.optim.LBFGS` goes on with what it had before the bad
             evaluation.) Fused optimizers leave the step out on the device, under a gradient scaler too, and
             nothing waits; with others finding out waits for the device once a step.
-        weights: what is done to the weights after every step, such as ``clip_by_value(0.01)`` for WGAN;
-            ``clipper.weights.report`` says what.
+        weights: what is done to the weights after every step that happens, such as ``clip_by_value(0.01)``
+            for WGAN, to those of the optimizer that made it; ``clipper.weights.report`` says what.
         direction, unit_axes: as for `Clipper`; ``unit_axes`` is for ``weights`` too.
 
     Returns:
@@ -141,11 +141,14 @@ class AttachedClipper(Clipper):
         self._current = self._ids()
         self._round = Round()
         self._fused_step: FusedStep | None = None
+        self._moves = False
         self._checked: set[int] = set()
         self._handles = [
             handle
             for one in optimizers
-            for handle in StepHooks(begin=self._begin, ready=self._ready, end=self._end).register(one)
+            for handle in StepHooks(
+                begin=self._begin, again=self._restore, ready=self._ready, end=self._end
+            ).register(one)
         ]
         if clip is not None:  # a clip of the weights alone has nothing against another of the gradients
             _others.listen(self)
@@ -211,7 +214,8 @@ class AttachedClipper(Clipper):
     # The steps.
 
     def _begin(self, optimizer: Optimizer) -> None:
-        self._restore(optimizer)  # after a step that raised, or the last evaluation of a closure
+        self._restore(optimizer)  # after a step that raised
+        self._moves = False
         if id(optimizer) not in self._checked:
             refuse_engine_of_caller(optimizer)
             self._checked.add(id(optimizer))
@@ -226,6 +230,13 @@ class AttachedClipper(Clipper):
         if not self._losses and isinstance(loss, Tensor | float) and torch.as_tensor(loss).numel() == 1:
             self.observe(loss)
         self._follow_optimizers()
+        if self._prepare(optimizer):
+            self._moves = True  # with a closure, by any of its evaluations
+        else:
+            self._round.hold_back(optimizer)
+
+    def _prepare(self, optimizer: Optimizer) -> bool:
+        """Clip what the step is about to use; whether it happens, as far as the host knows."""
         # A fused optimizer under a GradScaler steps on scaled gradients and is told the scale, and whether an
         # overflow was found: then it skips the step by itself, as the scaler does for any other optimizer.
         found_inf = getattr(optimizer, "found_inf", None)
@@ -234,22 +245,19 @@ class AttachedClipper(Clipper):
             and (found_inf.device.type == "cpu" or self.nonfinite != "skip" or not is_fused(optimizer))
             and found_inf
         ):
-            self._round.hold_back(optimizer)  # fused SGD would start its momentum with what is in memory
-            return
+            return False  # fused SGD would start its momentum with what is in memory
         if len(self._optimizers) > 1:
             if not self._round.goes_on(optimizer):
                 others = [one for one in self.optimizers if one is not optimizer]
                 self._round.unscale(optimizer, others)
                 self._round.start(others, skipped=bool(self._step(None).skipped))
-            if self._round.skipped:
-                self._round.hold_back(optimizer)
-            return
+            return not self._round.skipped
         fused = is_fused(optimizer)
         report = self._step(getattr(optimizer, "grad_scale", None), fused=fused)
         if fused and (self._folded is not None or self._left_out is not None):
             self._fused_step = FusedStep(optimizer, multiply_by=self._folded, skip_if=self._left_out)
-        elif report.skipped:
-            self._round.hold_back(optimizer)
+            return True
+        return not report.skipped
 
     def _restore(self, optimizer: Optimizer) -> None:
         self._round.give_back(optimizer)
@@ -258,9 +266,16 @@ class AttachedClipper(Clipper):
             self._fused_step = None
 
     def _end(self, optimizer: Optimizer) -> None:
+        left_out = None if self._fused_step is None else self._fused_step.left_out
         self._restore(optimizer)
-        if self.weights is not None:
-            self.weights.clip_()
+        if self.weights is None or not self._moves:
+            return
+        if len(self._optimizers) == 1:
+            self.weights.clip_after(leave=left_out)
+        else:
+            own = {id(p) for group in optimizer.param_groups for p in group["params"]}
+            self.weights.clip_after(own, again=self._round.bounded)
+            self._round.bounded = True
 
     # Being told by others.
 

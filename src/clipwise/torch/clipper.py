@@ -178,12 +178,12 @@ class Clipper:
         return self._step(None)
 
     @torch.no_grad()
-    def _step(self, scale: Tensor | None, fused: bool = False) -> ClipReport:
+    def _step(self, scale: Tensor | None, fused: bool = False, leave: Tensor | None = None) -> ClipReport:
         """`clip_` of gradients that are multiplied by a scale.
 
         Where ``fused``, what follows can multiply them by a coefficient, which is then left to it in
         ``self._folded``; and can leave the step out, which is then asked of it in ``self._left_out`` so that
-        nothing waits for the device.
+        nothing waits for the device. With a ``leave`` above 0, on the device, all is left as it is.
         """
         if self._needs_loss and not self._losses:
             raise ParameterError(
@@ -194,7 +194,9 @@ class Clipper:
         try:
             with np.errstate(all="ignore"):  # norms of NaN and Inf are part of the business
                 batch = self._gradients.collect()
-                report = in_torch(self._nothing()) if batch is None else self._clip(batch, scale, fused)
+                report = (
+                    in_torch(self._nothing()) if batch is None else self._clip(batch, scale, fused, leave)
+                )
         finally:
             self._losses.clear()
         self.steps += 1
@@ -205,7 +207,7 @@ class Clipper:
             follower(self, report, told)
         return report
 
-    def _clip(self, batch: AnyBatch, scale: Tensor | None, fused: bool) -> ClipReport:
+    def _clip(self, batch: AnyBatch, scale: Tensor | None, fused: bool, leave: Tensor | None) -> ClipReport:
         gradients = self._gradients
         measure = Measure(batch, gradients.layout, scale)
         xp, names = measure.xp, gradients.names
@@ -222,7 +224,9 @@ class Clipper:
         if self._vetoes and self._is_vetoed(measure):
             return in_torch(self._skip(measure), names=names, tensor_norms=norms, nonfinite=bad_count)
         skipped: Array = False
-        if fused and self.nonfinite == "skip" and xp is not NUMPY:
+        if leave is not None:
+            skipped = measure.leave = array_on(xp, leave) > 0
+        elif fused and self.nonfinite == "skip" and xp is not NUMPY:
             self._left_out = skipped = measure.leave = bad_count > 0
         elif self.nonfinite != "propagate" and bool(bad_count):
             if self.nonfinite == "error":

@@ -1,7 +1,7 @@
 """The same clips on the weights themselves: WGAN's weight clipping, the max-norm constraint."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -52,6 +52,7 @@ class WeightClipper(Clipper):
     """
 
     _source = Weights
+    _gradients: Weights
     _report: ClipReport | None
 
     def __init__(
@@ -63,6 +64,27 @@ class WeightClipper(Clipper):
         unit_axes: UnitAxes | None = None,
     ) -> None:
         super().__init__(parameters, clip, model=model, unit_axes=unit_axes)
+
+    def clip_after(
+        self, ids: Container[int] | None = None, *, again: bool = False, leave: Tensor | None = None
+    ) -> ClipReport:
+        """`clip_` after the step of an optimizer.
+
+        Args:
+            ids: of the parameters that it moved; None: all.
+            again: the step is the same as at the last call, of another optimizer; it counts once.
+            leave: above 0 if the step did not happen, where only the device knows (0-d).
+        """
+        if not again:
+            self._before = self.steps, self._clipped_steps
+        total = self._clipped_steps
+        self.steps, self._clipped_steps = self._before
+        self._gradients.only = ids
+        report = self._step(None, leave=leave)
+        self._gradients.only = None
+        if again:
+            self._clipped_steps = torch.maximum(total, self._clipped_steps)
+        return report
 
     @property
     def report(self) -> ClipReport | None:
