@@ -15,7 +15,15 @@ import torch
 import clipwise
 from clipwise.errors import ArgumentError, TrainingStopped
 from clipwise.monitor import Monitor, MonitorWarning, Store
-from clipwise.monitor.rules import Finding, GradientNonfinite, LossNonfinite, Rule, Watcher, default_rules
+from clipwise.monitor.rules import (
+    Finding,
+    GradientNonfinite,
+    GradientSpike,
+    LossNonfinite,
+    Rule,
+    Watcher,
+    default_rules,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,6 +148,50 @@ def test_processes_of_one_run_say_it_once(tmp_path, monkeypatch):
             train(monitor, large=(3, 11) if rank else (3,))
     assert [(alert.rank, alert.step) for alert in seen] == [(0, 3), (1, 11)]
     assert alerts(tmp_path / "runs.db")[0] == seen
+
+
+def spiking(monitor, name, large, layers=()):
+    """Norms of 1 and one of 100, of two layers, by name; recorded by hand."""
+    for step in range(1, 61):
+        big = 100.0 if step == large else 1.0
+        found = report(norm=big) if not layers else layered(layers, [big, 0.5])
+        monitor.record(found, step=step, name=name)
+
+
+def layered(names, norms):
+    norms = torch.tensor(norms)
+    one = clipwise.ClipReport
+    return one(
+        norm=norms.max(),
+        norm_after=1.0,
+        threshold=1.0,
+        clipped=1,
+        clip_fraction=1.0,
+        names=names,
+        tensor_norms=norms,
+    )
+
+
+def test_each_source_spikes_in_layers_of_its_own(tmp_path):
+    with Monitor(tmp_path / "runs.db", flush=60, rules=[GradientSpike(actions=())]) as monitor:
+        spiking(monitor, "", 41, ("a", "b"))
+        spiking(monitor, "critic", 41, ("c", "d"))
+    seen = [alert.seen.rpartition("; ")[2] for alert in alerts(tmp_path / "runs.db")[0]]
+    assert seen == ["the largest is that of a (100).", "the largest is that of c (100)."]
+
+
+def test_processes_of_one_run_say_it_of_each_source(tmp_path, monkeypatch):
+    monkeypatch.setenv("CLIPWISE_RUN", "both")
+    for rank, (name, step) in enumerate([("generator", 41), ("critic", 43)]):
+        monkeypatch.setenv("RANK", str(rank))
+        with Monitor(tmp_path / "runs.db", rules=[GradientSpike(actions=())]) as monitor:
+            spiking(monitor, "generator", 41)
+            spiking(monitor, name, step) if rank else None
+    found, _ = alerts(tmp_path / "runs.db")
+    assert [(alert.source, alert.rank, alert.step) for alert in found] == [
+        ("generator", 0, 41),
+        ("critic", 1, 43),
+    ]
 
 
 TWO = """

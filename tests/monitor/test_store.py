@@ -228,6 +228,39 @@ def test_a_process_that_opens_the_file_again_is_one_process(path):
         assert store.run().status == "finished"
 
 
+def test_alerts_of_a_file_from_before_they_had_a_source(path):
+    alert = Alert("spike", "warning", 4, "A spike.", "It.", "Clip.", source="critic")
+    Writer(path, "u", "run").finish()
+    with sqlite3.connect(path) as database:
+        database.execute("ALTER TABLE alerts DROP COLUMN source")
+    with Store(path) as store:
+        assert store.alerts(1) == []
+    writer = Writer(path, "u", "run")
+    writer.write(alerts=[alert])
+    writer.finish()
+    with Store(path) as store:
+        assert store.alerts(1) == [alert]
+
+
+def test_an_idle_process_says_now_and_then_that_it_is_there(path, monkeypatch):
+    """Each time readers look again, so not at each turn."""
+    now = [1000.0]
+    monkeypatch.setattr("time.time", lambda: now[0])
+    writer = Writer(path, "u", "run")
+    with Store(path) as store:
+        seen, versions = [], set()
+        for now[0] in (1001.0, 1009.0, 1010.0, 1019.0, 1021.0):
+            writer.write()
+            seen.append(store.run().seen)
+            versions.add(store.version())
+        assert seen == [1000.0, 1000.0, 1010.0, 1010.0, 1021.0]
+        assert len(versions) == 3
+        now[0] = 1022.0
+        writer.write([rows("loss", data=[[1, 1.0]])])
+        assert store.run().seen == 1022.0
+    writer.finish()
+
+
 def test_a_file_of_an_older_version_is_brought_up_and_keeps_what_it_holds(path, monkeypatch):
     writer = Writer(path, "old", "run")
     writer.write([rows("loss", data=[[1, 0.5]])])

@@ -6,7 +6,7 @@ from clipwise.errors import ArgumentError
 from clipwise.monitor._saying import say
 from clipwise.monitor.notify import Notifier
 from clipwise.monitor.rules import Engine, Moment, Rule
-from clipwise.monitor.store import Alert, Rows
+from clipwise.monitor.store import Alert, Rows, sources_in
 
 __all__ = ["Alerting"]
 
@@ -75,22 +75,24 @@ class Alerting:
         return found
 
     def _moments(self, rows: Sequence[Rows]) -> list[Moment]:
-        """Rows of several layouts, step by step; norms of layers go with what clipping did in their step."""
+        """Rows of several layouts, step by step; norms of layers go with what their clipper did then."""
         moments: list[Moment] = []
-        layers: dict[int, dict[str, float]] = {}
+        steps = [some for some in rows if some.kind == "steps"]
+        sources = {source for some in steps for source in sources_in(some.names)}
+        layers: dict[tuple[int, str | None], dict[str, float]] = {}
         for some in rows:
             if some.kind == "layers":
+                own = [one for one in sources if all(name.startswith(f"{one}/") for name in some.names)]
+                owner = max(own, key=len, default="")
                 for step, *numbers in some.data.tolist():
-                    layers.setdefault(int(step), {}).update(zip(some.names, numbers, strict=True))
-        for some in rows:
-            if some.kind == "layers":
-                continue
-            clipped = any(name.endswith("clipwise/norm") for name in some.names)
+                    layers.setdefault((int(step), owner), {}).update(zip(some.names, numbers, strict=True))
+        for some in steps:
+            source = next(iter(sources_in(some.names)), None)
             for step, *numbers in some.data.tolist():
                 values = dict(zip(some.names, numbers, strict=True))
-                time, own = values.pop("time", 0.0), layers.pop(int(step), {}) if clipped and layers else {}
-                moments.append(Moment(int(step), values, own, self._rank, time))
-        moments += [Moment(step, {}, norms, self._rank) for step, norms in layers.items()]
+                time, norms = values.pop("time", 0.0), layers.pop((int(step), source), {}) if layers else {}
+                moments.append(Moment(int(step), values, norms, self._rank, time))
+        moments += [Moment(step, {}, norms, self._rank) for (step, _), norms in layers.items()]
         moments.sort(key=lambda moment: moment.step)
         return moments
 

@@ -83,7 +83,7 @@ def test_a_training_that_begins_anew_is_heard():
 
 def test_an_alert_says_who_saw_it_and_when():
     [alert] = Engine([Above(level="info")]).see(Moment(3, {"x": 2.0}, rank=5, time=12.5))
-    assert dataclasses.astuple(alert) == ("above", "info", 3, "x is 2", "why", "advice", 5, 12.5)
+    assert dataclasses.astuple(alert) == ("above", "info", 3, "x is 2", "why", "advice", 5, 12.5, "")
 
 
 def test_each_source_has_its_own_patience_and_cooldown():

@@ -21,6 +21,7 @@ class _Watch:
 
     rule: Rule
     watcher: Watcher
+    source: str
     bad: int = 0
     spoke: int | None = None
 
@@ -36,7 +37,8 @@ class _Watch:
             return None
         self.spoke = step
         said = self.watcher.finding()
-        return Alert(rule.name, rule.level, step, said.seen, said.why, said.advice, moment.rank, moment.time)
+        sentences = said.seen, said.why, said.advice
+        return Alert(rule.name, rule.level, step, *sentences, moment.rank, moment.time, self.source)
 
 
 @dataclass
@@ -121,7 +123,7 @@ class Engine:
         for name, part in self._split.split(moment):
             source = self._sources.get(name)
             if source is None:
-                watches = [_Watch(rule, rule.watch(name)) for rule in self.rules]
+                watches = [_Watch(rule, rule.watch(name), name) for rule in self.rules]
                 source = self._sources[name] = _Source(watches, Whole(), self._failed)
             alerts.extend(source.see(source.whole.add(part)))
         return alerts

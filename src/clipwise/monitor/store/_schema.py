@@ -60,7 +60,8 @@ CREATE TABLE alerts (
     level TEXT NOT NULL,
     seen TEXT NOT NULL,
     why TEXT NOT NULL,
-    advice TEXT NOT NULL
+    advice TEXT NOT NULL,
+    source TEXT NOT NULL DEFAULT ''
 );
 CREATE INDEX alerts_of_run ON alerts (run, id);
 """
@@ -130,6 +131,9 @@ def _check(connection: sqlite3.Connection, path: Path, write: bool) -> None:
         _use_wal(connection, path)
     if version < VERSION:
         _migrate(connection)
+    if write and "source" not in [column[1] for column in connection.execute("PRAGMA table_info(alerts)")]:
+        # No new version: whoever does not know of it reads and writes such a file as before.
+        connection.execute("ALTER TABLE alerts ADD COLUMN source TEXT NOT NULL DEFAULT ''")
     connection.execute("PRAGMA synchronous = NORMAL")
 
 

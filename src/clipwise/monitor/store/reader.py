@@ -172,10 +172,10 @@ class Store:
 
     def alerts(self, run: int) -> list[Alert]:
         """The alerts of a run, in the order in which they were raised."""
-        rows = self._all(
-            "SELECT rule, level, step, seen, why, advice, rank, time FROM alerts WHERE run = ? ORDER BY id",
-            run,
-        )
+        columns = "rule, level, step, seen, why, advice, rank, time"
+        if any(column[1] == "source" for column in self._all("PRAGMA table_info(alerts)")):
+            columns += ", source"  # in a file from before there was one all have none
+        rows = self._all(f"SELECT {columns} FROM alerts WHERE run = ? ORDER BY id", run)
         return [Alert(*row) for row in rows]
 
     def version(self) -> int:

@@ -1,6 +1,6 @@
 """What a recording is made of: runs, the rows of their steps, alerts."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
@@ -103,6 +103,7 @@ class Alert:
         advice: one sentence or two: what to try.
         rank: of the process that saw it.
         time: seconds since the epoch.
+        source: whose values it is about, where several clippers are recorded; "" otherwise.
     """
 
     rule: str
@@ -113,9 +114,7 @@ class Alert:
     advice: str
     rank: int = 0
     time: float = 0.0
+    source: str = ""
 
     def __str__(self) -> str:
         return f"{self.rule} ({self.level}): {self.seen} {self.why} {self.advice}"
-
-
-Batch: TypeAlias = Sequence[Rows]

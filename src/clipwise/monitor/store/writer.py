@@ -5,7 +5,7 @@ import os
 import socket
 import sqlite3
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,9 @@ from clipwise.monitor.store._schema import open_database
 from clipwise.monitor.store.records import Alert, Rows
 
 __all__ = ["Writer"]
+
+SAY_EVERY = 10.0
+"""Seconds after which a process with nothing to write says that it is there; well below what readers wait."""
 
 
 class Writer:
@@ -77,14 +80,15 @@ class Writer:
             self._db.close()
             raise
         self._layouts: dict[tuple[str, ...], int] = {}
+        self._said = now
 
     def write(
         self,
-        rows: Iterable[Rows] = (),
-        alerts: Iterable[Alert] = (),
+        rows: Collection[Rows] = (),
+        alerts: Collection[Alert] = (),
         cooldowns: Mapping[str, int] | None = None,
     ) -> list[Alert]:
-        """Add rows and alerts, and say that this process is alive.
+        """Add rows and alerts, and say that this process is alive; without any, every 10 seconds.
 
         Args:
             rows, alerts: what is new.
@@ -94,7 +98,10 @@ class Writer:
         Returns:
             The alerts that were added.
         """
-        added = []
+        added: list[Alert] = []
+        now = time.time()
+        if not (rows or alerts) and 0 <= now - self._said < SAY_EVERY:
+            return added
         with self._transaction():
             for some in rows:
                 self._add(some)
@@ -103,7 +110,8 @@ class Writer:
                 if not self._is_said(alert, apart):
                     added.append(alert)
                     self._say(alert)
-            self._db.execute("UPDATE writers SET seen = ? WHERE id = ?", (time.time(), self._id))
+            self._db.execute("UPDATE writers SET seen = ? WHERE id = ?", (now, self._id))
+        self._said = now
         return added
 
     def finish(self, status: str = "finished", note: str = "", clip: str | None = None) -> None:
@@ -126,16 +134,25 @@ class Writer:
         """Whether another process of the run has said it, less than so many steps away."""
         return apart > 0 and bool(
             self._db.execute(
-                "SELECT count(*) FROM alerts WHERE run = ? AND rule = ? AND rank <> ? AND abs(step - ?) < ?",
-                (self.run, alert.rule, alert.rank, alert.step, apart),
+                "SELECT count(*) FROM alerts"
+                " WHERE run = ? AND rule = ? AND source = ? AND rank <> ? AND abs(step - ?) < ?",
+                (self.run, alert.rule, text(alert.source), alert.rank, alert.step, apart),
             ).fetchone()[0]
         )
 
     def _say(self, a: Alert) -> None:
         self._db.execute(
-            "INSERT INTO alerts (run, rank, step, time, rule, level, seen, why, advice)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (self.run, a.rank, a.step, a.time, a.rule, a.level, *map(text, (a.seen, a.why, a.advice))),
+            "INSERT INTO alerts (run, rank, step, time, rule, level, seen, why, advice, source)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                self.run,
+                a.rank,
+                a.step,
+                a.time,
+                a.rule,
+                a.level,
+                *map(text, (a.seen, a.why, a.advice, a.source)),
+            ),
         )
 
     def _add(self, rows: Rows) -> None:
