@@ -215,6 +215,26 @@ def test_of_several_clippers_each_has_its_own(tmp_path):
     assert "Which clip that was is not recorded" in " ".join(critic.reasons)
 
 
+def test_weights_that_are_clipped_are_no_gradients(tmp_path):
+    norms, bound = noise(200), np.full(200, 0.9)
+    columns = {
+        "clipwise__norm": norms,
+        "clipwise__threshold": bound,
+        "clipwise__clip_fraction": norms > bound,
+    }
+    columns |= {f"weights__{name}": values for name, values in columns.items()}
+    write(
+        tmp_path / "r.db",
+        "u",
+        rows(**columns, weights__clipwise__at_bound=bound),
+        clip="clip_by_global_norm(0.9)",
+    )
+    with Store(tmp_path / "r.db") as store:
+        assert suggest_run(store).headline == "Keep clip_by_global_norm(0.9)."
+        with pytest.raises(StoreError, match="no source 'weights'"):
+            suggest_run(store, source="weights")
+
+
 def test_the_order_is_that_of_the_clip(tmp_path):
     bound = np.full(200, 100.0)
     norms = spiked()

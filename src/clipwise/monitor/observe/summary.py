@@ -10,7 +10,7 @@ import numpy as np
 
 from clipwise import config
 from clipwise.errors import ClipwiseError
-from clipwise.monitor.store import Run, Store, prefix_of, sources_in
+from clipwise.monitor.store import Run, Store, gradients_in, prefix_of
 from clipwise.monitor.store._schema import open_database
 from clipwise.monitor.suggest import suggest_run
 from clipwise.monitor.suggest._say import number, printable
@@ -60,7 +60,7 @@ def _about(path: Path, run: Run, asked: str, command: Sequence[str], clip: str |
         ranks = f", {len(run.ranks)} ranks" if len(run.ranks) > 1 else ""
         yield f"clipwise: run {printable(run.name)!r} in {asked}: {run.steps:,} steps{ranks}, {run.status}"
         names = store.names(run.id)
-        sources = sources_in(names)
+        sources = gradients_in(names)
         for source in sources:
             yield f"  {_norms(store, run, source)}"
         if not sources:

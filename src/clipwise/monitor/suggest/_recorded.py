@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from clipwise import config
 from clipwise.clip import AnyClip, Chain, Clip, Norm
 from clipwise.errors import ClipwiseError, StoreError, did_you_mean
-from clipwise.monitor.store import Floats, Run, Series, Store, prefix_of, sources_in
+from clipwise.monitor.store import Floats, Run, Series, Store, gradients_in, prefix_of
 from clipwise.monitor.suggest._given import Given, Positions
 from clipwise.monitor.suggest._typical import kind_of
 from clipwise.monitor.suggest.suggestion import Suggestion, suggestion_of
@@ -45,7 +45,7 @@ def suggest_run(
     kind = kind_of(kind)
     found = run if isinstance(run, Run) else store.run(run)
     names = store.names(found.id)
-    sources = sources_in(names)
+    sources = gradients_in(names)
     source = _source(found, sources, source)
     loss = _loss(found, names, source, loss)
     wanted = [prefix_of(source) + name for name in ("norm", "threshold", "clip_fraction")]
