@@ -102,9 +102,9 @@ def test_what_is_there_stays_unless_it_is_to_be_replaced(store, tmp_path):
 
 
 def test_live_it_can_be_read_before_the_end_and_takes_a_free_name(tmp_path):
-    for name in ("run", "run-2"):
+    for name in ("lr0.1", "lr0.1-2"):
         exporter = TensorBoard(tmp_path)
-        exporter.begin("run", {"seed": 1}, started=5.0)
+        exporter.begin("lr0.1", {"seed": 1}, started=5.0)
         for some in rows():
             exporter.write([some], [])
         exporter.write([], [ALERT])

@@ -60,8 +60,8 @@ def file_name(run: str) -> str:
     return re.sub(r"[^\w.+=-]+", "_", run).strip("._-")[:100] or "run"
 
 
-def vacant(path: Path, taken: Taken, is_taken: Callable[[Path], bool]) -> Path:
-    """The path, or a numbered one beside it where it is taken.
+def vacant(path: Path, taken: Taken, is_taken: Callable[[Path], bool], suffix: str = "") -> Path:
+    """The path, or a numbered one beside it where it is taken; the number stands before a file's suffix.
 
     Raises:
         ArgumentError: it is taken, and that is to be refused.
@@ -71,7 +71,7 @@ def vacant(path: Path, taken: Taken, is_taken: Callable[[Path], bool]) -> Path:
     if taken == "refuse":
         raise ArgumentError(f"{str(path)!r} is there already: name another place, or say force (--force)")
     number = 2
-    while is_taken(other := path.with_name(f"{path.stem}-{number}{path.suffix}")):
+    while is_taken(other := path.with_name(f"{path.name.removesuffix(suffix)}-{number}{suffix}")):
         number += 1
     return other
 

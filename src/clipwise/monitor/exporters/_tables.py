@@ -86,7 +86,7 @@ class Tables(ABC):
             if path.suffix in (".csv", ".parquet") and not path.is_dir():
                 raise ArgumentError(f"the file must end in {self.suffix}, got {str(path)!r}")
             path /= file_name(run) + self.suffix
-        self.place = vacant(path, self._taken, lambda one: any(map(Path.exists, self._files(one))))
+        self.place = vacant(path, self._taken, self._is_taken, self.suffix)
         self._steps, self._layers, self._alerts = Wide(), Wide(), list[Alert]()
 
     def write(self, rows: Sequence[Rows], alerts: Sequence[Alert] = ()) -> None:
@@ -112,6 +112,9 @@ class Tables(ABC):
     def _files(self, path: Path) -> tuple[Path, Path, Path]:
         layers, alerts = (path.with_name(f"{path.stem}.{kind}{path.suffix}") for kind in ("layers", "alerts"))
         return path, layers, alerts
+
+    def _is_taken(self, path: Path) -> bool:
+        return any(map(Path.exists, self._files(path)))
 
     def _replace(self, path: Path, write: Any) -> None:
         """All of the file or nothing."""
