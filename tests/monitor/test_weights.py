@@ -56,8 +56,11 @@ def test_a_report_of_weights_is_recorded_whole(path):
         monitor.record(clipper.report, name="own")
         monitor.attach(clipper, "attached")
         clipper.clip_()
+        monitor.log(loss=1.0)
     with Store(path) as store:
         found = store.series(1, ["own/clipwise/at_bound", "attached/clipwise/at_bound"])
+        assert store.series(1, ["loss"])["loss"].steps.tolist() == [clipper.steps]
+        assert store.run().clip is None  # nothing was done to gradients
         assert not len(store.layers(1).steps)
     assert [one.values.tolist() for one in found.values()] == [[0.5], [0.5]]
 

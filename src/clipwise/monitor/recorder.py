@@ -169,11 +169,11 @@ class Monitor:
         own = name if weights in (source, None) else f"{name}/weights" if name else "weights"
         for one in (name, own):
             self._refuse_attached(one)
-        self.describe(source.clip)
         self._attached |= {name, own}
         if weights is not None:
             self._handles.append(weights.follow(partial(self._heard_weights, own, source)))
         if weights is not source:
+            self.describe(source.clip)
             self._handles.append(follow(partial(self._heard, name)))
             if self._alerting.engine.may_skip:
                 self._handles.append(source.veto(partial(self._vetoes, name)))
@@ -285,13 +285,15 @@ class Monitor:
         """What a clipper did to the weights after its step. How many stand at the bound is not known for
         nothing: it is counted where layers are kept, and once at first, which says that these are weights.
         """
-        step = clipper.steps
-        if self._has_layers(step) or (name not in self._counts and not step % self.every):
-            report = weights.report
-        elif step % self.every:
-            return
-        self._counts[name] = step
-        self._queue.append(Reported(step, time.time(), replace(report, tensor_norms=None), name))
+        step = self.step = clipper.steps
+        layers = self._has_layers(step)
+        if layers or not step % self.every:
+            if layers or name not in self._counts:
+                report = weights.report
+            self._counts[name] = step
+            self._queue.append(Reported(step, time.time(), replace(report, tensor_norms=None), name))
+        if weights is clipper:  # otherwise its clipper has asked
+            self._stop_if_told()
 
     def _add(self, step: int, report: Any, name: str, extra: tuple[tuple[str, Any], ...] = ()) -> None:
         layers = self._has_layers(step)
