@@ -1,6 +1,7 @@
 """Before anything else."""
 
 import contextlib
+import gc
 
 # torch's compiler imports setuptools, which cannot put its distutils in place any more once pip was imported.
 with contextlib.suppress(ImportError):
@@ -19,3 +20,13 @@ def pytest_collection_modifyitems(items):
         (long if any(part in item.nodeid for part in LONG) else others).append(item)
     middle = len(others) // 2
     items[:] = [*long[::2], *others[:middle], *long[1::2], *others[middle:]]
+
+
+def pytest_collection_finish():
+    """The frameworks' million objects stay as long as the process: no collection need look at them again."""
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_unconfigure():
+    gc.unfreeze()

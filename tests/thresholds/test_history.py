@@ -50,6 +50,8 @@ def test_a_window_is_the_last_values_in_order(kind, size, shape, xp):
     for t, norm in enumerate(norms):
         norm = array(norm if shape else norm[0])
         history = _history.add(xp, history, norm, usable(xp, norm))
+        if t % (1 + size // 8):
+            continue  # the oracle sorts everything anew
         ordered = np.asarray(history.ordered).reshape(-1, size)
         ring = np.asarray(history.ring).reshape(-1, size)
         found = {q: np.asarray(_history.percentile_of(xp, history, q)).reshape(-1) for q in QS if t % 5 == 0}
