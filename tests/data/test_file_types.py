@@ -27,7 +27,6 @@ KEPT = {
     "pairs": pa.array([[1, 2], None], pa.list_(pa.int8(), 2)),
     "struct": pa.array([{"a": 1, "b": "x"}, None]),
     "map": pa.array([[("k", 1)], None], pa.map_(pa.string(), pa.int32())),
-    "nothing": pa.nulls(2),
     "decimals": pa.array([[Decimal("9.9")], None]),
 }
 WIDER = {

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pytest
 
 from clipwise.data import Bounds, Clipper, clip, learn, report
+from clipwise.data._extra import load
 from clipwise.errors import ArgumentError
 
 NAN, INF = math.nan, math.inf
@@ -279,6 +280,12 @@ def test_mistakes_in_the_arguments():
     with pytest.raises(ArgumentError, match=r"column 'm' .*cast it to a float first"):
         clip(money, {"m": (0, 1)})
     assert list(learn(money.with_columns(x=pl.lit(1.0)))) == ["x"]
+
+
+@pytest.mark.parametrize("name", ["nosuchpackage", "narwhals.stable.v99"])
+def test_what_is_not_installed_is_named_with_the_way_to_it(name):
+    with pytest.raises(ModuleNotFoundError, match=rf"needs {name}, .*pip install -U .clipwise\[data\]"):
+        load(name)
 
 
 def test_no_bounds_change_nothing():

@@ -52,7 +52,7 @@ def check_types(path: Path, before: Any, after: Any) -> None:
 
 def _stays(old: Any, new: Any) -> bool:
     types = load("pyarrow").types
-    if old == new:
+    if old == new or types.is_null(old):
         return True
     if types.is_timestamp(old):
         return types.is_timestamp(new) and (old.tz is None) == (new.tz is None)

@@ -7,13 +7,13 @@ __all__ = ["load"]
 
 
 def load(name: str) -> Any:
-    """A package; where it is not installed, the error says how to install it."""
+    """A package or a module of one; where it is missing, the error says how to install it."""
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
-        if error.name != name.partition(".")[0]:
+        if not f"{name}.".startswith(f"{error.name}."):
             raise
         raise ModuleNotFoundError(
-            f'clipwise.data needs {error.name}, which is not installed: pip install "clipwise[data]"',
+            f'clipwise.data needs {error.name}, which is not installed: pip install -U "clipwise[data]"',
             name=error.name,
         ) from error

@@ -20,7 +20,8 @@ class Stream:
     The sketch is that of Karnin, Lang and Liberty 2016 (arXiv:1603.05346) in Apache DataSketches. As long as
     it holds every value, all figures are exact. After that a quantile is one whose rank is off by at most
     ``rank_error`` with 99 % confidence, and the median absolute deviation one off by at most twice that,
-    measured from the sketch's median. Mean, deviation and the extremes never come from the sketch.
+    measured from the sketch's median; which one differs from run to run, as a sketch drops values at random
+    and takes no seed. Mean, deviation and the extremes never come from the sketch.
 
     Args:
         size: the sketch's k (`sketch_size`).

@@ -39,8 +39,9 @@ class Clipper(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):  # type: i
 
     ``fit`` takes all data at once and is exact. ``partial_fit`` takes batches and keeps a KLL sketch a column
     (Karnin, Lang and Liberty 2016, arXiv:1603.05346), exact until it is full; after that the rank of a
-    quantile is off by at most ``rank_error`` with 99 % confidence (median absolute deviation: twice that).
-    Mean and deviation need no sketch and are those of ``fit``, to rounding.
+    quantile is off by at most ``rank_error`` with 99 % confidence (median absolute deviation: twice that),
+    and differs by as much from run to run: ``to_json`` keeps what was learnt. Mean and deviation need no
+    sketch and are those of ``fit``, to rounding.
 
     Args:
         method: as above.

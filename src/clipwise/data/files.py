@@ -67,7 +67,10 @@ def clip_file(
 ) -> ClippedFile:
     """Clip columns of a Parquet file into a new one, reading it twice or three times from end to end.
 
-    The first reading fills a KLL sketch a column, the second counts what lies outside, the third writes.
+    The first reading fills a KLL sketch a column, the second counts what lies outside, the third writes. A
+    sketch that is full gives quantiles that differ from run to run by ``rank_error``: clip with the bounds of
+    the first run (`ClippedFile.bounds`) to get the same again.
+
     Rows, their order, NaN, nulls, compression and the metadata of other tools stay. So do the types of
     columns, except that time stamps (of seconds, milliseconds or 96 bits) and times of day come in
     microseconds, dates in days, half precision in single, bytes of fixed length in variable; a column whose

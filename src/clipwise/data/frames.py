@@ -12,18 +12,15 @@ import numpy as np
 from clipwise.data._bounds import Bounds, in_float, outwards, whole
 from clipwise.data._dask import dask_figures
 from clipwise.data._extra import load
-from clipwise.data._moments import unit_of
+from clipwise.data._figures import engine_figures, finite_values, one_row
 from clipwise.data._report import ClippingReport, ColumnReport
-from clipwise.data._rule import Given, Method, Rule, Side, make_rule, named
+from clipwise.data._rule import Given, Method, Side, make_rule, named
 from clipwise.data._statistics import RANK_ERROR
 from clipwise.errors import ArgumentError, did_you_mean
 
 __all__ = ["clip", "learn", "report"]
 
 Frame = TypeVar("Frame")
-
-TINY, HUGE = 1e-140, 1e140
-"""Deviations between these were computed without a square that overflowed, or vanished and mattered."""
 
 INTEGERS = {f"{sign}Int{bits}": (sign, bits) for sign in ("", "U") for bits in (8, 16, 32, 64, 128)}
 
@@ -77,10 +74,10 @@ def learn(
 ) -> Bounds:
     """Bounds for columns of a frame, computed by its own engine.
 
-    What is fetched is one row of figures (two for ``mad``, and for ``deviations`` where squares leave the
-    range of a double). Quantiles are the engine's exact ones, linear
-    between neighbours; Dask, which has none over several partitions, makes a KLL sketch of each partition
-    where it lies and sends that.
+    What is fetched is one row of figures (two for ``mad`` and ``deviations``). Quantiles are the engine's
+    exact ones, linear between neighbours; Dask, which has none over several partitions, makes a KLL sketch of
+    each partition where it lies and sends that. Where sketches are full, as for `Clipper`, bounds differ from
+    run to run by that error.
 
     Args:
         frame: of pandas, Polars, PyArrow, DuckDB, Dask or PySpark.
@@ -103,7 +100,11 @@ def learn(
     if rule.method == "given":
         return Bounds(dict(zip(names, rule.given(names), strict=True)))
     by_sketch = bool(rule.levels) and table.implementation.is_dask()
-    figures = dask_figures(frame, names, rule, rank_error) if by_sketch else _figures(table, names, rule)
+    figures = (
+        dask_figures(frame, names, rule, rank_error)
+        if by_sketch
+        else engine_figures(table, schema, names, rule)
+    )
     steps = {name: None if schema[name].is_float() else 1.0 for name in names}
     return Bounds({name: outwards(rule.interval(name, *figures[name]), steps[name]) for name in names})
 
@@ -124,7 +125,7 @@ def report(frame: Any, bounds: Any) -> ClippingReport:
     nw = load("narwhals.stable.v2")
     asked: dict[str, Any] = {"rows": nw.len()}
     for i, column in enumerate(wanted):
-        value, finite = nw.col(column), _finite(nw, column, schema)
+        value, finite = nw.col(column), finite_values(nw, column, schema)
         known = _number(nw, ~value.is_nan()) if schema[column].is_float() else value.count()
         asked |= {f"count{i}": known, f"smallest{i}": finite.min(), f"largest{i}": finite.max()}
         low, high = ends[column]
@@ -132,7 +133,7 @@ def report(frame: Any, bounds: Any) -> ClippingReport:
             asked[f"below{i}"] = _number(nw, _below(nw, column, schema, low))
         if high is not None:
             asked[f"above{i}"] = _number(nw, _above(nw, column, schema, high))
-    row = _one_row(table, asked)
+    row = one_row(table, asked)
     rows = int(row["rows"])
     reports = []
     for i, (column, (low, high)) in enumerate(wanted.items()):
@@ -219,67 +220,3 @@ def _above(nw: Any, column: str, schema: Mapping[str, Any], high: Any) -> Any:
 def _number(nw: Any, condition: Any) -> Any:
     """In how many rows it holds; null is no. (Dask cannot cast a column of truths with nulls.)"""
     return nw.when(condition).then(nw.lit(1)).otherwise(nw.lit(0)).sum()
-
-
-def _finite(nw: Any, column: str, schema: Mapping[str, Any]) -> Any:
-    """The finite values of a column in double precision, null in the place of all others."""
-    value = nw.col(column)
-    if schema[column].is_float():
-        return nw.when(value.is_finite()).then(value).cast(nw.Float64)
-    return (value / 1).cast(nw.Float64)  # Arrow alone refuses to cast whole numbers that a double rounds
-
-
-def _one_row(table: Any, asked: Mapping[str, Any]) -> dict[str, Any]:
-    nw = load("narwhals.stable.v2")
-    found = table.select(**asked)
-    row = (found.collect() if isinstance(found, nw.LazyFrame) else found).row(0)
-    return {name: _plain(value) for name, value in zip(asked, row, strict=True)}
-
-
-def _plain(value: Any) -> Any:
-    """A figure as a number of Python; None for a null, and for NaN, which is a figure of nothing."""
-    value = value.item() if hasattr(value, "item") else value
-    if value is None or str(value) in ("<NA>", "nan"):
-        return None
-    return value
-
-
-def _figures(table: Any, names: Sequence[str], rule: Rule) -> dict[str, tuple[float, float]]:
-    """The two figures of `Rule.interval` for each column."""
-    nw = load("narwhals.stable.v2")
-    schema = _schema(table)
-    values = {name: _finite(nw, name, schema) for name in names}
-    asked: dict[str, Any] = {f"count{i}": value.count() for i, value in enumerate(values.values())}
-    for i, value in enumerate(values.values()):
-        if rule.method == "mad":
-            asked[f"first{i}"] = value.median()
-        elif rule.method == "deviations":
-            asked |= _moments(i, value) | {f"largest{i}": value.abs().max()}
-        else:
-            for key, level in zip(("first", "second"), rule.levels, strict=True):
-                asked[f"{key}{i}"] = value.quantile(level, interpolation="linear")
-    row = _one_row(table, asked)
-    for i, name in enumerate(names):
-        if not row[f"count{i}"]:
-            raise ArgumentError(f"column {name!r} is empty: it holds no finite number to learn bounds from")
-    if rule.method == "mad":
-        away = {f"second{i}": (v - row[f"first{i}"]).abs().median() for i, v in enumerate(values.values())}
-        row |= _one_row(table, away)
-    elif rule.method == "deviations":
-        row |= _moments_in_units(table, list(values.values()), row)
-    return {name: (float(row[f"first{i}"]), float(row[f"second{i}"])) for i, name in enumerate(names)}
-
-
-def _moments(i: int, value: Any) -> dict[str, Any]:
-    return {f"first{i}": value.mean(), f"second{i}": value.std(ddof=0)}
-
-
-def _moments_in_units(table: Any, values: Sequence[Any], row: Mapping[str, Any]) -> dict[str, Any]:
-    """Those whose squares may have left the range of a double, once more in a unit near the largest value."""
-    seen = {i: (float(row[f"largest{i}"]), row[f"second{i}"]) for i in range(len(values))}
-    units = {i: unit_of(most) for i, (most, std) in seen.items() if most and not TINY < (std or 0.0) < HUGE}
-    asked: dict[str, Any] = {}
-    for i, unit in units.items():
-        asked |= _moments(i, values[i] / unit)
-    found = _one_row(table, asked) if asked else {}
-    return {f"{key}{i}": found[f"{key}{i}"] * units[i] for i in units for key in ("first", "second")}
