@@ -1,11 +1,10 @@
 """Telling people: alerts go out through Apprise, in a thread of their own."""
 
-import contextlib
 import importlib
-import queue
 import re
 import threading
 from collections.abc import Sequence
+from queue import SimpleQueue
 from typing import Any
 
 from clipwise.errors import ArgumentError
@@ -40,50 +39,35 @@ class Notifier:
     def __init__(self, urls: Sequence[str], run: str) -> None:
         self._run = run
         self._targets = _targets(urls)
-        self._queue: queue.Queue[Alert | None] = queue.Queue(WAITING)
-        self._thread: threading.Thread | None = None
+        self._queue: SimpleQueue[Alert | None] = SimpleQueue()
         self._closed, self._warned = False, False
-        self._turn = threading.Lock()
+        # Begun at once: a script that never closes its monitor does so when no thread can begin any more.
+        self._thread = threading.Thread(target=self._work, name="clipwise-notify", daemon=True)
+        self._thread.start()
 
     def send(self, alert: Alert) -> None:
         """Have an alert sent. This does not wait, and raises nothing."""
-        with self._turn:
-            if not self._targets or self._closed:
-                return
-            try:
-                self._queue.put_nowait(alert)
-            except queue.Full:
-                self._warn(f"more than {WAITING} notifications wait to be sent; the rest is only recorded")
-                return
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._work, name="clipwise-notify", daemon=True)
-                self._thread.start()
+        if self._closed:
+            return
+        if self._queue.qsize() < WAITING:
+            self._queue.put(alert)
+        else:
+            self._warn(f"more than {WAITING} notifications wait to be sent; the rest is only recorded")
 
     def close(self) -> None:
         """Wait up to 10 seconds for what is still to be sent, and stop."""
-        with self._turn:
-            if self._closed:
-                return
-            self._closed = True
-            thread = self._thread
-            with contextlib.suppress(queue.Full):
-                self._queue.put_nowait(None)
-        if thread is None or thread is threading.current_thread():
+        if self._closed:
             return
-        thread.join(PATIENCE)
-        if thread.is_alive():
+        self._closed = True
+        self._queue.put(None)
+        if self._thread is threading.current_thread():
+            return
+        self._thread.join(PATIENCE)
+        if self._thread.is_alive():
             self._warn(f"notifications were not sent within {PATIENCE:g} seconds; they are recorded")
 
     def _work(self) -> None:
-        while True:
-            try:
-                alert = self._queue.get(timeout=0.5)
-            except queue.Empty:
-                if self._closed:
-                    return
-                continue
-            if alert is None:
-                return
+        while (alert := self._queue.get()) is not None:
             for place, target in self._targets:
                 try:
                     sent = target.notify(
