@@ -76,8 +76,9 @@ def test_alerts_are_a_text_beside_it(exported):
     assert text == f"critical, loss_nonfinite, rank 1: {ALERT}\nwarning, spike, rank 0: {SECOND}\n"
 
 
-def test_live_in_portions_and_with_names_that_mlflow_does_not_take(exported, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)  # where MLflow keeps artifacts, if it is only told of a store
+def test_live_in_portions_and_with_names_that_mlflow_does_not_take(exported, tmp_path):
+    # Made by the exporter it would have its artifacts where the process was started.
+    exported.client.create_experiment("live", artifact_location=tmp_path.as_uri())
     import numpy as np
 
     from clipwise.monitor.store import Rows
