@@ -10,9 +10,10 @@ from torch import nn
 from torch.optim import Optimizer
 
 from clipwise.clip import AnyClip
+from clipwise.config.spelling import spelled
 from clipwise.errors import ArgumentError
 from clipwise.functional.arguments import NonFinite, as_clip, as_nonfinite, remembering
-from clipwise.torch.attach import AttachedClipper, attach, spelled
+from clipwise.torch.attach import AttachedClipper, attach
 
 __all__ = ["ClipLike", "Order", "follows_loss", "is_listed", "load", "orders"]
 

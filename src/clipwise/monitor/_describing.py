@@ -1,21 +1,10 @@
-"""What is kept with a run: its clip as it is written, and what it ran on."""
+"""What a run ran on."""
 
 import platform
 import sys
 from typing import Any
 
-from clipwise import config
-from clipwise.errors import ArgumentError, ConfigError
-
-__all__ = ["spelled", "versions"]
-
-
-def spelled(clip: Any) -> str:
-    """A clip as configurations have it."""
-    try:
-        return config.to_string(clip)
-    except (ArgumentError, ConfigError):  # a policy of the user's own
-        return repr(clip)
+__all__ = ["versions"]
 
 
 def versions() -> dict[str, Any]:

@@ -12,9 +12,10 @@ from functools import partial
 from types import TracebackType
 from typing import Any
 
+from clipwise.config.spelling import spelled
 from clipwise.errors import ArgumentError, TrainingStopped
 from clipwise.monitor._alerting import Alerting
-from clipwise.monitor._describing import spelled, versions
+from clipwise.monitor._describing import versions
 from clipwise.monitor._ending import ended, errors
 from clipwise.monitor._feeding import Feed
 from clipwise.monitor._flusher import Flusher

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from clipwise import config
 from clipwise.clip import AnyClip, clip_by_global_norm
-from clipwise.errors import ArgumentError, ConfigError, StateError
+from clipwise.config.spelling import spelled
+from clipwise.errors import ArgumentError, StateError
 from clipwise.functional.arguments import NonFinite
 from clipwise.functional.facts import Facts
 from clipwise.functional.slots import UnitAxes
@@ -376,14 +376,6 @@ def _inner(optimizer: Any) -> Optimizer | None:
         names += ["_base_optimizer", "optim", "_optimizer"]  # timm's Lookahead, PostLocalSGDOptimizer
     found = (getattr(optimizer, name, None) for name in names)
     return next((one for one in found if isinstance(one, Optimizer)), None)
-
-
-def spelled(clip: AnyClip) -> str:
-    """A clip as it is written in a configuration, for messages."""
-    try:
-        return config.to_string(clip)
-    except (ArgumentError, ConfigError):  # a policy of the user's own
-        return repr(clip)
 
 
 def _largest(rates: list[float | Tensor]) -> float | Tensor | None:

@@ -8,8 +8,9 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from clipwise.clip import AnyClip
+from clipwise.config.spelling import spelled
 from clipwise.errors import TrainingStopped
-from clipwise.torch.attach import AttachedClipper, attach, spelled
+from clipwise.torch.attach import AttachedClipper, attach
 
 __all__ = ["GuardedClipper"]
 
