@@ -43,7 +43,7 @@ class ClipReport:
         tensor_norms: their norms before clipping, one array of the same length.
         parts: the reports of the parts, for `chain` by position and for `by_name` by pattern.
         at_bound: of a clip of weights, the share of the groups that stand at the bound after it, those that
-            were there already included; None otherwise.
+            were there already included, and NaN where each group has its own bound; None otherwise.
     """
 
     norm: Array

@@ -8,7 +8,7 @@ import pytest
 
 import clipwise
 import clipwise.jax as cj
-from clipwise import Clip
+from clipwise import Clip, thresholds
 from clipwise.errors import ArgumentError, ParameterError, StateError
 
 RNG = np.random.default_rng(5)
@@ -153,12 +153,23 @@ def test_parts_by_name_chains_and_schedules():
     after = optax.apply_updates(params, updates)
     np.testing.assert_allclose(after["dense"]["kernel"], 0.1, rtol=2e-6)
     assert after["dense"]["bias"].tolist() == [2.0]
-    assert float(state.report.at_bound) == 0.75
+    # Of the two tensors one, as in clip_fraction, however many entries each has.
+    assert float(state.report.clip_fraction) == float(state.report.at_bound) == 0.5
 
     optimizer = cj.clip_weights(clipwise.chain(clipwise.clip_by_value(1.0), Clip(0.5, per="tensor")))
     params = {"w": jnp.array([3.0, 0.0, 0.0, 0.0])}
     _, state = optimizer.update({"w": jnp.zeros(4)}, optimizer.init(params), params)
     assert float(state.report.at_bound) == 1.0  # the tensor; of the entries none stands at 1 any more
+
+
+def test_at_bound_is_unknown_where_each_group_has_a_threshold_of_its_own():
+    """Weights of norms 1 and 10 under 2 and 20: the smallest threshold says nothing of the second."""
+    params = {"a": jnp.array([1.0, 0.0]), "b": jnp.array([10.0, 0.0])}
+    zeros = jax.tree.map(jnp.zeros_like, params)
+    for per, known in (("tensor", False), ("unit", False), ("global", True)):
+        optimizer = cj.clip_weights(Clip(thresholds.mean(2.0), per=per))
+        _, state = jax.jit(optimizer.update)(zeros, optimizer.init(params), params)
+        assert bool(jnp.isfinite(state.report.at_bound)) == known
 
 
 def test_missing_updates_are_left_alone():

@@ -1,12 +1,13 @@
 """The share of the weights that stand at the bound of a clip, the same in every back end."""
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 from clipwise.clip import AnyClip, Chain, Clip
+from clipwise.functional.arguments import singles
 from clipwise.functional.measure import Measure
 from clipwise.functional.names import owner_of
-from clipwise.functional.slots import Slot
 from clipwise.namespace import Array
 from clipwise.report import ClipReport
 from clipwise.thresholds import Threshold
@@ -20,19 +21,25 @@ Share: TypeAlias = Callable[[Clip, Sequence[int], Any], Array]
 """Of one clip, the places of the weights it is for, and the bound that is in force: the share, 0-d."""
 
 
-def share_at_bound(
-    clip: AnyClip, report: ClipReport, names: Sequence[str], sizes: Sequence[int], share: Share
-) -> Array:
+def share_at_bound(clip: AnyClip, report: ClipReport, names: Sequence[str], share: Share) -> Array:
     """The share of the groups at the bound: of the entries of a value clip, of the units, of the tensors.
 
-    Of `chain` that of the part with most; of `by_name` that of each part, weighted by its entries among all.
+    Of parts it is put together as ``clip_fraction`` is: of `chain` that of the part with most, of `by_name`
+    that of each part, weighted by its tensors among all.
 
     Args:
         clip: of the weights.
         report: of the step that clipped them: the thresholds of policies are in it.
-        names, sizes: of the weights.
+        names: of the weights that it clipped.
         share: what counts for one clip in this framework.
+
+    Returns:
+        The share, 0-d; NaN where each group has a threshold of its own: the report holds the smallest only.
     """
+    if any(map(_bounds_each, singles(clip))):
+        return math.nan
+    if not names:
+        return 0.0
 
     def of(clip: AnyClip, report: ClipReport, places: Sequence[int]) -> Array:
         if isinstance(clip, Clip):
@@ -44,16 +51,22 @@ def share_at_bound(
             for one in found[1:]:
                 most = most + (one - most) * (one > most)
             return most
-        total = max(1, sum(sizes[place] for place in places))
         sum_: Array = 0.0
         for pattern, part in clip.parts:
             own = [place for place in places if owner_of(clip, names[place]) == pattern]
             if part is not None and own:
-                weight = sum(sizes[place] for place in own) / total
-                sum_ = sum_ + of(part, report.parts[pattern], own) * weight
+                sum_ = sum_ + of(part, report.parts[pattern], own) * (len(own) / len(places))
         return sum_
 
     return of(clip, report, range(len(names)))
+
+
+def _bounds_each(clip: Clip) -> bool:
+    policy = clip.threshold
+    if clip.per == "global" or not isinstance(policy, Threshold):
+        return False
+    by_norm = policy.watches_norm and clip.per != "element"
+    return by_norm or "weight_norm" in policy.needs | policy.wants
 
 
 def of_measure(measure: Measure, clip: AnyClip, report: ClipReport) -> Array:
@@ -63,7 +76,6 @@ def of_measure(measure: Measure, clip: AnyClip, report: ClipReport) -> Array:
         measure: of the weights after clipping.
         clip, report: as there.
     """
-    slots: Sequence[Slot] = measure.slots
 
     def share(clip: Clip, places: Sequence[int], bound: Any) -> Array:
         part = measure.part([measure.present[place] for place in places])
@@ -75,8 +87,7 @@ def of_measure(measure: Measure, clip: AnyClip, report: ClipReport) -> Array:
         limit = xp.astype(xp.asarray(bound), xp.float_dtype) * (1.0 - slack)
         return xp.mean(xp.astype(norms >= limit, xp.float_dtype))
 
-    names = [slot.name for slot in slots]
-    found = share_at_bound(clip, report, names, [slot.size for slot in slots], share)
+    found = share_at_bound(clip, report, [slot.name for slot in measure.slots], share)
     return measure.xp.asarray(found)
 
 

@@ -83,7 +83,10 @@ class WeightClipping:
                 at_bound=np.float64(0.0),
             )
         report, every = self.memory.report(), self._read(optimizer)
-        measure = Measure(arithmetic_of(every), self._slots, every)
+        clipped = [
+            w if slot.name in report.names else None for slot, w in zip(self._slots, every, strict=True)
+        ]
+        measure = Measure(arithmetic_of(every), self._slots, clipped)
         return dataclasses.replace(report, at_bound=of_measure(measure, self.clip, report))
 
     def _read(self, optimizer: Any) -> list[Any]:

@@ -17,7 +17,7 @@ from clipwise.torch._measure import Measure
 from clipwise.torch._parameters import Parameters
 from clipwise.torch.clipper import Clipper
 from clipwise.torch.engines import make_batch
-from clipwise.torch.engines._arrays import tensor_of
+from clipwise.torch.engines._arrays import tensor_of, wide
 from clipwise.torch.engines.reference import values_of
 
 __all__ = ["WeightClipper"]
@@ -33,9 +33,10 @@ class WeightClipper(Clipper):
         parameters, clip, model, unit_axes: as for `Clipper`.
 
     Attributes:
-        report: of the last call, with ``at_bound``, the share of the weights (entries, units or tensors, as
-            the clip has them) that stand at the bound. That is counted when the report is looked at, from the
-            weights as they are then, and on their device; a step that nobody looks at costs nothing more.
+        report: of the last call, with ``at_bound``, the share of the weights that it clipped (entries, units
+            or tensors, as the clip has them) that stand at the bound, NaN where each has its own. That is
+            counted when the report is looked at, from the weights as they are then, and on their device; a
+            step that nobody looks at costs nothing more.
 
     >>> import torch, clipwise
     >>> weight = torch.nn.Parameter(torch.tensor([0.5, -0.002]))
@@ -99,18 +100,16 @@ class WeightClipper(Clipper):
 
     @torch.no_grad()
     def _at_bound(self, report: ClipReport) -> Tensor:
-        every = list(self.parameters.values())
+        names = [name for name in report.names if name in self.parameters]
+        every = [self.parameters[name] for name in names]
 
         def share(clip: Clip, places: Sequence[int], bound: Any) -> Tensor:
             chosen = [every[place] for place in places]
-            if not chosen:
-                return torch.zeros(())
             return (
                 _of_entries(chosen, bound) if clip.per == "element" else self._of_groups(clip, chosen, bound)
             )
 
-        sizes = [one.numel() for one in every]
-        return torch.as_tensor(share_at_bound(self.clip, report, tuple(self.parameters), sizes, share))
+        return torch.as_tensor(share_at_bound(self.clip, report, names, share))
 
     def _of_groups(self, clip: Clip, weights: list[Tensor], bound: Any) -> Tensor:
         batch = make_batch(weights)
@@ -131,8 +130,15 @@ def _of_entries(weights: list[Tensor], bound: Any) -> Tensor:
         if values.is_complex():
             at = values.abs() >= high * (1.0 - TOLERANCE)
         else:
-            top = torch.as_tensor(high).to(values.device, values.dtype)
-            bottom = -top if low is None else torch.as_tensor(low).to(values.device, values.dtype)
+            top = _like(values, high)
+            bottom = -top if low is None else _like(values, low)
             at = (values >= top) | (values <= bottom)
         counts.append(at.sum().to(weights[0].device))
     return torch.stack(counts).sum() / max(1, sum(weight.numel() for weight in weights))
+
+
+def _like(values: Tensor, bound: Tensor | float) -> Tensor:
+    """A bound as these values have it: a number from all of its digits, filled on the device."""
+    if not isinstance(bound, Tensor):
+        bound = torch.full((), bound, dtype=wide(values.device), device=values.device)
+    return bound.to(values.device, values.dtype)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import clipwise
-from clipwise import Clip
+from clipwise import Clip, thresholds
 from clipwise.errors import ArgumentError, ParameterError
 from tests.keras.on_backend import nets
 from tests.keras.on_backend.test_apply import step, zeros
@@ -98,6 +98,25 @@ def test_with_weights_alone_keras_own_clip_stays():
         clipwise.keras.attach(
             keras.optimizers.SGD(1.0, clipnorm=1.0), "clip_by_norm(1.0)", weights="clip_by_value(9.0)"
         )
+
+
+def test_at_bound_is_of_what_the_step_clipped():
+    """By name as clip_fraction is; without what had no gradient; unknown where groups have own bounds."""
+
+    def after_a_step(clip, grads=((0.0, 0.0, 0.0), (0.0,))):
+        optimizer = clipwise.keras.attach(keras.optimizers.SGD(1.0), weights=clip)
+        values = ([1.0, 1.0, 0.0], [5.0])
+        pairs = zip("ab", values, strict=True)
+        variables = [keras.Variable(np.array(v, "float32"), name=name) for name, v in pairs]
+        optimizer.build(variables)
+        step(optimizer, grads, variables[: len(grads)])
+        return clipwise.keras.weights_report(optimizer)
+
+    report = after_a_step(clipwise.by_name({"b": clipwise.clip_by_value(0.5), "*": None}))
+    assert float(report.clip_fraction) == float(report.at_bound) == 0.5
+    report = after_a_step("clip_by_value(0.5)", [(0.0, 0.0, 0.0)])
+    assert float(report.clip_fraction) == float(report.at_bound) == pytest.approx(2 / 3)
+    assert np.isnan(float(after_a_step(Clip(thresholds.mean(2.0), per="tensor")).at_bound))
 
 
 def test_saved_with_the_model_and_detached(tmp_path):

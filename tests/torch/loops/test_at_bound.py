@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 import clipwise
-from clipwise import Clip
+from clipwise import Clip, thresholds
 from tests.torch.loops.reference_loops import backward, make_model
 
 
@@ -53,6 +53,43 @@ def test_halves_stand_at_the_bound_of_their_own_dtype():
         assert float(clipper.report.at_bound) == 0.5
 
 
+@pytest.mark.parametrize("weights", [clipwise.clip_by_value(0.1), Clip((-0.1, 0.2), per="element")])
+def test_doubles_stand_at_the_bound_of_their_own_dtype(weights):
+    """0.1 in float32 is larger than in float64."""
+    parameter = nn.Parameter(torch.tensor([3.0, -3.0, 0.0, 0.05], dtype=torch.float64))
+    clipper = clipwise.torch.WeightClipper([parameter], weights)
+    clipper.clip_()
+    assert float(clipper.report.at_bound) == 0.5
+
+
+@pytest.mark.parametrize(
+    "weights",
+    [
+        Clip(thresholds.mean(2.0), per="tensor"),
+        Clip(thresholds.percentile(50, window=4), per="unit"),
+        Clip(thresholds.relative(0.5), per="element"),
+        clipwise.chain(clipwise.clip_by_value(9.0), Clip(thresholds.mean(2.0), per="tensor")),
+        clipwise.by_name({"0": Clip(thresholds.mean(2.0), per="unit"), "*": None}),
+    ],
+)
+def test_unknown_where_each_group_has_a_threshold_of_its_own(weights):
+    """Weights of norms 1 and 10 under 2 and 20: the smallest threshold says nothing of the second."""
+    pair = [nn.Parameter(torch.tensor([size, 0.0])) for size in (1.0, 10.0)]
+    clipper = clipwise.torch.WeightClipper(pair, weights)
+    clipper.clip_()
+    assert clipper.report.at_bound.isnan()
+
+
+def test_known_where_a_policy_gives_one_for_all():
+    parameter = nn.Parameter(torch.tensor([[3.0, 4.0], [0.3, 0.4]]))
+    policies = [thresholds.fixed(1.0), thresholds.linear(1.0, 0.5, 10)]
+    for clip in [Clip(policy, per="unit") for policy in policies] + [Clip(thresholds.mean(0.5))]:
+        clipper = clipwise.torch.WeightClipper([parameter.detach().clone()], clip)
+        for _ in range(2):  # a mean of what was begins with the second
+            clipper.clip_()
+        assert float(clipper.report.at_bound) == (1.0 if clip.per == "global" else 0.5)
+
+
 def test_parts_by_name_chains_and_schedules():
     model = nn.Linear(3, 1)
     with torch.no_grad():
@@ -61,7 +98,8 @@ def test_parts_by_name_chains_and_schedules():
     clip = clipwise.by_name({"weight": clipwise.clip_by_value(0.1), "*": None})
     clipper = clipwise.torch.WeightClipper(model, clip)
     clipper.clip_()
-    assert float(clipper.report.at_bound) == 0.75
+    # Of the two tensors one, as in clip_fraction, however many entries each has.
+    assert float(clipper.report.clip_fraction) == float(clipper.report.at_bound) == 0.5
     both = clipwise.chain(clipwise.clip_by_value(1.0), Clip(0.5, per="tensor"))
     assert float(attached([3.0, 0.0, 0.0, 0.0], both)().at_bound) == 1.0
     falling = Clip(clipwise.thresholds.schedule(lambda step: 1.0 / (1 + step)), per="element")
