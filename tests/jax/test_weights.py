@@ -187,6 +187,9 @@ def test_refused():
         cj.attach(optax.sgd(1.0))
     with pytest.raises(ArgumentError, match="expected a clip"):
         cj.clip_weights(0.01)
+    for make in (cj.clip_weights, lambda clip: cj.attach(optax.sgd(1.0), weights=clip)):
+        with pytest.raises(ArgumentError, match="cannot follow the loss, as reduce_on_instability"):
+            make(Clip(thresholds.reduce_on_instability(1.0)))
     optimizer = cj.clip_weights("clip_by_value(0.1)")
     state = optimizer.init(params)
     with pytest.raises(ParameterError, match=r"update\(updates, state, params\)"):

@@ -22,7 +22,7 @@ def as_clip(clip: AnyClip | str | Mapping[str, Any]) -> AnyClip:
 
 
 def as_weight_clip(clip: AnyClip | str | Mapping[str, Any]) -> AnyClip:
-    """`as_clip` for what is done after every step, when the loss is none of the weights any more.
+    """`as_clip` for what is done after every step; the loss is that of the weights before it.
 
     Raises:
         ArgumentError: a threshold follows the loss.

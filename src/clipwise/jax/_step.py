@@ -11,7 +11,7 @@ import numpy as np
 
 from clipwise.clip import AnyClip, ByName, Chain, Clip
 from clipwise.errors import StateError
-from clipwise.functional.arguments import NonFinite
+from clipwise.functional.arguments import NonFinite, singles
 from clipwise.functional.arithmetic.jax import JaxArithmetic
 from clipwise.functional.clipping import ClipState, clip_arrays, init_state
 from clipwise.functional.facts import Facts
@@ -136,15 +136,8 @@ def _refuse_other(state: ClipState, form: Any) -> None:
 
 def sees(clip: AnyClip | None) -> frozenset[str]:
     """What the thresholds look at besides norms."""
-    match clip:
-        case Clip(threshold=Threshold() as policy):
-            return policy.needs | policy.wants
-        case Chain(clips=clips):
-            return frozenset().union(*map(sees, clips))
-        case ByName(parts=parts):
-            return frozenset().union(*(sees(part) for _, part in parts))
-        case _:
-            return frozenset()
+    policies = [single.threshold for single in singles(clip) if isinstance(single.threshold, Threshold)]
+    return frozenset().union(*(policy.needs | policy.wants for policy in policies))
 
 
 def _split(clip: Any) -> tuple[Numbers, Any]:

@@ -10,7 +10,7 @@ import optax
 
 from clipwise.clip import AnyClip
 from clipwise.errors import ParameterError, StateError
-from clipwise.functional.arguments import as_clip
+from clipwise.functional.arguments import as_weight_clip
 from clipwise.functional.arithmetic.jax import JaxArithmetic
 from clipwise.functional.bounds import of_measure
 from clipwise.functional.clipping import ClipState
@@ -58,9 +58,8 @@ def clip_weights(
         unit_axes: as for `clipwise.jax.clip`.
 
     Raises:
-        ArgumentError: this is no clip.
-        ParameterError: from the steps: ``update`` was called without ``params``, a pattern matches nothing,
-            or a threshold needs the loss.
+        ArgumentError: this is no clip, or a threshold follows the loss.
+        ParameterError: from the steps: ``update`` was called without ``params``, or a pattern matches nothing.
 
     >>> import jax.numpy as jnp, optax, clipwise, clipwise.jax
     >>> params = {"w": jnp.array([0.005, 0.005])}
@@ -71,7 +70,7 @@ def clip_weights(
     >>> float(clipwise.jax.weights_report(state).at_bound)
     0.5
     """
-    described = as_clip(clip)
+    described = as_weight_clip(clip)
     known_to_flax()
 
     def clipped(

@@ -47,11 +47,7 @@ class WeightClipping:
         self.memory = Memory(optimizer, self._plan, slots, loss=False, of="weights_")
 
     def __call__(self, optimizer: Any, variables: Sequence[Any]) -> None:
-        """Bound these variables of the optimizer.
-
-        Raises:
-            ParameterError: a threshold needs the loss.
-        """
+        """Bound these variables of the optimizer."""
         assert self._plan is not None
         assert self.memory is not None
         if not variables:

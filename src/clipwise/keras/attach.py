@@ -7,7 +7,7 @@ import keras
 
 from clipwise.clip import AnyClip
 from clipwise.errors import ArgumentError
-from clipwise.functional.arguments import NonFinite, as_clip, as_nonfinite
+from clipwise.functional.arguments import NonFinite, as_clip, as_nonfinite, as_weight_clip
 from clipwise.functional.slots import UnitAxes
 from clipwise.keras._backends import backend
 from clipwise.keras._multi import is_multi, refuse_inner
@@ -64,7 +64,8 @@ def attach(
 
     Raises:
         ArgumentError: this is no Keras optimizer, it clips already (``clipnorm``, ``global_clipnorm``,
-            ``clipvalue``, or a clip attached before), or TensorFlow may have compiled its steps.
+            ``clipvalue``, or a clip attached before), the bound of the weights follows the loss, or
+            TensorFlow may have compiled its steps.
         ParameterError: when it is built: a pattern matches no variable, or the model is another one.
 
     >>> import keras, clipwise.keras
@@ -82,7 +83,7 @@ def attach(
             "expected a clip such as clipwise.clip_by_global_norm(1.0), or weights=, got None"
         )
     described = None if clip is None else as_clip(clip)
-    bound = None if weights is None else WeightClipping(as_clip(weights))
+    bound = None if weights is None else WeightClipping(as_weight_clip(weights))
     nonfinite = as_nonfinite(nonfinite)
     if hasattr(inner, CLIPPED):
         raise ArgumentError(

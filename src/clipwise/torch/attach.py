@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 from clipwise.clip import AnyClip, clip_by_global_norm
 from clipwise.config.spelling import spelled
 from clipwise.errors import ArgumentError, StateError
-from clipwise.functional.arguments import NonFinite
+from clipwise.functional.arguments import NonFinite, as_weight_clip
 from clipwise.functional.facts import Facts
 from clipwise.functional.slots import UnitAxes
 from clipwise.torch import _others
@@ -82,8 +82,9 @@ def attach(
 
     Raises:
         ArgumentError: this is no optimizer, an engine's inner one (DeepSpeed, Megatron, ZeRO) that holds a
-            part of the gradients only, or a clip is attached to it already; or, from the first step, it is
-            stepped inside ``backward`` with a clip that needs all gradients.
+            part of the gradients only, or a clip is attached to it already; the bound of the weights follows
+            the loss; or, from the first step, it is stepped inside ``backward`` with a clip that needs all
+            gradients.
         ParameterError: a pattern of `by_name` or of ``unit_axes`` matches no parameter, or the model is
             another one.
     """
@@ -137,7 +138,8 @@ class AttachedClipper(Clipper):
         )
         self.weights = None
         if weights is not None:
-            self.weights = WeightClipper(parameters.items(), weights, model=model, unit_axes=unit_axes)
+            bound = as_weight_clip(weights)
+            self.weights = WeightClipper(parameters.items(), bound, model=model, unit_axes=unit_axes)
         self._current = self._ids()
         self._round = Round()
         self._fused_step: FusedStep | None = None

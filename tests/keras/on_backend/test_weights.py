@@ -158,6 +158,8 @@ def test_several_optimizers_and_a_loss_scale():
 def test_refused():
     with pytest.raises(ArgumentError, match="or weights="):
         clipwise.keras.attach(keras.optimizers.SGD(1.0))
+    with pytest.raises(ArgumentError, match="cannot follow the loss, as reduce_on_instability"):
+        clipwise.keras.attach(keras.optimizers.SGD(1.0), weights=Clip(thresholds.reduce_on_instability(1.0)))
     optimizer = clipwise.keras.attach(keras.optimizers.SGD(1.0), "clip_by_norm(1.0)")
     with pytest.raises(ArgumentError, match="no clip of weights"):
         clipwise.keras.weights_report(optimizer)

@@ -151,7 +151,13 @@ def test_parameters_that_come_later_are_bounded_too():
     assert len(clipper.weights.report.names) == 6
 
 
-def test_neither_a_clip_nor_weights():
+def test_refused():
+    """Before anything is attached."""
     opt = OPTIMIZERS["sgd"](make_model().parameters())
     with pytest.raises(ArgumentError, match="or weights="):
         clipwise.torch.attach(opt)
+    follows = clipwise.Clip(clipwise.thresholds.reduce_on_instability(1.0), per="element")
+    for weights in (follows, clipwise.by_name({"0.*": clipwise.chain(CLIP, follows), "*": None})):
+        with pytest.raises(ArgumentError, match="cannot follow the loss, as reduce_on_instability"):
+            clipwise.torch.attach(opt, CLIP, weights=weights)
+    clipwise.torch.attach(opt, CLIP)
