@@ -59,7 +59,7 @@ def clip_weights(
 
     Raises:
         ArgumentError: this is no clip, or a threshold follows the loss.
-        ParameterError: from the steps: ``update`` was called without ``params``, a pattern matches nothing.
+        ParameterError: from the steps: ``update`` without ``params``, or a pattern matches nothing.
 
     >>> import jax.numpy as jnp, optax, clipwise, clipwise.jax
     >>> params = {"w": jnp.array([0.005, 0.005])}
