@@ -109,9 +109,8 @@ class Flusher:
     # In the thread.
 
     def _run(self) -> None:
-        while not self._ended.wait(
-            self._interval / 2
-        ):  # so that what is older than the interval is in the file
+        # Twice an interval, so that what is older than one is in the file.
+        while not self._ended.wait(self._interval / 2):
             with self._turn:
                 self._turn_over()
 
