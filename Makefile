@@ -13,8 +13,8 @@ NATIVE := setup.py $(wildcard src/clipwise/torch/engines/*.[ch])
 
 help:
 	@echo "make demo   train a character model with and without clipping, side by side (about 2 minutes)"
-	@echo "make test   lint, type check and test (within 15 minutes on two cores)"
-	@echo "make test-all  the same, long tests included (about half an hour)"
+	@echo "make test   lint, type check and test (about 20 minutes on two cores)"
+	@echo "make test-all  the same, long tests included"
 	@echo "make check  lint and type check only"
 	@echo "make bench  measure against the frameworks' own clipping, in two tables (about 10 minutes)"
 	@echo "make clean  remove the environment and what was built"

@@ -1,4 +1,4 @@
-"""How much is tested: ``make test`` ends within a quarter of an hour, ``make test-all`` leaves nothing out.
+"""How much is tested: ``make test`` leaves out what takes long and tells little, ``make test-all`` nothing.
 
 The long way is chosen by ``CLIPWISE_TESTS=all``, which reaches the processes that tests start, too.
 """

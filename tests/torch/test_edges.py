@@ -21,6 +21,7 @@ import clipwise
 from clipwise import Clip, clip_by_block_rms, clip_by_global_norm, clip_by_norm, clip_by_value
 from clipwise.errors import NonFiniteError, ThresholdError
 from tests.conformance.table.oracle import p_norm, units
+from tests.depth import THOROUGH
 
 from .strategies import (
     NORMS,
@@ -40,7 +41,7 @@ PER = ("element", "unit", "tensor", "global")
 NORM = 1e-12  # a sum of up to some hundred powers in float64, and a root
 
 examples = settings(
-    max_examples=75,
+    max_examples=75 if THOROUGH else 30,
     deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],

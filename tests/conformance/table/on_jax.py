@@ -46,7 +46,7 @@ class OnJax:
     )
     CLIPS: ClassVar = SOME
     ROWS: ClassVar = BRIEF_ROWS  # compiled, all
-    THRESHOLDS: ClassVar = [0.0, 1.0, math.inf]
+    THRESHOLDS: ClassVar = brief([0.0, 1.0, math.inf], 0.0, 1.0)
     RANGES: ClassVar = RANGES[:2]
     NORMS: ClassVar = dict.fromkeys(("float32", "bfloat16", "float16", "complex64"), 1e-06)
     rounded = staticmethod(rounded)
@@ -76,9 +76,10 @@ def compiled(per: str, norm: Any):
 class OnCompiledJax(OnJax):
     """Under jit, the threshold traced; a range, whose order is checked when it is made, is a constant."""
 
-    DTYPES: ClassVar = ["float32", "bfloat16"]
+    DTYPES: ClassVar = brief(["float32", "bfloat16"], "float32")
     CLIPS: ClassVar = FEW
     ROWS: ClassVar = None
+    RANGES: ClassVar = brief(RANGES[:2], RANGES[0])
     THRESHOLDS: ClassVar = THRESHOLDS  # an argument: none is compiled anew
 
     def run(self, rows, clip: Clip, dtype: str):
@@ -97,9 +98,11 @@ class OnCompiledJax(OnJax):
 class OnOptax(OnJax):
     """As the first of a chain with plain SGD, whose updates are the clipped gradients, turned round."""
 
-    DTYPES: ClassVar = ["float32", "bfloat16"]
+    DTYPES: ClassVar = brief(["float32", "bfloat16"], "float32")
     CLIPS: ClassVar = FEW
     ROWS: ClassVar = BRIEF_ROWS
+    THRESHOLDS: ClassVar = brief([0.0, 1.0, math.inf], 1.0)
+    RANGES: ClassVar = brief(RANGES[:2], RANGES[0])
 
     def run(self, rows, clip: Clip, dtype: str):
         found = {}

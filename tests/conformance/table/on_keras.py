@@ -19,9 +19,9 @@ class OnKeras:
 
     DTYPES: ClassVar = brief(["float32", "bfloat16"], "float32")
     CLIPS: ClassVar = FEW
-    THRESHOLDS: ClassVar = [0.0, 1.0]
+    THRESHOLDS: ClassVar = brief([0.0, 1.0], 1.0)
     ROWS: ClassVar = BRIEF_ROWS
-    RANGES: ClassVar = RANGES[:2]
+    RANGES: ClassVar = brief(RANGES[:2], RANGES[0])
     NORMS: ClassVar = dict.fromkeys(("float32", "bfloat16"), 1e-06)
     rounded = staticmethod(rounded)
 

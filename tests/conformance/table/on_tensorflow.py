@@ -8,6 +8,7 @@ import tensorflow as tf
 
 import clipwise.tensorflow
 from clipwise import Clip, ClipReport
+from tests.depth import brief
 
 from . import oracle
 from .cases import FEW, RANGES, SOME, THRESHOLDS
@@ -29,7 +30,9 @@ def to_numpy(names, clipped, report: ClipReport):
 class OnTensorFlow:
     """Operation by operation."""
 
-    DTYPES: ClassVar = ["float64", "float32", "bfloat16", "float16", "complex64"]
+    DTYPES: ClassVar = brief(
+        ["float64", "float32", "bfloat16", "float16", "complex64"], "float64", "float32", "bfloat16"
+    )
     CLIPS: ClassVar = SOME
     THRESHOLDS: ClassVar = [0.0, 1.0, math.inf]
     RANGES: ClassVar = RANGES[:2]
@@ -61,7 +64,7 @@ def compiled(per: str, norm: Any):
 class OnFunction(OnTensorFlow):
     """In a tf.function."""
 
-    DTYPES: ClassVar = ["float32", "bfloat16"]
+    DTYPES: ClassVar = brief(["float32", "bfloat16"], "float32")
     CLIPS: ClassVar = FEW
     THRESHOLDS: ClassVar = THRESHOLDS  # an argument: none is traced anew
 

@@ -26,8 +26,8 @@ def close(found, expected):
         np.testing.assert_allclose(one, other, rtol=2e-5, atol=2e-6)
 
 
-# Compiling takes seconds on TensorFlow; what is the same for all back ends needs no fit on each.
-SLOW = {"value", "text"} if keras.backend.backend() == "tensorflow" else set()
+# Compiling takes seconds; what is the same for all back ends needs no fit on each.
+SLOW = set() if keras.backend.backend() == "torch" else {"value", "text"}
 
 
 @pytest.mark.parametrize("name", [name for name in CLIPS if name not in SLOW])
