@@ -11,6 +11,7 @@
     ├── NonFiniteError   (RuntimeError)  a gradient is NaN or Inf and ``nonfinite="error"``
     ├── DataError        (RuntimeError)  data cannot be found, verified or understood
     ├── StoreError       (RuntimeError)  a recording cannot be found, read or understood
+    ├── MissingPackageError  (ModuleNotFoundError)  an optional package is not installed
     └── TrainingStopped  (RuntimeError)  a rule of `clipwise.Monitor` was told to stop the training, and did
 
 Each message names the value, says what is allowed, and comes before anything was touched. Catch
@@ -25,6 +26,7 @@ __all__ = [
     "ClipwiseError",
     "ConfigError",
     "DataError",
+    "MissingPackageError",
     "NonFiniteError",
     "ParameterError",
     "StateError",
@@ -72,6 +74,10 @@ class DataError(ClipwiseError, RuntimeError):
 
 class StoreError(ClipwiseError, RuntimeError):
     """A recording cannot be found, read or understood."""
+
+
+class MissingPackageError(ClipwiseError, ModuleNotFoundError):
+    """An optional package is not installed; the message says which extra of clipwise brings it."""
 
 
 class TrainingStopped(ClipwiseError, RuntimeError):
