@@ -30,6 +30,7 @@ from clipwise.clip import (
     clip_by_value,
     zclip,
 )
+from clipwise.extras import needed
 from clipwise.report import ClipReport
 
 if TYPE_CHECKING:
@@ -87,15 +88,8 @@ def __getattr__(name: str) -> Any:
         return getattr(importlib.import_module(_ELSEWHERE[name]), name)
     if name not in _LAZY:
         raise AttributeError(f"module 'clipwise' has no attribute {name!r}")
-    try:
+    with needed(f"clipwise.{name}", name, _LAZY[name]):
         return importlib.import_module(f"clipwise.{name}")
-    except ModuleNotFoundError as error:
-        if error.name in _LAZY[name]:
-            raise ModuleNotFoundError(
-                f'clipwise.{name} needs {error.name}, which is not installed: pip install "clipwise[{name}]"',
-                name=error.name,
-            ) from error
-        raise
 
 
 def __dir__() -> list[str]:

@@ -1,6 +1,7 @@
 """Optional packages: where one is missing, the error names the extra that brings it."""
 
 import importlib
+import sys
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from types import ModuleType
@@ -29,13 +30,14 @@ def needed(purpose: str, extra: str, packages: Collection[str]) -> Iterator[None
     except MissingPackageError:
         raise
     except ModuleNotFoundError as error:
-        package, _, inner = (error.name or "").partition(".")
+        package = (error.name or "").partition(".")[0]
         if package not in packages:
             raise
-        upgrade = "-U " if inner else ""  # it is there, but too old to have this module
+        too_old = sys.modules.get(package) is not None  # it is there, without this module of it
+        name, upgrade = (error.name, "-U ") if too_old else (package, "")
         raise MissingPackageError(
-            f'{purpose} needs {error.name}, which is not installed: pip install {upgrade}"clipwise[{extra}]"',
-            name=error.name,
+            f'{purpose} needs {name}, which is not installed: pip install {upgrade}"clipwise[{extra}]"',
+            name=name,
         ) from error
 
 

@@ -282,9 +282,9 @@ def test_mistakes_in_the_arguments():
     assert list(learn(money.with_columns(x=pl.lit(1.0)))) == ["x"]
 
 
-@pytest.mark.parametrize("name", ["nosuchpackage", "narwhals.stable.v99"])
-def test_what_is_not_installed_is_named_with_the_way_to_it(name):
-    with pytest.raises(ModuleNotFoundError, match=rf"needs {name}, .*pip install -U .clipwise\[data\]"):
+@pytest.mark.parametrize(("name", "how"), [("nosuchpackage", ""), ("narwhals.stable.v99", "-U ")])
+def test_what_is_not_installed_is_named_with_the_way_to_it(name, how):
+    with pytest.raises(ModuleNotFoundError, match=rf"needs {name}, .*pip install {how}.clipwise\[data\]"):
         load(name)
 
 

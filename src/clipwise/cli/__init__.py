@@ -8,8 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from clipwise.errors import ClipwiseError
-
-__all__ = ["main"]
+from clipwise.extras import needed
 
 EXTRA = frozenset(
     {
@@ -44,30 +43,22 @@ def main(args: Sequence[str] | None = None) -> int:
     if list(sys.argv[1:] if args is None else args)[:1] != ["observe"]:
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
-        import click
+        with needed("the command line", "lab", EXTRA):
+            import click
 
-        from clipwise.cli.commands import cli
+            from clipwise.cli.commands import cli
 
-        try:
-            return int(cli.main(args, prog_name="clipwise", standalone_mode=False) or 0)
-        except click.ClickException as error:
-            error.show()
-            return error.exit_code
-        except click.Abort:
-            return _stopped()
+            try:
+                return int(cli.main(args, prog_name="clipwise", standalone_mode=False) or 0)
+            except click.ClickException as error:
+                error.show()
+                return error.exit_code
+            except click.Abort:
+                return _stopped()
     except KeyboardInterrupt:
         return _stopped()
     except ClipwiseError as error:
         return _mistake(str(error))
-    except ModuleNotFoundError as error:
-        if "pip install" in str(error):  # it says itself what brings the package along
-            return _mistake(str(error))
-        missing = (error.name or "").partition(".")[0]
-        if missing not in EXTRA:
-            raise
-        return _mistake(
-            f'the command line needs {missing}, which is not installed: pip install "clipwise[lab]"'
-        )
 
 
 def _mistake(sentence: str) -> int:

@@ -4,9 +4,10 @@ from pathlib import Path
 
 import click
 
-from clipwise.errors import ClipwiseError
+from clipwise.extras import needed
 
-__all__ = ["dashboard", "report"]
+PACKAGES = ("starlette", "uvicorn", "matplotlib")
+"""What the extra ``clipwise[dashboard]`` brings."""
 
 
 @click.command()
@@ -25,12 +26,10 @@ def dashboard(database: Path, host: str, port: int | None, show: bool, token: st
 
     Example: clipwise dashboard --open
     """
-    try:
+    with needed("this", "dashboard", PACKAGES):
         from clipwise.dashboard import Dashboard
 
         page = Dashboard(database, host=host, port=port, token=token)
-    except ModuleNotFoundError as error:
-        raise _missing(error) from error
 
     def started() -> None:
         click.echo(f"{database}: {page.url}  (Ctrl-C ends)")
@@ -67,8 +66,9 @@ def report(runs: tuple[str, ...], database: Path, out: Path, png: Path | None, f
     Example: clipwise report lstm -o lstm.html --png lstm.png
     """
     from clipwise.dashboard.recording import Recording, Unavailable
-    from clipwise.dashboard.report import check_new, collect, render, save
+    from clipwise.dashboard.report import collect, render
     from clipwise.errors import ArgumentError, StoreError
+    from clipwise.files import check_new, save
     from clipwise.monitor.store import Store
 
     if png is not None and png.absolute() == out.absolute():
@@ -87,20 +87,11 @@ def report(runs: tuple[str, ...], database: Path, out: Path, png: Path | None, f
         recording.close()
     written = {out: render(data).encode()}
     if png is not None:
-        try:
+        with needed("this", "dashboard", PACKAGES):
             from clipwise.dashboard.picture import picture
 
             written[png] = picture(data)
-        except ModuleNotFoundError as error:
-            raise _missing(error) from error
     for path, content in written.items():
         save(path, content, force=force)
         click.echo(f"{path}: {len(content) / 1024:,.0f} KiB")
     return 0
-
-
-def _missing(error: ModuleNotFoundError) -> Exception:
-    name = (error.name or "").partition(".")[0]
-    if name not in ("starlette", "uvicorn", "matplotlib"):
-        return error
-    return ClipwiseError(f'this needs {name}, which is not installed: pip install "clipwise[dashboard]"')

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from clipwise.errors import ArgumentError
+from clipwise.files import check_new, save
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -81,18 +82,11 @@ def clip(
         def told(stage: str, share: float) -> None:
             bar.update(tasks[stage], completed=share, visible=True)
 
-        try:
-            if columns:
-                arguments["columns"] = _names(source, columns)
-            done = clip_file(source, target, method, side=side, force=force, progress=told, **arguments)  # type: ignore[arg-type]
-        except ModuleNotFoundError as error:
-            if "clipwise[" not in str(error):
-                raise
-            raise ArgumentError(str(error)) from error
+        if columns:
+            arguments["columns"] = _names(source, columns)
+        done = clip_file(source, target, method, side=side, force=force, progress=told, **arguments)  # type: ignore[arg-type]
     _show(done)
     if save_bounds is not None:
-        from clipwise.dashboard.report import save
-
         save(save_bounds, f"{done.bounds.to_json()}\n".encode(), force=force)
         click.echo(f"bounds in {save_bounds}")
     return 0
@@ -132,8 +126,6 @@ def _names(source: Path, columns: tuple[str, ...]) -> list[str]:
 
 
 def _check_free(place: Path, source: Path, target: Path, force: bool) -> None:
-    from clipwise.dashboard.report import check_new
-
     for other, what in ((source, "the file that is read"), (target, "the new file itself")):
         if place.resolve() == other.resolve():
             raise ArgumentError(f"--save-bounds names {what}, {place}")

@@ -58,10 +58,6 @@ def export(run: str | None, tool: str, out: Path | None, db: Path, project: str 
     try:
         with Store(db) as store:
             fed = getattr(exporters, f"to_{tool}")(store, run, **place)
-    except ModuleNotFoundError as error:
-        if "clipwise[" not in str(error):
-            raise
-        raise ArgumentError(str(error)) from error
     except OSError as error:
         raise ArgumentError(f"the export cannot be written: {error}") from error
     parts = [_count(fed.steps, "step"), f"{fed.series} series"]

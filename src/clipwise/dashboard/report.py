@@ -3,21 +3,16 @@
 import base64
 import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Sequence
-from contextlib import suppress
 from html import escape
-from pathlib import Path
 from typing import Any
 
 from clipwise.dashboard.assets import UPLOT, assets
 from clipwise.dashboard.bundle import bundle
 from clipwise.dashboard.recording import Recording
-from clipwise.errors import ArgumentError
 from clipwise.monitor.store import prefix_of
 
-__all__ = ["check_new", "collect", "render", "save"]
+__all__ = ["collect", "render"]
 
 BUCKETS = 2000
 COLUMNS = 400
@@ -88,42 +83,6 @@ def render(data: dict[str, Any]) -> str:
 """
 
 
-def check_new(path: Path, force: bool) -> None:
-    """Refuse a place that cannot be written to, or where there is a file already.
-
-    Raises:
-        ArgumentError: it is a folder, its folder is not there, or it is there and ``force`` is not set.
-    """
-    if path.is_dir():
-        raise ArgumentError(f"{str(path)!r} is a folder; give a file")
-    if not path.absolute().parent.is_dir():
-        raise ArgumentError(f"there is no folder {str(path.absolute().parent)!r}")
-    if path.exists() and not force:
-        raise ArgumentError(f"{str(path)!r} is there already; --force overwrites it")
-
-
-def save(path: Path, content: bytes, *, force: bool = False) -> None:
-    """Write a file as a whole or not at all.
-
-    Raises:
-        ArgumentError: as for `check_new`, or it cannot be written.
-    """
-    check_new(path, force)
-    try:
-        handle, name = tempfile.mkstemp(dir=path.absolute().parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(content)
-            os.chmod(name, 0o666 & ~_umask())
-            os.replace(name, path)
-        except BaseException:
-            with suppress(OSError):
-                os.unlink(name)
-            raise
-    except OSError as error:
-        raise ArgumentError(f"cannot write {str(path)!r}: {error.strerror or error}") from error
-
-
 def _ours(source: str) -> list[str]:
     return [
         prefix_of(source) + name for name in ("norm", "threshold", "clip_fraction", "direction", "at_bound")
@@ -144,9 +103,3 @@ def _licence() -> str:
     from importlib.resources import files
 
     return files("clipwise.dashboard").joinpath("static", *UPLOT.split("/"), "LICENSE").read_text("utf-8")
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

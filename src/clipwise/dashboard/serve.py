@@ -1,20 +1,20 @@
 """The page on an address of this machine."""
 
 import contextlib
-import importlib
 import ipaddress
 import os
 import socket
 import threading
 import time
 from collections.abc import Callable
-from types import ModuleType, TracebackType
+from types import TracebackType
 from typing import Any
 
 from clipwise.dashboard.guard import as_token
 from clipwise.dashboard.recording import Recording
 from clipwise.dashboard.watch import Watch
 from clipwise.errors import ArgumentError
+from clipwise.extras import load
 
 __all__ = ["PORT", "Dashboard", "load"]
 
@@ -52,8 +52,8 @@ class Dashboard:
     ) -> None:
         self.path = os.fspath(path)
         self.token = as_token(token, host)
-        load("starlette")
-        uvicorn: Any = load("uvicorn")
+        load("starlette", purpose="the page", extra="dashboard")
+        uvicorn: Any = load("uvicorn", purpose="the page", extra="dashboard")
         from clipwise.dashboard.app import make_app
 
         self._socket = _listen(host, port)
@@ -130,18 +130,6 @@ class Dashboard:
         self._watch.stop()
         self._recording.close()
         self._socket.close()
-
-
-def load(name: str) -> ModuleType:
-    """A package of the extra; where it is not installed, the error says how to install it."""
-    try:
-        return importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        if error.name != name:
-            raise
-        raise ModuleNotFoundError(
-            f'the page needs {name}, which is not installed: pip install "clipwise[dashboard]"', name=name
-        ) from error
 
 
 def _reached_as(host: str) -> str:

@@ -1,6 +1,5 @@
 """What every trainer's callback shares: its arguments, checked at once, and questions to a clipper."""
 
-import importlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import ModuleType
@@ -9,6 +8,7 @@ from typing import Any, TypeAlias
 from torch import nn
 from torch.optim import Optimizer
 
+from clipwise import extras
 from clipwise.clip import AnyClip
 from clipwise.config.spelling import spelled
 from clipwise.errors import ArgumentError
@@ -104,13 +104,4 @@ def follows_loss(clipper: AttachedClipper) -> bool:
 
 def load(name: str, extra: str) -> ModuleType:
     """A trainer's package; where it is not installed, the error says how to install it."""
-    try:
-        return importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        if error.name != name.partition(".")[0]:
-            raise
-        raise ModuleNotFoundError(
-            f"clipwise.integrations.{extra} needs {error.name}, which is not installed:"
-            f' pip install "clipwise[{extra}]"',
-            name=error.name,
-        ) from error
+    return extras.load(name, purpose=f"clipwise.integrations.{extra}", extra=extra)

@@ -1,6 +1,5 @@
 """Telling people: alerts go out through Apprise, in a thread of their own."""
 
-import importlib
 import re
 import threading
 from collections.abc import Sequence
@@ -8,6 +7,7 @@ from queue import SimpleQueue
 from typing import Any
 
 from clipwise.errors import ArgumentError
+from clipwise.extras import load
 from clipwise.monitor._saying import say
 from clipwise.monitor.store.records import Alert
 
@@ -94,15 +94,7 @@ def _targets(urls: Sequence[str]) -> list[tuple[str, Any]]:
         urls = (urls,)
     if not urls:
         return []
-    try:
-        apprise = importlib.import_module("apprise")
-    except ModuleNotFoundError as error:
-        if error.name != "apprise":
-            raise
-        raise ModuleNotFoundError(
-            'notifications need apprise, which is not installed: pip install "clipwise[notify]"',
-            name="apprise",
-        ) from error
+    apprise = load("apprise", purpose="a notification", extra="notify")
     found: list[tuple[str, Any]] = []
     for number, url in enumerate(urls, 1):
         place = f"address {number} of {len(urls)} ({_masked(url)})"

@@ -1,12 +1,12 @@
 """What an exporter is, and what all of them share: loading their tool, and leaving what is there alone."""
 
-import importlib
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 
+from clipwise import extras
 from clipwise.errors import ArgumentError
 from clipwise.monitor.store import Alert, Rows
 
@@ -32,16 +32,7 @@ class Exporter(Protocol):
 
 def load(name: str, extra: str) -> ModuleType:
     """A tool's package; where it is not installed, the error says how to install it."""
-    try:
-        return importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] != name.partition(".")[0]:
-            raise
-        raise ModuleNotFoundError(
-            f"the export to {extra} needs {error.name}, which is not installed:"
-            f' pip install "clipwise[{extra}]"',
-            name=error.name,
-        ) from error
+    return extras.load(name, purpose=f"the export to {extra}", extra=extra)
 
 
 def as_taken(value: Any) -> Taken:
