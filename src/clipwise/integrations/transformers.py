@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from clipwise.errors import ArgumentError
+from clipwise.files import replacing
 from clipwise.functional.arguments import NonFinite
 from clipwise.integrations._common import ClipLike, follows_loss, is_listed, load, orders
 from clipwise.torch.attach import AttachedClipper
@@ -132,8 +133,8 @@ class ClipCallback(_transformers.TrainerCallback):  # type: ignore[misc]
             return
         folder = self._trainer._get_output_dir(self._trial)
         path = os.path.join(folder, f"checkpoint-{state.global_step}", _FILE)
-        torch.save(self.clipper.state_dict(), path + ".new")
-        os.replace(path + ".new", path)
+        with replacing(path) as part:
+            torch.save(self.clipper.state_dict(), part)
 
     def _resume(self, checkpoint: str) -> None:
         assert self.clipper is not None

@@ -3,24 +3,28 @@
 from pathlib import Path
 
 import pytest
+from platformdirs.macos import MacOS
+from platformdirs.unix import Unix
+from platformdirs.windows import Windows, get_win_folder_from_env_vars
 
 from clipwise.errors import DataError
 from clipwise.lab.data.cache import cache_folder, write_atomically
 
 
 @pytest.mark.parametrize(("platform", "variable", "expected"), [
-    ("linux", "XDG_CACHE_HOME", "{base}/clipwise"),
-    ("linux", None, "{home}/.cache/clipwise"),
-    ("darwin", None, "{home}/Library/Caches/clipwise"),
-    ("win32", "LOCALAPPDATA", "{base}/clipwise"),
+    (Unix, "XDG_CACHE_HOME", "{base}/clipwise"),
+    (Unix, None, "{home}/.cache/clipwise"),
+    (MacOS, None, "{home}/Library/Caches/clipwise"),
+    (Windows, "LOCALAPPDATA", "{base}/clipwise"),
 ])  # fmt: skip
 def test_the_platforms_own_folder(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, platform: str, variable: str | None, expected: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, platform: type, variable: str | None, expected: str
 ) -> None:
     for name in ("CLIPWISE_CACHE", "XDG_CACHE_HOME", "LOCALAPPDATA"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr("sys.platform", platform)
-    monkeypatch.setattr(Path, "home", lambda: tmp_path / "home")
+    monkeypatch.setattr("platformdirs.PlatformDirs", platform)
+    monkeypatch.setattr("platformdirs.windows.get_win_folder", get_win_folder_from_env_vars)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
     if variable:
         monkeypatch.setenv(variable, str(tmp_path / "base"))
     assert cache_folder() == Path(expected.format(base=tmp_path / "base", home=tmp_path / "home"))

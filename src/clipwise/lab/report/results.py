@@ -6,13 +6,14 @@ import json
 import math
 import os
 import shutil
-import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from clipwise.errors import ArgumentError, DataError
+from clipwise.files import replacing
 from clipwise.lab.compare.advice import next_command
 from clipwise.lab.compare.figures import find_target
 from clipwise.lab.compare.groups import Group, group
@@ -97,7 +98,7 @@ def load(path: Path) -> list[RunRecord]:
 
 
 def save(folder: Path, files: Mapping[str, str | bytes], *, extra: Sequence[Path] = ()) -> None:
-    """Write all files beside the folder, then move each to its place; other files in the folder stay.
+    """Write all files beside their places, then move each there; other files in the folder stay.
 
     Args:
         folder: where they go; made if it is not there.
@@ -108,19 +109,13 @@ def save(folder: Path, files: Mapping[str, str | bytes], *, extra: Sequence[Path
         ArgumentError: the folder cannot be written. Nothing in it was touched then.
     """
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as name:
-            work = Path(name)
+        folder.mkdir(parents=True, exist_ok=True)
+        with ExitStack() as all_written:
             for file, content in files.items():
-                if isinstance(content, bytes):
-                    (work / file).write_bytes(content)
-                else:
-                    (work / file).write_text(content, encoding="utf-8")
+                part = all_written.enter_context(replacing(folder / file))
+                part.write_bytes(content.encode() if isinstance(content, str) else content)
             for path in extra:
-                shutil.copyfile(path, work / path.name)
-            folder.mkdir(exist_ok=True)
-            for path in sorted(work.iterdir()):
-                os.replace(path, folder / path.name)
+                shutil.copyfile(path, all_written.enter_context(replacing(folder / path.name)))
     except OSError as error:
         raise ArgumentError(f"cannot write results to {folder}: {error.strerror or error}") from error
 

@@ -1,6 +1,5 @@
 """Wide tables: one row a step, one column a name. What CSV and Parquet share."""
 
-import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clipwise.errors import ArgumentError
+from clipwise.files import replacing
 from clipwise.monitor.exporters._base import Taken, as_taken, file_name, vacant
 from clipwise.monitor.store import Alert, Floats, Rows
 
@@ -118,9 +118,8 @@ class Tables(ABC):
 
     def _replace(self, path: Path, write: Any) -> None:
         """All of the file or nothing."""
-        with tempfile.TemporaryDirectory(prefix=".clipwise-", dir=path.parent) as folder:
-            write(Path(folder) / path.name)
-            (Path(folder) / path.name).replace(path)
+        with replacing(path) as part:
+            write(part)
 
     @abstractmethod
     def _table(self, path: Path, steps: NDArray[np.int64], columns: Sequence[Column]) -> None:
