@@ -315,3 +315,22 @@ def by_name(parts: Mapping[str, AnyClip | None]) -> ByName:
     if not isinstance(parts, Mapping):
         raise ArgumentError(f"by_name takes a mapping of patterns to clips, got {parts!r}")
     return ByName(tuple(parts.items()))
+
+
+def singles(clip: AnyClip | None) -> Iterator[Clip]:
+    """Every single clip in a description, in order."""
+    match clip:
+        case Clip():
+            yield clip
+        case Chain(clips=clips):
+            for part in clips:
+                yield from singles(part)
+        case ByName(parts=parts):
+            for _, own in parts:
+                yield from singles(own)
+
+
+def remembering(clip: AnyClip | None) -> Threshold | None:
+    """The first threshold in a clip that depends on earlier steps."""
+    policies = (single.threshold for single in singles(clip) if isinstance(single.threshold, Threshold))
+    return next((policy for policy in policies if policy.remembers), None)

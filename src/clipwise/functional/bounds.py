@@ -4,8 +4,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
-from clipwise.clip import AnyClip, Chain, Clip
-from clipwise.functional.arguments import singles
+from clipwise.clip import AnyClip, Chain, Clip, singles
 from clipwise.functional.measure import Measure
 from clipwise.functional.names import owner_of
 from clipwise.namespace import Array

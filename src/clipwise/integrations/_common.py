@@ -9,10 +9,11 @@ from torch import nn
 from torch.optim import Optimizer
 
 from clipwise import extras
-from clipwise.clip import AnyClip
+from clipwise.clip import AnyClip, remembering
+from clipwise.config.arguments import as_clip
 from clipwise.config.spelling import spelled
 from clipwise.errors import ArgumentError
-from clipwise.functional.arguments import NonFinite, as_clip, as_nonfinite, remembering
+from clipwise.functional.arguments import NonFinite, as_nonfinite
 from clipwise.torch.attach import AttachedClipper, attach
 
 __all__ = ["ClipLike", "Order", "follows_loss", "is_listed", "load", "orders"]

@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from clipwise.clip import AnyClip, ByName, Chain, Clip
+from clipwise.clip import AnyClip, ByName, Chain, Clip, singles
 from clipwise.errors import StateError
-from clipwise.functional.arguments import NonFinite, singles
+from clipwise.functional.arguments import NonFinite
 from clipwise.functional.arithmetic.jax import JaxArithmetic
 from clipwise.functional.clipping import ClipState, clip_arrays, init_state
 from clipwise.functional.facts import Facts

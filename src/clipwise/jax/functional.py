@@ -6,8 +6,9 @@ from typing import Any
 import jax
 
 from clipwise.clip import AnyClip
+from clipwise.config.arguments import as_clip
 from clipwise.errors import ArgumentError, NonFiniteError
-from clipwise.functional.arguments import NonFinite, as_clip, as_nonfinite
+from clipwise.functional.arguments import NonFinite, as_nonfinite
 from clipwise.functional.clipping import ClipState
 from clipwise.functional.facts import Facts
 from clipwise.functional.slots import UnitAxes

@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import optax
 
 from clipwise.clip import AnyClip
+from clipwise.config.arguments import as_clip
 from clipwise.errors import ArgumentError, ParameterError, StateError
-from clipwise.functional.arguments import NonFinite, as_clip, as_nonfinite
+from clipwise.functional.arguments import NonFinite, as_nonfinite
 from clipwise.functional.clipping import ClipState
 from clipwise.functional.facts import Facts
 from clipwise.functional.slots import Slot, UnitAxes

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import optax
 
 from clipwise.clip import AnyClip
+from clipwise.config.arguments import as_weight_clip
 from clipwise.errors import ParameterError, StateError
-from clipwise.functional.arguments import as_weight_clip
 from clipwise.functional.arithmetic.jax import JaxArithmetic
 from clipwise.functional.bounds import of_measure
 from clipwise.functional.clipping import ClipState

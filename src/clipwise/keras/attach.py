@@ -6,8 +6,9 @@ from typing import Any
 import keras
 
 from clipwise.clip import AnyClip
+from clipwise.config.arguments import as_clip, as_weight_clip
 from clipwise.errors import ArgumentError
-from clipwise.functional.arguments import NonFinite, as_clip, as_nonfinite, as_weight_clip
+from clipwise.functional.arguments import NonFinite, as_nonfinite
 from clipwise.functional.slots import UnitAxes
 from clipwise.keras._backends import backend
 from clipwise.keras._multi import is_multi, refuse_inner

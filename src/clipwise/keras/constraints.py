@@ -7,8 +7,8 @@ import keras
 
 from clipwise import config
 from clipwise.clip import AnyClip, ByName, Chain, Clip
+from clipwise.config.arguments import as_clip
 from clipwise.errors import ArgumentError
-from clipwise.functional.arguments import as_clip
 from clipwise.functional.arithmetic import arithmetic_of
 from clipwise.functional.clipping import clip_arrays, init_state
 from clipwise.functional.facts import Facts

@@ -6,8 +6,9 @@ from typing import Any, TypeVar, cast
 import tensorflow as tf
 
 from clipwise.clip import AnyClip
+from clipwise.config.arguments import as_clip
 from clipwise.errors import ArgumentError
-from clipwise.functional.arguments import NonFinite, as_clip, as_nonfinite
+from clipwise.functional.arguments import NonFinite, as_nonfinite
 from clipwise.functional.arithmetic.tensorflow import TensorFlowArithmetic
 from clipwise.functional.clipping import ClipState, clip_arrays, init_state
 from clipwise.functional.facts import Facts

@@ -11,9 +11,10 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from clipwise.clip import AnyClip, clip_by_global_norm
+from clipwise.config.arguments import as_weight_clip
 from clipwise.config.spelling import spelled
 from clipwise.errors import ArgumentError, StateError
-from clipwise.functional.arguments import NonFinite, as_weight_clip
+from clipwise.functional.arguments import NonFinite
 from clipwise.functional.facts import Facts
 from clipwise.functional.slots import UnitAxes
 from clipwise.torch import _others

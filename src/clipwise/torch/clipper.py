@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from clipwise.clip import AnyClip, Clip
+from clipwise.config.arguments import as_clip
 from clipwise.errors import ArgumentError, NonFiniteError, ParameterError, StateError
-from clipwise.functional.arguments import NonFinite, as_clip, as_nonfinite
+from clipwise.functional.arguments import NonFinite, as_nonfinite
 from clipwise.functional.facts import Facts
 from clipwise.functional.merging import untouched
 from clipwise.functional.scaling import order_of

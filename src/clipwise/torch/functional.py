@@ -5,9 +5,10 @@ from typing import Any
 
 from torch import nn
 
-from clipwise.clip import AnyClip
+from clipwise.clip import AnyClip, remembering
+from clipwise.config.arguments import as_clip
 from clipwise.errors import StateError
-from clipwise.functional.arguments import NonFinite, as_clip, remembering
+from clipwise.functional.arguments import NonFinite
 from clipwise.functional.slots import UnitAxes
 from clipwise.report import ClipReport
 from clipwise.torch._parameters import Parameters
