@@ -10,6 +10,8 @@ import clipwise
 FRAMEWORKS = ("torch", "jax", "keras", "tensorflow", "optax", "lightning", "lightning_fabric", "transformers")
 HEAVY = (*FRAMEWORKS, "sklearn", "polars", "pandas", "matplotlib", "pydantic", "rich", "click", "yaml")
 
+LIGHT = ("__future__", "copy", "dataclasses", "difflib", "heapq", "_heapq", "inspect", "numbers", "importlib")
+
 
 def modules_after(statement: str) -> set[str]:
     """The top-level modules that a fresh interpreter has loaded after a statement."""
@@ -62,6 +64,13 @@ def test_an_unknown_name_is_an_attribute_error():
 def test_importing_clipwise_imports_no_framework_and_nothing_heavy():
     assert not modules_after("import clipwise") & set(HEAVY)
     assert not modules_after("import clipwise.config") & set(HEAVY)
+
+
+def test_importing_clipwise_costs_little_beyond_numpy():
+    """Of other packages one, and of the standard library what takes a millisecond or two."""
+    beyond = modules_after("import clipwise") - modules_after("import numpy")
+    assert beyond - sys.stdlib_module_names == {"clipwise", "array_api_compat"}
+    assert beyond & sys.stdlib_module_names <= {*LIGHT}
 
 
 @pytest.mark.parametrize(

@@ -488,6 +488,26 @@ def test_bad_arguments_are_refused():
         _native.gather([3])
 
 
+def test_the_team_counts_denormal_numbers_as_the_caller_does():
+    """torch's setting is one of the calling thread; who of the team takes which part must not be seen."""
+    values, norm = torch.full((2_000_000,), 1e-39), np.zeros(1)
+    table = _native.Table([values])
+    table.norms(2.0, norm, 2)  # the team is there now
+    assert norm[0] == pytest.approx(numpy_norm(values, 2.0), rel=1e-13)
+    if not torch.set_flush_denormal(True):
+        pytest.skip("this processor cannot count denormal numbers as 0")
+    try:
+        found = []
+        for _ in range(20):
+            table.norms(2.0, norm, 2)
+            found.append(norm[0])
+    finally:
+        torch.set_flush_denormal(False)
+    assert found == [0.0] * 20
+    table.norms(2.0, norm, 2)
+    assert norm[0] == pytest.approx(numpy_norm(values, 2.0), rel=1e-13)
+
+
 def test_the_team_is_not_used_in_a_forked_child():
     if not hasattr(os, "fork"):
         pytest.skip("no fork on this system")

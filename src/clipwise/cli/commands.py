@@ -1,7 +1,6 @@
 """The commands and their options."""
 
 import json
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 
 @click.group(context_settings=CONTEXT)
-@click.version_option(metadata.version("clipwise"), prog_name="clipwise")
+@click.version_option(package_name="clipwise", prog_name="clipwise")
 def cli() -> None:
     """Clipping for machine learning, done once and done right."""
 

@@ -55,12 +55,16 @@ def text(tmp_path: Path) -> Make:
 
 @pytest.fixture
 def series(tmp_path: Path) -> Make:
-    """A configuration that explodes without clipping: a steep loss and a high rate."""
+    """A configuration that explodes without clipping: a steep loss and a high rate.
+
+    Without momentum, which would make of the last bit of a product another training: where a clipped run of
+    this ends is the same to six digits whatever the width of the vectors.
+    """
     values = [math.sin(i / 5) for i in range(600)]
     pl.DataFrame({"v": values}).write_csv(tmp_path / "s.csv")
 
     def make(training: dict[str, Any] | None = None, **top: Any) -> LabConfig:
-        base = {"optimizer": "SGD", "learning_rate": 5.0, "momentum": 0.9, "steps": 400}
+        base = {"optimizer": "SGD", "learning_rate": 5.0, "steps": 400}
         data = {
             "model_type": "RNN",
             "task": "Time_Series_Forecasting",
@@ -169,9 +173,9 @@ def test_without_clipping_nan_stays_and_the_run_ends(series: Make) -> None:
 
 
 def test_the_same_with_clipping_comes_through(series: Make) -> None:
-    record = run(series(), clip_by_global_norm(0.05))
+    record = run(series(), clip_by_global_norm(0.01))
     assert len(record.steps["loss"]) == 400
-    assert record.final["rmse"] < 0.5
+    assert record.final["rmse"] < 0.1  # 0.0509 at every width; untrained 1.194
     adaptive = run(series({"steps": 100}), clipwise.auto())
     assert adaptive.clip == "auto()"
     assert all(map(math.isfinite, adaptive.steps["loss"]))

@@ -3,6 +3,7 @@
 Shapes: ``B`` sequences of ``T`` steps. A core maps ``(B, T, features)`` to ``(B, T, hidden_size)``.
 """
 
+import functools
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -45,8 +46,15 @@ class ModelSpec:
     dropout: float = 0.0
 
 
-_BFLOAT16_CELLS = torch.backends.cpu.get_cpu_capability().startswith("AVX512")
-"""Whether torch has recurrent cells in bfloat16 for this CPU; where it has none it raises."""
+@functools.cache
+def _has_bfloat16_cells() -> bool:
+    """Whether torch has recurrent cells in bfloat16 here, tried on one: oneDNN may be held to less."""
+    with torch.random.fork_rng(devices=[]), torch.autocast("cpu", dtype=torch.bfloat16):
+        try:
+            nn.LSTM(1, 1)(torch.zeros(1, 1, 1))
+        except RuntimeError:
+            return False
+    return True
 
 
 class RecurrentCore(nn.Module):
@@ -62,7 +70,7 @@ class RecurrentCore(nn.Module):
 
     def forward(self, x: Tensor, state: State, lengths: Tensor | None) -> tuple[Tensor, State]:
         # Padding follows the sequence, so no step of it reaches the steps that are read.
-        if x.device.type == "cpu" and torch.is_autocast_enabled("cpu") and not _BFLOAT16_CELLS:
+        if x.device.type == "cpu" and torch.is_autocast_enabled("cpu") and not _has_bfloat16_cells():
             with torch.autocast("cpu", enabled=False):
                 out, state = self.cell(x.float(), _as_float32(state))
         else:

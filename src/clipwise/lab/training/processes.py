@@ -21,6 +21,7 @@ from clipwise.errors import ClipwiseError
 from clipwise.lab.config.lab_config import LabConfig
 from clipwise.lab.record import RunRecord
 from clipwise.lab.tasks.load import load_task
+from clipwise.lab.training.denormals import denormals_as_zero
 from clipwise.lab.training.devices import quiet
 from clipwise.lab.training.interrupt import Interrupt
 from clipwise.lab.training.loop import Progress, Run
@@ -92,7 +93,7 @@ class _Worker:
         first = fabric.global_rank == 0
         result: RunRecord | ClipwiseError
         # Ctrl-C in a terminal reaches every process; here it means nothing, the event does.
-        with Interrupt():
+        with Interrupt(), denormals_as_zero():
             try:
                 run = Run(fabric, self.config, load_task(self.config), self.clip, self.record)
                 run.train(self._stop(fabric), self._tell if first else None)

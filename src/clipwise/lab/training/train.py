@@ -13,6 +13,7 @@ from clipwise.errors import ConfigError
 from clipwise.lab.config.lab_config import LabConfig
 from clipwise.lab.record import RunRecord
 from clipwise.lab.tasks.load import load_task
+from clipwise.lab.training.denormals import denormals_as_zero
 from clipwise.lab.training.devices import make_fabric, threads
 from clipwise.lab.training.interrupt import Interrupt
 from clipwise.lab.training.loop import Progress, Run
@@ -99,7 +100,7 @@ def _reproducible(config: LabConfig) -> Iterator[None]:
     torch.backends.cudnn.benchmark = False
     torch.set_num_threads(threads(config))
     try:
-        with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        with torch.random.fork_rng(devices=range(torch.cuda.device_count())), denormals_as_zero():
             yield
     finally:
         torch.use_deterministic_algorithms(before[0], warn_only=before[1])

@@ -3,7 +3,8 @@
  * A pool of one's own would compete with torch's, whose threads spin for a while after each operation. So
  * the team is that of the OpenMP runtime torch has loaded, reached through GCC's entry point (libgomp;
  * LLVM's runtime has it too). Without one, and in a forked child, where such a team does not survive,
- * everything runs on the calling thread.
+ * everything runs on the calling thread. The team rounds as that thread does, and counts denormal numbers as
+ * it does (torch.set_flush_denormal is about one thread): results must not depend on who does which part.
  */
 
 typedef void (*Work)(void *task, int64_t begin, int64_t end);
@@ -12,6 +13,7 @@ enum { SHARED_BYTES = 1 << 20 }; /* below, another thread brings little, and cos
 
 #if defined(__GNUC__) && !defined(_WIN32)
 #include <dlfcn.h>
+#include <fenv.h>
 #include <unistd.h>
 
 typedef void (*Gomp)(void (*body)(void *), void *data, unsigned threads, unsigned flags);
@@ -30,11 +32,15 @@ typedef struct {
     void *task;
     int64_t next, items;
     int threads;
+    fenv_t arithmetic;
 } Shared;
 
 /* Each thread takes a part of what is left, ever smaller ones, until nothing is. */
 static void take_part(void *data) {
     Shared *shared = data;
+    fenv_t own;
+    fegetenv(&own);
+    fesetenv(&shared->arithmetic);
     int64_t begin = __atomic_load_n(&shared->next, __ATOMIC_RELAXED);
     while (begin < shared->items) {
         int64_t part = (shared->items - begin) / (4 * shared->threads);
@@ -44,11 +50,13 @@ static void take_part(void *data) {
             begin = __atomic_load_n(&shared->next, __ATOMIC_RELAXED);
         }
     }
+    fesetenv(&own);
 }
 
 static int share_out(Work work, void *task, int64_t items, int threads) {
     if (threads < 2 || items < 2 || !team || (long)getpid() != team_process) return 0;
     Shared shared = {work, task, 0, items, threads};
+    fegetenv(&shared.arithmetic);
     team(take_part, &shared, (unsigned)threads, 0);
     return 1;
 }
