@@ -16,8 +16,6 @@ from clipwise.errors import ArgumentError
 from clipwise.functional.arguments import NonFinite, as_nonfinite
 from clipwise.torch.attach import AttachedClipper, attach
 
-__all__ = ["ClipLike", "Order", "follows_loss", "is_listed", "load", "orders"]
-
 ClipLike: TypeAlias = AnyClip | str | Mapping[str, Any]
 
 

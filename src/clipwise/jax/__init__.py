@@ -4,10 +4,10 @@ Every back end offers the same names.
 """
 
 from clipwise.functional.clipping import ClipState
-from clipwise.jax._reports import report, weights_report
 from clipwise.jax.attach import AttachState, attach
 from clipwise.jax.functional import clip, init
 from clipwise.jax.penalty import gradient_penalty
+from clipwise.jax.reports import report, weights_report
 from clipwise.jax.transform import TransformState, transform
 from clipwise.jax.weights import WeightsState, clip_weights
 

@@ -13,8 +13,6 @@ import numpy as np
 from clipwise.namespace import Array
 from clipwise.report import ClipReport
 
-__all__ = ["Form", "OfWeights", "Packed", "blank", "form_of", "known_to_flax", "pack", "unpack"]
-
 _BEFORE = {
     "norm": 0.0,
     "norm_after": 0.0,

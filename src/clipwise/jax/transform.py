@@ -14,7 +14,7 @@ from clipwise.functional.arguments import NonFinite, as_nonfinite
 from clipwise.functional.clipping import ClipState
 from clipwise.functional.facts import Facts
 from clipwise.functional.slots import Slot, UnitAxes
-from clipwise.jax import _reports, _trees
+from clipwise.jax import _trees, reports
 from clipwise.jax._packed import Packed, blank, form_of, known_to_flax, pack, unpack
 from clipwise.jax._step import first_state, step
 from clipwise.jax.functional import raise_nonfinite, refuse_error_while_tracing
@@ -136,7 +136,7 @@ class Updater:
                 learning_rate=rate, momentum=self.momentum, scale_free=self.scale_free, loss=jnp.zeros(())
             )
             _, _, report = self._step(laid.slots, gradients, gradients, state, facts)
-            return _reports.spread(report, laid.slots)
+            return reports.spread(report, laid.slots)
 
         return TransformState(state, blank(form_of(jax.eval_shape(first_report, laid.gradients))))
 
@@ -160,7 +160,7 @@ class Updater:
         if self.nonfinite == "error":
             raise_nonfinite(report)
         # Without any gradient there was no step of the report's form.
-        packed = pack(_reports.spread(report, laid.slots), form) if report.names else blank(form)
+        packed = pack(reports.spread(report, laid.slots), form) if report.names else blank(form)
         return laid.rebuilt(out), TransformState(after, packed)
 
     def _step(

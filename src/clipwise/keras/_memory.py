@@ -15,8 +15,6 @@ from clipwise.keras._backends import backend
 from clipwise.namespace import Array
 from clipwise.report import METRICS, ClipReport
 
-__all__ = ["TOTALS", "Memory"]
-
 _FIELDS = (*METRICS, "clipped", "skipped")
 
 TOTALS = (*METRICS, "skipped")

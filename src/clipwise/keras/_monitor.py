@@ -9,8 +9,6 @@ from clipwise.errors import ArgumentError
 from clipwise.keras._memory import TOTALS, Memory
 from clipwise.keras.attach import clipping_of
 
-__all__ = ["ClipMonitor"]
-
 
 class ClipMonitor(keras.callbacks.Callback):  # type: ignore[misc]
     """A callback that puts ``clipwise/norm`` and its kin into ``History`` and the progress bar.

@@ -10,8 +10,6 @@ from clipwise.keras._backends import backend
 from clipwise.keras._optimizer import ClippedOptimizer
 from clipwise.keras._step import refuse_own_clips, stepping
 
-__all__ = ["ClippedMultiOptimizer", "is_multi"]
-
 
 def is_multi(optimizer: Any) -> bool:
     """Whether it is a MultiOptimizer, which older versions of Keras do not have."""

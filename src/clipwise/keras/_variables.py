@@ -7,8 +7,6 @@ import keras
 
 from clipwise.errors import ParameterError
 
-__all__ = ["name_of", "named_shapes", "units_of_layers"]
-
 _TRANSPOSED = (keras.layers.Conv1DTranspose, keras.layers.Conv2DTranspose, keras.layers.Conv3DTranspose)
 _DEPTHWISE = (keras.layers.DepthwiseConv1D, keras.layers.DepthwiseConv2D)
 

@@ -1,6 +1,7 @@
 """Make a Keras optimizer clip, from one line."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import keras
@@ -11,8 +12,9 @@ from clipwise.errors import ArgumentError
 from clipwise.functional.arguments import NonFinite, as_nonfinite
 from clipwise.functional.slots import UnitAxes
 from clipwise.keras._backends import backend
+from clipwise.keras._clipped import CLIPPED, inner_class, with_clipping
+from clipwise.keras._memory import TOTALS
 from clipwise.keras._multi import is_multi, refuse_inner
-from clipwise.keras._optimizer import CLIPPED, inner_class, put_on
 from clipwise.keras._step import Clipping, refuse_own_clips
 from clipwise.keras._weights import WeightClipping
 from clipwise.namespace import Array
@@ -78,7 +80,7 @@ def attach(
     >>> print(clipwise.keras.report(optimizer))
     norm 5 -> 1 (threshold 1, 100% clipped)
     """
-    inner = _inner(optimizer)
+    inner = unscaled(optimizer)
     if clip is None and weights is None:
         raise ArgumentError(
             "expected a clip such as clipwise.clip_by_global_norm(1.0), or weights=, got None"
@@ -98,7 +100,7 @@ def attach(
     if model is not None and not isinstance(model, keras.layers.Layer):
         raise ArgumentError(f"model must be a keras.Model or a layer, got {type(model).__name__}")
     _compile_anew(inner, model)
-    put_on(
+    with_clipping(
         inner,
         Clipping(
             described,
@@ -127,7 +129,7 @@ def detach(optimizer: Any, *, model: Any = None) -> Any:
     >>> type(clipwise.keras.detach(optimizer)).__name__
     'SGD'
     """
-    inner = _inner(optimizer)
+    inner = unscaled(optimizer)
     clipping = clipping_of(inner)
     _compile_anew(inner, model)
     memories = (clipping.memory, clipping.weights.memory if clipping.weights else None)
@@ -171,7 +173,7 @@ def weights_report(optimizer: Any) -> ClipReport:
             f"no clip of weights is attached to this {type(optimizer).__name__}:"
             " use clipwise.keras.attach(optimizer, weights=clip)"
         )
-    return weights.report(_inner(optimizer))
+    return weights.report(unscaled(optimizer))
 
 
 def observe(optimizer: Any, loss: Array) -> None:
@@ -189,7 +191,7 @@ def observe(optimizer: Any, loss: Array) -> None:
 
 def clipping_of(optimizer: Any) -> Clipping:
     """The clip of an optimizer; ArgumentError where there is none."""
-    clipping: Clipping | None = getattr(_inner(optimizer), CLIPPED, None)
+    clipping: Clipping | None = getattr(unscaled(optimizer), CLIPPED, None)
     if clipping is None:
         raise ArgumentError(
             f"no clip is attached to this {type(optimizer).__name__}:"
@@ -198,8 +200,50 @@ def clipping_of(optimizer: Any) -> Clipping:
     return clipping
 
 
-def _inner(optimizer: Any) -> Any:
-    """The optimizer that sees gradients without a scale."""
+def is_clipped(optimizer: Any) -> bool:
+    """Whether a clip is attached.
+
+    Raises:
+        ArgumentError: this is no Keras optimizer.
+    """
+    return hasattr(unscaled(optimizer), CLIPPED)
+
+
+def counts(optimizer: Any) -> tuple[float, ...]:
+    """Numbers that change with every clipped step, one that is left out included, and with no micro-batch.
+
+    Raises:
+        ArgumentError: no clip is attached.
+    """
+    memory = clipping_of(optimizer).memory
+    return (0.0,) * len(TOTALS) if memory is None else tuple(memory.totals()[1])
+
+
+@contextmanager
+def unclipped(optimizer: Any) -> Iterator[None]:
+    """Meanwhile the optimizer is as it was before `attach`: what is saved then loads without clipwise.
+
+    Raises:
+        ArgumentError: no clip is attached.
+    """
+    inner = unscaled(optimizer)
+    memory = clipping_of(inner).memory
+    ours = {id(variable) for variable in (memory.variables if memory else ())}
+    kind, every = type(inner), list(inner._variables)
+
+    def become(kind: type, variables: list[Any]) -> None:
+        list.__setitem__(inner._variables, slice(None), variables)  # past what tracks the list
+        object.__setattr__(inner, "__class__", kind)
+
+    become(inner_class(inner), [variable for variable in every if id(variable) not in ours])
+    try:
+        yield
+    finally:
+        become(kind, every)
+
+
+def unscaled(optimizer: Any) -> Any:
+    """The optimizer that sees gradients without a scale; ArgumentError where this is no optimizer."""
     while isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
         optimizer = optimizer.inner_optimizer
     if not isinstance(optimizer, keras.optimizers.Optimizer):

@@ -15,7 +15,7 @@ def report_in(state: Any) -> Any:
     Raises:
         StateError: there is none.
     """
-    from clipwise.jax._reports import packed_report
+    from clipwise.jax.reports import packed_report
 
     return packed_report(state)
 
@@ -24,8 +24,7 @@ def keras_callback(monitor: Any) -> Any:
     """A callback that records the steps of the model's optimizer, and what ``fit`` logs."""
     import keras
 
-    from clipwise.keras._memory import TOTALS
-    from clipwise.keras.attach import clipping_of
+    from clipwise.keras.attach import clipping_of, counts
 
     class Recording(keras.callbacks.Callback):  # type: ignore[misc]
         """Steps at the end of each batch; losses as Keras has them, means over the epoch so far."""
@@ -52,9 +51,7 @@ def keras_callback(monitor: Any) -> Any:
 
         def _counts(self) -> tuple[float, ...]:
             """What changes with each step: one that is left out is no iteration, a micro-batch is no step."""
-            iterations = self._iterations()
-            memory = clipping_of(self.model.optimizer).memory
-            return (iterations, *([0.0] * len(TOTALS) if memory is None else memory.totals()[1]))
+            return (self._iterations(), *counts(self.model.optimizer))
 
         def _iterations(self) -> int:  # on JAX, asking the model brings the variables up
             return int(keras.ops.convert_to_numpy(self.model.optimizer.iterations))

@@ -13,8 +13,6 @@ from clipwise.functional.plan import Plan
 from clipwise.namespace import Namespace
 from clipwise.report import ClipReport
 
-__all__ = ["checked", "like", "of_tensors"]
-
 
 def checked(state: Any, plan: Plan) -> ClipState:
     """The state as tensors, if it is one of this plan; variables and arrays in their place are read.

@@ -9,8 +9,6 @@ from clipwise.thresholds import _history
 from clipwise.thresholds._base import NOTHING, Observation, check_count, check_number, usable
 from clipwise.thresholds._losses import ENOUGH, jumped
 
-__all__ = ["auto"]
-
 _RECENT = 1000  # norms whose median caps what may enter the history
 _CAP_FROM = 5  # norms before the cap acts
 _SCALE_FREE_RECENT = 200

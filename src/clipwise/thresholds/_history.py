@@ -13,8 +13,6 @@ from typing import Any, NamedTuple
 
 from clipwise.namespace import Array
 
-__all__ = ["EXACT", "SKETCH_ERROR", "History", "add", "percentile_of", "percentile_of_sorted", "start"]
-
 EXACT = 1000
 """How many norms of a whole history are kept as they are: up to there its percentiles are exact."""
 

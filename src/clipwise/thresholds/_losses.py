@@ -5,8 +5,6 @@ from typing import Any
 from clipwise.namespace import Array
 from clipwise.thresholds import _history
 
-__all__ = ["ENOUGH", "jumped"]
-
 ENOUGH = 10
 """Losses that must be known before a jump can be told."""
 

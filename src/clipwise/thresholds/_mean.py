@@ -6,8 +6,6 @@ from typing import Any, ClassVar, NamedTuple
 from clipwise.namespace import Array
 from clipwise.thresholds._base import NOTHING, Observation, check_fraction, check_number, usable
 
-__all__ = ["mean"]
-
 
 class MeanState(NamedTuple):
     """``average`` is not yet corrected for its start at 0; ``weight`` is what it sums to."""

@@ -7,8 +7,6 @@ from clipwise.namespace import Array
 from clipwise.thresholds import _history
 from clipwise.thresholds._base import NOTHING, Observation, check_count, check_number, usable
 
-__all__ = ["percentile"]
-
 
 @dataclass(frozen=True)
 class percentile:

@@ -7,8 +7,6 @@ from typing import Any, ClassVar, NamedTuple
 from clipwise.namespace import Array
 from clipwise.thresholds._base import NOTHING, Observation, check_number, usable
 
-__all__ = ["quantile_ema"]
-
 
 class QuantileState(NamedTuple):
     """The threshold itself."""

@@ -10,8 +10,6 @@ from clipwise.thresholds import _history
 from clipwise.thresholds._base import NOTHING, Observation, check_count, check_number
 from clipwise.thresholds._losses import ENOUGH, jumped
 
-__all__ = ["reduce_on_instability"]
-
 
 class InstabilityState(NamedTuple):
     """The threshold, the last losses, and the jumps counted since the last reduction."""

@@ -7,8 +7,6 @@ from typing import Any, ClassVar
 from clipwise.namespace import Array
 from clipwise.thresholds._base import NOTHING, Observation, Stateless, check_number
 
-__all__ = ["relative"]
-
 
 @dataclass(frozen=True)
 class relative:

@@ -6,8 +6,6 @@ from typing import Any, ClassVar, NamedTuple
 from clipwise.namespace import Array
 from clipwise.thresholds._base import NOTHING, Observation, check_count, check_fraction, check_number, usable
 
-__all__ = ["tensor_average"]
-
 
 class TensorAverageState(NamedTuple):
     """``gamma``: the average of the clipped norms; ``count``: how many norms entered it."""

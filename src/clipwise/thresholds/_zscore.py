@@ -7,8 +7,6 @@ from typing import Any, ClassVar, NamedTuple
 from clipwise.namespace import Array
 from clipwise.thresholds._base import NOTHING, Observation, check_count, check_fraction, check_number, usable
 
-__all__ = ["zscore"]
-
 _EPS = 1e-6
 
 

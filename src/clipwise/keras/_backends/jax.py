@@ -8,19 +8,6 @@ import jax
 import jax.numpy as jnp
 from jax.experimental import sparse
 
-__all__ = [
-    "as_it_is",
-    "hidden",
-    "is_traced",
-    "like",
-    "prepare",
-    "read",
-    "slopes",
-    "undone",
-    "unless",
-    "write",
-]
-
 
 def like() -> Any:
     """An array of this back end."""

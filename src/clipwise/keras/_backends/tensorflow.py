@@ -7,19 +7,6 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-__all__ = [
-    "as_it_is",
-    "hidden",
-    "is_traced",
-    "like",
-    "prepare",
-    "read",
-    "slopes",
-    "undone",
-    "unless",
-    "write",
-]
-
 
 def like() -> Any:
     """An array of this back end."""

@@ -7,19 +7,6 @@ from typing import Any
 import torch
 from keras import ops
 
-__all__ = [
-    "as_it_is",
-    "hidden",
-    "is_traced",
-    "like",
-    "prepare",
-    "read",
-    "slopes",
-    "undone",
-    "unless",
-    "write",
-]
-
 
 def like() -> Any:
     """An array of this back end, on the device that Keras uses."""

@@ -2,14 +2,13 @@
 
 import inspect
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from clipwise import config
 from clipwise.clip import clip_by_global_norm
 from clipwise.errors import ArgumentError
-from clipwise.keras._optimizer import CLIPPED, inner_class
-from clipwise.keras.attach import _inner, attach, clipping_of
+from clipwise.keras.attach import attach, clipping_of, is_clipped, unclipped
 from clipwise.monitor.observe.recording import monitor_here
 from clipwise.monitor.observe.settings import Settings
 
@@ -53,7 +52,7 @@ class Fits:
         if optimizer is None:
             return False
         try:
-            if hasattr(_inner(optimizer), CLIPPED):
+            if is_clipped(optimizer):
                 return True
             attach(
                 optimizer,
@@ -82,33 +81,15 @@ class Fits:
     @contextmanager
     def saved(self, model: Any) -> Iterator[None]:
         """Meanwhile the optimizer is what the script made, so that what is saved loads without clipwise."""
-        undo = None
-        try:
-            undo = _bare(getattr(model, "optimizer", None))
-        except Exception as error:
-            self._failed(error)
-        try:
+        optimizer = getattr(model, "optimizer", None)
+        with ExitStack() as meanwhile:
+            try:
+                if optimizer is not None and is_clipped(optimizer):
+                    meanwhile.enter_context(unclipped(optimizer))
+            except Exception as error:
+                self._failed(error)
             yield
-        finally:
-            if undo is not None:
-                undo()
 
     def _failed(self, error: Exception) -> None:
         what = str(error) if isinstance(error, ArgumentError) else f"{type(error).__name__}: {error}"
         self._say(f"this Keras model is not recorded, and the training goes on: {what}")
-
-
-def _bare(optimizer: Any) -> Callable[[], None] | None:
-    """Take the clip off an optimizer as it is seen from outside; returns what puts it back."""
-    if optimizer is None or not hasattr(_inner(optimizer), CLIPPED):
-        return None
-    inner = _inner(optimizer)
-    clipping, kind, every = clipping_of(inner), type(inner), list(inner._variables)
-    ours = {id(variable) for variable in (clipping.memory.variables if clipping.memory else ())}
-
-    def put(variables: list[Any], which: type) -> None:
-        list.__setitem__(inner._variables, slice(None), variables)  # past what tracks the list
-        object.__setattr__(inner, "__class__", which)
-
-    put([variable for variable in every if id(variable) not in ours], inner_class(inner))
-    return lambda: put(every, kind)
