@@ -1,1 +1,1 @@
-"""Deliberate breaks, one for each promise of the house, for the tests to see: ``python -m tests.mutations``."""
+"""Deliberate breaks, each of a promise of the house, for the tests to see: ``python -m tests.mutations``."""

@@ -69,9 +69,7 @@ def _run(tree: Tree, chosen: list[tuple[str, Break]], *, again: bool) -> None:
             code = tree.test(one.tests, one.env, LOG)
         found = {PASSED: SURVIVED, FAILED: CAUGHT, INTERRUPTED: CAUGHT}.get(code)
         if found is None:
-            sys.exit(
-                f"{room}: {one.name}: pytest ended with {code} of {one.tests}\n{LOG.read_text()[-2000:]}"
-            )
+            sys.exit(f"{room}: {one.name}: pytest ended with {code} of {one.tests}, see {LOG}")
         known[key] = found
         RESULTS.write_text(json.dumps(known, indent=1))
         print(

@@ -35,7 +35,7 @@ class Tree:
 
     @contextmanager
     def broken(self, file: str, text: str):
-        """The tree with another text in one file; what is compiled is compiled anew, and put back after it."""
+        """The tree with another text in one file; what is compiled is compiled anew, and put back."""
         path = self.root / file
         before = path.read_text(encoding="utf-8")
         compiled = {p: p.read_bytes() for p in (self.root / ENGINES).glob("_native*.so")}
@@ -105,4 +105,4 @@ class Tree:
         import pytest
 
         cache = f"cache_dir={ROOT / '.pytest_cache' / 'mutations'}"
-        return int(pytest.main(["-q", "-x", "-o", cache, "-p", "no:randomly", *shlex.split(tests)]))
+        return int(pytest.main(["-q", "-x", "-o", cache, *shlex.split(tests)]))

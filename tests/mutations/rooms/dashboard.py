@@ -44,7 +44,8 @@ BREAKS = [
     Break(
         "JavaScript: a name is read as HTML",
         f"{JS}/dom.js",
-        '  node.append(...children.flat().filter((child) => child !== null && child !== undefined && child !== ""));',
+        "  node.append(...children.flat().filter((child) => child !== null && child !== undefined"
+        ' && child !== ""));',
         "  for (const child of children.flat()) {\n"
         '    if (typeof child === "string") node.insertAdjacentHTML("beforeend", child);\n'
         "    else if (child !== null && child !== undefined) node.append(child);\n  }",

@@ -44,8 +44,8 @@ BREAKS = [
     Break(
         "C: autograd is not told",
         f"{FOLDER}/native.py",
-        "            self._by_tensor.multiply_(float(coefficients), torch.get_num_threads())\n",
-        "            self._by_tensor.multiply_(float(coefficients), torch.get_num_threads())\n            return\n",
+        "self._by_tensor.multiply_(float(coefficients), torch.get_num_threads())\n",
+        "self._by_tensor.multiply_(float(coefficients), torch.get_num_threads())\n            return\n",
         NATIVE,
     ),
     Break(
