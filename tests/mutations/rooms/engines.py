@@ -1,0 +1,72 @@
+"""The engines of PyTorch: C, torch's operations, Triton's host side."""
+
+from tests.mutations.breaks import Break
+
+FOLDER = "src/clipwise/torch/engines"
+NATIVE = "tests/torch/test_native.py"
+
+BREAKS = [
+    Break(
+        "C: what is left of a vector is not counted",
+        f"{FOLDER}/_kernels.h",
+        "        sum += entry * entry;",
+        "        sum += 0 * entry;",
+        NATIVE,
+    ),
+    Break(
+        "C: below the range becomes its upper end",
+        f"{FOLDER}/_kernels.h",
+        "entry = entry < low ? low : entry;",
+        "entry = entry < low ? high : entry;",
+        NATIVE,
+    ),
+    Break(
+        "C: a NaN among pieces is lost",
+        f"{FOLDER}/_tasks.h",
+        "return isnan(a) || a > b ? a : b;",
+        "return a > b ? a : b;",
+        NATIVE,
+    ),
+    Break(
+        "C: the last piece of a long unit is missed",
+        f"{FOLDER}/_tasks.h",
+        "for (int64_t at = PIECE; at < n; at += PIECE) {",
+        "for (int64_t at = PIECE; at + PIECE < n; at += PIECE) {",
+        NATIVE,
+    ),
+    Break(
+        "C: each thread counts denormal numbers in its own way",
+        f"{FOLDER}/_parallel.h",
+        "    fesetenv(&shared->arithmetic);\n",
+        "",
+        NATIVE,
+    ),
+    Break(
+        "C: autograd is not told",
+        f"{FOLDER}/native.py",
+        "self._by_tensor.multiply_(float(coefficients), torch.get_num_threads())\n",
+        "self._by_tensor.multiply_(float(coefficients), torch.get_num_threads())\n            return\n",
+        NATIVE,
+    ),
+    Break(
+        "tied weights are clipped twice",
+        f"{FOLDER}/choice.py",
+        "for place in sorted(once.values())]",
+        "for place in range(len(parameters))]",
+        "tests/torch/test_clipper.py -k once",
+    ),
+    Break(
+        "foreach: halves are scaled in halves",
+        f"{FOLDER}/foreach.py",
+        "together = [self.tensors[i] for i in self._plain if self.tensors[i].dtype == torch.float32]",
+        "together = [self.tensors[i] for i in self._plain]",
+        "tests/torch/test_edges.py -k foreach",
+    ),
+    Break(
+        "reference: bounded entries are not counted",
+        f"{FOLDER}/reference.py",
+        "        changed += beyond.sum()\n",
+        "        changed += beyond.any()\n",
+        "tests/torch/test_edges.py tests/torch/test_clipper.py -k reference",
+    ),
+]

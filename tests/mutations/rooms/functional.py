@@ -1,0 +1,79 @@
+"""The step where arrays are values, and the pure functions beside it."""
+
+from tests.mutations.breaks import Break
+
+JAX = "tests/jax/test_clip.py"
+VALUES = "tests/functional/ratios/test_values.py"
+
+BREAKS = [
+    Break(
+        "a coefficient in the wrong place",
+        "src/clipwise/functional/scaling.py",
+        "return xp.where(free, 1.0, threshold / norm)",
+        "return xp.where(free, 1.0, threshold / (norm + 1e-3))",
+        JAX,
+    ),
+    Break(
+        "the first bad tensor is let through",
+        "src/clipwise/functional/clipping.py",
+        "= bad_count > 0",
+        "= bad_count > 1",
+        JAX,
+    ),
+    Break(
+        "the last tensor is missed",
+        "src/clipwise/functional/measure.py",
+        "for place, array in enumerate(arrays) if array is not None)",
+        "for place, array in enumerate(arrays[:3]) if array is not None)",
+        JAX,
+    ),
+    Break(
+        "units along the wrong axis",
+        "src/clipwise/functional/slots.py",
+        "axes = (0,) if embedding else (len(shape) - 1,)",
+        "axes = (0,)",
+        JAX,
+    ),
+    Break(
+        "the last pattern that matches wins",
+        "src/clipwise/functional/names.py",
+        "(pattern for pattern, _ in clip.parts if fnmatchcase(name, pattern))",
+        "(pattern for pattern, _ in reversed(clip.parts) if fnmatchcase(name, pattern))",
+        "tests/torch/test_clipper.py -k pattern",
+    ),
+    Break(
+        "squares that leave the range",
+        "src/clipwise/functional/scaling.py",
+        "divisor = xp.where((largest > 0) & (largest < math.inf), largest, 1.0)",
+        "divisor = xp.where(largest < 0, largest, 1.0)",
+        "tests/torch/test_edges.py -k reference",
+    ),
+    Break(
+        "a penalty that costs on one side only",
+        "src/clipwise/functional/penalty.py",
+        "    if one_sided:\n        # By",
+        "    if True:\n        # By",
+        "tests/torch/test_penalty.py",
+    ),
+    Break(
+        "the ratio is clipped on the wrong side",
+        "src/clipwise/functional/ratios/_ppo.py",
+        "term = xp.where(clipped < free, clipped, free)",
+        "term = xp.where(clipped > free, clipped, free)",
+        VALUES,
+    ),
+    Break(
+        "a ratio at its bound counts as clipped",
+        "src/clipwise/functional/ratios/_ppo.py",
+        "(ratio > top) & (worth > 0)",
+        "(ratio >= top) & (worth >= 0)",
+        VALUES,
+    ),
+    Break(
+        "a weight at the bound does not count",
+        "src/clipwise/functional/bounds.py",
+        "norms >= limit",
+        "norms >= limit * 1.1",
+        "tests/jax/test_weights.py",
+    ),
+]

@@ -1,0 +1,64 @@
+"""Configurations that simply run: data, training, figures, page."""
+
+from tests.mutations.breaks import Break
+
+TRAIN = "tests/lab/training/test_train.py"
+
+BREAKS = [
+    Break(
+        "accumulation adds up where it should average",
+        "src/clipwise/lab/training/loop.py",
+        "fabric.backward(loss / training.accumulate)",
+        "fabric.backward(loss)",
+        f"{TRAIN} -k parts",
+    ),
+    Break(
+        "every seed is the first",
+        "src/clipwise/lab/training/train.py",
+        "seed=config.seed if seed is None else seed",
+        "seed=config.seed",
+        f"{TRAIN} -k 'record_says or last_bit'",
+    ),
+    Break(
+        "denormal numbers in the threads beside the first",
+        "src/clipwise/lab/training/denormals.py",
+        "GOMP_parallel(body",
+        "GOMP_parallel_of_another(body",
+        "tests/lab/training/test_denormals.py",
+    ),
+    Break(
+        "the error reduction of the wrong base",
+        "src/clipwise/lab/compare/figures.py",
+        "    return (e0 - e) / e0 * 100\n",
+        "    return (e0 - e) / e * 100\n",
+        "tests/lab/compare/test_figures.py",
+    ),
+    Break(
+        "divergence a step too early",
+        "src/clipwise/lab/compare/divergence.py",
+        "int(good[-1]) + 2",
+        "int(good[-1]) + 1",
+        "tests/lab/compare/test_figures.py",
+    ),
+    Break(
+        "F1 cut at one half",
+        "src/clipwise/lab/tasks/metrics.py",
+        "p[:, 1] > base_rate",
+        "p[:, 1] > 0.5",
+        "tests/lab/tasks/test_metrics.py",
+    ),
+    Break(
+        "a sentence on the page is HTML",
+        "src/clipwise/lab/report/page.py",
+        "<li>{escape(sentence)}</li>",
+        "<li>{sentence}</li>",
+        "tests/lab/report/test_page.py",
+    ),
+    Break(
+        "an archive of another hash is used",
+        "src/clipwise/lab/data/archives.py",
+        "if found != archive.sha256:",
+        "if not found:",
+        "tests/lab/data/test_archives.py",
+    ),
+]

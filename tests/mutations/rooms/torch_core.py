@@ -1,0 +1,93 @@
+"""PyTorch: the clipper, what is attached, what is saved."""
+
+from tests.mutations.breaks import Break
+
+ATTACH = "tests/torch/test_attach.py"
+CLIPPER = "tests/torch/test_clipper.py"
+
+BREAKS = [
+    Break(
+        "scaled gradients are clipped before they are unscaled",
+        "src/clipwise/torch/_measure.py",
+        "return norms if self.scale is None else norms / self.scale",
+        "return norms",
+        "tests/torch/loops/test_scaler.py",
+    ),
+    Break(
+        "a saved history is not restored",
+        "src/clipwise/torch/clipper.py",
+        "stage.limit.keeper.state = new",
+        "new = stage.limit.keeper.state",
+        "tests/torch/loops/test_resumed.py",
+    ),
+    Break(
+        "the count of steps is not restored",
+        "src/clipwise/torch/clipper.py",
+        "self.steps, self._skipped_steps, self._clipped_steps = steps, skipped, clipped",
+        "self._skipped_steps, self._clipped_steps = skipped, clipped",
+        "tests/torch/loops/test_resumed.py " + CLIPPER,
+    ),
+    Break(
+        "a saved state is no copy",
+        "src/clipwise/torch/_keeper.py",
+        "return state.clone() if isinstance(state, Tensor) else torch.tensor(np.asarray(state))",
+        "return state if isinstance(state, Tensor) else torch.from_numpy(np.asarray(state))",
+        CLIPPER,
+    ),
+    Break(
+        "a step of NaN is taken",
+        "src/clipwise/torch/attach.py",
+        "        return not report.skipped\n",
+        "        return True\n",
+        ATTACH,
+    ),
+    Break(
+        "the largest of several losses counts",
+        "src/clipwise/torch/clipper.py",
+        "torch.stack(losses).mean()",
+        "torch.stack(losses).max()",
+        CLIPPER,
+    ),
+    Break(
+        "weights are bounded after a step that was left out",
+        "src/clipwise/torch/attach.py",
+        "if self.weights is None or not self._moves:",
+        "if self.weights is None:",
+        "tests/torch/loops/test_weights_left_out.py",
+    ),
+    Break(
+        "a transposed convolution by its input",
+        "src/clipwise/torch/_units.py",
+        "way = Way((1,)) if groups == 1 else Way((0, 2), groups)",
+        "way = Way((0,))",
+        "tests/torch/test_unit_axes.py",
+    ),
+    Break(
+        "an error only after the gradients were touched",
+        "src/clipwise/torch/dropins.py",
+        "    if error_if_nonfinite and not math.isfinite(norm):",
+        "    if error_if_nonfinite and math.isnan(norm):",
+        "tests/torch/test_dropins.py",
+    ),
+    Break(
+        "a fused optimizer divides by the coefficient twice",
+        "src/clipwise/torch/_fused.py",
+        "scale = 1.0 / tensor_of(multiply_by).to(torch.float32)",
+        "scale = 1.0 / tensor_of(multiply_by).to(torch.float32) ** 2",
+        "tests/torch/loops/test_fused.py",
+    ),
+    Break(
+        "a nested step is clipped twice",
+        "src/clipwise/torch/_hooks.py",
+        "        if _is_nested(optimizer):\n            return None",
+        "        if False:\n            return None",
+        ATTACH,
+    ),
+    Break(
+        "the largest learning rate of the groups is the smallest",
+        "src/clipwise/torch/attach.py",
+        'learning_rate=_largest([group["lr"] for group in groups if "lr" in group])',
+        'learning_rate=groups[-1]["lr"]',
+        ATTACH,
+    ),
+]
