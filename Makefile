@@ -3,6 +3,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+WORKERS ?= 2
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
@@ -13,8 +14,8 @@ NATIVE := setup.py $(wildcard src/clipwise/torch/engines/*.[ch])
 
 help:
 	@echo "make demo   train a character model with and without clipping, side by side (about 2 minutes)"
-	@echo "make test   lint, type check and test (about 20 minutes on two cores)"
-	@echo "make test-all  the same, long tests included"
+	@echo "make test   lint, type check and test (WORKERS=4: in four processes, not two)"
+	@echo "make test-all  the same with every combination and the long tests"
 	@echo "make check  lint and type check only"
 	@echo "make bench  measure against the frameworks' own clipping, in two tables (about 10 minutes)"
 	@echo "make clean  remove the environment and what was built"
@@ -50,7 +51,7 @@ check: $(VENV)/.dev
 
 # Two processes, each with one thread: two threads in each would wait for each other.
 test: check
-	OMP_NUM_THREADS=1 KERAS_BACKEND=jax $(BIN)/python -m pytest -n 2 --dist worksteal
+	OMP_NUM_THREADS=1 KERAS_BACKEND=jax $(BIN)/python -m pytest -rs -n $(WORKERS) --dist worksteal
 
 test-all: export CLIPWISE_TESTS = all
 test-all: test

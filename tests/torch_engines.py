@@ -8,8 +8,23 @@ import pytest
 
 from clipwise.torch.engines import choice, native
 
+from .depth import THOROUGH
+
 # `foreach` keeps norms in torch, as on a GPU: on the CPU it stands in for the path of every other device.
 ENGINES = ["native", "reference", "foreach"]
+USUAL = "native" if native.available() else "reference"
+"""The engine that people have on this CPU."""
+
+
+def engines_of(test: pytest.Item) -> list[str]:
+    """The usual engine; those that a marker asks for, too; and all of them where everything is tested.
+
+    ``every_engine``: what the engines compute is what the test is about. ``device_path``: the code around
+    them goes another way where norms stay on a device.
+    """
+    if THOROUGH or test.get_closest_marker("every_engine"):
+        return ENGINES
+    return [USUAL, "foreach"] if test.get_closest_marker("device_path") else [USUAL]
 
 
 @contextmanager

@@ -1,12 +1,14 @@
-"""The back ends that the table runs on, each in a process of its own.
+"""The back ends that the table runs on.
 
-Keras has one back end a process, and LLVM comes with several frameworks and cannot be loaded twice.
-``CLIPWISE_BACK_ENDS`` names some of `ALL`, with commas between; without it all of them run. A process of one
-of them is told by ``CLIPWISE_BACK_END``.
+Keras has one back end a process: the table runs on that of this process, and tests/keras/test_backends.py
+starts one process for each of the others. ``CLIPWISE_BACK_ENDS`` names some of `ALL`, with commas between.
 """
 
 import importlib
 import os
+import sys
+from functools import cache
+from typing import Any
 
 from tests.torch_engines import ENGINES
 
@@ -41,12 +43,24 @@ def chosen() -> list[str]:
     return names
 
 
-def here() -> str | None:
-    """The back end that this process is for; None in the process that starts them."""
-    return os.environ.get("CLIPWISE_BACK_END")
+@cache
+def here() -> list[str]:
+    """Those of the chosen that run in this process.
+
+    Where one of Keras' is named, and nothing has imported Keras yet, Keras takes that one.
+    """
+    names = chosen()
+    in_keras = [name.removeprefix("keras-") for name in names if name.startswith("keras-")]
+    if not in_keras:
+        return names
+    if len(in_keras) == 1 and "keras" not in sys.modules:
+        os.environ["KERAS_BACKEND"] = in_keras[0]
+    own = f"keras-{importlib.import_module('keras').backend.backend()}"
+    return [name for name in names if name == own or not name.startswith("keras-")]
 
 
-def make(name: str):
+@cache
+def make(name: str) -> Any:
     """The back end of this name; see table/test_table.py for what it has."""
     module, of = CLASSES[name]
     return getattr(importlib.import_module(f"tests.conformance.table.{module}"), of)(name)

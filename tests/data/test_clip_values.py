@@ -1,10 +1,6 @@
-"""The module and the layer that clip inside a model: values, gradients, NaN, saving, mistakes."""
+"""The module that clips inside a model: values, gradients, NaN, saving, mistakes. The layer: tests/keras."""
 
 import math
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +9,6 @@ import torch
 from clipwise.data import Clipper
 from clipwise.errors import ArgumentError
 from clipwise.torch.clip_values import ClipValues
-from tests.depth import brief
 
 ROWS = np.array([[-3.0, 0.5, math.nan], [0.25, 9.0, -math.inf], [1.0, 2.0, math.inf]], dtype=np.float32)
 INSIDE = np.array([[-1.0, 0.5, math.nan], [0.25, 2.0, -4.0], [1.0, 2.0, math.inf]], dtype=np.float32)
@@ -86,54 +81,3 @@ def test_torch_names_an_input_that_does_not_fit():
         ClipValues(LOW, HIGH)(torch.zeros(2, 4))
     with pytest.raises(ArgumentError, match=r"floating-point values, got torch.int64"):
         ClipValues(0, 1)(torch.zeros(2, dtype=torch.int64))
-
-
-KERAS = """
-import sys
-import keras, numpy as np, pytest
-from clipwise.errors import ArgumentError
-from clipwise.keras.clip_values import ClipValues
-from tests.data.test_clip_values import HIGH, INSIDE, LOW, MISTAKES, ROWS
-
-layer = ClipValues(LOW, HIGH)
-np.testing.assert_array_equal(keras.ops.convert_to_numpy(layer(ROWS)), INSIDE)
-model = keras.Sequential([keras.Input((3,)), ClipValues(LOW, HIGH), keras.layers.Dense(1)])
-x = np.nan_to_num(ROWS, posinf=5, neginf=-5)
-model.save(sys.argv[1])
-back = keras.models.load_model(sys.argv[1])
-np.testing.assert_array_equal(back.predict(x, verbose=0), model.predict(x, verbose=0))
-assert back.layers[0].get_config()["low"] == [-1.0, None, -4.0]
-assert back.layers[0].get_config()["high"] == [1.0, 2.0, None]
-
-# A weight before the layer learns only from the values that stay inside: 1 of 0.5, none of 9.
-model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1, use_bias=False), ClipValues(-1, 1)])
-model.layers[0].set_weights([np.ones((1, 1), "float32")])
-model.compile(keras.optimizers.SGD(1.0), loss=lambda y, p: keras.ops.sum(p))
-model.fit(np.array([[0.5], [9.0], [-7.0]], "float32"), np.zeros((3, 1), "float32"), batch_size=3, verbose=0)
-np.testing.assert_allclose(model.layers[0].get_weights()[0], [[0.5]], rtol=1e-6)
-
-half = ClipValues(0, 1, dtype="float16")(np.array([[2.0]], "float16"))
-assert keras.backend.standardize_dtype(half.dtype) == "float16"
-for arguments, says in MISTAKES:
-    with pytest.raises(ArgumentError, match=says):
-        ClipValues(*arguments)
-with pytest.raises(ArgumentError, match=r"bounds for 3 features do not fit an input of shape \\(2, 4\\)"):
-    ClipValues(LOW, HIGH)(np.zeros((2, 4), "float32"))
-with pytest.raises(ArgumentError, match="floating-point values, got int32"):
-    ClipValues(LOW, HIGH)(np.array([[0, -5, 7]], "int32"))
-print("checked on", keras.backend.backend())
-"""
-
-
-@pytest.mark.parametrize("backend", brief(["jax", "torch", "tensorflow"], "jax"))
-def test_keras_on_each_back_end(backend, tmp_path):
-    root = Path(__file__).parents[2]
-    environment = os.environ | {
-        "KERAS_BACKEND": backend,
-        "PYTHONPATH": str(root),
-        "TF_CPP_MIN_LOG_LEVEL": "3",
-    }
-    command = [sys.executable, "-c", KERAS, str(tmp_path / "model.keras")]
-    done = subprocess.run(command, env=environment, cwd=root, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert f"checked on {backend}" in done.stdout

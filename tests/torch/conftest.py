@@ -1,10 +1,10 @@
-"""Every test here runs on every engine, except those of an engine itself."""
+"""Every test here runs on an engine or on several, except those of an engine itself; see `engines_of`."""
 
 from pathlib import Path
 
 import pytest
 
-from tests.torch_engines import ENGINES, using
+from tests.torch_engines import engines_of, using
 
 # Of one engine, or of none.
 OF_ONE_ENGINE = {
@@ -18,8 +18,9 @@ OF_ONE_ENGINE = {
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    if Path(metafunc.module.__file__).name not in OF_ONE_ENGINE:
-        metafunc.parametrize("engine", ENGINES, indirect=True)
+    named = any(marker.args[0] == "engine" for marker in metafunc.definition.iter_markers("parametrize"))
+    if not named and Path(metafunc.module.__file__).name not in OF_ONE_ENGINE:
+        metafunc.parametrize("engine", engines_of(metafunc.definition), indirect=True)
 
 
 @pytest.fixture(autouse=True)

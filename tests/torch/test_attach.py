@@ -12,6 +12,8 @@ from torch import nn
 import clipwise
 from clipwise.errors import ArgumentError, ParameterError
 
+pytestmark = pytest.mark.device_path
+
 THRESHOLD = 0.05
 
 

@@ -14,6 +14,8 @@ import clipwise
 from clipwise import thresholds
 from clipwise.errors import ArgumentError, NonFiniteError, ParameterError, StateError, ThresholdError
 
+pytestmark = pytest.mark.every_engine
+
 PRESETS = {
     "value": clipwise.clip_by_value(0.01),
     "norm": clipwise.clip_by_norm(0.1),

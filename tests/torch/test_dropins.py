@@ -8,6 +8,9 @@ from torch import nn
 
 import clipwise.torch as ours
 from clipwise.errors import ThresholdError
+from tests.depth import pairwise
+
+pytestmark = pytest.mark.every_engine
 
 ORDERS = [0.5, 1.0, 1.5, 2.0, 2, 4.0, math.inf, "inf"]
 DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16, torch.complex64]
@@ -32,10 +35,9 @@ def assert_gradients_close(a, b, tolerance: float) -> None:
             torch.testing.assert_close(p.grad, q.grad, rtol=tolerance, atol=0.0)
 
 
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("order", ORDERS)
-@pytest.mark.parametrize("max_norm", [0.5, 1e6, 0.0])
-@pytest.mark.parametrize("foreach", [None, False])
+@pytest.mark.parametrize(
+    ("dtype", "order", "max_norm", "foreach"), pairwise(DTYPES, ORDERS, [0.5, 1e6, 0.0], [None, False])
+)
 def test_clip_grad_norm_agrees_with_torch(dtype, order, max_norm, foreach):
     mine, theirs = parameters(0, dtype), parameters(0, dtype)
     returned = ours.clip_grad_norm_(mine, max_norm, order, foreach=foreach)

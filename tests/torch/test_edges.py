@@ -37,6 +37,8 @@ from .strategies import (
     wide,
 )
 
+pytestmark = pytest.mark.every_engine
+
 PER = ("element", "unit", "tensor", "global")
 NORM = 1e-12  # a sum of up to some hundred powers in float64, and a root
 

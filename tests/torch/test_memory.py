@@ -14,6 +14,8 @@ import clipwise
 from clipwise.errors import NonFiniteError
 from clipwise.torch import _others
 
+pytestmark = pytest.mark.device_path
+
 optim = torch.optim
 CLIPS = {
     "global": clipwise.clip_by_global_norm(0.5),
@@ -290,6 +292,7 @@ LAYOUTS = BLOCKS | {
 }
 
 
+@pytest.mark.every_engine
 @pytest.mark.parametrize("per", ["element", "unit", "global"])
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_a_gradient_of_32_mib_takes_little_more(layout, per, engine):

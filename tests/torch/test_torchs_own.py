@@ -14,6 +14,9 @@ from torch import Tensor, nn
 
 import clipwise.torch as ours
 from clipwise.errors import ThresholdError
+from tests.depth import each_value, pairwise
+
+pytestmark = pytest.mark.every_engine
 
 theirs = nn.utils
 FOREACH = [None, False, True]
@@ -69,9 +72,7 @@ def in_two_steps(module) -> Callable[..., Tensor]:
     return clip
 
 
-@pytest.mark.parametrize("foreach", FOREACH)
-@pytest.mark.parametrize("order", ORDERS)
-@pytest.mark.parametrize("steps", [1, 2])
+@pytest.mark.parametrize(("foreach", "order", "steps"), pairwise(FOREACH, ORDERS, [1, 2]))
 class TestClipGradNorm:
     """torch's ``test_clip_grad_norm``, in one step and in two."""
 
@@ -139,8 +140,9 @@ class TestClipGradNorm:
 
 
 class TestGetTotalNorm:
-    @pytest.mark.parametrize("foreach", FOREACH)
-    @pytest.mark.parametrize("order", [*ORDERS, 1, 3.5, -1, -2.0, -3.5, -math.inf])
+    @pytest.mark.parametrize(
+        ("foreach", "order"), each_value(FOREACH, [*ORDERS, 1, 3.5, -1, -2.0, -3.5, -math.inf])
+    )
     def test_lists_single_tensors_and_generators(self, foreach, order):
         gradients = [*large(), torch.tensor([-0.5, 3.0])]
         expected = theirs.get_total_norm(gradients, order, foreach=foreach)
@@ -162,8 +164,9 @@ class TestGetTotalNorm:
 
 
 class TestClipGradsWithNorm:
-    @pytest.mark.parametrize("foreach", FOREACH)
-    @pytest.mark.parametrize("total", [4.0, 1.0, 0.0, 1e20, math.inf, math.nan])
+    @pytest.mark.parametrize(
+        ("foreach", "total"), each_value(FOREACH, [4.0, 1.0, 0.0, 1e20, math.inf, math.nan])
+    )
     def test_the_norm_that_is_given_counts(self, foreach, total):
         mine, others = with_gradients(*large()), with_gradients(*large())
         assert ours.clip_grads_with_norm_(mine, 2.0, torch.tensor(total), foreach) is None
@@ -256,9 +259,9 @@ class TestErrorIfNonfinite:
             gradient[1:] = 0.0
         return with_gradients(*[torch.ones(10, dtype=torch.float64)] * first, gradient)
 
-    @pytest.mark.parametrize("foreach", FOREACH)
-    @pytest.mark.parametrize(("one", "first", "value", "not_finite", "finite"), NON_FINITE)
-    def test_matrix(self, foreach, one, first, value, not_finite, finite):
+    @pytest.mark.parametrize(("foreach", "case"), each_value(FOREACH, NON_FINITE))
+    def test_matrix(self, foreach, case):
+        one, first, value, not_finite, finite = case
         for order in [*not_finite, *finite]:
             runs = {}
             for module in (ours, theirs):

@@ -20,6 +20,8 @@ from clipwise.errors import ArgumentError, ParameterError, StateError
 from clipwise.torch._units import Way
 from tests.conformance.table.oracle import p_norm
 
+pytestmark = pytest.mark.every_engine
+
 SHAPE = (4, 6, 3, 2)
 AXES = [0, 1, -1, 2, (0, 1), (0, 2), (3, 1), (0, -1), (1, 2, 3), (0, 1, 3), (0, 1, 2, 3), (), None]
 NORMS = [2.0, 1.0, math.inf, "rms", 3.0]

@@ -17,6 +17,8 @@ SOME = brief([*FEW, ("unit", 3.0), ("global", math.inf)], *FEW)
 """For arithmetics beside the one that runs all of them."""
 BRIEF_ROWS = ("ordinary", "one zero", "missing", "large", "long")
 """For what is beside or around an arithmetic that runs all rows."""
+FEW_SHAPES = brief(BRIEF_ROWS, "one zero", "missing", "large")
+"""For what compiles each operation anew for each shape."""
 THRESHOLDS = [0.0, 1e-3, 1.0, 1e4, math.inf]
 RANGES = [(-0.5, 1.0), (-math.inf, 0.2), (0.1, math.inf), (0.0, 0.0), (0.3, 0.7)]
 

@@ -1,3 +1,3 @@
-"""What is not collected."""
+"""What is not collected: a framework is imported where the table runs on it, and nowhere else."""
 
-collect_ignore_glob = ["on_*.py", "trajectory/on_*.py"]  # a framework is imported in its own process only
+collect_ignore_glob = ["on_*.py", "trajectory/on_*.py"]

@@ -15,10 +15,10 @@ import optax
 
 import clipwise.jax
 from clipwise import Clip, ClipReport
-from tests.depth import brief
+from tests.depth import brief, each_value, pairwise
 
 from . import oracle
-from .cases import BRIEF_ROWS, FEW, RANGES, SOME, THRESHOLDS
+from .cases import FEW, FEW_SHAPES, RANGES, SOME, THRESHOLDS
 from .values import narrow, rounded, wide
 
 
@@ -42,10 +42,11 @@ class OnJax:
     """Operation by operation."""
 
     DTYPES: ClassVar = brief(
-        ["float64", "float32", "bfloat16", "float16", "complex64"], "float64", "float32", "bfloat16"
-    )
+        ["float64", "float32", "bfloat16", "float16", "complex64"], "float64", "bfloat16"
+    )  # compiled, float32
     CLIPS: ClassVar = SOME
-    ROWS: ClassVar = BRIEF_ROWS  # compiled, all
+    ROWS: ClassVar = FEW_SHAPES  # compiled, all
+    COMBINED = staticmethod(each_value)
     THRESHOLDS: ClassVar = brief([0.0, 1.0, math.inf], 0.0, 1.0)
     RANGES: ClassVar = RANGES[:2]
     NORMS: ClassVar = dict.fromkeys(("float32", "bfloat16", "float16", "complex64"), 1e-06)
@@ -79,6 +80,7 @@ class OnCompiledJax(OnJax):
     DTYPES: ClassVar = brief(["float32", "bfloat16"], "float32")
     CLIPS: ClassVar = FEW
     ROWS: ClassVar = None
+    COMBINED = staticmethod(pairwise)
     RANGES: ClassVar = brief(RANGES[:2], RANGES[0])
     THRESHOLDS: ClassVar = THRESHOLDS  # an argument: none is compiled anew
 
@@ -100,7 +102,7 @@ class OnOptax(OnJax):
 
     DTYPES: ClassVar = brief(["float32", "bfloat16"], "float32")
     CLIPS: ClassVar = FEW
-    ROWS: ClassVar = BRIEF_ROWS
+    ROWS: ClassVar = FEW_SHAPES
     THRESHOLDS: ClassVar = brief([0.0, 1.0, math.inf], 1.0)
     RANGES: ClassVar = brief(RANGES[:2], RANGES[0])
 

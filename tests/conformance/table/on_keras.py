@@ -27,6 +27,7 @@ class OnKeras:
 
     def __init__(self, name: str) -> None:
         assert name == f"keras-{keras.backend.backend()}"
+        self.name = name
 
     def run(self, rows, clip: Clip, dtype: str):
         return {

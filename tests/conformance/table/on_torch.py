@@ -35,7 +35,7 @@ class OnTorch:
     rounded = staticmethod(rounded)
 
     def __init__(self, name: str) -> None:
-        self.engine = name.removeprefix("torch-")
+        self.name, self.engine = name, name.removeprefix("torch-")
         if not THOROUGH and self.engine != ("native" if native.available() else "reference"):
             self.CLIPS, self.THRESHOLDS = SOME, [0.0, 1.0, math.inf]
 

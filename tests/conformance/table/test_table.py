@@ -3,20 +3,23 @@
 A back end has ``DTYPES``, ``NORMS`` (how exact its norms are, by dtype, where not in float64),
 ``rounded``, and ``run``, which takes rows of numpy gradients by name, a clip and a dtype, and returns for
 each row the clipped gradients in numpy and the report; and, if it runs a part of the table only, ``CLIPS``,
-``THRESHOLDS``, ``RANGES`` and ``ROWS``. To add one: a module here, a line in back_ends.py.
+``THRESHOLDS``, ``RANGES``, ``ROWS``, and how dtypes, clips and thresholds are ``COMBINED``. To add one: a
+module here, a line in back_ends.py.
 """
+
+from functools import cache
 
 import numpy as np
 import pytest
 
 from clipwise import Clip
 from tests.conformance import back_ends
+from tests.depth import pairwise
 
 from . import oracle
 from .cases import CLIPS, RANGES, THRESHOLDS, inputs
 
-BACK_END = back_ends.make(back_ends.here() or "torch-reference")
-ROWS = getattr(BACK_END, "ROWS", None)
+BACK_ENDS = [back_ends.make(name) for name in back_ends.here()]
 
 # Norms are sums of up to 300,000 terms in float64, in an order that depends on the number of threads; each
 # entry is rounded once when stored, and a coefficient once.
@@ -39,20 +42,37 @@ SMALLEST = {
 }
 
 TABLE = [
-    pytest.param(dtype, per, norm, id=f"{dtype}-{per}-{norm}")
-    for dtype in BACK_END.DTYPES
-    for per, norm in getattr(BACK_END, "CLIPS", CLIPS)
+    (back_end, dtype, per, norm, threshold)
+    for back_end in BACK_ENDS
+    for dtype, (per, norm), threshold in getattr(back_end, "COMBINED", pairwise)(
+        back_end.DTYPES, getattr(back_end, "CLIPS", CLIPS), getattr(back_end, "THRESHOLDS", THRESHOLDS)
+    )
 ]
 
 
-def check(rows, clip: Clip, dtype: str) -> None:
-    # What the back end is given is already rounded to its dtype; the oracle starts from the same values.
-    given = {row: BACK_END.rounded(gradients, dtype) for row, gradients in rows.items()}
-    found = BACK_END.run(given, clip, dtype)
+def each(arguments: str, cases):
+    """The test on each case, whose first part is the back end."""
+    named = [
+        pytest.param(back_end, *rest, id="-".join(map(str, (back_end.name, *rest))))
+        for back_end, *rest in cases
+    ]
+    return pytest.mark.parametrize(f"back_end, {arguments}", named)
+
+
+@cache
+def given_to(back_end, dtype: str):
+    """Rounded to the dtype already: the oracle starts from the same values."""
+    rows = inputs(dtype, getattr(back_end, "ROWS", None))
+    return {row: back_end.rounded(gradients, dtype) for row, gradients in rows.items()}
+
+
+def check(back_end, clip: Clip, dtype: str) -> None:
+    given = given_to(back_end, dtype)
+    found = back_end.run(given, clip, dtype)
     assert found
     for row, (clipped, report) in found.items():
         try:
-            compare(given[row], clipped, report, clip, dtype, BACK_END.NORMS.get(dtype, 1e-11))
+            compare(given[row], clipped, report, clip, dtype, back_end.NORMS.get(dtype, 1e-11))
         except AssertionError as error:
             raise AssertionError(f"{row}: {error}") from error
 
@@ -80,27 +100,34 @@ def compare(given, found, report, clip: Clip, dtype: str, exact: float) -> None:
     )
 
 
-@pytest.mark.parametrize(("dtype", "per", "norm"), TABLE)
-@pytest.mark.parametrize("threshold", getattr(BACK_END, "THRESHOLDS", THRESHOLDS))
-def test_clip(dtype, per, norm, threshold):
-    check(inputs(dtype, ROWS), Clip(threshold, per=per, norm=norm), dtype)
+@each("dtype, per, norm, threshold", TABLE)
+def test_clip(back_end, dtype, per, norm, threshold):
+    check(back_end, Clip(threshold, per=per, norm=norm), dtype)
 
 
-@pytest.mark.parametrize("bounds", getattr(BACK_END, "RANGES", RANGES))
-@pytest.mark.parametrize("dtype", [name for name in BACK_END.DTYPES if not name.startswith("complex")])
-def test_range(dtype, bounds):
+@each(
+    "dtype, bounds",
+    [
+        (back_end, dtype, bounds)
+        for back_end in BACK_ENDS
+        for dtype in back_end.DTYPES
+        if not dtype.startswith("complex")
+        for bounds in getattr(back_end, "RANGES", RANGES)
+    ],
+)
+def test_range(back_end, dtype, bounds):
     # Bounds that the dtype holds exactly, so that the oracle's bound is the back end's.
-    exact = tuple(float(BACK_END.rounded({"b": np.asarray(b)}, dtype)["b"]) for b in bounds)
-    check(inputs(dtype, ROWS), Clip(exact, per="element"), dtype)
+    exact = tuple(float(back_end.rounded({"b": np.asarray(b)}, dtype)["b"]) for b in bounds)
+    check(back_end, Clip(exact, per="element"), dtype)
 
 
-@pytest.mark.parametrize(("dtype", "per", "norm"), TABLE)
-def test_the_result_has_the_threshold_as_its_norm(dtype, per, norm):
+@each("dtype, per, norm", dict.fromkeys(case[:-1] for case in TABLE))
+def test_the_result_has_the_threshold_as_its_norm(back_end, dtype, per, norm):
     """For float32, within 1e-6: the promise of the design. Half precision: its own rounding."""
-    gradients = BACK_END.rounded(inputs(dtype)["long"], dtype)
+    gradients = back_end.rounded(inputs(dtype)["long"], dtype)
     group = gradients["weight"][0] if per == "unit" else gradients["weight"]
     threshold = 0.01 if per == "element" else oracle.p_norm(group, norm) * 1e-2
-    found, _ = BACK_END.run({"long": gradients}, Clip(threshold, per=per, norm=norm), dtype)["long"]
+    found, _ = back_end.run({"long": gradients}, Clip(threshold, per=per, norm=norm), dtype)["long"]
     tolerance = {"float32": 1e-6, "float64": 1e-11, "complex64": 1e-6, "complex128": 1e-11}.get(dtype, 4e-3)
     values = found["weight"]
     measured = {

@@ -24,6 +24,8 @@ from tests.torch.loops.reference_loops import (
     make_model,
 )
 
+pytestmark = pytest.mark.device_path
+
 optim = torch.optim
 CLIP = clipwise.clip_by_global_norm(THRESHOLD)
 KINDS = {

@@ -9,6 +9,8 @@ import clipwise
 from clipwise import Clip, thresholds
 from tests.torch.loops.reference_loops import backward, make_model
 
+pytestmark = pytest.mark.device_path
+
 
 def attached(values, weights, **settings):
     parameter = nn.Parameter(torch.tensor(values))

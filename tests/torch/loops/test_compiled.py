@@ -156,10 +156,9 @@ def test_a_compiled_step_under_a_scaler(optimizer):
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler")
-def test_inductor(engine):
+@pytest.mark.parametrize("engine", ["reference"], indirect=True)  # one will do for so much compiling
+def test_inductor():
     """The real compiler, once: the model, and a fused and a plain step."""
-    if engine != "reference":
-        pytest.skip("one engine will do for so much compiling")
     for make in (OPTIMIZERS["adamw fused"], OPTIMIZERS["sgd"]):
         ours, reference = make_model(), make_model()
         opt, ref = make(ours.parameters()), make(reference.parameters())

@@ -23,6 +23,8 @@ from tests.torch.loops.reference_loops import (
     scale,
 )
 
+pytestmark = pytest.mark.device_path
+
 optim = torch.optim
 CLIP = clipwise.clip_by_global_norm(THRESHOLD)
 OPTIMIZERS = {

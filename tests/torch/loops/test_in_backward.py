@@ -18,6 +18,8 @@ from tests.torch.loops.reference_loops import (
     run_by_hand,
 )
 
+pytestmark = pytest.mark.device_path
+
 optim = torch.optim
 OPTIMIZERS = {
     "sgd": lambda p: optim.SGD(p, lr=0.1, momentum=0.9),

@@ -14,6 +14,8 @@ from clipwise import thresholds
 from clipwise.errors import ArgumentError
 from tests.torch.loops.reference_loops import make_model
 
+pytestmark = pytest.mark.device_path
+
 optim = torch.optim
 CLIPS = {
     "global": clipwise.clip_by_global_norm(1.0),

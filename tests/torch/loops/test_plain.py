@@ -22,6 +22,8 @@ from tests.torch.loops.reference_loops import (
     run_by_hand,
 )
 
+pytestmark = pytest.mark.device_path
+
 optim = torch.optim
 CLIP = clipwise.clip_by_global_norm(THRESHOLD)
 

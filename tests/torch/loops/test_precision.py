@@ -21,6 +21,8 @@ from tests.torch.loops.reference_loops import (
     run_by_hand,
 )
 
+pytestmark = pytest.mark.device_path
+
 optim = torch.optim
 CLIP = clipwise.clip_by_global_norm(THRESHOLD)
 # 1e-8, the usual eps, is 0 in fp16.

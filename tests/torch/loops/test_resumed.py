@@ -8,6 +8,8 @@ from clipwise.errors import StateError
 from tests.depth import brief
 from tests.torch.loops.reference_loops import STEPS, assert_identical, loss_of, make_model
 
+pytestmark = pytest.mark.device_path
+
 optim = torch.optim
 KINDS = {
     "sgd": lambda p: optim.SGD(p, lr=0.1, momentum=0.9),

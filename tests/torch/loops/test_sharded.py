@@ -11,6 +11,7 @@ import torch.multiprocessing as mp
 import clipwise
 from clipwise.errors import ArgumentError
 from tests.torch.loops.reference_loops import THRESHOLD, backward, gradients_of, make_model, norm_of
+from tests.torch_engines import USUAL
 
 needs_gloo = pytest.mark.skipif(
     not (dist.is_available() and dist.is_gloo_available()), reason="torch was built without gloo"
@@ -71,10 +72,9 @@ def said(tmp_path_factory):
     return json.loads((folder / "said.json").read_text())
 
 
+@pytest.mark.parametrize("engine", [USUAL], indirect=True)  # what is refused never reaches it
 @pytest.mark.parametrize("way", CALLS)
-def test_a_part_of_the_parameters_is_refused(said, way, engine):
-    if engine != "reference":
-        pytest.skip("what is refused never reaches an engine")
+def test_a_part_of_the_parameters_is_refused(said, way):
     for name in CLIPS:
         message = said[f"{way}, {name}"]
         assert "one rank's shard" in message
@@ -105,9 +105,8 @@ def test_a_group_of_one_holds_everything(way):
     assert math.isclose(norm_of(gradients_of(model)), THRESHOLD, rel_tol=1e-6)
 
 
-def test_the_drop_ins_pass_distributed_tensors_on_to_torch(said, engine):
-    if engine != "reference":
-        pytest.skip("what torch does does not depend on an engine")
+@pytest.mark.parametrize("engine", [USUAL], indirect=True)  # torch does it
+def test_the_drop_ins_pass_distributed_tensors_on_to_torch(said):
     reference = make_model()
     backward(reference, 2)
     told, after = said["drop-in"]

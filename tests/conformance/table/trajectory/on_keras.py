@@ -1,5 +1,7 @@
 """The problem in Keras, on the back end of this process, compiled where Keras compiles."""
 
+import contextlib
+from collections.abc import Iterator
 from functools import cache
 
 import keras
@@ -33,12 +35,28 @@ def functions():
             return torch.tanh, torch.sigmoid, torch.mean
 
 
-def train(clip, dtype: str):
-    if keras.backend.backend() == "jax":
-        import jax
-
-        jax.config.update("jax_enable_x64", dtype == "float64")
+@contextlib.contextmanager
+def wide_enough(dtype: str) -> Iterator[None]:
+    before = keras.config.floatx()
     keras.config.set_floatx(dtype)
+    try:
+        if keras.backend.backend() == "jax":
+            import jax
+
+            with jax.enable_x64(dtype == "float64"):
+                yield
+        else:
+            yield
+    finally:
+        keras.config.set_floatx(before)
+
+
+def train(clip, dtype: str):
+    with wide_enough(dtype):
+        yield from _train(clip, dtype)
+
+
+def _train(clip, dtype: str):
     variables = []
     for name, w in problem.weights().items():
         scope, leaf = name.split(".")
