@@ -9,8 +9,9 @@ from clipwise.monitor.store import Alert, Rows, Writer
 HOSTILE = "<img src=x onerror=alert(1)>"
 
 
-def steps(names, *columns):
-    return Rows("steps", tuple(names), np.column_stack([np.asarray(c, dtype=np.float64) for c in columns]))
+def steps(names, *columns, source=""):
+    data = np.column_stack([np.asarray(c, dtype=np.float64) for c in columns])
+    return Rows("steps", tuple(names), data, source)
 
 
 def typical(path, name="lstm", count=500, seed=0, finish=True):
@@ -47,18 +48,20 @@ def typical(path, name="lstm", count=500, seed=0, finish=True):
 
 
 def two_sources(path):
-    """A GAN: two clippers, whose layers and losses have their names before them."""
+    """A GAN: two clippers with a loss and layers each."""
     step = np.arange(1, 101)
     writer = Writer(path, "uid-gan", "gan")
     for place, source in enumerate(("generator", "critic"), start=1):
-        names = (f"{source}/clipwise/norm", f"{source}/clipwise/threshold", f"{source}/loss")
+        names = ("clipwise/norm", "clipwise/threshold", "loss")
+        norms, bounds = np.full(100, 10.0**place), np.full(100, np.inf)
+        layers = np.column_stack([step[::10], np.ones(10)])
         writer.write(
             [
-                steps(names, step, np.full(100, 10.0**place), np.full(100, np.inf), step * place),
-                steps((f"{source}/a.weight",), step[::10], np.ones(10)),
+                steps(names, step, norms, bounds, step * place, source=source),
+                steps(("a.weight",), step[::10], np.ones(10), source=source),
+                Rows("layers", ("a.weight",), layers, source),
             ]
         )
-        writer.write([Rows("layers", (f"{source}/a.weight",), np.column_stack([step[::10], np.ones(10)]))])
     writer.finish()
     return writer.run
 
@@ -67,10 +70,11 @@ def clipped_weights(path):
     """A critic whose weights are clipped; how many stand at the bound is counted now and then."""
     step = np.arange(1, 201)
     writer = Writer(path, "uid-wgan", "wgan")
-    for prefix, share in (("clipwise", 0.0), ("weights/clipwise", 0.8)):
-        names = (f"{prefix}/norm", f"{prefix}/threshold", f"{prefix}/clip_fraction")
-        writer.write([steps(names, step, step / 100, np.full(200, 0.01), np.full(200, share))])
-    writer.write([steps(("weights/clipwise/at_bound",), step[9::10], np.linspace(0.1, 0.625, 20))])
+    names = ("clipwise/norm", "clipwise/threshold", "clipwise/clip_fraction")
+    for source, share in (("", 0.0), ("weights", 0.8)):
+        writer.write([steps(names, step, step / 100, np.full(200, 0.01), np.full(200, share), source=source)])
+    shares = np.linspace(0.1, 0.625, 20)
+    writer.write([steps(("clipwise/at_bound",), step[9::10], shares, source="weights")])
     writer.write([steps(("clipwise/update_ratio",), step, np.full(200, 1e-3))])
     writer.finish()
     return writer.run

@@ -48,7 +48,7 @@ def test_runs_and_a_run(path):
     ]
     one = http.get("/api/run", params={"run": run.id}).json()["run"]
     assert one["sources"] == [""]
-    assert one["logged"] == ["loss", "accuracy"]
+    assert one["logged"] == [{"source": "", "name": "loss"}, {"source": "", "name": "accuracy"}]
     assert one["command"] == "python train.py"
     assert [alert["rule"] for alert in one["alerts"]] == ["gradient_spike", "loss_nonfinite"]
 
@@ -56,7 +56,7 @@ def test_runs_and_a_run(path):
 def test_series(path):
     run = typical(path)
     asked = {"run": run.id, "name": ["loss", "clipwise/norm", "clipwise/threshold", "none"], "buckets": 1000}
-    found = client(path).get("/api/series", params=asked).json()["series"][str(run.id)]
+    found = client(path).get("/api/series", params=asked).json()["series"][str(run.id)][""]
     assert set(found) == {"loss", "clipwise/norm", "clipwise/threshold"}
     norm = found["clipwise/norm"]
     expected = [float(f"{v:.7g}") if np.isfinite(v) else None for v in run.norm]
@@ -64,19 +64,24 @@ def test_series(path):
     assert norm["line"]["y"] == expected
     assert norm["marks"] == [[126, "inf", 1], [167, "nan", 1]]
     part = client(path).get("/api/series", params=asked | {"low": 100, "high": 110}).json()
-    assert part["series"][str(run.id)]["loss"]["line"]["x"] == list(range(99, 112))
+    assert part["series"][str(run.id)][""]["loss"]["line"]["x"] == list(range(99, 112))
 
 
 def test_an_infinite_threshold_is_a_gap_and_no_mark(path):
     run = two_sources(path)
     http = client(path)
-    asked = {"run": run, "name": "critic/clipwise/threshold"}
-    found = http.get("/api/series", params=asked).json()["series"][str(run)]["critic/clipwise/threshold"]
+    asked = {"run": run, "source": ["critic", "generator"], "name": ["clipwise/threshold", "loss"]}
+    found = http.get("/api/series", params=asked).json()["series"][str(run)]
+    assert {source: list(own) for source, own in found.items()} == {
+        "critic": ["clipwise/threshold"],
+        "generator": ["loss"],
+    }
+    found = found["critic"]["clipwise/threshold"]
     assert found["marks"] == []
     assert set(found["line"]["y"]) == {None}
     assert found["last"] == [100, "inf"]
     layers = http.get("/api/layers", params={"run": run, "source": "critic"}).json()["layers"]
-    assert layers["names"] == ["critic/a.weight"]
+    assert layers["names"] == ["a.weight"]
 
 
 def test_counts(path):
@@ -95,9 +100,9 @@ def test_what_is_written_later_is_there_at_the_next_question(path):
     run = typical(path, finish=False)
     http = client(path)
     asked = {"run": run.id, "name": "loss"}
-    assert http.get("/api/series", params=asked).json()["series"]["1"]["loss"]["count"] == 500
+    assert http.get("/api/series", params=asked).json()["series"]["1"][""]["loss"]["count"] == 500
     run.writer.write([steps(("loss",), [501], [7.25])])
-    assert http.get("/api/series", params=asked).json()["series"]["1"]["loss"]["last"] == [501, 7.25]
+    assert http.get("/api/series", params=asked).json()["series"]["1"][""]["loss"]["last"] == [501, 7.25]
     run.writer.finish()
 
 
@@ -109,6 +114,7 @@ def test_what_is_written_later_is_there_at_the_next_question(path):
         ("/api/run?run=one", 400, "'one'"),
         ("/api/run?run=1e3", 400, "'1e3'"),
         ("/api/series?run=1&name=loss&low=nan", 400, "'nan'"),
+        ("/api/series?run=1&name=loss&source=a&source=b", 400, "a source for each name, got 2 for 1"),
         ("/api/series?run=1&name=loss&low=5&high=1", 400, "5 and 1"),
         ("/api/series?" + "run=1&" * 33, 400, "at most 32"),
         ("/api/clipped?run=1&threshold=-1", 400, "-1"),
@@ -266,7 +272,7 @@ def test_a_file_that_comes_later_and_is_replaced(path):
     for suffix in ("-wal", "-shm"):
         path.with_name(path.name + suffix).unlink(missing_ok=True)
     assert [run["name"] for run in http.get("/api/runs").json()["runs"]] == ["second"]
-    found = http.get("/api/series", params={"run": 1, "name": "loss"}).json()["series"]["1"]["loss"]
+    found = http.get("/api/series", params={"run": 1, "name": "loss"}).json()["series"]["1"][""]["loss"]
     assert found["count"] == 60
 
 
@@ -322,6 +328,6 @@ def test_an_empty_run(path):
     Writer(path, "u", "nothing yet").finish()
     http = client(path)
     assert http.get("/api/run?run=1").json()["run"]["logged"] == []
-    assert http.get("/api/series?run=1&name=loss").json()["series"] == {"1": {}}
+    assert http.get("/api/series?run=1&name=loss").json()["series"] == {"1": {"": {}}}
     assert http.get("/api/distribution?run=1").json()["distribution"]["count"] == 0
     assert http.get("/api/layers?run=1").json()["layers"]["names"] == []

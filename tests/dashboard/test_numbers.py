@@ -10,7 +10,7 @@ from clipwise.dashboard.columns import Columns, LayerTable
 from clipwise.dashboard.distribution import distribution
 from clipwise.dashboard.heat import ABSENT, BAD, ZERO, grid, heat_view
 from clipwise.dashboard.recording import Recording
-from clipwise.dashboard.sources import sort_out
+from clipwise.dashboard.sources import logged_of
 from clipwise.dashboard.views import alert_views
 from clipwise.monitor.store import Alert, Layers, Rows, Store, Writer
 
@@ -23,8 +23,8 @@ def test_columns_read_only_what_is_new(tmp_path, monkeypatch):
     columns, asked = Columns(), []
     original = Store.series
     monkeypatch.setattr(
-        Store, "series", lambda self, run, names, rank=None, after=0: asked.append((tuple(names), after)) or
-        original(self, run, names, rank, after)
+        Store, "series", lambda self, run, names, source="", *, rank=None, after=0:
+        asked.append((tuple(names), after)) or original(self, run, names, source, rank=rank, after=after)
     )  # fmt: skip
     with Store(path) as store:
         for part in range(30):
@@ -65,7 +65,7 @@ def test_columns_of_the_run_that_was_asked_for_longest_ago_go_first(tmp_path):
         for run in (1, 2, 1, 3):
             assert len(columns.read(store, run, ["loss", *nobodys])["loss"].steps) == 500
     assert [run for run, _ in columns._runs] == [1, 3]
-    assert all(list(kept) == ["loss"] for kept in columns._runs.values())
+    assert all(list(kept) == [("", "loss")] for kept in columns._runs.values())
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -190,7 +190,7 @@ def test_layers_are_read_once(tmp_path):
     writer = Writer(tmp_path / "a.db", "u", "run")
     table, asked = LayerTable(), []
     with Store(tmp_path / "a.db") as store:
-        assert table.read(store, 1, 0).norms.shape == (0, 0)
+        assert table.read(store, 1, "", 0).norms.shape == (0, 0)
         for names, rows in (
             (("a", "b"), [[10, 1, 2], [20, 3, np.nan]]),
             (("b", "c"), [[30, 4, 5]]),
@@ -198,7 +198,7 @@ def test_layers_are_read_once(tmp_path):
         ):
             writer.write([Rows("layers", names, np.array(rows, dtype=np.float64))])
             asked.append(table.last)
-            found, whole = table.read(store, 1, 0), store.layers(1)
+            found, whole = table.read(store, 1, "", 0), store.layers(1)
             assert (found.names, found.steps.tolist()) == (whole.names, whole.steps.tolist())
             np.testing.assert_array_equal(found.norms, whole.norms)
             np.testing.assert_array_equal(found.absent, whole.absent)
@@ -216,7 +216,7 @@ def test_the_lowest_rank_is_that_of_now(tmp_path):
         ranks[rank].write([norms, Rows("layers", ("w",), np.array([[1, value]]))])
 
     def shown():
-        line = recording.series([1], ["clipwise/norm"])["1"]["clipwise/norm"]["line"]["y"]
+        line = recording.series([1], [("", "clipwise/norm")])["1"][""]["clipwise/norm"]["line"]["y"]
         return line, recording.distribution(1)["marks"][0]["value"], recording.layers(1)["largest"]
 
     write(1, 2.0)
@@ -246,11 +246,13 @@ def test_of_many_alerts_the_last_ones_are_told():
     assert [one["step"] for one in views if "seen" in one] == list(range(150, 250))
 
 
-def test_names():
-    names = sort_out(
-        ["a/clipwise/norm", "a/clipwise/threshold", "time", "acc", "val_loss", "a/loss", "clipwisdom"]
-    )
-    assert names.sources == ("a",)
-    assert names.logged == ("a/loss", "val_loss", "acc", "clipwisdom")
-    assert sort_out(["loss", "clipwise/threshold"]).logged == ("loss",)
-    assert sort_out(["clipwise/norm", "clipwise/update_ratio"]).logged == ("clipwise/update_ratio",)
+def test_what_was_logged():
+    own = ["clipwise/norm", "clipwise/threshold", "time"]
+    assert logged_of({"a": [*own, "loss"], "": ["acc", "val_loss", "clipwisdom"]}) == [
+        ("a", "loss"),
+        ("", "val_loss"),
+        ("", "acc"),
+        ("", "clipwisdom"),
+    ]
+    assert logged_of({"": ["loss", "clipwise/threshold"], "a": ["loss"]}) == [("", "loss"), ("a", "loss")]
+    assert logged_of({"": ["clipwise/norm", "clipwise/update_ratio"]}) == [("", "clipwise/update_ratio")]

@@ -158,7 +158,7 @@ def test_a_million_steps_and_one_spike(path, serve, look):
     asked = tab.evaluate(
         "fetch('/api/series?run=1&name=clipwise/norm&low=654300&high=654340').then(answer => answer.json())"
     )
-    assert max(asked["series"]["1"]["clipwise/norm"]["line"]["y"]) == 1000.0
+    assert max(asked["series"]["1"][""]["clipwise/norm"]["line"]["y"]) == 1000.0
 
 
 def test_zoom_and_back(path, serve, look):

@@ -102,7 +102,7 @@ def test_the_data_are_what_was_recorded(path):
     run = typical(path)
     text = report(path).read_text()
     data = json.loads(re.search(r'id="data">(.*?)</script>', text, re.DOTALL).group(1))
-    line = data["series"]["1"]["clipwise/norm"]["line"]
+    line = data["series"]["1"][""]["clipwise/norm"]["line"]
     assert line["x"] == run.step.tolist()
     assert line["y"] == [float(f"{v:.7g}") if np.isfinite(v) else None for v in run.norm]
 

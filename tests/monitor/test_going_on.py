@@ -97,8 +97,8 @@ class Blocking:
     def begin(self, run, facts, started=None):
         self.go.wait(30)
 
-    def write(self, rows, alerts=()):
-        self.heard += [int(some.data[0, 0]) for some in rows]
+    def write(self, moments, alerts=()):
+        self.heard += [moment.step for moment in moments]
 
     def close(self, status="finished"):
         self.heard.append(status)
@@ -117,7 +117,7 @@ def test_a_tool_that_does_not_come_back_holds_nothing_up(path):
 
 
 def test_a_tool_that_never_comes_back_is_said_at_the_end(path, monkeypatch):
-    monkeypatch.setattr("clipwise.monitor._feeding.PATIENCE", 0.05)
+    monkeypatch.setattr("clipwise.monitor._exports.PATIENCE", 0.05)
     tool = Blocking()
     monitor = Monitor(path, run="r", exporters=[tool])
     monitor.log(step=1, loss=1.0)
@@ -129,7 +129,7 @@ def test_a_tool_that_never_comes_back_is_said_at_the_end(path, monkeypatch):
 
 
 def test_more_than_may_wait_for_a_tool_is_left_out_and_said(path, monkeypatch):
-    monkeypatch.setattr("clipwise.monitor._feeding.WAITING", 2)
+    monkeypatch.setattr("clipwise.monitor._exports.WAITING", 2)
     tool = Blocking()
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
@@ -150,7 +150,9 @@ def test_an_action_that_never_comes_back_does_not_keep_the_script(path, monkeypa
     monitor = Monitor(path, flush=0.02)
     go, there = threading.Event(), threading.Event()
     see = monitor._alerting.see
-    monkeypatch.setattr(monitor._alerting, "see", lambda rows: there.set() or (go.wait(30) and see(rows)))
+    monkeypatch.setattr(
+        monitor._alerting, "see", lambda moments: there.set() or (go.wait(30) and see(moments))
+    )
     monitor.log(loss=1.0)
     assert there.wait(30)
     with pytest.warns(MonitorWarning, match=r"the recorder .* has not ended within 0\.1 seconds"):

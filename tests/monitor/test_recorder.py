@@ -83,10 +83,11 @@ def test_every_nth_step_and_several_sources(path):
         train(monitor, 12, name="generator", log=False)
         train(monitor, 12, name="critic", log=False)
     with Store(path) as store:
-        found = store.series(1, ["generator/clipwise/norm", "critic/clipwise/norm", "clipwise/norm"])
-        assert not len(store.layers(1).steps)
-    assert set(found) == {"generator/clipwise/norm", "critic/clipwise/norm"}
-    assert found["critic/clipwise/norm"].steps.tolist() == [5, 10]
+        assert store.sources(1) == ["generator", "critic"]
+        found = {one: store.series(1, ["clipwise/norm"], one) for one in ("generator", "critic", "")}
+        assert not any(len(store.layers(1, one).steps) for one in found)
+    assert [list(one) for one in found.values()] == [["clipwise/norm"], ["clipwise/norm"], []]
+    assert found["critic"]["clipwise/norm"].steps.tolist() == [5, 10]
 
 
 def test_a_loss_that_the_clipper_was_told_is_recorded(path):

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from clipwise.errors import StoreError
-from clipwise.monitor.store import Alert, Rows, Store, Writer, _schema
+from clipwise.monitor.store import Alert, Rows, Store, Writer
 from clipwise.monitor.store._schema import APPLICATION, VERSION
 
 ODD = [[1.0, 0.1], [2.0, math.nan], [3.0, math.inf], [4.0, -math.inf], [5.0, -0.0], [6.0, 5e-324]]
@@ -183,11 +183,17 @@ def test_files_of_others_are_left_alone(tmp_path):
     other = tmp_path / "other.db"
     with sqlite3.connect(other) as theirs:
         theirs.execute("CREATE TABLE runs (id)")
-    newer = tmp_path / "newer.db"
-    with sqlite3.connect(newer) as future:
-        future.execute(f"PRAGMA application_id = {APPLICATION}")
-        future.execute(f"PRAGMA user_version = {VERSION + 1}")
-    for file, said in ((text, "is no recording"), (other, "is no recording of"), (newer, "newer clipwise")):
+    newer, older = tmp_path / "newer.db", tmp_path / "older.db"
+    for file, version in ((newer, VERSION + 1), (older, VERSION - 1)):
+        with sqlite3.connect(file) as made:
+            made.execute(f"PRAGMA application_id = {APPLICATION}")
+            made.execute(f"PRAGMA user_version = {version}")
+    for file, said in (
+        (text, "is no recording"),
+        (other, "is no recording of"),
+        (newer, f"newer clipwise .version {VERSION + 1} of the file, this one reads {VERSION}.: upgrade"),
+        (older, f"older clipwise .version {VERSION - 1} of the file, this one reads {VERSION}.: record into"),
+    ):
         before = file.read_bytes()
         for use in (Store, lambda path: Writer(path, "u", "run")):
             with pytest.raises(StoreError, match=said):
@@ -228,18 +234,62 @@ def test_a_process_that_opens_the_file_again_is_one_process(path):
         assert store.run().status == "finished"
 
 
-def test_alerts_of_a_file_from_before_they_had_a_source(path):
+def test_values_norms_and_alerts_have_a_source(path):
     alert = Alert("spike", "warning", 4, "A spike.", "It.", "Clip.", source="critic")
-    Writer(path, "u", "run").finish()
-    with sqlite3.connect(path) as database:
-        database.execute("ALTER TABLE alerts DROP COLUMN source")
-    with Store(path) as store:
-        assert store.alerts(1) == []
     writer = Writer(path, "u", "run")
-    writer.write(alerts=[alert])
+    tables = [
+        Rows(kind, names, np.asarray([[1.0, value]]), source)
+        for source, value in (("critic", 1.5), ("", 2.5), ("gan/critic", 3.5))
+        for kind, names in (("steps", ("clipwise/norm",)), ("layers", ("w",)))
+    ]
+    writer.write([*tables, rows("loss", data=[[1, 9.0]])], [alert])
     writer.finish()
     with Store(path) as store:
+        assert store.sources(1) == store.clippers(1) == ["critic", "", "gan/critic"]
+        assert (store.names(1), store.names(1, "critic")) == (["clipwise/norm", "loss"], ["clipwise/norm"])
+        for source, value in (("critic", 1.5), ("", 2.5), ("gan/critic", 3.5)):
+            assert store.series(1, ["clipwise/norm"], source)["clipwise/norm"].values.tolist() == [value]
+            assert store.layers(1, source).norms.tolist() == [[value]]
+            assert store.parameters(1, source) == ["w"]
+        assert store.series(1, ["clipwise/norm"], "nobody") == {}
+        assert store.names(1, "nobody") == []
         assert store.alerts(1) == [alert]
+
+
+def test_steps_are_read_in_order_a_part_at_a_time(path, monkeypatch):
+    """Frames that overlap, come late or hold steps that were taken again, read in small parts and at once."""
+    rng = np.random.default_rng(0)
+    writer = Writer(path, "u", "run", rank=2)
+    for low, high in ((0, 40), (20, 60), (60, 90), (50, 120), (5, 7), (119, 200)):
+        for source, kind, name in (
+            ("", "steps", "a"),
+            ("", "steps", "b"),
+            ("c", "steps", "a"),
+            ("c", "layers", "w"),
+        ):
+            numbers = np.arange(low, high)[rng.random(high - low) < 0.7]
+            writer.write([Rows(kind, (name,), np.column_stack([numbers, rng.random(len(numbers))]), source)])
+    writer.finish()
+    frames = [
+        (kind, source, name, step, value)
+        for kind, source, names, data in sqlite3.connect(path).execute(
+            "SELECT kind, source, names, data FROM frames JOIN layouts ON layouts.id = layout"
+            " ORDER BY frames.id"
+        )
+        for name in json.loads(names)
+        for step, value in np.frombuffer(data).reshape(-1, 2).tolist()
+    ]
+    with Store(path) as store:
+        whole = list(store.moments(1))
+        monkeypatch.setattr("clipwise.monitor.store.reader.AT_ONCE", 16)
+        assert list(store.moments(1)) == whole
+    assert [one.step for one in whole] == sorted(one.step for one in whole)
+    assert {one.rank for one in whole} == {2}
+    for kind, source, name in {one[:3] for one in frames}:
+        expected = sorted((f[3:] for f in frames if f[:3] == (kind, source, name)), key=lambda one: one[0])
+        which = "values" if kind == "steps" else "layers"
+        mine = [(m.step, getattr(m, which)) for m in whole if m.source == source]
+        assert [(step, found[name]) for step, found in mine if name in found] == expected
 
 
 def test_an_idle_process_says_now_and_then_that_it_is_there(path, monkeypatch):
@@ -259,30 +309,3 @@ def test_an_idle_process_says_now_and_then_that_it_is_there(path, monkeypatch):
         writer.write([rows("loss", data=[[1, 1.0]])])
         assert store.run().seen == 1022.0
     writer.finish()
-
-
-def test_a_file_of_an_older_version_is_brought_up_and_keeps_what_it_holds(path, monkeypatch):
-    writer = Writer(path, "old", "run")
-    writer.write([rows("loss", data=[[1, 0.5]])])
-    writer.finish()
-    monkeypatch.setattr(_schema, "VERSION", VERSION + 1)
-    added = lambda db: db.execute("ALTER TABLE runs ADD COLUMN mood TEXT DEFAULT 'calm'")  # noqa: E731
-    monkeypatch.setitem(_schema.MIGRATIONS, VERSION, added)
-    with Store(path) as store:
-        assert store.series(1, ["loss"])["loss"].values.tolist() == [0.5]
-    with sqlite3.connect(path) as database:
-        assert database.execute("PRAGMA user_version").fetchone() == (VERSION + 1,)
-        assert database.execute("SELECT mood FROM runs").fetchall() == [("calm",)]
-    Writer(path, "new", "run").finish()  # and it is written, not migrated again
-
-
-def test_a_migration_that_fails_leaves_the_file_as_it_was(path, monkeypatch):
-    Writer(path, "old", "run").finish()
-    monkeypatch.setattr(_schema, "VERSION", VERSION + 1)
-    half = lambda db: (db.execute("DROP TABLE alerts"), db.execute("SELECT none FROM runs"))  # noqa: E731
-    monkeypatch.setitem(_schema.MIGRATIONS, VERSION, half)
-    with pytest.raises(StoreError, match="cannot be read: no such column"):
-        Store(path)
-    monkeypatch.undo()
-    with Store(path) as store:
-        assert store.alerts(1) == []

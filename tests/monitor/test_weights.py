@@ -39,13 +39,15 @@ def test_it_is_followed_and_the_share_at_the_bound_is_that_of_its_step(path, nam
     with Monitor(path, layers_every=3) as monitor:
         shares = train(monitor, name, 7)
     with Store(path) as store:
-        found = store.series(1, [f"{source}/clipwise/{one}" for one in ("norm", "at_bound")])
-        layers = store.layers(1)
-    assert found[f"{source}/clipwise/norm"].steps.tolist() == list(range(1, 8))
-    share = found[f"{source}/clipwise/at_bound"]
+        found = store.series(1, [f"clipwise/{one}" for one in ("norm", "at_bound")], source)
+        layers = store.layers(1, name)
+        assert store.parameters(1, source) == []
+        assert store.clippers(1, weights=False) == [name]
+    assert found["clipwise/norm"].steps.tolist() == list(range(1, 8))
+    share = found["clipwise/at_bound"]
     assert share.steps.tolist() == [1, 3, 6]
     np.testing.assert_allclose(share.values, [shares[step - 1] for step in share.steps], rtol=1e-6)
-    assert layers.names == tuple(f"{name}/{one}" if name else one for one in ("weight", "bias"))
+    assert layers.names == ("weight", "bias")
 
 
 def test_a_report_of_weights_is_recorded_whole(path):
@@ -58,11 +60,13 @@ def test_a_report_of_weights_is_recorded_whole(path):
         clipper.clip_()
         monitor.log(loss=1.0)
     with Store(path) as store:
-        found = store.series(1, ["own/clipwise/at_bound", "attached/clipwise/at_bound"])
+        found = [
+            store.series(1, ["clipwise/at_bound"], one)["clipwise/at_bound"] for one in ("own", "attached")
+        ]
         assert store.series(1, ["loss"])["loss"].steps.tolist() == [clipper.steps]
         assert store.run().clip is None  # nothing was done to gradients
-        assert not len(store.layers(1).steps)
-    assert [one.values.tolist() for one in found.values()] == [[0.5], [0.5]]
+        assert not any(len(store.layers(1, one).steps) for one in store.sources(1))
+    assert [one.values.tolist() for one in found] == [[0.5], [0.5]]
 
 
 @pytest.mark.parametrize("layers_every", [10, 0])
@@ -71,7 +75,7 @@ def test_rules_do_not_take_it_for_a_clip_of_gradients(path, layers_every):
     with Monitor(path, rules=default_rules(), layers_every=layers_every) as monitor:
         train(monitor, "", 230)
     with Store(path) as store:
-        assert store.series(1, ["weights/clipwise/clip_fraction"])
+        assert store.series(1, ["clipwise/clip_fraction"], "weights")
         assert store.alerts(1) == []
         assert replay(default_rules(), store, 1) == []
 

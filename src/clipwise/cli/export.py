@@ -1,27 +1,43 @@
 """``clipwise export``: a recorded run in another tool."""
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import click
 
 from clipwise.errors import ArgumentError
+from clipwise.monitor.exporters import TOOLS, Option
 
-__all__ = ["export"]
 
-TOOLS = ("tensorboard", "wandb", "mlflow", "trackio", "csv", "parquet")
+def _flags() -> dict[str, dict[str, Option]]:
+    """The options of all exporters: by flag, what each makes of it."""
+    found: dict[str, dict[str, Option]] = {}
+    for name, tool in TOOLS.items():
+        for flag, option in tool.options.items():
+            found.setdefault(flag, {})[name] = option
+    return found
+
+
+def _options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command an option for each flag, whose help says what it means for whom."""
+    for flag, each in reversed(_flags().items()):
+        by_help: dict[str, list[str]] = {}
+        for name, option in each.items():
+            by_help.setdefault(option.help, []).append(name)
+        said = "; ".join(f"{', '.join(names)}: {text}" for text, names in by_help.items())
+        first = next(iter(each.values()))
+        is_flag = first.choices is not None
+        metavar = None if is_flag else first.metavar
+        command = click.option(flag, is_flag=is_flag, metavar=metavar, help=f"{said}.")(command)
+    return command
 
 
 @click.command()
 @click.argument("run", required=False)
-@click.option("--to", "tool", required=True, type=click.Choice(TOOLS), help="The tool, or the kind of file.")
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path),
-    metavar="PATH",
-    help="File (csv, parquet) or folder; runs for tensorboard, this folder for csv and parquet, otherwise"
-    " where the tool keeps its runs.",
-)
+@click.option("--to", required=True, type=click.Choice(tuple(TOOLS)), help="The tool, or the kind of file.")
+@_options
 @click.option(
     "--db",
     type=click.Path(path_type=Path),
@@ -30,64 +46,62 @@ TOOLS = ("tensorboard", "wandb", "mlflow", "trackio", "csv", "parquet")
     metavar="FILE",
     help="The recording.",
 )
-@click.option(
-    "--project", metavar="NAME", help="Of wandb, mlflow (experiment) or trackio.  [default: clipwise]"
-)
-@click.option("--force", is_flag=True, help="Replace what is there (tensorboard, csv, parquet).")
-def export(run: str | None, tool: str, out: Path | None, db: Path, project: str | None, force: bool) -> int:
+def export(run: str | None, to: str, db: Path, **given: Any) -> int:
     """Write a recorded RUN, its number or its name, the newest without either, for another tool.
 
-    Every series goes with its steps and times, the norms of single parameters, and the alerts. Nothing leaves
+    All values go with their steps and times, the norms of single parameters, and the alerts. Nothing leaves
     the machine, unless WANDB_MODE or MLFLOW_TRACKING_URI asks for that.
 
     Example: clipwise export lstm --to tensorboard --out runs
     """
-    from clipwise.monitor import exporters
+    from clipwise.monitor.exporters import export as write
     from clipwise.monitor.store import Store
 
-    place: dict[str, Any] = {} if out is None else {"path" if tool in ("csv", "parquet") else "folder": out}
-    if tool in ("wandb", "mlflow", "trackio"):
-        if force:
-            raise ArgumentError(f"--force has nothing to replace: each export to {tool} is a run of its own")
-        if project is not None:
-            place["experiment" if tool == "mlflow" else "project"] = project
-    elif project is not None:
-        raise ArgumentError(f"--project is for wandb, mlflow and trackio, not for {tool}")
-    else:
-        place["force"] = force
+    arguments = _arguments(to, {f"--{name}": value for name, value in given.items()})
     try:
-        with Store(db) as store:
-            fed = getattr(exporters, f"to_{tool}")(store, run, **place)
+        with Store(db) as store, _progress() as progress:
+            exporter = TOOLS[to](**arguments)
+            done = write(store, run, exporter, progress=progress)
     except OSError as error:
         raise ArgumentError(f"the export cannot be written: {error}") from error
-    parts = [_count(fed.steps, "step"), f"{fed.series} series"]
-    parts += [f"norms of {_count(fed.layers, 'parameter')}"] if fed.layers else []
-    parts += [_count(fed.alerts, "alert")] if fed.alerts else []
-    click.echo(f"run {fed.run.name!r}: {', '.join(parts)}")
-    click.echo(f"in {fed.place}")
-    hint = _next(tool, fed.place, out)
-    if hint:
-        click.echo(f"next: {hint}")
+    parts = [_count(done.steps, "step"), f"{done.series} series"]
+    parts += [f"norms of {_count(done.parameters, 'parameter')}"] if done.parameters else []
+    parts += [_count(done.alerts, "alert")] if done.alerts else []
+    click.echo(f"run {done.run.name!r}: {', '.join(parts)}")
+    click.echo(f"in {done.place}")
+    if exporter.hint():
+        click.echo(f"next: {exporter.hint()}")
     return 0
+
+
+def _arguments(name: str, given: dict[str, Any]) -> dict[str, Any]:
+    """What the exporter's class is given; refuses what it has no use for."""
+    tool, found = TOOLS[name], {}
+    for flag, each in _flags().items():
+        value, option = given[flag], tool.options.get(flag)
+        if option is not None and option.choices is not None:
+            found[option.parameter] = option.choices[bool(value)]
+        elif option is not None and value is not None:
+            found[option.parameter] = value
+        elif option is None and value:
+            *rest, last = each
+            whom = f"{', '.join(rest)} and {last}" if rest else last
+            why = tool.lacks.get(flag, f"is for {whom}, not for {{}}").format(name)
+            raise ArgumentError(f"{flag} {why}")
+    return found
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[float], object]]:
+    """On a terminal, how far it is."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task("export", total=1.0)
+        yield lambda share: progress.update(task, completed=share)
 
 
 def _count(number: int, noun: str) -> str:
     return f"{number:,} {noun}" + ("" if number == 1 else "s")
-
-
-def _next(tool: str, place: str, out: Path | None) -> str:
-    """The command that shows it."""
-    import os
-    import shlex
-
-    if tool == "tensorboard":
-        return shlex.join(["tensorboard", "--logdir", str(Path(place).parent)])
-    if tool == "wandb" and Path(place).name.startswith("offline-run-"):
-        return shlex.join(["wandb", "sync", place])
-    if tool == "mlflow":
-        uri = place.partition(" of ")[2]
-        return shlex.join(["mlflow", "ui", "--backend-store-uri", uri])
-    if tool == "trackio":
-        prefix = "" if out is None or "TRACKIO_DIR" in os.environ else f"TRACKIO_DIR={shlex.quote(place)} "
-        return f"{prefix}trackio show"
-    return ""

@@ -13,12 +13,10 @@ from starlette.routing import Route
 
 from clipwise.dashboard.assets import TYPES, assets
 from clipwise.dashboard.guard import Guard
-from clipwise.dashboard.query import BUCKETS, number, span, text, whole, wholes
+from clipwise.dashboard.query import BUCKETS, number, pairs, span, text, whole, wholes
 from clipwise.dashboard.recording import Recording, Unavailable
 from clipwise.dashboard.watch import Watch
 from clipwise.errors import ArgumentError
-
-__all__ = ["make_app"]
 
 LISTEN = 0.05
 """Seconds between two looks at whether there is news: at a number in memory."""
@@ -78,7 +76,7 @@ class _Data:
         return {
             "series": self._recording.series(
                 wholes(query, "run"),
-                query.getlist("name")[:64],
+                pairs(query, "source", "name")[:64],
                 **span(query),
                 buckets=whole(query, "buckets", BUCKETS) or 1000,
                 rank=whole(query, "rank"),

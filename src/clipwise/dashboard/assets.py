@@ -4,8 +4,6 @@ from functools import cache
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 
-__all__ = ["TYPES", "UPLOT", "assets"]
-
 UPLOT = "vendor/uplot-1.6.32"
 TYPES = {
     "css": "text/css; charset=utf-8",

@@ -9,8 +9,6 @@ from numpy.typing import NDArray
 
 from clipwise.monitor.store import Floats, Layers, Series, Store
 
-__all__ = ["Column", "Columns", "LayerTable"]
-
 NOTHING = Series(np.zeros(0, dtype=np.int64), np.zeros(0))
 
 
@@ -48,7 +46,7 @@ class Column:
 
 
 class LayerTable:
-    """The norms of the layers of one run, which grow by rows and now and then by columns."""
+    """The norms of the layers of one source, which grow by rows and now and then by columns."""
 
     def __init__(self) -> None:
         self.last = 0
@@ -58,9 +56,9 @@ class LayerTable:
         self._norms: Floats = np.zeros((0, 0))
         self._absent: NDArray[np.bool_] = np.ones((0, 0), dtype=bool)
 
-    def read(self, store: Store, run: int, rank: int) -> Layers:
+    def read(self, store: Store, run: int, source: str, rank: int) -> Layers:
         """What is in the file by now; good until the next call."""
-        found = store.layers(run, rank, after=self.last)
+        found = store.layers(run, source, rank=rank, after=self.last)
         self.last = found.last
         if len(found.steps):
             self._add(found)
@@ -108,29 +106,30 @@ class Columns:
 
     def __init__(self, budget: int = 1 << 29) -> None:
         self._budget = budget
-        self._runs: OrderedDict[tuple[int, int], dict[str, Column]] = OrderedDict()
+        self._runs: OrderedDict[tuple[int, int], dict[tuple[str, str], Column]] = OrderedDict()
 
     def read(
-        self, store: Store, run: int, names: Iterable[str], rank: int | None = None
+        self, store: Store, run: int, names: Iterable[str], source: str = "", rank: int | None = None
     ) -> Mapping[str, Series]:
-        """Some series of a run as they are now; one that it does not have is empty."""
+        """Some series of a source as they are now; one that it does not have is empty."""
         # The lowest rank may be another one than the last time.
         rank = store.rank(run) if rank is None else rank
         columns = self._runs.setdefault((run, rank), {})
         self._runs.move_to_end((run, rank))
-        wanted, there = list(dict.fromkeys(names)), set(store.names(run))
+        wanted, there = list(dict.fromkeys(names)), set(store.names(run, source))
         behind: dict[int, list[str]] = {}
         for name in wanted:
             if name in there:  # of others, which anybody may ask for, nothing is kept
-                behind.setdefault(columns.setdefault(name, Column()).last, []).append(name)
+                behind.setdefault(columns.setdefault((source, name), Column()).last, []).append(name)
         for last, some in behind.items():
-            found = store.series(run, some, rank, after=last)
+            found = store.series(run, some, source, rank=rank, after=last)
             for name in some:
-                columns[name].last = found.last
+                columns[source, name].last = found.last
                 if name in found:
-                    columns[name].add(found[name])
+                    columns[source, name].add(found[name])
         self._forget()
-        return {name: columns[name].series if name in columns else NOTHING for name in wanted}
+        known = {name: columns.get((source, name)) for name in wanted}
+        return {name: NOTHING if column is None else column.series for name, column in known.items()}
 
     def clear(self) -> None:
         self._runs.clear()

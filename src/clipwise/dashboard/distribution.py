@@ -9,8 +9,6 @@ import numpy as np
 
 from clipwise.monitor.store import Floats
 
-__all__ = ["PERCENTILES", "Distribution", "distribution"]
-
 PERCENTILES = (50, 90, 95, 99)
 BINS = 72
 POSITIONS = 600

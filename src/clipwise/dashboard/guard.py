@@ -11,8 +11,6 @@ from urllib.parse import parse_qsl, quote, urlencode
 
 from clipwise.errors import ArgumentError
 
-__all__ = ["HEADERS", "Guard", "as_token", "cookie_name", "is_loopback"]
-
 HEADERS = {
     "Content-Security-Policy": (
         "default-src 'self'; img-src 'self' data:; object-src 'none'; base-uri 'none'; form-action 'none';"

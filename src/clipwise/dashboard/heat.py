@@ -7,8 +7,6 @@ import numpy as np
 
 from clipwise.monitor.store import Floats, Layers
 
-__all__ = ["grid", "heat_view"]
-
 ABSENT, ZERO, BAD = 0, 1, 65535
 """Codes of cells without a logarithm; the others are 2 to 65534, linear in the logarithm."""
 

@@ -7,9 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from clipwise.monitor.store import prefix_of
-
-__all__ = ["picture"]
+from clipwise.monitor.store import NORM, PREFIX, joined
 
 INK, QUIET, GRID, PAPER = "#1f2328", "#59636e", "#e6e8eb", "#ffffff"
 LINE, LIMIT, BAD = "#0072b2", "#c4520a", "#c4320a"
@@ -32,11 +30,14 @@ def picture(data: Mapping[str, Any]) -> bytes:
     axes = figure.subplot_mosaic(
         [["loss", "norm"], ["fraction", "distribution"], ["layers", "layers"]], height_ratios=[1, 0.9, 1.1]
     )
-    prefix = prefix_of(source)
+    ours = there.get(source, {})
     logged = one["logged"][0] if one["logged"] else None
-    _loss(axes["loss"], there.get(logged), logged)
-    _norm(axes["norm"], there.get(f"{prefix}norm"), there.get(f"{prefix}threshold"))
-    _fraction(axes["fraction"], there.get(f"{prefix}clip_fraction"))
+    if logged is None:
+        _loss(axes["loss"], None, "")
+    else:
+        _loss(axes["loss"], there[logged["source"]].get(logged["name"]), joined(**logged))
+    _norm(axes["norm"], ours.get(NORM), ours.get(f"{PREFIX}threshold"))
+    _fraction(axes["fraction"], ours.get(f"{PREFIX}clip_fraction"))
     _distribution(axes["distribution"], data["distribution"][str(run["id"])][source])
     _layers(figure, axes["layers"], data["layers"][str(run["id"])][source])
     for axis in axes.values():
@@ -58,7 +59,7 @@ def picture(data: Mapping[str, Any]) -> bytes:
     return out.getvalue()
 
 
-def _loss(axis: Any, found: Any, name: str | None) -> None:
+def _loss(axis: Any, found: Any, name: str) -> None:
     if not found:
         _nothing(axis, "Loss", "no loss was recorded")
         return

@@ -6,8 +6,6 @@ from typing import Any, Protocol
 
 from clipwise.errors import ArgumentError
 
-__all__ = ["Query", "number", "span", "text", "whole", "wholes"]
-
 BUCKETS = (16, 4000)
 
 
@@ -60,6 +58,15 @@ def wholes(query: Query, name: str) -> list[int]:
         return [_whole(one) for one in given]
     except ValueError:
         raise ArgumentError(f"{name} must be whole numbers, got {given!r}") from None
+
+
+def pairs(query: Query, first: str, second: str) -> list[tuple[str, str]]:
+    """Two texts that come together, as often as they come; "" for all of the first where there are none."""
+    many = query.getlist(second)
+    given = query.getlist(first) or [""] * len(many)
+    if len(given) != len(many):
+        raise ArgumentError(f"give a {first} for each {second}, got {len(given)} for {len(many)}")
+    return list(zip(given, many, strict=True))
 
 
 def text(query: Query, name: str) -> str:

@@ -3,7 +3,7 @@
 import os
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -12,15 +12,14 @@ import numpy as np
 from clipwise.dashboard.columns import Columns, LayerTable
 from clipwise.dashboard.distribution import Distribution, distribution
 from clipwise.dashboard.heat import heat_view
-from clipwise.dashboard.sources import Names, of_source, sort_out
+from clipwise.dashboard.sources import logged_of
 from clipwise.dashboard.views import alert_views, plain, run_view, series_view
 from clipwise.errors import StoreError
-from clipwise.monitor.store import Run, Store, prefix_of
+from clipwise.monitor.store import NORM, PREFIX, Run, Store
 from clipwise.monitor.store._schema import is_settled
 
-__all__ = ["Recording", "State", "Unavailable", "identity", "state_of"]
-
 T = TypeVar("T")
+THRESHOLD = f"{PREFIX}threshold"
 READY = "ready"
 
 
@@ -58,7 +57,7 @@ class Recording:
         self._store: Store | None = None
         self._file: tuple[int, int, bool] | None = None
         self._columns = Columns()
-        self._layers: dict[tuple[int, int], LayerTable] = {}
+        self._layers: dict[tuple[int, str, int], LayerTable] = {}
         self._sorted: dict[tuple[object, ...], tuple[int, Distribution]] = {}
 
     def close(self) -> None:
@@ -70,33 +69,54 @@ class Recording:
         return self._with(lambda store: [run_view(run) for run in store.runs()])
 
     def run(self, run: int) -> dict[str, Any]:
-        """One run: its facts, the names in it, its alerts."""
+        """One run: its facts, its sources with the one without a name first, what was logged, its alerts."""
 
         def read(store: Store) -> dict[str, Any]:
-            one, names = self._one(store, run), sort_out(store.names(run))
-            found = run_view(one) | {"command": one.command, "note": one.note, "facts": plain(one.facts)}
-            return found | asdict(names) | {"alerts": alert_views(store.alerts(run))}
+            one = self._one(store, run)
+            logged = logged_of({source: store.names(run, source) for source in store.sources(run)})
+            return run_view(one) | {
+                "command": one.command,
+                "note": one.note,
+                "facts": plain(one.facts),
+                "sources": sorted(store.clippers(run), key=lambda source: source != ""),
+                "logged": [{"source": source, "name": name} for source, name in logged],
+                "alerts": alert_views(store.alerts(run)),
+            }
 
         return self._with(read)
 
     def series(
         self,
         runs: Sequence[int],
-        names: Sequence[str],
+        wanted: Sequence[tuple[str, str]],
         low: float | None = None,
         high: float | None = None,
         buckets: int = 1000,
         rank: int | None = None,
     ) -> dict[str, Any]:
-        """Some series of some runs, thinned; by run and by name."""
+        """Some series of some runs, thinned; by run, source and name.
+
+        Args:
+            runs: their numbers.
+            wanted: source and name of each series.
+            low, high: the range of steps; None: from the first, to the last.
+            buckets: parts of a line.
+            rank: of the process; None: the lowest.
+        """
+        by_source: dict[str, list[str]] = {}
+        for source, name in wanted:
+            by_source.setdefault(source, []).append(name)
 
         def read(store: Store) -> dict[str, Any]:
             there = {run.id for run in store.runs()}
             return {
                 str(run): {
-                    name: series_view(name, found, low, high, buckets)
-                    for name, found in self._columns.read(store, run, names, rank).items()
-                    if len(found.steps)
+                    source: {
+                        name: series_view(name, found, low, high, buckets)
+                        for name, found in self._columns.read(store, run, names, source, rank).items()
+                        if len(found.steps)
+                    }
+                    for source, names in by_source.items()
                 }
                 for run in runs
                 if run in there
@@ -149,13 +169,12 @@ class Recording:
         """The norms of the layers as a grid of cells."""
 
         def read(store: Store) -> dict[str, Any]:
-            which = run, store.rank(run, "layers") if rank is None else rank
+            which = run, source, store.rank(run, "layers") if rank is None else rank
             found = self._layers.setdefault(which, LayerTable()).read(store, *which)
             while len(self._layers) > 4:
                 del self._layers[next(iter(self._layers))]
-            names = of_source(found.names, source, self._sources(store, run).sources)
             end = float(self._one(store, run).steps) if high is None else high
-            return heat_view(found, names, low, end, columns) | {"end": end}
+            return heat_view(found, list(found.names), low, end, columns) | {"end": end}
 
         return self._with(read)
 
@@ -170,10 +189,9 @@ class Recording:
         high: float | None,
         rank: int | None,
     ) -> tuple[Distribution, float | None]:
-        prefix = prefix_of(source)
         rank = store.rank(run) if rank is None else rank
-        found = self._columns.read(store, run, [f"{prefix}norm", f"{prefix}threshold"], rank)
-        norm, threshold = found[f"{prefix}norm"], found[f"{prefix}threshold"].values
+        found = self._columns.read(store, run, [NORM, THRESHOLD], source, rank)
+        norm, threshold = found[NORM], found[THRESHOLD].values
         low, high = -np.inf if low is None else low, np.inf if high is None else high
         here = slice(np.searchsorted(norm.steps, low, "left"), np.searchsorted(norm.steps, high, "right"))
         key, many = (run, source, low, high, rank), len(norm.steps)
@@ -183,9 +201,6 @@ class Recording:
                 del self._sorted[next(iter(self._sorted))]
         known = threshold[np.isfinite(threshold)]
         return self._sorted[key][1], float(known[-1]) if len(known) else None
-
-    def _sources(self, store: Store, run: int) -> Names:
-        return sort_out(store.names(run))
 
     def _one(self, store: Store, run: int) -> Run:
         found = next((one for one in store.runs() if one.id == run), None)

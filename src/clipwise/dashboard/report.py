@@ -10,12 +10,11 @@ from typing import Any
 from clipwise.dashboard.assets import UPLOT, assets
 from clipwise.dashboard.bundle import bundle
 from clipwise.dashboard.recording import Recording
-from clipwise.monitor.store import prefix_of
-
-__all__ = ["collect", "render"]
+from clipwise.monitor.store import PREFIX
 
 BUCKETS = 2000
 COLUMNS = 400
+DRAWN = ("norm", "threshold", "clip_fraction", "direction", "at_bound")
 STYLES = (f"{UPLOT}/uPlot.min.css", "css/base.css", "css/layout.css", "css/panels.css")
 
 
@@ -33,8 +32,9 @@ def collect(recording: Recording, runs: Sequence[int]) -> dict[str, Any]:
     layers: dict[str, Any] = {}
     for id_, one in run.items():
         number = int(id_)
-        names = [*one["logged"], *(name for source in one["sources"] for name in _ours(source))]
-        series |= recording.series([number], names, buckets=BUCKETS)
+        wanted = [(logged["source"], logged["name"]) for logged in one["logged"]]
+        wanted += [(source, PREFIX + name) for source in one["sources"] for name in DRAWN]
+        series |= recording.series([number], wanted, buckets=BUCKETS)
         sources = one["sources"] or [""]
         distributions[id_] = {source: recording.distribution(number, source) for source in sources}
         layers[id_] = {source: recording.layers(number, source, columns=COLUMNS) for source in sources}
@@ -81,12 +81,6 @@ def render(data: dict[str, Any]) -> str:
 </body>
 </html>
 """
-
-
-def _ours(source: str) -> list[str]:
-    return [
-        prefix_of(source) + name for name in ("norm", "threshold", "clip_fraction", "direction", "at_bound")
-    ]
 
 
 def _json(data: dict[str, Any]) -> str:

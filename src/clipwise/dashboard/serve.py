@@ -16,8 +16,6 @@ from clipwise.dashboard.watch import Watch
 from clipwise.errors import ArgumentError
 from clipwise.extras import load
 
-__all__ = ["PORT", "Dashboard", "load"]
-
 PORT = 8765
 
 

@@ -8,8 +8,6 @@ from numpy.typing import NDArray
 
 from clipwise.monitor.store import Floats
 
-__all__ = ["KINDS", "Thinned", "running_mean", "thin"]
-
 KINDS = ("nan", "inf", "-inf")
 """What a mark stands for, by its number."""
 

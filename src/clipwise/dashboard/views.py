@@ -9,8 +9,6 @@ import numpy as np
 from clipwise.dashboard.thinning import KINDS, running_mean, thin
 from clipwise.monitor.store import Alert, Floats, Run, Series
 
-__all__ = ["LISTED", "alert_views", "finite_or_text", "plain", "run_view", "series_view"]
-
 LISTED = 100
 """Alerts that the page lists, the last ones; of the others it draws the steps."""
 RAW_AND_MEAN = 20

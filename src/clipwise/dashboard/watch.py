@@ -8,8 +8,6 @@ from clipwise.dashboard.recording import State, identity, state_of
 from clipwise.errors import StoreError
 from clipwise.monitor.store import Store
 
-__all__ = ["Watch"]
-
 EVERY = 0.1
 """Seconds between two looks; each is one number out of memory that is shared with the writers."""
 LOOK_AT_STATUS = 20

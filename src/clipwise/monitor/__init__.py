@@ -1,7 +1,7 @@
 """Watching a training: a recorder that costs a step next to nothing, and recordings on disk."""
 
-from clipwise.monitor._flusher import MonitorWarning
+from clipwise.monitor._warning import MonitorWarning
 from clipwise.monitor.recorder import Monitor
-from clipwise.monitor.store import Alert, Layers, Run, Series, Store
+from clipwise.monitor.store import Alert, Layers, Moment, Run, Series, Store
 
-__all__ = ["Alert", "Layers", "Monitor", "MonitorWarning", "Run", "Series", "Store"]
+__all__ = ["Alert", "Layers", "Moment", "Monitor", "MonitorWarning", "Run", "Series", "Store"]

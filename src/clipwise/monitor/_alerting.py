@@ -1,33 +1,30 @@
-"""What the recorder does with its rules: shows them the rows, and does what they ask for."""
+"""What the recorder does with its rules: shows them the steps, and does what they ask for."""
 
 from collections.abc import Callable, Iterable, Sequence
 
 from clipwise.errors import ArgumentError
-from clipwise.monitor._saying import say
+from clipwise.monitor._warning import say
 from clipwise.monitor.notify import Notifier
-from clipwise.monitor.rules import Engine, Moment, Rule
-from clipwise.monitor.store import Alert, Rows, sources_in
-
-__all__ = ["Alerting"]
+from clipwise.monitor.rules import Engine, Rule
+from clipwise.monitor.store import Alert, Moment
 
 
 class Alerting:
-    """Rules over the rows of one process.
+    """Rules over the steps of one process.
 
     Args:
         rules: that watch; none of them twice.
         notifier: who is told, where a rule asks for it.
-        rank: of this process.
 
     Attributes:
         engine: the rules at work.
         stopping: the alert for which the training is to stop, None as long as there is none.
     """
 
-    def __init__(self, rules: Sequence[Rule], notifier: Notifier | None, rank: int) -> None:
+    def __init__(self, rules: Sequence[Rule], notifier: Notifier | None) -> None:
         self.engine = Engine(rules, self._left)
         self.stopping: Alert | None = None
-        self._notifier, self._rank = notifier, rank
+        self._notifier = notifier
         self._warned: set[str] = set()
         asks = [rule.name for rule in rules if "notify" in rule.actions]
         if asks and notifier is None:
@@ -41,11 +38,9 @@ class Alerting:
         """Steps for which each rule keeps quiet after it has spoken."""
         return {rule.name: rule.cooldown for rule in self.engine.rules}
 
-    def see(self, rows: Sequence[Rows]) -> list[Alert]:
-        """What the rules say of some rows; a stop is asked for at once."""
-        if not self.engine.rules:
-            return []
-        return self._heard(alert for moment in self._moments(rows) for alert in self.engine.see(moment))
+    def see(self, moments: Iterable[Moment]) -> list[Alert]:
+        """What the rules say of some steps; a stop is asked for at once."""
+        return self._heard(alert for moment in moments for alert in self.engine.see(moment))
 
     def rest(self) -> list[Alert]:
         """At the end of the run: what is said of steps of which more was expected."""
@@ -73,28 +68,6 @@ class Alerting:
             if self.stopping is None and "stop" in self.engine.rule(alert.rule).actions:
                 self.stopping = alert
         return found
-
-    def _moments(self, rows: Sequence[Rows]) -> list[Moment]:
-        """Rows of several layouts, step by step; norms of layers go with what their clipper did then."""
-        moments: list[Moment] = []
-        steps = [some for some in rows if some.kind == "steps"]
-        sources = {source for some in steps for source in sources_in(some.names)}
-        layers: dict[tuple[int, str | None], dict[str, float]] = {}
-        for some in rows:
-            if some.kind == "layers":
-                own = [one for one in sources if all(name.startswith(f"{one}/") for name in some.names)]
-                owner = max(own, key=len, default="")
-                for step, *numbers in some.data.tolist():
-                    layers.setdefault((int(step), owner), {}).update(zip(some.names, numbers, strict=True))
-        for some in steps:
-            source = next(iter(sources_in(some.names)), None)
-            for step, *numbers in some.data.tolist():
-                values = dict(zip(some.names, numbers, strict=True))
-                time, norms = values.pop("time", 0.0), layers.pop((int(step), source), {}) if layers else {}
-                moments.append(Moment(int(step), values, norms, self._rank, time))
-        moments += [Moment(step, {}, norms, self._rank) for (step, _), norms in layers.items()]
-        moments.sort(key=lambda moment: moment.step)
-        return moments
 
     def _left(self, rule: Rule, error: Exception) -> None:
         """A rule that fails is asked no more; neither the others nor the training end with it."""

@@ -5,17 +5,15 @@ import sqlite3
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 
 from clipwise.errors import StoreError
 from clipwise.monitor._alerting import Alerting
-from clipwise.monitor._feeding import Feed, close_all
-from clipwise.monitor._rows import Item, Usual, read, without_unreadable
-from clipwise.monitor._saying import MonitorWarning, say
-from clipwise.monitor.store import Alert, Rows, Writer
-
-__all__ = ["Flusher", "MonitorWarning"]
+from clipwise.monitor._exports import Exports
+from clipwise.monitor._rows import Item, SpikeDetector, read, without_unreadable
+from clipwise.monitor._warning import say
+from clipwise.monitor.store import Alert, Rows, Writer, moments_of
 
 LONGEST_WAIT = 30.0
 """Seconds between two tries on a file that cannot be written."""
@@ -33,8 +31,9 @@ class Flusher:
         path: of the file, for messages.
         interval: seconds after which a step is in the file at the latest.
         keep: rows that are kept in memory while the file cannot be written; the oldest go first.
-        alerting: what watches the rows.
-        feeds: other tools that are given the rows.
+        rank: of this process.
+        alerting: what watches the steps.
+        exports: other tools that are given the run.
     """
 
     def __init__(
@@ -45,13 +44,16 @@ class Flusher:
         path: str,
         interval: float,
         keep: int,
+        rank: int,
         alerting: Alerting,
-        feeds: Sequence[Feed] = (),
+        exports: Exports,
     ) -> None:
-        self._alerting, self._feeds, self._usual = alerting, feeds, Usual()
+        self._alerting, self._exports, self._spikes = alerting, exports, SpikeDetector()
+        self._rank = rank
         self._queue, self._connect, self._path = queue, connect, path
         self._interval, self._keep = interval, keep
         self._writer: Writer | None = None
+        self._number: int | None = None  # of the run in the file
         self._rows: deque[Rows] = deque()
         self._alerts: list[Alert] = []  # to be written
         self._acted: list[Alert] = []  # of these: what has been acted on before they were in the file
@@ -103,7 +105,7 @@ class Flusher:
             with contextlib.suppress(Exception):
                 self._writer.finish(status, "\n".join(filter(None, (note, said))), clip)
             self._writer = None
-        close_all(self._feeds, status)
+        self._exports.close(status, self._path, self._number)
         self._alerting.close()
 
     # In the thread.
@@ -126,14 +128,15 @@ class Flusher:
         """Take what is in the queue, show it to the rules, and hand it to other tools."""
         items = [self._queue.popleft() for _ in range(len(self._queue))]
         try:
-            rows = read(items, self._usual)
+            rows = read(items, self._spikes)
         except Exception:
-            rows = read(without_unreadable(items, self._unreadable), self._usual)
+            rows = read(without_unreadable(items, self._unreadable), self._spikes)
         self._rows.extend(rows)
-        alerts = [*self._alerting.see(rows), *(self._alerting.rest() if last else ())]
+        watched = self._alerting.engine.rules or self._exports
+        moments = moments_of(rows, self._rank) if watched else []
+        alerts = [*self._alerting.see(moments), *(self._alerting.rest() if last else ())]
         self._alerts.extend(alerts)
-        for feed in self._feeds:
-            feed.write(rows, alerts)
+        self._exports.write(moments, alerts)
 
     def _unreadable(self, name: str, error: Exception) -> None:
         self._warn_once(
@@ -152,6 +155,7 @@ class Flusher:
         try:
             if self._writer is None:
                 self._writer = self._connect()
+                self._number = self._writer.run
             news = self._writer.write(self._rows, self._alerts, self._alerting.cooldowns)
         except Exception as error:
             known = isinstance(error, sqlite3.Error | OSError | StoreError)

@@ -6,8 +6,6 @@ import time
 import uuid
 from pathlib import Path
 
-__all__ = ["rank_here", "run_here"]
-
 
 def rank_here() -> int:
     """The rank of this process, as torchrun, Accelerate and their kin say it; 0 without them."""

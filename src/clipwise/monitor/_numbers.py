@@ -8,8 +8,6 @@ import numpy as np
 
 from clipwise.monitor.store import Floats
 
-__all__ = ["floats", "vector"]
-
 
 def floats(values: Sequence[Any]) -> Floats:
     """0-d arrays, of any framework and device, and Python's numbers as one vector.

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 
 from clipwise.monitor._numbers import floats, vector
-from clipwise.monitor.store import Rows
-from clipwise.report import METRICS, ClipReport
+from clipwise.monitor.store import FIELDS, NORM, PREFIX, Rows
+from clipwise.report import ClipReport
 
-__all__ = ["Item", "Logged", "Reported", "Table", "Usual", "read", "without_unreadable"]
-
-FIELDS = (*METRICS, "skipped", "at_bound")
+NONFINITE = f"{PREFIX}nonfinite"
+OF_REPORT = tuple((name, name.removeprefix(PREFIX)) for name in FIELDS)
+"""What a value is called, and the field of a report that holds it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +44,7 @@ class Logged:
     time: float
     names: tuple[str, ...]
     values: tuple[Any, ...]
+    source: str = ""
 
 
 Item = Reported | Logged
@@ -51,17 +52,18 @@ Item = Reported | Logged
 
 @dataclass
 class Table:
-    """Rows of one kind and of the same columns, in the order in which they came."""
+    """Rows of one kind, source and the same columns, in the order in which they came."""
 
     kind: str
+    source: str
     names: tuple[str, ...]
     rows: list[Any] = field(default_factory=list)
 
     def made(self) -> Rows:
-        return Rows(self.kind, self.names, np.asarray(self.rows, dtype=np.float64))
+        return Rows(self.kind, self.names, np.asarray(self.rows, dtype=np.float64), self.source)
 
 
-class Usual:
+class SpikeDetector:
     """Tells norms that are far above those before them: of such steps every layer is kept."""
 
     FAR = 5.0
@@ -80,22 +82,21 @@ class Usual:
         return log > usual + math.log(self.FAR)
 
 
-def read(items: Sequence[Item], usual: Usual) -> list[Rows]:
+def read(items: Sequence[Item], spikes: SpikeDetector) -> list[Rows]:
     """The rows that some items make; this waits for their devices."""
-    tables: dict[tuple[str, tuple[str, ...]], Table] = {}
+    tables: dict[tuple[str, str, tuple[str, ...]], Table] = {}
     items = [_on_host(item) for item in items]
     parts = [_parts(item) for item in items]
     numbers = iter(_in_turn(floats([value for _, values in parts for value in values]), parts))
     for item, (names, _) in zip(items, parts, strict=True):
         values = next(numbers)
-        _add(tables, "steps", ("time", *names), [item.step, item.time, *values])
+        _add(tables, "steps", item.source, ("time", *names), [item.step, item.time, *values])
         if isinstance(item, Reported) and _has_layers(item.report):
-            prefix = f"{item.source}/" if item.source else ""
             found = dict(zip(names, values, strict=True))
-            bad = found[f"{prefix}clipwise/nonfinite"] > 0
-            if usual.exceeds(item.source, found[f"{prefix}clipwise/norm"]) or item.layers or bad:
-                own = tuple(prefix + name for name in item.report.names)
-                _add(tables, "layers", own, [item.step, *vector(item.report.tensor_norms)])
+            bad = found[NONFINITE] > 0
+            if spikes.exceeds(item.source, found[NORM]) or item.layers or bad:
+                norms = vector(item.report.tensor_norms)
+                _add(tables, "layers", item.source, tuple(item.report.names), [item.step, *norms])
     return [table.made() for table in tables.values()]
 
 
@@ -123,7 +124,7 @@ def without_unreadable(items: Sequence[Item], tell: Callable[[str, Exception], N
 
 def _is_readable(item: Item, name: str, tell: Callable[[str, Exception], None]) -> bool:
     try:
-        read([item], Usual())
+        read([item], SpikeDetector())
     except Exception as error:
         tell(f"{name} of step {item.step:,}", error)
         return False
@@ -145,10 +146,9 @@ def _parts(item: Item) -> tuple[tuple[str, ...], tuple[Any, ...]]:
     """The names of an item's values, and the values."""
     if isinstance(item, Logged):
         return item.names, item.values
-    prefix = f"{item.source}/" if item.source else ""
-    known = [(name, value) for name in FIELDS if (value := getattr(item.report, name)) is not None]
-    names = [f"{prefix}clipwise/{name}" for name, _ in known] + [prefix + name for name, _ in item.extra]
-    return tuple(names), (*(value for _, value in known), *(value for _, value in item.extra))
+    known = [(name, value) for name, own in OF_REPORT if (value := getattr(item.report, own)) is not None]
+    known += item.extra
+    return tuple(name for name, _ in known), tuple(value for _, value in known)
 
 
 def _in_turn(numbers: Any, parts: Iterable[tuple[tuple[str, ...], Any]]) -> Iterator[list[float]]:
@@ -159,9 +159,13 @@ def _in_turn(numbers: Any, parts: Iterable[tuple[tuple[str, ...], Any]]) -> Iter
 
 
 def _add(
-    tables: dict[tuple[str, tuple[str, ...]], Table], kind: str, names: tuple[str, ...], row: list[float]
+    tables: dict[tuple[str, str, tuple[str, ...]], Table],
+    kind: str,
+    source: str,
+    names: tuple[str, ...],
+    row: list[float],
 ) -> None:
-    table = tables.get((kind, names))
+    table = tables.get((kind, source, names))
     if table is None:
-        table = tables[kind, names] = Table(kind, names)
+        table = tables[kind, source, names] = Table(kind, source, names)
     table.rows.append(row)

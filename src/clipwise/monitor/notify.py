@@ -8,7 +8,7 @@ from typing import Any
 
 from clipwise.errors import ArgumentError
 from clipwise.extras import load
-from clipwise.monitor._saying import say
+from clipwise.monitor._warning import say
 from clipwise.monitor.store.records import Alert
 
 __all__ = ["Notifier"]

@@ -15,21 +15,19 @@ from typing import Any
 from clipwise.config.spelling import spelled
 from clipwise.errors import ArgumentError, TrainingStopped
 from clipwise.monitor._alerting import Alerting
-from clipwise.monitor._describing import versions
-from clipwise.monitor._ending import ended, errors
-from clipwise.monitor._feeding import Feed
+from clipwise.monitor._consensus import Consensus
+from clipwise.monitor._exports import Exports
 from clipwise.monitor._flusher import Flusher
 from clipwise.monitor._identity import rank_here, run_here
+from clipwise.monitor._outcome import errors, outcome
 from clipwise.monitor._rows import Item, Logged, Reported
-from clipwise.monitor._taking import as_step, taken
-from clipwise.monitor._together import Together
+from clipwise.monitor._values import as_number, as_step
+from clipwise.monitor._versions import versions
 from clipwise.monitor.notify import Notifier
-from clipwise.monitor.rules import Moment, Rule, default_rules
+from clipwise.monitor.rules import Rule, default_rules
 from clipwise.monitor.rules._base import steps
-from clipwise.monitor.store import Alert, Rows, Writer
+from clipwise.monitor.store import NORM, Alert, Moment, Rows, Writer
 from clipwise.report import ClipReport
-
-__all__ = ["Monitor"]
 
 
 class Monitor:
@@ -120,9 +118,8 @@ class Monitor:
         self._alerting = Alerting(
             default_rules(notify=bool(urls)) if rules is None else rules,
             Notifier(urls, self.run) if urls else None,
-            self.rank,
         )
-        self._together = Together()
+        self._consensus = Consensus()
         self._queue: deque[Item] = deque()
         self._pid, self._open = os.getpid(), True
         self._before = errors()
@@ -132,9 +129,10 @@ class Monitor:
             path=self.path,
             interval=float(flush),
             keep=keep,
+            rank=self.rank,
             alerting=self._alerting,
             # One process of a run: each would make a run of its own there.
-            feeds=[Feed(exporter, self.run, self._facts) for exporter in exporters if self.rank == 0],
+            exports=Exports(exporters if self.rank == 0 else (), self.run, self._facts),
         )
         atexit.register(self.close)
 
@@ -146,9 +144,9 @@ class Monitor:
         Args:
             source: a `clipwise.torch.Clipper`, such as `clipwise.torch.attach` returns. With Keras use
                 `callback`, with optax `record`.
-            name: stands before the names of its values where several are recorded, as in a GAN. What it does
-                to the weights, if anything, is recorded as ``"weights"``, or ``"critic/weights"`` of a
-                ``"critic"``.
+            name: whose its values are, where several are recorded, as in a GAN: their source in the
+                recording. What it does to the weights, if anything, has the source ``"weights"``, or
+                ``"critic/weights"`` of a ``"critic"``.
 
         Returns:
             The same clipper. Its step raises `TrainingStopped` where a rule with the action ``"stop"`` has
@@ -205,27 +203,31 @@ class Monitor:
         self._counts[name] = self.step = step
         self._stop_if_told()
 
-    def log(self, *, step: int | None = None, **values: Any) -> None:
+    def log(self, *, step: int | None = None, name: str = "", **values: Any) -> None:
         """Record numbers of your own: ``monitor.log(loss=loss, accuracy=0.9)``.
 
         Args:
             step: the step that they belong to; the one that was recorded last unless given.
+            name: whose they are, where several clippers are recorded: that of `attach`.
             values: numbers, or arrays of one number of any framework; what may be on a device is not read
                 here.
 
         Raises:
-            ArgumentError: a value is no number, or is called ``time``; or the step is no whole number.
+            ArgumentError: a value is no number, or is called ``time``; the step is no whole number, or the
+                name no text.
         """
         if "time" in values:
             raise ArgumentError("log takes no value called 'time': that of each step is recorded anyway")
-        numbers = tuple(taken(name, value) for name, value in values.items())
+        if not isinstance(name, str):
+            raise ArgumentError(f"name must be that of a clipper, got {name!r}")
+        numbers = tuple(as_number(one, value) for one, value in values.items())
         if step is None:
             step = self.step
         else:
             step = as_step(step)
             self.step = max(self.step, step)
         self._said_loss = self._said_loss or "loss" in values
-        self._queue.append(Logged(step, time.time(), tuple(values), numbers))
+        self._queue.append(Logged(step, time.time(), tuple(values), numbers, name))
 
     def describe(self, clip: Any) -> None:
         """Say what is done to the gradients; `attach` does."""
@@ -263,7 +265,7 @@ class Monitor:
         atexit.unregister(self.close)
         for undo in self._handles:
             undo()
-        found, note = ended(error, self._stopped)
+        found, note = outcome(error, self._stopped)
         self._flusher.close(status or found, note, self._clip)
 
     def __enter__(self) -> "Monitor":
@@ -318,16 +320,15 @@ class Monitor:
 
     def _vetoes(self, name: str, clipper: Any, norm: float, loss: float | None) -> bool:
         """Whether a rule wants the step left out that a clipper is about to prepare."""
-        prefix = f"{name}/" if name else ""
-        values = {f"{prefix}clipwise/norm": norm} | ({} if loss is None else {"loss": loss})
-        moment = Moment(clipper.steps + 1, values, rank=self.rank, time=time.time())
-        return self._together.any(self._alerting.engine.skips(moment))
+        values = {NORM: norm} | ({} if loss is None else {"loss": loss})
+        moment = Moment(clipper.steps + 1, name, values, rank=self.rank, time=time.time())
+        return self._consensus.any(self._alerting.engine.skips(moment))
 
     def _stop_if_told(self) -> None:
         if not self._alerting.engine.may_stop:
             return
         alert = self._alerting.stopping
-        if self._together.soon(alert is not None):
+        if self._consensus.soon(alert is not None):
             self._stopped = True
             raise TrainingStopped("a rule in another process asks for it" if alert is None else str(alert))
 

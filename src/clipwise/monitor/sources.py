@@ -3,9 +3,7 @@
 from typing import Any
 
 from clipwise.errors import TrainingStopped
-from clipwise.monitor._saying import say
-
-__all__ = ["keras_callback", "report_in"]
+from clipwise.monitor._warning import say
 
 
 def report_in(state: Any) -> Any:
@@ -59,6 +57,7 @@ def keras_callback(monitor: Any) -> Any:
         def _log(self, logs: dict[str, Any] | None) -> None:
             values = {n: float(v) for n, v in (logs or {}).items() if not n.startswith("clipwise/")}
             if values:  # a metric may have a name that `log` gives something else
-                monitor.log(**{f"{n} (2)" if n in ("step", "time") else n: v for n, v in values.items()})
+                taken = ("step", "name", "time")
+                monitor.log(**{f"{n} (2)" if n in taken else n: v for n, v in values.items()})
 
     return Recording()

@@ -8,7 +8,7 @@ from contextlib import closing
 import numpy as np
 import pytest
 
-from clipwise.monitor.store import Alert, Rows, Store, Writer
+from clipwise.monitor.store import Alert, Rows, Store, Writer, moments_of
 
 START = 1_700_000_000.0
 LOSS = {1: 0.75, 2: math.nan, 3: math.inf, 4: -math.inf, 5: 0.1}
@@ -42,6 +42,11 @@ def rows():
         steps("loss", data=[[s, TIMES[s] + 0.01, v] for s, v in LOSS.items()]),
         steps("accuracy", data=[[s, TIMES[5] + 1, v] for s, v in LATE.items()]),
     ]
+
+
+def pieces():
+    """The same as a live run hands it over: a part at a time."""
+    return [moments_of([some]) for some in rows()]
 
 
 def same(found, expected, *, at=lambda value: value):

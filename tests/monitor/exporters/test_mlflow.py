@@ -5,12 +5,12 @@ from types import SimpleNamespace
 
 import pytest
 
-from clipwise.monitor.exporters import MLflow, to_mlflow
-from clipwise.monitor.exporters._base import Names
+from clipwise.monitor.exporters import MLflow, export
+from clipwise.monitor.exporters._base import Renamer
 from clipwise.monitor.exporters.mlflow import FORBIDDEN
-from clipwise.monitor.store import Store
+from clipwise.monitor.store import Moment, Store
 
-from .conftest import ALERT, LATE, LAYERS, LOSS, NORM, SECOND, START, TIMES, record, rows, same
+from .conftest import ALERT, LATE, LAYERS, LOSS, NORM, SECOND, START, TIMES, pieces, record, same
 
 pytest.importorskip("mlflow", reason="mlflow is not installed")
 pytest.importorskip("sqlalchemy", reason="sqlalchemy, which MLflow's local store needs, is not installed")
@@ -24,14 +24,14 @@ def exported(tmp_path_factory):
     """Two exports into one folder: making a store takes MLflow seconds."""
     folder = tmp_path_factory.mktemp("mlflow")
     with Store(record(folder / "clipwise.db")) as store:
-        first = to_mlflow(store, RUN, folder / "out", experiment="mine")
-        second = to_mlflow(store, "plain", folder / "out", experiment="mine")
+        for run in (RUN, "plain"):
+            export(store, run, MLflow(folder / "out", experiment="mine"))
     from mlflow import MlflowClient
 
     client = MlflowClient(f"sqlite:///{folder / 'out' / 'mlflow.db'}")
     experiment = client.get_experiment_by_name("mine")
     runs = {run.info.run_name: run for run in client.search_runs([experiment.experiment_id])}
-    return SimpleNamespace(folder=folder, client=client, runs=runs, fed=(first, second))
+    return SimpleNamespace(folder=folder, client=client, runs=runs)
 
 
 def series(exported, name, run=RUN):
@@ -79,18 +79,14 @@ def test_alerts_are_a_text_beside_it(exported):
 def test_live_in_portions_and_with_names_that_mlflow_does_not_take(exported, tmp_path):
     # Made by the exporter it would have its artifacts where the process was started.
     exported.client.create_experiment("live", artifact_location=tmp_path.as_uri())
-    import numpy as np
-
-    from clipwise.monitor.store import Rows
-
     exporter = MLflow(uri=exported.client.tracking_uri, experiment="live")
     exporter.begin("live", {f"fact {n}?": "x" * 9000 for n in range(120)}, started=START)
     run = exporter.run_id
-    for some in rows():
-        exporter.write([some])
-    exporter.write([Rows("steps", ("a?", "a!"), np.array([[9, 1.5, 2.5]]))])
-    many = np.column_stack([np.arange(1500.0), np.arange(1500.0), np.arange(1500.0)])
-    exporter.write([Rows("steps", ("time", "many"), many)], [ALERT])
+    for some in pieces():
+        exporter.write(some)
+    exporter.write([Moment(9, "", {"a?": 1.5, "a!": 2.5})])
+    many = [Moment(step, "", {"many": float(step)}, time=float(step)) for step in range(1500)]
+    exporter.write(many, [ALERT])
     assert exported.client.get_run(run).info.status == "RUNNING"
     exporter.write([], [SECOND])
     exporter.close()
@@ -110,7 +106,7 @@ def test_live_in_portions_and_with_names_that_mlflow_does_not_take(exported, tmp
 def test_every_name_becomes_one_that_mlflow_takes(name):
     from mlflow.utils.validation import _validate_metric_name
 
-    _validate_metric_name(Names(FORBIDDEN)[name])
+    _validate_metric_name(Renamer(FORBIDDEN)[name])
 
 
 def test_it_reports_to_nobody(exported):

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from clipwise.errors import ArgumentError, StoreError
-from clipwise.monitor.exporters import CSV, Parquet, parquet, to_csv, to_parquet
-from clipwise.monitor.store import Rows, Writer
+from clipwise.monitor.exporters import CSV, Parquet, export, parquet
+from clipwise.monitor.store import Rows, Store, Writer
 
-from .conftest import ALERT, LATE, LOSS, NORM, SECOND, START, TIMES, rows, same
+from .conftest import ALERT, LATE, LOSS, NORM, SECOND, START, TIMES, same, steps
 
 RUN = "lstm: <b>/1"
 
@@ -22,9 +22,13 @@ def table(path):
         return list(csv.DictReader(file))
 
 
+def to_csv(store, run, path, force=False):
+    return export(store, run, CSV(path, taken="replace" if force else "refuse"))
+
+
 def test_csv_has_every_number_to_the_bit(store, tmp_path):
-    fed = to_csv(store, RUN, tmp_path / "out" / "x.csv")
-    assert (fed.steps, fed.series, fed.layers, fed.alerts) == (5, 3, 2, 2)
+    done = to_csv(store, RUN, tmp_path / "out" / "x.csv")
+    assert (done.steps, done.series, done.parameters, done.alerts) == (5, 3, 2, 2)
     found = table(tmp_path / "out" / "x.csv")
     assert list(found[0]) == ["step", "time", "clipwise/norm", "loss", "accuracy"]
     assert [row["step"] for row in found] == list("12345")
@@ -64,8 +68,13 @@ def test_parquet_by_one_tool_is_read_by_the_other(store, tmp_path, monkeypatch, 
     pytest.importorskip(tool, reason=f"{tool} is not installed")
     pytest.importorskip(reader, reason=f"{reader} is not installed")
     if tool == "pyarrow":
-        monkeypatch.setattr(parquet, "_saver", lambda: parquet._with_pyarrow)
-    to_parquet(store, RUN, tmp_path / "x.parquet")
+        monkeypatch.setitem(sys.modules, "polars", None)
+    exporter = Parquet(tmp_path / "x.parquet")
+    monkeypatch.undo()
+    monkeypatch.setattr(parquet, "CELLS", 8)  # several pieces, one of them without any accuracy
+    export(store, RUN, exporter)
+    assert type(exporter._steps._writer).__name__.lower() == f"_{tool}"
+    assert len(list(tmp_path.glob("x*.parquet*"))) == 3
 
     def read(name):
         if reader == "polars":
@@ -111,62 +120,105 @@ def test_what_is_there_stays_unless_it_is_to_be_replaced(store, tmp_path):
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".clipwise")]
 
 
+def recorded(path, exporter, parts):
+    """A run that is exported when it ends, recorded in so many parts; without the rules' own alerts."""
+    from clipwise.monitor import Monitor
+
+    with Monitor(path, run="run", rules=[], flush=60, exporters=[exporter]) as monitor:
+        for number in range(1, 11):
+            monitor.log(step=number, loss=number / 3)
+            if number % 3 == 0:
+                monitor.log(name="critic", loss=-number / 3)
+            if number * parts % 10 == 0:
+                monitor.flush()
+
+
 def test_a_live_run_gets_a_number_where_its_name_is_taken(tmp_path):
     for expected in ("run.csv", "run-2.csv", "run-3.csv"):
         exporter = CSV(tmp_path)
-        exporter.begin("run", {})
-        exporter.write(rows())
-        exporter.close()
+        recorded(tmp_path / f"{expected}.db", exporter, 1)
         assert exporter.place.name == expected
-    text = (tmp_path / "run.csv").read_text()
-    assert text == (tmp_path / "run-2.csv").read_text()
-    assert text.splitlines()[1].startswith("1,")
+    found = table(tmp_path / "run.csv")
+    assert [row["loss"] for row in found] == [row["loss"] for row in table(tmp_path / "run-2.csv")]
+    assert (found[0]["step"], float(found[0]["loss"])) == ("1", 1 / 3)
 
 
-@pytest.mark.parametrize("split", [1, 2, 3])
-def test_live_rows_in_any_portions_make_the_file_of_the_recording(store, tmp_path, split):
-    exporter = CSV(tmp_path / "live.csv")
-    exporter.begin("x", {})
-    for some in rows():
-        for part in np.array_split(some.data, split):
-            exporter.write([Rows(some.kind, some.names, part)])
-    exporter.write([], [ALERT, SECOND])
-    exporter.close()
-    to_csv(store, RUN, tmp_path / "x.csv")
-    for kind in ("", ".layers", ".alerts"):
-        live, stored = (table(tmp_path / f"{name}{kind}.csv") for name in ("live", "x"))
-        assert live == stored
+@pytest.mark.parametrize("parts", [1, 2, 5])
+def test_a_live_run_in_any_portions_makes_the_file_of_the_recording(tmp_path, parts):
+    recorded(tmp_path / "runs.db", CSV(tmp_path / "live.csv"), parts)
+    with Store(tmp_path / "runs.db") as store:
+        to_csv(store, "run", tmp_path / "x.csv")
+    live, stored = (table(tmp_path / f"{name}.csv") for name in ("live", "x"))
+    assert live == stored
+    assert [float(row["loss"]) for row in live] == [number / 3 for number in range(1, 11)]
+    assert [row["critic/loss"] for row in live if row["critic/loss"]] == ["-1.0", "-2.0", "-3.0"]
+
+
+def test_a_run_that_ends_with_a_recording_nobody_can_write_makes_no_table(tmp_path):
+    from clipwise.monitor import Monitor, MonitorWarning
+
+    monitor = Monitor(tmp_path / "none" / "runs.db", exporters=[CSV(tmp_path)])
+    monitor.log(step=1, loss=1.0)
+    with pytest.warns(MonitorWarning):
+        monitor.close()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_table_that_cannot_be_written_is_said_and_the_run_is_recorded(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    from clipwise.monitor import MonitorWarning
+
+    with pytest.warns(MonitorWarning, match="CSV gets nothing of run 'run': .*file"):
+        recorded(tmp_path / "runs.db", CSV(tmp_path / "file" / "x.csv"), 1)
+    with Store(tmp_path / "runs.db") as store:
+        assert len(store.series(1, ["loss"])["loss"].steps) == 10
+
+
+def test_an_export_that_fails_on_the_way_leaves_nothing(store, path, tmp_path):
+    import sqlite3
+
+    with sqlite3.connect(path) as database:
+        database.execute("UPDATE frames SET data = x'0011' WHERE run = 1 AND first_step = 2")
+    for exporter in (CSV(tmp_path / "out"), CSV(tmp_path / "x.csv", taken="replace")):
+        (tmp_path / "x.csv").write_text("mine")
+        with pytest.raises(StoreError, match="damaged"):
+            export(store, RUN, exporter)
+        assert (tmp_path / "x.csv").read_text() == "mine"
+        assert not [one for one in tmp_path.rglob("*") if one.name.startswith(".clipwise")]
 
 
 def test_a_name_like_the_column_of_steps_keeps_its_values(tmp_path):
-    exporter = CSV(tmp_path / "x.csv")
-    exporter.begin("x", {})
-    exporter.write([Rows("steps", ("step", "a,b"), np.array([[7, 1.5, 2.5]]))])
-    exporter.close()
+    writer = Writer(tmp_path / "c.db", "u", "x")
+    writer.write([Rows("steps", ("step", "a,b"), np.array([[7, 1.5, 2.5]]))])
+    writer.finish()
+    with Store(tmp_path / "c.db") as store:
+        to_csv(store, None, tmp_path / "x.csv")
     assert (tmp_path / "x.csv").read_text() == 'step,step (2),"a,b"\n7,1.5,2.5\n'
 
 
-def test_many_steps_are_fed_in_portions_and_none_is_lost(tmp_path, monkeypatch):
-    from clipwise.monitor.exporters import _feed
-    from clipwise.monitor.exporters import csv as module
+def test_many_steps_are_exported_in_portions_and_none_is_lost(tmp_path, monkeypatch):
+    from clipwise.monitor.exporters import _export
 
-    monkeypatch.setattr(_feed, "AT_ONCE", 7)
-    monkeypatch.setattr(module, "AT_ONCE", 5)
+    monkeypatch.setattr(_export, "AT_ONCE", 7)
+    monkeypatch.setattr("clipwise.monitor.store.reader.AT_ONCE", 5)
     number = np.arange(1.0, 101.0)
-    with_writer = Writer(tmp_path / "c.db", "u", "long")
-    with_writer.write(
-        [Rows("steps", ("time", "loss"), np.column_stack([number, START + number, number / 3]))]
-    )
+    writer = Writer(tmp_path / "c.db", "u", "long")
+    writer.write([steps("loss", data=np.column_stack([number, START + number, number / 3]))])
     some = number[::3]
-    with_writer.write([Rows("steps", ("time", "other"), np.column_stack([some, START + some, -some]))])
-    with_writer.finish()
-    from clipwise.monitor.store import Store
-
+    writer.write([steps("other", data=np.column_stack([some, START + some, -some]))])
+    writer.write([Rows("steps", ("loss",), np.column_stack([some, some]), "critic")])
+    writer.finish()
+    shares = []
     with Store(tmp_path / "c.db") as store:
-        to_csv(store, None, tmp_path / "x.csv")
+        done = export(store, None, CSV(tmp_path / "x.csv"), progress=shares.append)
     found = table(tmp_path / "x.csv")
+    assert done.steps == len(found) == 100
     assert [float(row["loss"]) for row in found] == (number / 3).tolist()
     assert [float(row["other"]) for row in found if row["other"]] == (-some).tolist()
+    assert [float(row["critic/loss"]) for row in found if row["critic/loss"]] == some.tolist()
+    assert shares == sorted(shares)
+    assert len(shares) > 10
+    assert shares[-1] == 1.0
 
 
 def test_mistakes_are_named_before_anything_is_written(store, path, tmp_path):

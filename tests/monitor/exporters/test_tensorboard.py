@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from clipwise.errors import ArgumentError
-from clipwise.monitor.exporters import TensorBoard, to_tensorboard
+from clipwise.monitor.exporters import TensorBoard, export
+from clipwise.monitor.store import moments_of
 
-from .conftest import ALERT, LATE, LAYERS, LOSS, NORM, SECOND, START, TIMES, rows, same
+from .conftest import ALERT, LATE, LAYERS, LOSS, NORM, SECOND, START, TIMES, pieces, rows, same
 
 pytest.importorskip("tensorboard", reason="tensorboard is not installed")
 
@@ -35,9 +36,9 @@ def by_step(events):
 
 @pytest.fixture
 def events(store, tmp_path):
-    fed = to_tensorboard(store, RUN, tmp_path / "runs")
-    assert fed.place == str(tmp_path / "runs" / "lstm_b_1")
-    return read(fed.place)
+    done = export(store, RUN, TensorBoard(tmp_path / "runs"))
+    assert done.place == str(tmp_path / "runs" / "lstm_b_1")
+    return read(done.place)
 
 
 def test_every_series_with_its_steps_as_float32(events):
@@ -78,26 +79,26 @@ def test_alerts_and_facts_are_text(events):
 
 
 def test_beyond_float32_is_inf(tmp_path):
-    from clipwise.monitor.store import Rows
+    from clipwise.monitor.store import Moment
 
     exporter = TensorBoard(tmp_path)
     exporter.begin("big", {})
-    exporter.write([Rows("steps", ("loss",), np.array([[1, 1e300], [2, -1e300]]))])
+    exporter.write([Moment(1, "", {"loss": 1e300}), Moment(2, "", {"loss": -1e300})])
     exporter.close()
     assert by_step(read(tmp_path / "big").Scalars("loss")) == {1: np.inf, 2: -np.inf}
 
 
 def test_what_is_there_stays_unless_it_is_to_be_replaced(store, tmp_path):
-    fed = to_tensorboard(store, RUN, tmp_path)
-    before = sorted(os.listdir(fed.place))
+    done = export(store, RUN, TensorBoard(tmp_path, taken="refuse"))
+    before = sorted(os.listdir(done.place))
     with pytest.raises(ArgumentError, match="there already"):
-        to_tensorboard(store, RUN, tmp_path)
-    assert sorted(os.listdir(fed.place)) == before
-    to_tensorboard(store, RUN, tmp_path, force=True)
-    assert len(os.listdir(fed.place)) == 1
-    assert os.listdir(fed.place) != before
-    same(by_step(read(fed.place).Scalars("loss")), LOSS, at=np.float32)
-    to_tensorboard(store, "plain", tmp_path)  # beside it
+        export(store, RUN, TensorBoard(tmp_path, taken="refuse"))
+    assert sorted(os.listdir(done.place)) == before
+    export(store, RUN, TensorBoard(tmp_path, taken="replace"))
+    assert len(os.listdir(done.place)) == 1
+    assert os.listdir(done.place) != before
+    same(by_step(read(done.place).Scalars("loss")), LOSS, at=np.float32)
+    export(store, "plain", TensorBoard(tmp_path, taken="refuse"))  # beside it
     assert sorted(os.listdir(tmp_path / "plain")) != before
 
 
@@ -105,8 +106,8 @@ def test_live_it_can_be_read_before_the_end_and_takes_a_free_name(tmp_path):
     for name in ("lr0.1", "lr0.1-2"):
         exporter = TensorBoard(tmp_path)
         exporter.begin("lr0.1", {"seed": 1}, started=5.0)
-        for some in rows():
-            exporter.write([some], [])
+        for some in pieces():
+            exporter.write(some, [])
         exporter.write([], [ALERT])
         found = read(tmp_path / name)
         same(by_step(found.Scalars("loss")), LOSS, at=np.float32)
@@ -117,9 +118,9 @@ def test_live_it_can_be_read_before_the_end_and_takes_a_free_name(tmp_path):
 
 def test_it_needs_neither_tensorflow_nor_torch(tmp_path):
     code = (
-        "import sys, numpy as np; from clipwise.monitor.exporters import TensorBoard;"
-        "from clipwise.monitor.store import Rows; e = TensorBoard(sys.argv[1]); e.begin('x', {'a': 1});"
-        "e.write([Rows('steps', ('loss',), np.ones((2, 2)))]); e.close();"
+        "import sys; from clipwise.monitor.exporters import TensorBoard;"
+        "from clipwise.monitor.store import Moment; e = TensorBoard(sys.argv[1]); e.begin('x', {'a': 1});"
+        "e.write([Moment(1, '', {'loss': 1.0})]); e.close();"
         "print([m for m in ('tensorflow', 'torch') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True)
@@ -129,8 +130,30 @@ def test_it_needs_neither_tensorflow_nor_torch(tmp_path):
 def test_what_comes_together_has_the_time_of_the_first_row_of_its_step(tmp_path):
     exporter = TensorBoard(tmp_path)
     exporter.begin("run", {})
-    exporter.write(rows())
+    exporter.write(moments_of(rows()))
     exporter.close()
     for tag in ("loss", "accuracy", "clipwise/norm/a.weight"):
         for event in read(tmp_path / "run").Scalars(tag):
             assert event.wall_time == TIMES[event.step]
+
+
+def test_sources_stand_before_the_names(tmp_path):
+    from clipwise.monitor.store import Moment
+
+    exporter = TensorBoard(tmp_path)
+    exporter.begin("gan", {})
+    exporter.write(
+        [
+            Moment(1, "critic", {"clipwise/norm": 2.0, "loss": 0.5}, {"w": 1.0}, time=7.0),
+            Moment(1, "", {"loss": 4.0}, time=8.0),
+        ]
+    )
+    exporter.close()
+    found = read(tmp_path / "gan")
+    assert {tag: by_step(found.Scalars(tag)) for tag in found.Tags()["scalars"]} == {
+        "critic/clipwise/norm": {1: 2.0},
+        "critic/loss": {1: 0.5},
+        "loss": {1: 4.0},
+        "clipwise/norm/critic/w": {1: 1.0},
+    }
+    assert {event.wall_time for tag in found.Tags()["scalars"] for event in found.Scalars(tag)} == {7.0}

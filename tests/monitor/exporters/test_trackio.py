@@ -8,9 +8,9 @@ from datetime import datetime
 import pytest
 
 from clipwise.errors import ArgumentError
-from clipwise.monitor.exporters import Trackio, to_trackio
+from clipwise.monitor.exporters import Trackio, export
 
-from .conftest import ALERT, FACTS, LATE, LAYERS, LOSS, NORM, TIMES, rows, same
+from .conftest import ALERT, FACTS, LATE, LAYERS, LOSS, NORM, TIMES, pieces, same
 
 RUN = "lstm: <b>/1"
 
@@ -40,8 +40,8 @@ def series(logs, name):
 
 def test_every_series_with_steps_times_facts_and_alerts(store, storage):
     folder, trackio = storage
-    fed = to_trackio(store, RUN, folder, project="p")
-    assert fed.place == str(folder)
+    done = export(store, RUN, Trackio("p", folder=folder))
+    assert done.place == str(folder)
     logs = trackio.get_logs("p", RUN)
     same(series(logs, "loss"), LOSS)
     same(series(logs, "clipwise/norm"), NORM)
@@ -62,8 +62,8 @@ def test_live_a_run_of_the_same_name_is_another_one(storage):
     for number in (1, 2):
         exporter = Trackio("live")
         exporter.begin("same", {"number": number})
-        for some in rows():
-            exporter.write([some])
+        for some in pieces():
+            exporter.write(some)
         exporter.write([], [ALERT])
         exporter.close()
     records = trackio.get_run_records("live")
@@ -82,8 +82,9 @@ def test_another_folder_and_a_name_that_is_none_are_named(tmp_path):
 def test_the_folder_is_its_own_in_a_fresh_process(path, tmp_path):
     code = (
         "import sys, os; from clipwise.monitor import Store;"
-        "from clipwise.monitor.exporters import to_trackio;"
-        "to_trackio(Store(sys.argv[1]), 'plain', sys.argv[2]); assert 'TRACKIO_DIR' not in os.environ"
+        "from clipwise.monitor.exporters import Trackio, export;"
+        "export(Store(sys.argv[1]), 'plain', Trackio(folder=sys.argv[2]));"
+        "assert 'TRACKIO_DIR' not in os.environ"
     )
     out = tmp_path / "out"
     done = subprocess.run([sys.executable, "-c", code, path, out], capture_output=True, text=True)

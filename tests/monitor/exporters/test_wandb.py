@@ -8,9 +8,9 @@ import time
 import pytest
 
 from clipwise.errors import ArgumentError
-from clipwise.monitor.exporters import Wandb, to_wandb
+from clipwise.monitor.exporters import Wandb, export
 
-from .conftest import ALERT, LATE, LAYERS, LOSS, NORM, TIMES, rows, same
+from .conftest import ALERT, LATE, LAYERS, LOSS, NORM, TIMES, pieces, same
 
 pytest.importorskip("wandb", reason="wandb is not installed")
 
@@ -70,10 +70,10 @@ def series(lines, name):
 
 
 def test_every_series_with_steps_times_facts_and_alerts(store, tmp_path):
-    fed = to_wandb(store, RUN, tmp_path / "out", project="p")
+    done = export(store, RUN, Wandb("p", folder=tmp_path / "out"))
     assert os.environ.get("WANDB_MODE") is None
     (folder,) = (tmp_path / "out" / "wandb").glob("offline-run-*")
-    assert fed.place == str(folder)
+    assert done.place == str(folder)
     found = records(folder)
     (run,) = (record.run for record in found if record.WhichOneof("record_type") == "run")
     assert (run.project, run.display_name) == ("p", RUN)
@@ -99,8 +99,8 @@ def test_live_late_values_are_kept_and_a_run_of_the_script_is_left_alone(tmp_pat
     exporter = Wandb(folder=tmp_path)
     exporter.begin("live", {"seed": 1})
     assert wandb.run is None
-    for some in rows():  # accuracy of steps 2 and 4 comes after step 5
-        exporter.write([some])
+    for some in pieces():  # accuracy of steps 2 and 4 comes after step 5
+        exporter.write(some)
     exporter.close("failed")
     exporter.close()
     found = records(exporter.place)

@@ -46,11 +46,11 @@ def test_nothing_is_changed(both):
 @pytest.mark.parametrize("case", CASES)
 def test_norms_and_losses_are_those_of_the_script(both, case):
     plain, _, store = both
-    found = store.series(store.run().id, [f"{case}/clipwise/norm", f"{case}/loss"])
-    norms = found[f"{case}/clipwise/norm"]
+    found = store.series(store.run().id, ["clipwise/norm", "loss"], case)
+    norms = found["clipwise/norm"]
     assert norms.steps.tolist() == list(range(1, len(plain[case]["norms"]) + 1))
     np.testing.assert_allclose(norms.values, plain[case]["norms"], rtol=2e-6)
-    losses = found.get(f"{case}/loss")
+    losses = found.get("loss")
     if plain[case]["losses"]:
         assert losses.steps.tolist() == norms.steps.tolist()
         np.testing.assert_allclose(losses.values, plain[case]["losses"], rtol=1e-6)
@@ -68,8 +68,9 @@ def test_the_run_is_one_and_has_ended(both):
 
 def test_own_clipping_is_told_from_before_it(both):
     plain, _, store = both
-    names = [f"clipped/clipwise/{name}" for name in ("norm_after", "threshold", "clip_fraction")]
-    after, threshold, fraction = (store.series(store.run().id, names)[name].values for name in names)
+    names = [f"clipwise/{name}" for name in ("norm_after", "threshold", "clip_fraction")]
+    found = store.series(store.run().id, names, "clipped")
+    after, threshold, fraction = (found[name].values for name in names)
     norms = np.array(plain["clipped"]["norms"])
     assert (norms > 0.25).any()
     np.testing.assert_allclose(after, np.minimum(norms, norms * 0.25 / (norms + 1e-6)), rtol=1e-5)

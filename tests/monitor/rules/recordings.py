@@ -19,7 +19,7 @@ def recording(name: str) -> list[Moment]:
     with (FOLDER / f"{name}.layers.csv").open(encoding="utf-8") as file:
         layers = dict(_read(file))
     with (FOLDER / f"{name}.csv").open(encoding="utf-8") as file:
-        return [Moment(step, values, layers.get(step, {})) for step, values in _read(file)]
+        return [Moment(step, "", values, layers.get(step, {})) for step, values in _read(file)]
 
 
 def _read(file: Iterable[str]) -> list[tuple[int, dict[str, float]]]:
@@ -42,4 +42,4 @@ def of(**series: list[float]) -> list[Moment]:
     own = ("norm", "norm_after", "threshold", "clip_fraction", "nonfinite", "skipped", "update_ratio")
     columns = {f"clipwise/{name}" if name in own else name: values for name, values in series.items()}
     count = len(next(iter(columns.values())))
-    return [Moment(i + 1, {name: values[i] for name, values in columns.items()}) for i in range(count)]
+    return [Moment(i + 1, "", {name: values[i] for name, values in columns.items()}) for i in range(count)]

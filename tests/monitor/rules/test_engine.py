@@ -56,7 +56,7 @@ class AboveWatcher(Watcher):
 def spoken(rule, values):
     """The steps at which a rule speaks; None: a moment without x."""
     engine = Engine([rule])
-    moments = [Moment(i, {} if x is None else {"x": x}) for i, x in enumerate(values, 1)]
+    moments = [Moment(i, "", {} if x is None else {"x": x}) for i, x in enumerate(values, 1)]
     return [alert.step for moment in moments for alert in engine.see(moment)]
 
 
@@ -78,11 +78,17 @@ def test_patience_and_cooldown(patience, cooldown, values, expected):
 
 def test_a_training_that_begins_anew_is_heard():
     engine = Engine([Above(cooldown=100)])
-    assert [len(engine.see(Moment(step, {"x": 1.0}))) for step in (900, 950, 1, 50, 101)] == [1, 0, 1, 0, 1]
+    assert [len(engine.see(Moment(step, "", {"x": 1.0}))) for step in (900, 950, 1, 50, 101)] == [
+        1,
+        0,
+        1,
+        0,
+        1,
+    ]
 
 
 def test_an_alert_says_who_saw_it_and_when():
-    [alert] = Engine([Above(level="info")]).see(Moment(3, {"x": 2.0}, rank=5, time=12.5))
+    [alert] = Engine([Above(level="info")]).see(Moment(3, "", {"x": 2.0}, rank=5, time=12.5))
     assert dataclasses.astuple(alert) == ("above", "info", 3, "x is 2", "why", "advice", 5, 12.5, "")
 
 
@@ -90,44 +96,49 @@ def test_each_source_has_its_own_patience_and_cooldown():
     engine = Engine([GradientNonfinite(patience=2, cooldown=10)])
     steps = []
     for step, (one, other) in enumerate([(1, 0), (0, 1), (1, 1), (1, 0), (0, 0)], 1):
-        values = {"a/clipwise/nonfinite": float(one), "b/clipwise/nonfinite": float(other)}
-        steps += [(alert.step, alert.seen.split(" holds")[0]) for alert in engine.see(Moment(step, values))]
-    assert steps == [(3, "The gradient of b"), (4, "The gradient of a")]
+        for source, count in (("a", one), ("b", other)):
+            found = engine.see(Moment(step, source, {"clipwise/nonfinite": float(count)}))
+            steps += [(alert.step, alert.seen.split(" holds")[0], alert.source) for alert in found]
+    assert steps == [(3, "The gradient of b", "b"), (4, "The gradient of a", "a")]
 
 
 def test_the_layers_of_a_source_are_its_own_also_where_they_come_first():
     engine = Engine([GradientNonfinite()])
-    assert engine.see(Moment(1, {}, {"critic/rnn/kernel": INF, "generator/out": 1.0})) == []
-    assert engine.see(Moment(1, {"generator/clipwise/nonfinite": 0.0})) == []
-    [alert] = engine.see(Moment(1, {"critic/clipwise/nonfinite": 1.0}))
+    assert engine.see(Moment(1, "critic", {}, {"rnn/kernel": INF})) == []
+    assert engine.see(Moment(1, "generator", {}, {"out": 1.0})) == []
+    assert engine.see(Moment(1, "generator", {"clipwise/nonfinite": 0.0})) == []
+    [alert] = engine.see(Moment(1, "critic", {"clipwise/nonfinite": 1.0}))
     assert alert.seen == "The gradient of critic holds NaN or Inf at step 1, first in rnn/kernel (norm Inf)."
 
 
 def test_a_source_within_a_source():
     engine = Engine([GradientNonfinite()])
-    engine.see(Moment(1, {"gan/clipwise/nonfinite": 0.0, "gan/critic/clipwise/nonfinite": 0.0}))
-    values = {"gan/clipwise/nonfinite": 0.0, "gan/critic/clipwise/nonfinite": 1.0}
-    [alert] = engine.see(Moment(2, values, {"gan/critic/w": INF, "gan/w": 1.0}))
+    for source, count, norm in (("gan", 0.0, 1.0), ("gan/critic", 1.0, INF)):
+        assert engine.see(Moment(1, source, {"clipwise/nonfinite": 0.0})) == []
+        alerts = engine.see(Moment(2, source, {"clipwise/nonfinite": count}, {"w": norm}))
+    [alert] = alerts
     assert alert.seen == "The gradient of gan/critic holds NaN or Inf at step 2, first in w (norm Inf)."
 
 
 def test_a_slash_in_a_parameters_name_is_no_source():
-    [alert] = Engine([GradientNonfinite()]).see(Moment(1, {"clipwise/nonfinite": 1.0}, {"lstm/kernel": NAN}))
+    [alert] = Engine([GradientNonfinite()]).see(
+        Moment(1, "", {"clipwise/nonfinite": 1.0}, {"lstm/kernel": NAN})
+    )
     assert "first in lstm/kernel" in alert.seen
     assert "gradient holds" in alert.seen
 
 
-VALUES = Moment(5, {"clipwise/nonfinite": 2.0, "clipwise/norm": NAN})
-LAYERS = Moment(5, {}, {"embed": 0.5, "rnn": NAN, "head": INF})
-LOSS = Moment(5, {"loss": 1.0})
+VALUES = Moment(5, "", {"clipwise/nonfinite": 2.0, "clipwise/norm": NAN})
+LAYERS = Moment(5, "", {}, {"embed": 0.5, "rnn": NAN, "head": INF})
+LOSS = Moment(5, "", {"loss": 1.0})
 
 
 @pytest.mark.parametrize("order", list(itertools.permutations([VALUES, LAYERS, LOSS])))
 def test_pieces_of_a_step_belong_together_in_any_order(order):
     engine = Engine([GradientNonfinite(cooldown=0)])
-    engine.see(Moment(4, {"clipwise/nonfinite": 0.0, "clipwise/norm": 1.0}))
+    engine.see(Moment(4, "", {"clipwise/nonfinite": 0.0, "clipwise/norm": 1.0}))
     alerts = [alert for moment in order for alert in engine.see(moment)]
-    alerts += engine.see(Moment(6, {"clipwise/nonfinite": 0.0, "clipwise/norm": 1.0}))
+    alerts += engine.see(Moment(6, "", {"clipwise/nonfinite": 0.0, "clipwise/norm": 1.0}))
     assert [(alert.step, alert.seen) for alert in alerts] == [
         (
             5,
@@ -139,10 +150,10 @@ def test_pieces_of_a_step_belong_together_in_any_order(order):
 
 def test_layers_that_never_come_are_not_waited_for():
     engine = Engine([GradientNonfinite(cooldown=0, patience=2)])
-    bad = [Moment(step, {"clipwise/nonfinite": 1.0}) for step in (1, 2)]
+    bad = [Moment(step, "", {"clipwise/nonfinite": 1.0}) for step in (1, 2)]
     assert engine.see(bad[0]) == []
     assert engine.see(bad[1]) == []
-    [alert] = engine.see(Moment(3, {"clipwise/nonfinite": 0.0}))
+    [alert] = engine.see(Moment(3, "", {"clipwise/nonfinite": 0.0}))
     assert (alert.step, alert.seen) == (2, "The gradient holds NaN or Inf at step 2.")
     assert engine.close() == []
 
@@ -156,7 +167,7 @@ def test_the_last_step_is_judged_at_the_end():
 
 def test_good_steps_between_bad_ones_count():
     engine = Engine([GradientNonfinite(patience=2)])
-    steps = [Moment(step, {"clipwise/nonfinite": float(step % 2)}) for step in range(1, 20)]
+    steps = [Moment(step, "", {"clipwise/nonfinite": float(step % 2)}) for step in range(1, 20)]
     assert [alert for moment in steps for alert in engine.see(moment)] == []
 
 
@@ -168,7 +179,7 @@ def test_skipping_asks_for_no_patience_and_leaves_the_rest_undisturbed():
     skipped, heard, expected = [], [], []
     for step in range(1, 101):
         bad = step in (50, 60, 61, 62)
-        moment = Moment(step, {"loss": 9.0 if bad else 1.0 + step % 7 / 50, "clipwise/norm": 1.0})
+        moment = Moment(step, "", {"loss": 9.0 if bad else 1.0 + step % 7 / 50, "clipwise/norm": 1.0})
         if engine.skips(moment):
             skipped.append(step)
         heard += engine.see(moment)
@@ -181,9 +192,9 @@ def test_skipping_asks_for_no_patience_and_leaves_the_rest_undisturbed():
 def test_only_rules_that_skip_are_asked():
     engine = Engine([LossNonfinite(), GradientNonfinite(actions=("skip", "stop"))])
     assert engine.may_stop
-    assert not engine.skips(Moment(1, {"loss": NAN, "clipwise/nonfinite": 0.0}))
-    assert engine.skips(Moment(1, {"clipwise/nonfinite": 1.0}))
-    assert engine.skips(Moment(2, {}, {"w": INF}))
+    assert not engine.skips(Moment(1, "", {"loss": NAN, "clipwise/nonfinite": 0.0}))
+    assert engine.skips(Moment(1, "", {"clipwise/nonfinite": 1.0}))
+    assert engine.skips(Moment(2, "", {}, {"w": INF}))
 
 
 def test_rules_by_name():

@@ -14,7 +14,7 @@ NAN, INF = float("nan"), float("inf")
 
 def test_the_first_bad_parameter_is_named_and_what_became_of_the_step():
     values = {"clipwise/nonfinite": 1.0, "clipwise/skipped": 1.0, "clipwise/norm": NAN}
-    [alert] = heard(GradientNonfinite(), [Moment(3, values, {"a": 1.0, "b": -INF, "c": NAN})])
+    [alert] = heard(GradientNonfinite(), [Moment(3, "", values, {"a": 1.0, "b": -INF, "c": NAN})])
     assert alert.seen == "The gradient holds NaN or Inf at step 3, first in b (norm -Inf)."
     assert alert.why.startswith("The step was left out")
     [other] = heard(GradientNonfinite(), of(nonfinite=[3.0]))
@@ -51,7 +51,7 @@ def test_both_bounds_of_a_spike():
 def test_what_clipping_left_of_it_and_which_layer():
     moments = of(norm=[*usual(), 50.0], norm_after=[*usual(), 2.0])
     spike = moments[-1]
-    moments[-1] = Moment(spike.step, spike.values, {"embed": 3.0, "rnn": 49.0, "head": 5.0})
+    moments[-1] = Moment(spike.step, "", spike.values, {"embed": 3.0, "rnn": 49.0, "head": 5.0})
     [alert] = heard(GradientSpike(), moments)
     assert alert.seen == (
         "The gradient's norm is 50 at step 61, 50 times the 1 that was usual before;"
@@ -89,8 +89,8 @@ NAMES = [f"layer{i}.{part}" for i in range(6) for part in ("weight", "bias")]
 
 
 def layered(norms, count=10):
-    return [Moment(10 * i, {}, dict(zip(NAMES, norms, strict=True))) for i in range(1, count + 1)] + [
-        Moment(10 * count + 1, {"clipwise/norm": 1.0})
+    return [Moment(10 * i, "", {}, dict(zip(NAMES, norms, strict=True))) for i in range(1, count + 1)] + [
+        Moment(10 * count + 1, "", {"clipwise/norm": 1.0})
     ]
 
 
@@ -114,10 +114,10 @@ def test_from_which_ratio_on(ratio, alerts):
 def test_steps_between_do_not_interrupt():
     moments = []
     for step in range(1, 101):
-        moments.append(Moment(step, {"clipwise/norm": 1.0, "loss": 1.0}))
+        moments.append(Moment(step, "", {"clipwise/norm": 1.0, "loss": 1.0}))
         if step % 10 == 0:
             layers = dict(zip(NAMES, [1e-9] * 4 + [1.0] * 8, strict=True))
-            moments.append(Moment(step, {}, layers))
+            moments.append(Moment(step, "", {}, layers))
     assert [a.step for a in heard(GradientVanishing(cooldown=10_000), moments)] == [50]
 
 
@@ -125,14 +125,14 @@ def test_layers_that_are_not_used_do_not_count():
     """A parameter whose gradient was 0 from the beginning; where it was not, 0 is as small as it gets."""
     assert heard(GradientVanishing(), layered([0.0] * 4 + [1.0] * 8)) == []
     moments = layered([1.0] * 12, count=2) + [
-        Moment(100 + i, {}, dict(zip(NAMES, [0.0] * 4 + [1.0] * 8, strict=True))) for i in range(5)
+        Moment(100 + i, "", {}, dict(zip(NAMES, [0.0] * 4 + [1.0] * 8, strict=True))) for i in range(5)
     ]
     [alert] = heard(GradientVanishing(), moments)
     assert "(layer0.weight: norm 0;" in alert.seen
 
 
 def test_few_layers_and_exploding_first_ones_are_fine():
-    few = [Moment(i, {"clipwise/norm": 1.0}, {"a": 1e-9, "b": 1.0, "c": 1.0}) for i in range(1, 20)]
+    few = [Moment(i, "", {"clipwise/norm": 1.0}, {"a": 1e-9, "b": 1.0, "c": 1.0}) for i in range(1, 20)]
     assert heard(GradientVanishing(), few) == []
     assert heard(GradientVanishing(), layered([1e9] * 4 + [1.0] * 8)) == []
 

@@ -63,7 +63,7 @@ def test_pieces_of_a_step_say_the_same_as_the_whole(name):
         logged = {"loss": moment.values["loss"]}
         for values, layers in ((logged, {}), (own, {}), ({}, moment.layers)):
             if values or layers:
-                alerts += engine.see(type(moment)(moment.step, values, layers))
+                alerts += engine.see(type(moment)(moment.step, "", values, layers))
     whole = by_default(recording(name))
     assert sorted(a.rule for a in alerts) == sorted(a.rule for a in whole)
     assert {a.rule: a.step for a in alerts} == {a.rule: a.step for a in whole}

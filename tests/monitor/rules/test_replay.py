@@ -7,7 +7,6 @@ import sys
 import numpy as np
 
 from clipwise.monitor.rules import LossNonfinite, default_rules, replay
-from clipwise.monitor.rules.replay import moments
 from clipwise.monitor.store import Rows, Store, Writer
 from tests.monitor.rules.recordings import by_default, recording
 
@@ -41,7 +40,7 @@ def rows(kind, names, data):
 def test_a_recorded_run_says_the_same(tmp_path):
     whole = written(tmp_path / "runs.db", "pm25_unclipped")
     with Store(tmp_path / "runs.db") as store:
-        shown = list(moments(store, 1))
+        shown = list(store.moments(1))
         alerts = replay(default_rules(), store, 1)
         assert store.alerts(1) == []
     assert [m.step for m in shown] == [m.step for m in whole]
@@ -52,7 +51,9 @@ def test_a_recorded_run_says_the_same(tmp_path):
     expected = by_default(whole)
     assert len(expected) == 4
     assert [(a.rule, a.step, a.seen) for a in alerts] == [(a.rule, a.step, a.seen) for a in expected]
-    assert {(a.rank, a.time - a.step) for a in alerts} == {(3, 100.5)}  # when the last of a step was recorded
+    assert {(a.rank, a.time - a.step) for a in alerts} == {
+        (3, 100.0)
+    }  # when the first of a step was recorded
 
 
 def test_steps_that_were_taken_again_are_shown_again(tmp_path):
@@ -62,7 +63,7 @@ def test_steps_that_were_taken_again_are_shown_again(tmp_path):
     )
     writer.finish()
     with Store(tmp_path / "runs.db") as store:
-        assert [(m.step, str(m.values["loss"])) for m in moments(store, 1)] == [
+        assert [(m.step, str(m.values["loss"])) for m in store.moments(1)] == [
             (1, "1.0"),
             (2, "2.0"),
             (2, "nan"),

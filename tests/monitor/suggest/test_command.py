@@ -14,12 +14,13 @@ from clipwise.monitor.suggest import suggest, suggest_run
 from tests.monitor.suggest.series import INF, falling, noise, recorded, spiked
 
 
-def rows(**columns):
+def rows(source="", **columns):
     """One column a name, where ``__`` stands for ``/``; from step 1 on unless ``steps`` says otherwise."""
     count = len(next(iter(columns.values())))
     steps = columns.pop("steps", np.arange(1, count + 1))
     data = np.column_stack([steps, 1e9 + steps, *columns.values()])
-    return Rows("steps", ("time", *(name.replace("__", "/") for name in columns)), data.astype(np.float64))
+    names = ("time", *(name.replace("__", "/") for name in columns))
+    return Rows("steps", names, data.astype(np.float64), source)
 
 
 def write(path, uid, *tables, name=None, clip=None):
@@ -40,8 +41,11 @@ def path(tmp_path, monkeypatch):
     write(file, "pm25", measured, rows(loss=losses))
     write(file, "logs", rows(loss=falling(60), accuracy=noise(60)))
     write(file, "empty")
-    both = {"critic__clipwise__norm": noise(100), "generator__clipwise__norm": spiked(100)}
-    write(file, "gan", rows(**both), rows(loss=falling(100, first=1.0, last=9.0)))
+    both = [
+        rows("critic", clipwise__norm=noise(100)),
+        rows("generator", clipwise__norm=spiked(100)),
+    ]
+    write(file, "gan", *both, rows(loss=falling(100, first=1.0, last=9.0)))
     write(file, "spiked", rows(clipwise__norm=spiked()), rows(loss=falling(200), train=falling(200)))
     return file
 
@@ -200,11 +204,16 @@ def test_thresholds_of_single_tensors_are_not_compared_with_the_global_norm(tmp_
 def test_of_several_clippers_each_has_its_own(tmp_path):
     norms = {"generator": noise(200), "critic": 5 * noise(200, seed=3)}
     bounds = {"generator": np.full(200, 0.9), "critic": np.full(200, 4.5)}
-    columns = {}
-    for name in norms:
-        columns |= {f"{name}__clipwise__norm": norms[name], f"{name}__clipwise__threshold": bounds[name]}
-        columns[f"{name}__clipwise__clip_fraction"] = norms[name] > bounds[name]
-    write(tmp_path / "r.db", "u", rows(**columns), clip="clip_by_global_norm(0.9)")  # the first one's
+    tables = [
+        rows(
+            name,
+            clipwise__norm=norms[name],
+            clipwise__threshold=bounds[name],
+            clipwise__clip_fraction=norms[name] > bounds[name],
+        )
+        for name in norms
+    ]
+    write(tmp_path / "r.db", "u", *tables, clip="clip_by_global_norm(0.9)")  # the first one's
     with Store(tmp_path / "r.db") as store:
         generator, critic = (suggest_run(store, source=name) for name in norms)
     assert generator.headline == "Keep clip_by_global_norm(0.9)."
@@ -222,13 +231,8 @@ def test_weights_that_are_clipped_are_no_gradients(tmp_path):
         "clipwise__threshold": bound,
         "clipwise__clip_fraction": norms > bound,
     }
-    columns |= {f"weights__{name}": values for name, values in columns.items()}
-    write(
-        tmp_path / "r.db",
-        "u",
-        rows(**columns, weights__clipwise__at_bound=bound),
-        clip="clip_by_global_norm(0.9)",
-    )
+    weights = rows("weights", **columns, clipwise__at_bound=bound)
+    write(tmp_path / "r.db", "u", rows(**columns), weights, clip="clip_by_global_norm(0.9)")
     with Store(tmp_path / "r.db") as store:
         assert suggest_run(store).headline == "Keep clip_by_global_norm(0.9)."
         with pytest.raises(StoreError, match="no source 'weights'"):

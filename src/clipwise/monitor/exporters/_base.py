@@ -1,16 +1,16 @@
 """What an exporter is, and what all of them share: loading their tool, and leaving what is there alone."""
 
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
-from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
+from types import MappingProxyType, ModuleType
+from typing import Any, ClassVar, Literal, Protocol, TypeAlias, runtime_checkable
 
 from clipwise import extras
 from clipwise.errors import ArgumentError
-from clipwise.monitor.store import Alert, Rows
-
-__all__ = ["Exporter", "Names", "Taken", "as_taken", "file_name", "load", "vacant"]
+from clipwise.monitor.store import Alert, Moment
 
 Taken: TypeAlias = Literal["number", "refuse", "replace"]
 """What to do where something is already: write to ``name-2`` beside it, raise, or take its place."""
@@ -18,21 +18,82 @@ Taken: TypeAlias = Literal["number", "refuse", "replace"]
 
 @runtime_checkable
 class Exporter(Protocol):
-    """Takes a run as it is recorded. All calls come from one thread, ``begin`` first and ``close`` last."""
+    """Takes a run as it is recorded. All calls come from one thread, ``begin`` first and ``close`` last.
+
+    One that also has ``expect`` has to know all columns before the first step: a `Monitor` does not feed it
+    while a run goes on, but exports the run to it at the end, out of the recording.
+    """
 
     def begin(self, run: str, facts: Mapping[str, Any], started: float | None = None) -> None:
         """A run begins: its name, what is known of it, and when, in seconds since the epoch; None: now."""
 
-    def write(self, rows: Sequence[Rows], alerts: Sequence[Alert] = ()) -> None:
-        """Rows and alerts that are new."""
+    def write(self, moments: Sequence[Moment], alerts: Sequence[Alert] = ()) -> None:
+        """Steps, in their order, and alerts that are new."""
 
     def close(self, status: str = "finished") -> None:
         """The run has ended: ``"finished"``, ``"stopped"``, ``"failed"`` or ``"lost"``."""
 
 
-def load(name: str, extra: str) -> ModuleType:
-    """A tool's package; where it is not installed, the error says how to install it."""
-    return extras.load(name, purpose=f"the export to {extra}", extra=extra)
+@dataclass(frozen=True)
+class Option:
+    """An option of ``clipwise export``, as one exporter understands it.
+
+    Attributes:
+        parameter: of the exporter's class that is given.
+        help: what it means there.
+        choices: of a flag, what is given without and with it; None: it takes a value.
+        metavar: what stands for the value.
+    """
+
+    parameter: str
+    help: str
+    choices: tuple[str, str] | None = None
+    metavar: str = "PATH"
+
+
+class Tool(ABC):
+    """An exporter of clipwise's own, with what the command line says of it.
+
+    Attributes:
+        name: on the command line.
+        extra: of clipwise, which installs what it needs; None: nothing.
+        options: on the command line, by flag.
+        lacks: why it has no option that others have, by flag; ``{}`` stands for its name.
+        place: where to look for the run once it has begun, for people.
+    """
+
+    name: ClassVar[str]
+    extra: ClassVar[str | None] = None
+    options: ClassVar[Mapping[str, Option]] = MappingProxyType({})
+    lacks: ClassVar[Mapping[str, str]] = MappingProxyType({})
+    place: Any = None
+
+    @abstractmethod
+    def begin(self, run: str, facts: Mapping[str, Any], started: float | None = None) -> None: ...
+
+    @abstractmethod
+    def write(self, moments: Sequence[Moment], alerts: Sequence[Alert] = ()) -> None: ...
+
+    @abstractmethod
+    def close(self, status: str = "finished") -> None: ...
+
+    def hint(self) -> str:
+        """The command that shows the run, "" where there is none."""
+        return ""
+
+    @classmethod
+    def load(cls, module: str) -> ModuleType:
+        """A module of the tool; where it is not installed, the error says how to install it."""
+        return extras.load(module, purpose=f"the export to {cls.name}", extra=cls.extra or cls.name)
+
+
+A_RUN_EACH = MappingProxyType({"--force": "has nothing to replace: each export to {} is a run of its own"})
+"""What tools lack that keep runs side by side."""
+
+
+def is_stored(exporter: Any) -> bool:
+    """Whether an exporter gets a run at its end, since it has to know all columns first."""
+    return hasattr(exporter, "expect")
 
 
 def as_taken(value: Any) -> Taken:
@@ -67,10 +128,10 @@ def vacant(path: Path, taken: Taken, is_taken: Callable[[Path], bool], suffix: s
     return other
 
 
-class Names:
+class Renamer:
     """Names as a tool takes them; two that would become one are told apart by a number.
 
-    >>> names = Names(r"[^a-z]")
+    >>> names = Renamer(r"[^a-z]")
     >>> names["a?"], names["a!"], names["a?"]
     ('a_', 'a_-2', 'a_')
     """

@@ -1,70 +1,36 @@
 """Wide tables: one row a step, one column a name. What CSV and Parquet share."""
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
+from types import MappingProxyType
+from typing import Any, Protocol
 
 from clipwise.errors import ArgumentError
 from clipwise.files import replacing
-from clipwise.monitor.exporters._base import Taken, as_taken, file_name, vacant
-from clipwise.monitor.store import Alert, Floats, Rows
-
-__all__ = ["ALERTS", "Column", "Tables", "Wide"]
+from clipwise.monitor.exporters._base import Option, Taken, Tool, as_taken, file_name, vacant
+from clipwise.monitor.store import Alert, Moment, steps_of
 
 ALERTS = ("step", "time", "rank", "level", "rule", "seen", "why", "advice")
 """The columns of the table of alerts."""
 
 
-@dataclass(frozen=True)
-class Column:
-    """One number a row, ``(n,)`` each.
+class Table(Protocol):
+    """A table that is being written."""
 
-    Attributes:
-        name: of the column.
-        values: float64, NaN where it was measured as NaN.
-        there: where something was recorded.
-    """
+    def add(self, step: int, cells: Sequence[float | None]) -> None:
+        """One row; None where nothing was recorded."""
 
-    name: str
-    values: Floats
-    there: NDArray[np.bool_]
+    def close(self) -> None:
+        """The last row was added."""
 
 
-@dataclass
-class Wide:
-    """Gathers rows of all kinds of columns into one table by step."""
+class Tables(Tool):
+    """Writes a run's tables out of its recording: steps, layers, and alerts.
 
-    parts: dict[str, list[tuple[Floats, Floats]]] = field(default_factory=dict)
-
-    def add(self, rows: Rows) -> None:
-        for place, name in enumerate(rows.names, start=1):
-            self.parts.setdefault(name, []).append((rows.data[:, 0], rows.data[:, place]))
-
-    def made(self) -> tuple[NDArray[np.int64], list[Column]]:
-        """The steps, ascending, and the columns; the last value where a step has several of a name."""
-        every = [steps for parts in self.parts.values() for steps, _ in parts]
-        steps = np.unique(np.concatenate(every)).astype(np.int64) if every else np.zeros(0, dtype=np.int64)
-        columns = []
-        for name, parts in self.parts.items():
-            values, there = np.full(len(steps), np.nan), np.zeros(len(steps), dtype=bool)
-            at = np.searchsorted(steps, np.concatenate([some for some, _ in parts]))
-            given = np.concatenate([some for _, some in parts])
-            if name == "time":  # of the step, not of what was logged after it
-                at, given = at[::-1], given[::-1]
-            values[at], there[at] = given, True
-            columns.append(Column("step (2)" if name == "step" else name, values, there))
-        return steps, columns
-
-
-class Tables(ABC):
-    """Keeps a run in memory, and writes its tables when it ends: steps, layers, and alerts.
-
-    A wide table is known when its last column is: while the run goes on, the recording is the file to read.
+    A wide table is known when its last column is, so a live run is written when it ends. Until then the
+    recording is the file to read.
 
     Args:
         path: of the file; or of a folder, where it is called after the run.
@@ -75,10 +41,17 @@ class Tables(ABC):
     """
 
     suffix = ""
+    options = MappingProxyType(
+        {
+            "--out": Option("path", "the file, or a folder for it [this folder]"),
+            "--force": Option("taken", "replace the files", ("refuse", "replace")),
+        }
+    )
 
     def __init__(self, path: str | Path = ".", *, taken: Taken = "number") -> None:
         self._path, self._taken = Path(path), as_taken(taken)
         self.place: Path | None = None
+        self._writing: ExitStack | None = None
 
     def begin(self, run: str, facts: Mapping[str, Any], started: float | None = None) -> None:
         path = self._path
@@ -87,27 +60,55 @@ class Tables(ABC):
                 raise ArgumentError(f"the file must end in {self.suffix}, got {str(path)!r}")
             path /= file_name(run) + self.suffix
         self.place = vacant(path, self._taken, self._is_taken, self.suffix)
-        self._steps, self._layers, self._alerts = Wide(), Wide(), list[Alert]()
+        self._steps: Table | None = None
+        self._layers: Table | None = None
+        self._alerts = list[Alert]()
 
-    def write(self, rows: Sequence[Rows], alerts: Sequence[Alert] = ()) -> None:
-        for some in rows:
-            (self._layers if some.kind == "layers" else self._steps).add(some)
+    def expect(self, names: Sequence[str], parameters: Sequence[str]) -> None:
+        """Which columns there will be."""
+        assert self.place is not None
+        self.place.parent.mkdir(parents=True, exist_ok=True)
+        self._writing = ExitStack()
+        steps, layers, _ = self._files(self.place)
+        self._names, self._parameters = tuple(names), tuple(parameters)
+        named = ["step (2)" if name == "step" else name for name in names]
+        self._steps = self._open(self._writing.enter_context(replacing(steps)), named)
+        if parameters:
+            self._layers = self._open(self._writing.enter_context(replacing(layers)), self._parameters)
+
+    def write(self, moments: Sequence[Moment], alerts: Sequence[Alert] = ()) -> None:
+        for one in steps_of(moments):
+            values = {**one.values, "time": one.time} if one.time else one.values
+            if values and self._steps is not None:
+                self._steps.add(one.step, [values.get(name) for name in self._names])
+            if one.layers and self._layers is not None:
+                self._layers.add(one.step, [one.layers.get(name) for name in self._parameters])
         self._alerts += alerts
 
     def close(self, status: str = "finished") -> None:
-        if self.place is None:
+        if self._writing is None or self.place is None:
             return
-        steps, layers, alerts = self._files(self.place)
-        self.place.parent.mkdir(parents=True, exist_ok=True)
-        self._replace(steps, lambda path: self._table(path, *self._steps.made()))
-        for path, full, table in (
-            (layers, self._layers.parts, lambda path: self._table(path, *self._layers.made())),
-            (alerts, self._alerts, lambda path: self._texts(path, self._alerts)),
-        ):
-            if full:
-                self._replace(path, table)
-            elif self._taken == "replace":  # of an export before this one
-                path.unlink(missing_ok=True)
+        writing, self._writing = self._writing, None
+        _, layers, alerts = self._files(self.place)
+        with writing:  # each file as a whole, or it stays what it was
+            for table in filter(None, (self._steps, self._layers)):
+                table.close()
+            if self._alerts:
+                self._texts(writing.enter_context(replacing(alerts)), self._alerts)
+        if self._taken == "replace":  # of an export before this one
+            for path, written in ((layers, self._layers), (alerts, self._alerts)):
+                if not written:
+                    path.unlink(missing_ok=True)
+
+    def abandon(self) -> None:
+        """The export has failed: the files stay what they were."""
+        writing, self._writing = self._writing, None
+        if writing is not None:
+            with suppress(_Abandoned), writing:
+                for table in filter(None, (self._steps, self._layers)):
+                    with suppress(Exception):  # it is the first failure that is told
+                        table.close()
+                raise _Abandoned
 
     def _files(self, path: Path) -> tuple[Path, Path, Path]:
         layers, alerts = (path.with_name(f"{path.stem}.{kind}{path.suffix}") for kind in ("layers", "alerts"))
@@ -116,15 +117,14 @@ class Tables(ABC):
     def _is_taken(self, path: Path) -> bool:
         return any(map(Path.exists, self._files(path)))
 
-    def _replace(self, path: Path, write: Any) -> None:
-        """All of the file or nothing."""
-        with replacing(path) as part:
-            write(part)
-
     @abstractmethod
-    def _table(self, path: Path, steps: NDArray[np.int64], columns: Sequence[Column]) -> None:
-        """Write the numbers."""
+    def _open(self, path: Path, names: Sequence[str]) -> Table:
+        """A table of numbers, its first column the step."""
 
     @abstractmethod
     def _texts(self, path: Path, alerts: Sequence[Alert]) -> None:
         """Write the alerts."""
+
+
+class _Abandoned(Exception):
+    """Nothing of what was begun is to be kept."""

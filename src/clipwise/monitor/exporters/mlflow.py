@@ -1,17 +1,16 @@
 """MLflow: a run in a tracking store, on disk or wherever MLflow is told to keep them."""
 
 import os
+import shlex
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
-from clipwise.monitor.exporters._base import Names, load
-from clipwise.monitor.exporters._feed import Fed, feed
-from clipwise.monitor.exporters._moments import Clock
-from clipwise.monitor.store import Alert, Rows, Run, Store
-
-__all__ = ["MLflow", "to_mlflow"]
+from clipwise.monitor.exporters._base import A_RUN_EACH, Option, Renamer, Tool
+from clipwise.monitor.exporters._steps import Clock, named
+from clipwise.monitor.store import Alert, Moment
 
 METRICS_AT_ONCE, PARAMS_AT_ONCE, LONGEST_VALUE = 1000, 100, 6000
 """What one call of MLflow takes."""
@@ -20,7 +19,7 @@ FORBIDDEN = r"[^\w.\- :/]|(?<=/)/+|^/+|/+$|(?<![^/])\.{1,2}(?=/|$)"
 """What a name of MLflow's may not have: other characters, and what is no plain path."""
 
 
-class MLflow:
+class MLflow(Tool):
     """A run of MLflow: every series with its steps and times, facts as parameters, alerts in ``alerts.txt``.
 
     NaN is NaN; Inf is what the tracking store makes of it: an SQL store keeps 1.797e308, the largest float64.
@@ -42,6 +41,16 @@ class MLflow:
         ModuleNotFoundError: mlflow is not installed.
     """
 
+    name = "mlflow"
+    extra = "mlflow"
+    options = MappingProxyType(
+        {
+            "--out": Option("folder", "the folder of mlflow.db [MLflow's own choice]"),
+            "--project": Option("experiment", "the experiment [clipwise]", metavar="NAME"),
+        }
+    )
+    lacks = A_RUN_EACH
+
     def __init__(
         self,
         folder: str | os.PathLike[str] | None = None,
@@ -50,8 +59,8 @@ class MLflow:
         experiment: str = "clipwise",
     ) -> None:
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-        self._mlflow = load("mlflow", "mlflow")
-        self._entities = load("mlflow.entities", "mlflow")
+        self._mlflow = self.load("mlflow")
+        self._entities = self.load("mlflow.entities")
         self._folder, self._uri, self._experiment = folder, uri, experiment
         self.place, self.run_id = "", ""
 
@@ -72,25 +81,24 @@ class MLflow:
         made = client.create_run(number, start_time=_ms(started), run_name=run)
         self.run_id = made.info.run_id
         self.place = f"run {self.run_id} of {client.tracking_uri}"
-        self._names, self._clock, self._last = Names(FORBIDDEN), Clock(started), started
+        self._names, self._clock, self._last = Renamer(FORBIDDEN), Clock(started), started
         self._said: list[str] = []
-        keys = Names(FORBIDDEN)
+        keys = Renamer(FORBIDDEN)
         params = [
             self._entities.Param(keys[str(key)], str(value)[:LONGEST_VALUE]) for key, value in facts.items()
         ]
         for start in range(0, len(params), PARAMS_AT_ONCE):
             client.log_batch(self.run_id, params=params[start : start + PARAMS_AT_ONCE])
 
-    def write(self, rows: Sequence[Rows], alerts: Sequence[Alert] = ()) -> None:
+    def write(self, moments: Sequence[Moment], alerts: Sequence[Alert] = ()) -> None:
         metrics = []
-        for moment in self._clock.moments(rows):
-            named = moment.values | {f"clipwise/layers/{name}": norm for name, norm in moment.layers.items()}
-            when = _ms(moment.time)
+        for step in self._clock.steps(moments):
+            when = _ms(step.time)
             metrics += [
-                self._entities.Metric(self._names[name], value, when, moment.step)
-                for name, value in named.items()
+                self._entities.Metric(self._names[name], value, when, step.step)
+                for name, value in named(step, "clipwise/layers/").items()
             ]
-            self._last = max(self._last, moment.time)
+            self._last = max(self._last, step.time)
         for start in range(0, len(metrics), METRICS_AT_ONCE):
             self._client.log_batch(self.run_id, metrics=metrics[start : start + METRICS_AT_ONCE])
         if alerts:  # few, and the file is there while the run goes on
@@ -103,28 +111,9 @@ class MLflow:
             self._client.set_terminated(self.run_id, said, end_time=_ms(self._last))
             self.run_id = ""
 
+    def hint(self) -> str:
+        return shlex.join(["mlflow", "ui", "--backend-store-uri", self._client.tracking_uri])
+
 
 def _ms(seconds: float) -> int:
     return round(seconds * 1000)
-
-
-def to_mlflow(
-    store: Store,
-    run: Run | int | str | None,
-    folder: str | os.PathLike[str] | None = None,
-    *,
-    uri: str | None = None,
-    experiment: str = "clipwise",
-) -> Fed:
-    """Write a recorded run as `MLflow` does; it is a new one each time.
-
-    Args:
-        store: the recording.
-        run: its number, its name, or None for the newest.
-        folder, uri, experiment: as for `MLflow`.
-
-    Raises:
-        StoreError: there is no such run.
-        ModuleNotFoundError: mlflow is not installed.
-    """
-    return feed(store, run, MLflow(folder, uri=uri, experiment=experiment))

@@ -1,19 +1,17 @@
 """Parquet: a table with types, for data frames."""
 
-import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
+from clipwise.monitor.exporters._tables import ALERTS, Table, Tables
+from clipwise.monitor.store import Alert
 
-from clipwise.monitor.exporters._base import load
-from clipwise.monitor.exporters._feed import Fed, feed
-from clipwise.monitor.exporters._tables import ALERTS, Column, Tables
-from clipwise.monitor.store import Alert, Run, Store
+CELLS = 1 << 20
+"""Numbers of a table that are in memory at a time."""
 
-__all__ = ["Parquet", "to_parquet"]
+TYPES = {"step": int, "time": float, "rank": int}
+"""Of the columns of an alert; the others are texts."""
 
 
 class Parquet(Tables):
@@ -30,61 +28,93 @@ class Parquet(Tables):
         ModuleNotFoundError: neither is installed.
     """
 
+    name = "parquet"
+    extra = "parquet"
     suffix = ".parquet"
 
     def __init__(self, path: str | Path = ".", *, taken: Any = "number") -> None:
         super().__init__(path, taken=taken)
-        self._save = _saver()
+        try:
+            self.load("polars")
+            self._writer: Any = _Polars
+        except ModuleNotFoundError as missing:
+            try:
+                self.load("pyarrow")
+            except ModuleNotFoundError:
+                raise missing from None
+            self._writer = _PyArrow
 
-    def _table(self, path: Path, steps: NDArray[np.int64], columns: Sequence[Column]) -> None:
-        self._save(path, {"step": (steps, None)} | {one.name: (one.values, one.there) for one in columns})
+    def _open(self, path: Path, names: Sequence[str]) -> Table:
+        return _Pieces(self._writer(path, {"step": int, **dict.fromkeys(names, float)}), len(names))
 
     def _texts(self, path: Path, alerts: Sequence[Alert]) -> None:
-        self._save(path, {name: ([getattr(alert, name) for alert in alerts], None) for name in ALERTS})
+        writer = self._writer(path, {name: TYPES.get(name, str) for name in ALERTS})
+        writer.add([[getattr(alert, name) for alert in alerts] for name in ALERTS])
+        writer.close()
 
 
-def _saver() -> Any:
-    try:
-        polars = load("polars", "parquet")
-    except ModuleNotFoundError as missing:
-        try:
-            load("pyarrow", "parquet")
-        except ModuleNotFoundError:
-            raise missing from None
-        return _with_pyarrow
-    return lambda path, table: _with_polars(polars, path, table)
+class _Pieces:
+    """Gathers rows, and writes so many of them at a time."""
+
+    def __init__(self, writer: Any, width: int) -> None:
+        self._writer, self._width = writer, width
+        self._most = max(1, CELLS // (1 + width))
+        self._rows: list[tuple[float | None, ...]] = []
+        self._written = False
+
+    def add(self, step: int, cells: Sequence[float | None]) -> None:
+        self._rows.append((step, *cells))
+        if len(self._rows) >= self._most:
+            self._write()
+
+    def close(self) -> None:
+        if self._rows or not self._written:
+            self._write()
+        self._writer.close()
+
+    def _write(self) -> None:
+        columns = list(zip(*self._rows, strict=True)) or [()] * (1 + self._width)
+        self._writer.add(columns)
+        self._rows, self._written = [], True
 
 
-def _with_polars(polars: Any, path: Path, table: dict[str, tuple[Any, Any]]) -> None:
-    columns = []
-    for name, (values, there) in table.items():
-        column = polars.Series(name, values)
-        columns.append(column if there is None else column.set(polars.Series(~there), None))
-    polars.DataFrame(columns).write_parquet(path)
+class _Polars:
+    """Pieces are files of their own, which are then put together as a stream."""
+
+    def __init__(self, path: Path, columns: Mapping[str, type]) -> None:
+        polars: Any = Parquet.load("polars")
+
+        kinds = {int: polars.Int64, float: polars.Float64, str: polars.String}
+        self._polars, self._path, self._pieces = polars, path, list[Path]()
+        self._schema = {name: kinds[kind] for name, kind in columns.items()}
+
+    def add(self, columns: Sequence[Sequence[Any]]) -> None:
+        piece = self._path.with_name(f"{self._path.name}.{len(self._pieces)}")
+        named = dict(zip(self._schema, columns, strict=True))
+        self._polars.DataFrame(named, schema=self._schema).write_parquet(piece)
+        self._pieces.append(piece)
+
+    def close(self) -> None:
+        if len(self._pieces) == 1:
+            self._pieces[0].replace(self._path)
+        else:
+            self._polars.scan_parquet(self._pieces).sink_parquet(self._path)
 
 
-def _with_pyarrow(path: Path, table: dict[str, tuple[Any, Any]]) -> None:
-    pyarrow: Any = load("pyarrow", "parquet")
-    columns = {
-        name: pyarrow.array(values, mask=None if there is None else ~there, from_pandas=False)
-        for name, (values, there) in table.items()
-    }
-    load("pyarrow.parquet", "parquet").write_table(pyarrow.table(columns), path)
+class _PyArrow:
+    def __init__(self, path: Path, columns: Mapping[str, type]) -> None:
+        pyarrow: Any = Parquet.load("pyarrow")
+        writer: Any = Parquet.load("pyarrow.parquet")
 
+        kinds = {int: pyarrow.int64(), float: pyarrow.float64(), str: pyarrow.string()}
+        self._schema = pyarrow.schema([(name, kinds[kind]) for name, kind in columns.items()])
+        self._table: Any = pyarrow.table
+        self._writer = writer.ParquetWriter(path, self._schema)
 
-def to_parquet(
-    store: Store, run: Run | int | str | None, path: str | os.PathLike[str] = ".", *, force: bool = False
-) -> Fed:
-    """Write a recorded run as `Parquet` does.
+    def add(self, columns: Sequence[Sequence[Any]]) -> None:
+        # Of Python's numbers NaN is NaN, and None is null.
+        named = dict(zip(self._schema.names, columns, strict=True))
+        self._writer.write_table(self._table(named, schema=self._schema))
 
-    Args:
-        store: the recording.
-        run: its number, its name, or None for the newest.
-        path: of the file, or of a folder.
-        force: whether files that are there are replaced.
-
-    Raises:
-        ArgumentError: one of the files is there, and ``force`` is not said.
-        StoreError: there is no such run.
-    """
-    return feed(store, run, Parquet(Path(path), taken="replace" if force else "refuse"))
+    def close(self) -> None:
+        self._writer.close()

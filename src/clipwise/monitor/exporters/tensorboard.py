@@ -1,24 +1,23 @@
 """TensorBoard: event files, written without TensorFlow or PyTorch."""
 
 import os
+import shlex
 import socket
 import time
 import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
-from clipwise.monitor.exporters._base import Taken, as_taken, file_name, load, vacant
-from clipwise.monitor.exporters._feed import Fed, feed
-from clipwise.monitor.exporters._moments import Clock
-from clipwise.monitor.store import Alert, Rows, Run, Store
-
-__all__ = ["TensorBoard", "to_tensorboard"]
+from clipwise.monitor.exporters._base import Option, Taken, Tool, as_taken, file_name, vacant
+from clipwise.monitor.exporters._steps import Clock, named
+from clipwise.monitor.store import Alert, Moment
 
 PATTERN = "events.out.tfevents.*"
 
 
-class TensorBoard:
+class TensorBoard(Tool):
     """Event files in ``folder/<run>``: every series with its steps and times, alerts and facts as text.
 
     The norm of a parameter's gradient is ``clipwise/norm/<parameter>``. TensorBoard keeps numbers as float32:
@@ -37,12 +36,21 @@ class TensorBoard:
         ModuleNotFoundError: tensorboard is not installed.
     """
 
+    name = "tensorboard"
+    extra = "tensorboard"
+    options = MappingProxyType(
+        {
+            "--out": Option("folder", "the --logdir [runs]"),
+            "--force": Option("taken", "replace the event files", ("refuse", "replace")),
+        }
+    )
+
     def __init__(self, folder: str | os.PathLike[str] = "runs", *, taken: Taken = "number") -> None:
         self._folder, self._taken = Path(folder), as_taken(taken)
         # The parts that write files as any other program does; EventFileWriter would load TensorFlow.
-        self._events = load("tensorboard.compat.proto.event_pb2", "tensorboard")
-        self._records = load("tensorboard.summary.writer.record_writer", "tensorboard")
-        self._text = load("tensorboard.plugins.text.metadata", "tensorboard")
+        self._events = self.load("tensorboard.compat.proto.event_pb2")
+        self._records = self.load("tensorboard.summary.writer.record_writer")
+        self._text = self.load("tensorboard.plugins.text.metadata")
         self.place: Path | None = None
 
     def begin(self, run: str, facts: Mapping[str, Any], started: float | None = None) -> None:
@@ -59,11 +67,10 @@ class TensorBoard:
             lines = [f"{key}: {value}" for key, value in facts.items()]
             self._say("clipwise/facts", "\n".join(f"    {line}" for line in lines), 0, started)
 
-    def write(self, rows: Sequence[Rows], alerts: Sequence[Alert] = ()) -> None:
-        for moment in self._clock.moments(rows):
-            event = self._events.Event(wall_time=moment.time, step=moment.step)
-            named = moment.values | {f"clipwise/norm/{name}": norm for name, norm in moment.layers.items()}
-            for name, value in named.items():
+    def write(self, moments: Sequence[Moment], alerts: Sequence[Alert] = ()) -> None:
+        for step in self._clock.steps(moments):
+            event = self._events.Event(wall_time=step.time, step=step.step)
+            for name, value in named(step).items():
                 event.summary.value.add(tag=name, simple_value=value)
             self._add(event)
         for alert in alerts:
@@ -80,6 +87,9 @@ class TensorBoard:
             for path in self._before:
                 path.unlink(missing_ok=True)
 
+    def hint(self) -> str:
+        return "" if self.place is None else shlex.join(["tensorboard", "--logdir", str(self.place.parent)])
+
     def _say(self, tag: str, text: str, step: int, when: float) -> None:
         event = self._events.Event(wall_time=when, step=step)
         value = event.summary.value.add(tag=f"{tag}/text_summary")
@@ -91,22 +101,3 @@ class TensorBoard:
 
     def _add(self, event: Any) -> None:
         self._file.write(event.SerializeToString())
-
-
-def to_tensorboard(
-    store: Store, run: Run | int | str | None, folder: str | os.PathLike[str] = "runs", *, force: bool = False
-) -> Fed:
-    """Write a recorded run into ``folder/<run>``, as `TensorBoard` does.
-
-    Args:
-        store: the recording.
-        run: its number, its name, or None for the newest.
-        folder: TensorBoard's ``--logdir``.
-        force: whether event files that are there are replaced.
-
-    Raises:
-        ArgumentError: event files are there, and ``force`` is not said.
-        StoreError: there is no such run.
-        ModuleNotFoundError: tensorboard is not installed.
-    """
-    return feed(store, run, TensorBoard(folder, taken="replace" if force else "refuse"))

@@ -1,26 +1,25 @@
 """trackio: a run in its local storage."""
 
 import os
+import shlex
 import sys
 import time
 import uuid
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from clipwise.errors import ArgumentError
-from clipwise.monitor.exporters._base import load
-from clipwise.monitor.exporters._feed import Fed, feed
-from clipwise.monitor.exporters._moments import Clock
-from clipwise.monitor.store import Alert, Rows, Run, Store
-
-__all__ = ["Trackio", "to_trackio"]
+from clipwise.monitor.exporters._base import A_RUN_EACH, Option, Tool
+from clipwise.monitor.exporters._steps import Clock, named
+from clipwise.monitor.store import Alert, Moment
 
 LEVELS = {"info": "info", "warning": "warn", "critical": "error"}
 
 
-class Trackio:
+class Trackio(Tool):
     """A run of trackio: every series with its steps and times, facts as its config, and alerts.
 
     It is written as trackio's own importers write: into its local storage, with no server. NaN and Inf are
@@ -39,29 +38,39 @@ class Trackio:
         ModuleNotFoundError: trackio is not installed.
     """
 
+    name = "trackio"
+    extra = "trackio"
+    options = MappingProxyType(
+        {
+            "--out": Option("folder", "the folder of its storage [trackio's own choice]"),
+            "--project": Option("project", "the project [clipwise]", metavar="NAME"),
+        }
+    )
+    lacks = A_RUN_EACH
+
     def __init__(self, project: str = "clipwise", *, folder: str | os.PathLike[str] | None = None) -> None:
         before = os.environ.get("TRACKIO_DIR")
         if folder is not None and "trackio" not in sys.modules:
             os.environ["TRACKIO_DIR"] = str(Path(folder).absolute())
         try:
-            load("trackio", "trackio")
+            self.load("trackio")
         finally:
             if before is None:
                 os.environ.pop("TRACKIO_DIR", None)
             else:
                 os.environ["TRACKIO_DIR"] = before
-        self.place = Path(load("trackio.utils", "trackio").TRACKIO_DIR)
+        self.place = Path(self.load("trackio.utils").TRACKIO_DIR)
         if folder is not None and self.place != Path(folder).absolute():
             raise ArgumentError(
                 f"trackio is imported already and keeps its runs in {str(self.place)!r}, not in"
                 f" {os.fspath(folder)!r}: set TRACKIO_DIR before"
             )
-        self._storage: Any = load("trackio.sqlite_storage", "trackio").SQLiteStorage
+        self._storage: Any = self.load("trackio.sqlite_storage").SQLiteStorage
         try:
             self._storage.validate_project_name(project)
         except ValueError as error:
             raise ArgumentError(str(error)) from error
-        self._project = project
+        self._project, self._folder = project, folder
 
     def begin(self, run: str, facts: Mapping[str, Any], started: float | None = None) -> None:
         self._run, self._id = run, uuid.uuid4().hex  # a run of the same name is left alone
@@ -69,19 +78,16 @@ class Trackio:
         self._facts: dict[str, Any] | None = {**facts, "_Created": _when(started)}
         self._clock = Clock(started)
 
-    def write(self, rows: Sequence[Rows], alerts: Sequence[Alert] = ()) -> None:
-        moments = self._clock.moments(rows)
-        if moments:
+    def write(self, moments: Sequence[Moment], alerts: Sequence[Alert] = ()) -> None:
+        steps = self._clock.steps(moments)
+        if steps:
             self._storage.bulk_log(
                 project=self._project,
                 run=self._run,
                 run_id=self._id,
-                metrics_list=[
-                    m.values | {f"clipwise/norm/{name}": norm for name, norm in m.layers.items()}
-                    for m in moments
-                ],
-                steps=[m.step for m in moments],
-                timestamps=[_when(m.time) for m in moments],
+                metrics_list=[named(step) for step in steps],
+                steps=[step.step for step in steps],
+                timestamps=[_when(step.time) for step in steps],
                 config=self._facts,
             )
             self._facts = None
@@ -100,28 +106,10 @@ class Trackio:
     def close(self, status: str = "finished") -> None:
         pass  # each call is one transaction
 
+    def hint(self) -> str:
+        folder = "TRACKIO_DIR" not in os.environ and self._folder is not None
+        return f"TRACKIO_DIR={shlex.quote(str(self.place))} trackio show" if folder else "trackio show"
+
 
 def _when(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).isoformat()
-
-
-def to_trackio(
-    store: Store,
-    run: Run | int | str | None,
-    folder: str | os.PathLike[str] | None = None,
-    *,
-    project: str = "clipwise",
-) -> Fed:
-    """Write a recorded run as `Trackio` does; it is a new one each time.
-
-    Args:
-        store: the recording.
-        run: its number, its name, or None for the newest.
-        folder, project: as for `Trackio`.
-
-    Raises:
-        ArgumentError: trackio is imported already, with another folder; or it takes no project of that name.
-        StoreError: there is no such run.
-        ModuleNotFoundError: trackio is not installed.
-    """
-    return feed(store, run, Trackio(project, folder=folder))

@@ -1,23 +1,22 @@
 """Weights & Biases: a run on disk, which ``wandb sync`` uploads; or at once, where that is asked for."""
 
 import os
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from clipwise.errors import ArgumentError
-from clipwise.monitor.exporters._base import load
-from clipwise.monitor.exporters._feed import Fed, feed
-from clipwise.monitor.exporters._moments import Clock
-from clipwise.monitor.store import Alert, Rows, Run, Store
-
-__all__ = ["Wandb", "to_wandb"]
+from clipwise.monitor.exporters._base import A_RUN_EACH, Option, Tool
+from clipwise.monitor.exporters._steps import Clock, named
+from clipwise.monitor.store import Alert, Moment
 
 LEVELS = {"info": "INFO", "warning": "WARN", "critical": "ERROR"}
 MODES = ("offline", "online", "shared", "disabled")
 
 
-class Wandb:
+class Wandb(Tool):
     """A run of Weights & Biases: every series over ``step`` with its times, facts as its config, and alerts.
 
     Nothing leaves the machine unless it is asked for: the mode is what ``WANDB_MODE`` says, otherwise
@@ -39,6 +38,16 @@ class Wandb:
         ModuleNotFoundError: wandb is not installed.
     """
 
+    name = "wandb"
+    extra = "wandb"
+    options = MappingProxyType(
+        {
+            "--out": Option("folder", "the folder of wandb/ [W&B's own choice]"),
+            "--project": Option("project", "the project [clipwise]", metavar="NAME"),
+        }
+    )
+    lacks = A_RUN_EACH
+
     def __init__(
         self,
         project: str = "clipwise",
@@ -52,7 +61,7 @@ class Wandb:
             raise ArgumentError(f"mode must be one of {', '.join(map(repr, MODES))}, got {mode!r}")
         if mode == "offline":  # read when wandb is imported
             os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
-        self._wandb = load("wandb", "wandb")
+        self._wandb = self.load("wandb")
         known = self._wandb.Settings.model_fields
         quiet = {
             "mode": mode,
@@ -85,10 +94,9 @@ class Wandb:
         self._clock = Clock(started)
         self.place = Path(self._run.dir).parent
 
-    def write(self, rows: Sequence[Rows], alerts: Sequence[Alert] = ()) -> None:
-        for moment in self._clock.moments(rows):
-            norms = {f"clipwise/norm/{name}": norm for name, norm in moment.layers.items()}
-            self._run.log({**moment.values, **norms, "step": moment.step, "_timestamp": moment.time})
+    def write(self, moments: Sequence[Moment], alerts: Sequence[Alert] = ()) -> None:
+        for step in self._clock.steps(moments):
+            self._run.log({**named(step), "step": step.step, "_timestamp": step.time})
         for alert in alerts:
             # W&B drops a second one of the same title that comes too soon.
             title = f"{alert.rule} at step {alert.step}"[:63]
@@ -100,27 +108,6 @@ class Wandb:
             self._run.finish(exit_code=0 if status in ("finished", "running") else 1)
             self._run = None
 
-
-def to_wandb(
-    store: Store,
-    run: Run | int | str | None,
-    folder: str | os.PathLike[str] | None = None,
-    *,
-    project: str = "clipwise",
-    mode: str | None = None,
-) -> Fed:
-    """Write a recorded run as `Wandb` does; it is a new one each time.
-
-    Args:
-        store: the recording.
-        run: its number, its name, or None for the newest.
-        folder: where ``wandb/`` is made; W&B's own choice unless given.
-        project: of W&B.
-        mode: ``"offline"`` or ``"online"``; what ``WANDB_MODE`` says, otherwise offline.
-
-    Raises:
-        ArgumentError: there is no such mode.
-        StoreError: there is no such run.
-        ModuleNotFoundError: wandb is not installed.
-    """
-    return feed(store, run, Wandb(project, folder=folder, mode=mode))
+    def hint(self) -> str:
+        offline = self.place is not None and self.place.name.startswith("offline-run-")
+        return shlex.join(["wandb", "sync", str(self.place)]) if offline else ""

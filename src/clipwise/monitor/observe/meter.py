@@ -16,10 +16,8 @@ from clipwise.torch._report import in_torch
 from clipwise.torch.engines import AnyBatch, gather, make_batch
 from clipwise.torch.engines._arrays import array_on
 
-__all__ = ["Meter", "with_own_clip"]
 
-
-class Meter:
+class NormMeter:
     """The norms of the gradients of some parameters; what has no plain form is measured in a copy.
 
     Args:

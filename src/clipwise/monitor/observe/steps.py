@@ -16,7 +16,7 @@ from clipwise.errors import ClipwiseError, TrainingStopped
 from clipwise.monitor.observe.bootstrap.losses import Losses
 from clipwise.monitor.observe.bootstrap.own_clips import OwnClips
 from clipwise.monitor.observe.clipped import GuardedClipper
-from clipwise.monitor.observe.meter import Meter, with_own_clip
+from clipwise.monitor.observe.meter import NormMeter, with_own_clip
 from clipwise.monitor.observe.names import Owners, is_shared, others, owners
 from clipwise.monitor.observe.recording import monitor_here
 from clipwise.monitor.observe.settings import Settings
@@ -26,8 +26,6 @@ from clipwise.torch._refusals import refuse_engines, refuse_shards
 from clipwise.torch.attach import AttachedClipper
 from clipwise.torch.clipper import Clipper
 
-__all__ = ["Observer"]
-
 MOST = 32
 """Optimizers of one process that are recorded: more of them are no few parts of one model."""
 
@@ -36,7 +34,7 @@ class Source:
     """One optimizer, as it is recorded.
 
     Attributes:
-        name: what stands before the names of its values.
+        name: whose its values are in the recording.
         hooks: how many hooks of its own it had when it was met: another one may be a clip.
         optimizer: held weakly.
         clipper: what clips it, None where it is only measured.
@@ -49,7 +47,7 @@ class Source:
         self.optimizer, self.name = weakref.ref(optimizer), name
         self.hooks = 0
         self.clipper: Clipper | None = None
-        self.meter: Meter | None = None
+        self.meter: NormMeter | None = None
         self.places: list[int] = []
         self.steps = 0
 
@@ -161,7 +159,7 @@ class Observer:
         clipper.follow(partial(self._heard, source))
 
     def _lay_out(self, optimizer: Optimizer, source: Source, found: Owners) -> None:
-        source.meter = Meter(found.names(optimizer))
+        source.meter = NormMeter(found.names(optimizer))
         source.places = _places(optimizer)
 
     def _name(self, optimizer: Optimizer, title: str) -> str:
@@ -233,8 +231,7 @@ class Observer:
 
     def _log(self, source: Source, step: int, loss: Any) -> None:
         if loss is not None:
-            name = f"{source.name}/loss" if source.name else "loss"
-            self._open().log(step=step, **{name: loss})
+            self._open().log(step=step, name=source.name, loss=loss)
 
     def _is_wanted(self, step: int) -> bool:
         every, layers = self._settings.every, self._settings.layers_every

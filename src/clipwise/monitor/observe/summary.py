@@ -10,12 +10,12 @@ import numpy as np
 
 from clipwise import config
 from clipwise.errors import ClipwiseError
-from clipwise.monitor.store import Run, Store, gradients_in, prefix_of
+from clipwise.monitor.store import NORM, PREFIX, Run, Store
 from clipwise.monitor.store._schema import open_database
 from clipwise.monitor.suggest import suggest_run
 from clipwise.monitor.suggest._say import number, printable
 
-__all__ = ["summary"]
+FRACTION, SKIPPED = f"{PREFIX}clip_fraction", f"{PREFIX}skipped"
 
 
 def summary(path: Path, uid: str, *, asked: str, command: Sequence[str], clip: str | None) -> Iterator[str]:
@@ -59,8 +59,7 @@ def _about(path: Path, run: Run, asked: str, command: Sequence[str], clip: str |
     with Store(path) as store:
         ranks = f", {len(run.ranks)} ranks" if len(run.ranks) > 1 else ""
         yield f"clipwise: run {printable(run.name)!r} in {asked}: {run.steps:,} steps{ranks}, {run.status}"
-        names = store.names(run.id)
-        sources = gradients_in(names)
+        sources = store.clippers(run.id, weights=False)
         for source in sources:
             yield f"  {_norms(store, run, source)}"
         if not sources:
@@ -82,9 +81,8 @@ def _about(path: Path, run: Run, asked: str, command: Sequence[str], clip: str |
 
 def _norms(store: Store, run: Run, source: str) -> str:
     """``gradient norm: median 1.2, 95 % below 3.4, largest 56 (step 78); clipped in 9 % of the steps``."""
-    wanted = [prefix_of(source) + name for name in ("norm", "clip_fraction", "skipped")]
-    found = store.series(run.id, wanted)
-    norms = found[wanted[0]]
+    found = store.series(run.id, [NORM, FRACTION, SKIPPED], source)
+    norms = found[NORM]
     finite = np.isfinite(norms.values)
     values = norms.values[finite]
     called = f"gradient norm of {printable(source)}" if source else "gradient norm"
@@ -97,11 +95,11 @@ def _norms(store: Store, run: Run, source: str) -> str:
     said = f"{called}: median {median}, 95 % below {high}, largest {most} (step {at:,})"
     if not finite.all():
         said += f"; NaN or Inf in {int((~finite).sum()):,} steps, first {norms.steps[~finite][0]:,}"
-    clipped = found.get(wanted[1])
+    clipped = found.get(FRACTION)
     share = 0.0 if clipped is None else float(np.mean(np.nan_to_num(clipped.values) > 0))
     if share > 0:
         said += f"; clipped in {share:.1%} of the steps"
-    skipped = found.get(wanted[2])
+    skipped = found.get(SKIPPED)
     left_out = 0 if skipped is None else int((skipped.values > 0).sum())
     return said + (f"; {left_out:,} steps left out" if left_out else "")
 

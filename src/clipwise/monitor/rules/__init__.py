@@ -9,12 +9,12 @@ from clipwise.monitor.rules.gradient_spike import GradientSpike
 from clipwise.monitor.rules.gradient_vanishing import GradientVanishing
 from clipwise.monitor.rules.loss_nonfinite import LossNonfinite
 from clipwise.monitor.rules.loss_spike import LossSpike
-from clipwise.monitor.rules.moment import Moment
 from clipwise.monitor.rules.replay import replay
 from clipwise.monitor.rules.stalled import Stalled
 from clipwise.monitor.rules.threshold_never_binds import ThresholdNeverBinds
 from clipwise.monitor.rules.threshold_too_low import ThresholdTooLow
 from clipwise.monitor.rules.update_ratio import UpdateRatio
+from clipwise.monitor.store import Moment
 
 __all__ = [
     "Action",

@@ -7,10 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, TypeAlias, get_args
 
 from clipwise.errors import ArgumentError, did_you_mean
-from clipwise.monitor.rules.moment import Moment
-from clipwise.monitor.store.records import Alert, Level
-
-__all__ = ["ACTIONS", "Action", "Finding", "Rule", "Watcher", "number", "steps"]
+from clipwise.monitor.store import Alert, Level, Moment
 
 Action: TypeAlias = Literal["record", "warn", "stop", "skip", "notify"] | Callable[[Alert], None]
 
@@ -28,7 +25,7 @@ class Finding:
 
 
 class Watcher(ABC):
-    """The state of one rule over one source of one run. Names of values come without the source."""
+    """The state of one rule over one source of one run."""
 
     @abstractmethod
     def judge(self, moment: Moment) -> bool | None:

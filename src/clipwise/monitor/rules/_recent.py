@@ -4,8 +4,6 @@ import math
 from bisect import bisect_left, insort
 from collections import deque
 
-__all__ = ["SIGMA_PER_MAD", "Recent", "median"]
-
 SIGMA_PER_MAD = 1.4826
 """Standard deviations in a median absolute deviation, for a normal distribution: 1 / Phi^-1(3/4)."""
 

@@ -2,8 +2,6 @@
 
 import math
 
-__all__ = ["of", "show", "times"]
-
 
 def show(value: float) -> str:
     """Four digits; NaN and Inf as people write them.

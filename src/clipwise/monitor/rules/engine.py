@@ -1,16 +1,13 @@
 """Rules at work: each judges every moment, and speaks when its patience is at an end."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from clipwise.errors import ArgumentError, did_you_mean
 from clipwise.monitor.rules._base import Rule, Watcher
-from clipwise.monitor.rules._sources import Sources
-from clipwise.monitor.rules._whole import Whole
-from clipwise.monitor.rules.moment import Moment
-from clipwise.monitor.store.records import Alert
-
-__all__ = ["Engine"]
+from clipwise.monitor.rules._joiner import StepJoiner
+from clipwise.monitor.rules._shown import Shown
+from clipwise.monitor.store import Alert, Moment
 
 Failed = Callable[[Rule, Exception], None]
 
@@ -46,8 +43,9 @@ class _Source:
     """All rules over one source."""
 
     watches: list[_Watch]
-    whole: Whole
     failed: Failed | None
+    shown: Shown = field(default_factory=Shown)
+    joiner: StepJoiner = field(default_factory=StepJoiner)
 
     def see(self, moments: Sequence[Moment]) -> Iterator[Alert]:
         for moment in moments:
@@ -68,8 +66,7 @@ class Engine:
     """Shows moments to rules and gives back what they say.
 
     A rule speaks when ``patience`` moments in a row, of those that it can judge, looked bad, and not again
-    within ``cooldown`` steps. Where values have a source before their names (``"critic/clipwise/norm"``),
-    each source is judged on its own, and named.
+    within ``cooldown`` steps. Each source is judged on its own, and named.
 
     Args:
         rules: no two of one name.
@@ -83,9 +80,9 @@ class Engine:
     Raises:
         ArgumentError: two rules of one name, or something that is no rule.
 
-    >>> from clipwise.monitor.rules import LossNonfinite
+    >>> from clipwise.monitor.rules import LossNonfinite, Moment
     >>> engine = Engine([LossNonfinite()])
-    >>> [alert.seen for alert in engine.see(Moment(7, {"loss": float("nan")}))]
+    >>> [alert.seen for alert in engine.see(Moment(7, "", {"loss": float("nan")}))]
     ['The loss is NaN at step 7.']
     """
 
@@ -104,9 +101,8 @@ class Engine:
         self.may_stop = any("stop" in rule.actions for rule in self.rules)
         self._skipping = [rule for rule in self.rules if "skip" in rule.actions]
         self.may_skip = bool(self._skipping)
-        self._split, self._skip_split = Sources(), Sources()
         self._sources: dict[str, _Source] = {}
-        self._skip_watchers: dict[str, list[tuple[Rule, Watcher]]] = {}
+        self._skip_watchers: dict[str, tuple[Shown, list[tuple[Rule, Watcher]]]] = {}
 
     def rule(self, name: str) -> Rule:
         """The rule of a name; ArgumentError where there is none."""
@@ -119,36 +115,37 @@ class Engine:
 
         A step with NaN or Inf is judged when the norms of its parameters are there, or with the next step.
         """
-        alerts: list[Alert] = []
-        for name, part in self._split.split(moment):
-            source = self._sources.get(name)
-            if source is None:
-                watches = [_Watch(rule, rule.watch(name), name) for rule in self.rules]
-                source = self._sources[name] = _Source(watches, Whole(), self._failed)
-            alerts.extend(source.see(source.whole.add(part)))
-        return alerts
+        name = moment.source
+        source = self._sources.get(name)
+        if source is None:
+            watches = [_Watch(rule, rule.watch(name), name) for rule in self.rules]
+            source = self._sources[name] = _Source(watches, self._failed)
+        shown = source.shown.of(moment)
+        return [] if shown is None else list(source.see(source.joiner.add(shown)))
 
     def close(self) -> list[Alert]:
         """At the end of a run: what is said of a step whose parameters' norms never came."""
-        return [alert for source in self._sources.values() for alert in source.see(source.whole.rest())]
+        return [alert for source in self._sources.values() for alert in source.see(source.joiner.rest())]
 
     def skips(self, moment: Moment) -> bool:
         """Whether a rule with the action ``"skip"`` finds the step bad that is about to be taken.
 
         No patience is asked for, and nothing of it reaches `see`: show it the same moment afterwards.
         """
-        bad = False
-        for name, part in self._skip_split.split(moment):
-            watchers = self._skip_watchers.get(name)
-            if watchers is None:
-                watchers = [(rule, rule.watch(name)) for rule in self._skipping]
-                self._skip_watchers[name] = watchers
-            for rule, watcher in tuple(watchers):  # each has to see it, for what it learns of it
-                try:
-                    bad = watcher.judge(part) is True or bad
-                except Exception as error:
-                    if self._failed is None:
-                        raise
-                    watchers.remove((rule, watcher))
-                    self._failed(rule, error)
+        name, bad = moment.source, False
+        found = self._skip_watchers.get(name)
+        if found is None:
+            found = self._skip_watchers[name] = Shown(), [(rule, rule.watch(name)) for rule in self._skipping]
+        source, watchers = found
+        shown = source.of(moment)
+        if shown is None:
+            return False
+        for rule, watcher in tuple(watchers):
+            try:  # each has to see it, for what it learns of it
+                bad = watcher.judge(shown) is True or bad
+            except Exception as error:
+                if self._failed is None:
+                    raise
+                watchers.remove((rule, watcher))
+                self._failed(rule, error)
         return bad

@@ -6,10 +6,7 @@ from typing import ClassVar
 
 from clipwise.monitor.rules._base import Action, Finding, Rule, Watcher
 from clipwise.monitor.rules._words import of, show
-from clipwise.monitor.rules.moment import Moment
-from clipwise.monitor.store.records import Level
-
-__all__ = ["GradientNonfinite"]
+from clipwise.monitor.store import Level, Moment
 
 NONFINITE, SKIPPED, NORM = "clipwise/nonfinite", "clipwise/skipped", "clipwise/norm"
 
@@ -23,7 +20,7 @@ class GradientNonfinite(Rule):
 
     >>> from clipwise.monitor.rules import Engine, Moment
     >>> layers = {"embed.weight": 0.1, "rnn.weight": float("inf")}
-    >>> [alert] = Engine([GradientNonfinite()]).see(Moment(7, {"clipwise/nonfinite": 1.0}, layers))
+    >>> [alert] = Engine([GradientNonfinite()]).see(Moment(7, "", {"clipwise/nonfinite": 1.0}, layers))
     >>> print(alert.seen)
     The gradient holds NaN or Inf at step 7, first in rnn.weight (norm Inf).
     """
@@ -41,7 +38,7 @@ class GradientNonfinite(Rule):
 class _Watcher(Watcher):
     def __init__(self, source: str) -> None:
         self._source = source
-        self._bad = Moment(0, {})
+        self._bad = Moment(0, "", {})
 
     def judge(self, moment: Moment) -> bool | None:
         count = moment.values.get(NONFINITE)

@@ -8,10 +8,7 @@ from typing import ClassVar
 from clipwise.monitor.rules._base import Action, Finding, Rule, Watcher, number, steps
 from clipwise.monitor.rules._recent import Recent
 from clipwise.monitor.rules._words import of, show, times
-from clipwise.monitor.rules.moment import Moment
-from clipwise.monitor.store.records import Level
-
-__all__ = ["GradientSpike"]
+from clipwise.monitor.store import Level, Moment
 
 NORM, AFTER = "clipwise/norm", "clipwise/norm_after"
 ENOUGH = 30
@@ -61,7 +58,7 @@ class _Watcher(Watcher):
         self._rule, self._source = rule, source
         self._recent = Recent(rule.window)
         self._first = 0.0
-        self._bad, self._usual = Moment(0, {}), 1.0
+        self._bad, self._usual = Moment(0, "", {}), 1.0
 
     def judge(self, moment: Moment) -> bool | None:
         norm = moment.values.get(NORM)

@@ -6,10 +6,7 @@ from typing import ClassVar
 
 from clipwise.monitor.rules._base import Action, Finding, Rule, Watcher
 from clipwise.monitor.rules._words import of, show
-from clipwise.monitor.rules.moment import Moment
-from clipwise.monitor.store.records import Level
-
-__all__ = ["LossNonfinite"]
+from clipwise.monitor.store import Level, Moment
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,7 +14,7 @@ class LossNonfinite(Rule):
     """Speaks when a loss is NaN or Inf: ``"loss"``, and every name that is or ends in a loss (``val_loss``).
 
     >>> from clipwise.monitor.rules import Engine, Moment
-    >>> [alert] = Engine([LossNonfinite()]).see(Moment(7, {"loss": float("inf")}))
+    >>> [alert] = Engine([LossNonfinite()]).see(Moment(7, "", {"loss": float("inf")}))
     >>> print(alert.level, alert.seen)
     critical The loss is Inf at step 7.
     """

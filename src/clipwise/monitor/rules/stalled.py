@@ -8,10 +8,7 @@ from typing import ClassVar
 from clipwise.monitor.rules._base import Action, Finding, Rule, Watcher, number, steps
 from clipwise.monitor.rules._recent import median
 from clipwise.monitor.rules._words import show
-from clipwise.monitor.rules.moment import Moment
-from clipwise.monitor.store.records import Level
-
-__all__ = ["Stalled"]
+from clipwise.monitor.store import Level, Moment
 
 BLOCKS = 20
 """How often in a window it is judged."""

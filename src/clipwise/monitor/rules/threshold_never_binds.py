@@ -6,10 +6,7 @@ from typing import ClassVar
 
 from clipwise.monitor.rules._base import Action, Finding, Rule, Watcher, steps
 from clipwise.monitor.rules._words import of, show
-from clipwise.monitor.rules.moment import Moment
-from clipwise.monitor.store.records import Level
-
-__all__ = ["ThresholdNeverBinds"]
+from clipwise.monitor.store import Level, Moment
 
 NORM, THRESHOLD, FRACTION = "clipwise/norm", "clipwise/threshold", "clipwise/clip_fraction"
 

@@ -9,10 +9,7 @@ from clipwise.errors import ArgumentError
 from clipwise.monitor.rules._base import Action, Finding, Rule, Watcher, number, steps
 from clipwise.monitor.rules._recent import Recent
 from clipwise.monitor.rules._words import of, show
-from clipwise.monitor.rules.moment import Moment
-from clipwise.monitor.store.records import Level
-
-__all__ = ["UpdateRatio"]
+from clipwise.monitor.store import Level, Moment
 
 RATIO = "clipwise/update_ratio"
 

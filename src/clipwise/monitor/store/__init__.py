@@ -1,22 +1,28 @@
 """Recordings on disk: SQLite, one file for any number of runs and processes."""
 
-from clipwise.monitor.store.naming import gradients_in, prefix_of, sources_in
+from clipwise.monitor.store.moments import Moment, moments_of, steps_of
+from clipwise.monitor.store.naming import AT_BOUND, FIELDS, NORM, PREFIX, joined
 from clipwise.monitor.store.reader import Found, Store
 from clipwise.monitor.store.records import Alert, Floats, Layers, Level, Rows, Run, Series
 from clipwise.monitor.store.writer import Writer
 
 __all__ = [
+    "AT_BOUND",
+    "FIELDS",
+    "NORM",
+    "PREFIX",
     "Alert",
     "Floats",
     "Found",
     "Layers",
     "Level",
+    "Moment",
     "Rows",
     "Run",
     "Series",
     "Store",
     "Writer",
-    "gradients_in",
-    "prefix_of",
-    "sources_in",
+    "joined",
+    "moments_of",
+    "steps_of",
 ]

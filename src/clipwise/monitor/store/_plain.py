@@ -4,8 +4,6 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["plain", "text"]
-
 
 def plain(value: Any) -> Any:
     """Facts in the terms of JSON; what it has no word for, NaN and Inf included, is text.

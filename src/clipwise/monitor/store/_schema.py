@@ -1,14 +1,11 @@
-"""The tables of a recording, their version, and the way from older versions to this one."""
+"""The tables of a recording, and their version."""
 
 import os
 import sqlite3
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 
 from clipwise.errors import StoreError
-
-__all__ = ["APPLICATION", "VERSION", "is_settled", "open_database"]
 
 APPLICATION = 0x636C6970
 """What SQLite keeps in the file's header, so that a file of somebody else's is told apart."""
@@ -42,6 +39,7 @@ CREATE TABLE frames (                        -- some rows, in the order in which
     run INTEGER NOT NULL REFERENCES runs,
     rank INTEGER NOT NULL,
     kind TEXT NOT NULL,                      -- 'steps' or 'layers'
+    source TEXT NOT NULL,                    -- whose values these are, '' where there is one clipper
     layout INTEGER NOT NULL REFERENCES layouts,
     first_step INTEGER NOT NULL,
     last_step INTEGER NOT NULL,
@@ -49,7 +47,7 @@ CREATE TABLE frames (                        -- some rows, in the order in which
     nonfinite INTEGER NOT NULL,              -- how many of the numbers are NaN or Inf
     data BLOB NOT NULL                       -- float64, little-endian, row after row
 );
-CREATE INDEX frames_of_run ON frames (run, kind, rank, id);
+CREATE INDEX frames_of_run ON frames (run, kind, rank, source, id);
 CREATE TABLE alerts (
     id INTEGER PRIMARY KEY,
     run INTEGER NOT NULL REFERENCES runs,
@@ -61,15 +59,12 @@ CREATE TABLE alerts (
     seen TEXT NOT NULL,
     why TEXT NOT NULL,
     advice TEXT NOT NULL,
-    source TEXT NOT NULL DEFAULT ''
+    source TEXT NOT NULL
 );
 CREATE INDEX alerts_of_run ON alerts (run, id);
 """
 
-MIGRATIONS: dict[int, Callable[[sqlite3.Connection], object]] = {}
-"""What makes version n + 1 of a file of version n."""
-
-VERSION = 1
+VERSION = 2
 
 
 def open_database(path: str | os.PathLike[str], *, write: bool = False) -> sqlite3.Connection:
@@ -78,7 +73,7 @@ def open_database(path: str | os.PathLike[str], *, write: bool = False) -> sqlit
     The connection may be used by one thread at a time, and commits only what is asked for by ``BEGIN``.
 
     Raises:
-        StoreError: there is no such file, it is none of clipwise's, damaged, or of a newer version.
+        StoreError: there is no such file, it is none of clipwise's, damaged, or of another version.
         sqlite3.Error, OSError: it cannot be opened or written just now.
     """
     path = Path(path)
@@ -115,26 +110,32 @@ def is_settled(path: str | os.PathLike[str]) -> bool:
 
 
 def _check(connection: sqlite3.Connection, path: Path, write: bool) -> None:
-    version, application = _number(connection, "user_version"), _number(connection, "application_id")
-    if application != APPLICATION:
-        empty = not connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
-        if empty and application == 0 and not write:
-            raise StoreError(f"{str(path)!r} is empty: nothing has been recorded yet")
-        if not (empty and application == 0):
+    ours = _number(connection, "application_id") == APPLICATION
+    if not ours and connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+        ours = _number(connection, "application_id") == APPLICATION  # another process may have just made it
+        if not ours:
             raise StoreError(f"{str(path)!r} is no recording of clipwise")
-    elif version > VERSION:
-        raise StoreError(
-            f"{str(path)!r} was written by a newer clipwise (version {version} of the file, this one reads"
-            f" up to {VERSION}): upgrade clipwise, or choose another file"
-        )
+    if ours:
+        _check_version(_number(connection, "user_version"), path)
+    elif _number(connection, "application_id") not in (0, APPLICATION):
+        raise StoreError(f"{str(path)!r} is no recording of clipwise")
+    elif not write:
+        raise StoreError(f"{str(path)!r} is empty: nothing has been recorded yet")
     if write:
         _use_wal(connection, path)
-    if version < VERSION:
-        _migrate(connection)
-    if write and "source" not in [column[1] for column in connection.execute("PRAGMA table_info(alerts)")]:
-        # No new version: whoever does not know of it reads and writes such a file as before.
-        connection.execute("ALTER TABLE alerts ADD COLUMN source TEXT NOT NULL DEFAULT ''")
+    if not ours:
+        _make_tables(connection)
     connection.execute("PRAGMA synchronous = NORMAL")
+
+
+def _check_version(version: int, path: Path) -> None:
+    if version != VERSION:
+        newer = version > VERSION
+        raise StoreError(
+            f"{str(path)!r} was written by {'a newer' if newer else 'an older'} clipwise (version {version}"
+            f" of the file, this one reads {VERSION}): "
+            + ("upgrade clipwise, or choose another file" if newer else "record into another file")
+        )
 
 
 def _use_wal(connection: sqlite3.Connection, path: Path) -> None:
@@ -155,19 +156,14 @@ def _use_wal(connection: sqlite3.Connection, path: Path) -> None:
     )
 
 
-def _migrate(connection: sqlite3.Connection) -> None:
+def _make_tables(connection: sqlite3.Connection) -> None:
     connection.execute("BEGIN IMMEDIATE")
     try:
-        version = _number(connection, "user_version")  # another process may have been faster
-        if version == 0 and not connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+        if _number(connection, "user_version") == 0:  # another process may have been faster
             for statement in TABLES.split(";"):
                 connection.execute(statement)
-            version = VERSION
-        while version < VERSION:
-            MIGRATIONS[version](connection)
-            version += 1
-        connection.execute(f"PRAGMA application_id = {APPLICATION}")
-        connection.execute(f"PRAGMA user_version = {VERSION}")
+            connection.execute(f"PRAGMA application_id = {APPLICATION}")
+            connection.execute(f"PRAGMA user_version = {VERSION}")
         connection.execute("COMMIT")
     except BaseException:
         connection.execute("ROLLBACK")

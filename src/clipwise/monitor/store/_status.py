@@ -8,8 +8,6 @@ from typing import Any
 
 from clipwise.monitor.store.records import Run
 
-__all__ = ["run_of"]
-
 LOST_AFTER = 60.0
 """Seconds without a sign of life after which a process that cannot be looked for counts as lost."""
 GONE_AFTER = 600.0

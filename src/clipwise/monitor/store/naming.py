@@ -1,35 +1,18 @@
-"""What the series of a run are called: ``clipwise/norm``, or ``critic/clipwise/norm`` of a named source."""
+"""What values are called: those of a clipper ``clipwise/<field>``, all others as they were logged."""
 
-from collections.abc import Collection, Iterable
+from clipwise.report import METRICS
 
-__all__ = ["gradients_in", "prefix_of", "sources_in"]
+PREFIX = "clipwise/"
+FIELDS = tuple(PREFIX + name for name in (*METRICS, "skipped", "at_bound"))
+"""The values of a clipper."""
 
-NORM = "clipwise/norm"
+NORM, AT_BOUND = "clipwise/norm", "clipwise/at_bound"
 
 
-def prefix_of(source: str) -> str:
-    """What stands before the figures of a source.
+def joined(source: str, name: str) -> str:
+    """A value's name with its source before it, for tools that have names only.
 
-    >>> prefix_of(""), prefix_of("critic")
-    ('clipwise/', 'critic/clipwise/')
+    >>> joined("critic", "clipwise/norm"), joined("", "loss")
+    ('critic/clipwise/norm', 'loss')
     """
-    return f"{source}/clipwise/" if source else "clipwise/"
-
-
-def sources_in(names: Iterable[str]) -> list[str]:
-    """Whose norms are among some names: ``""`` for the usual one without a name.
-
-    >>> sources_in(["time", "critic/clipwise/norm", "critic/loss", "clipwise/norm"])
-    ['critic', '']
-    """
-    return [n.removesuffix(NORM).removesuffix("/") for n in names if n == NORM or n.endswith("/" + NORM)]
-
-
-def gradients_in(names: Collection[str]) -> list[str]:
-    """Those of `sources_in` whose norms are of gradients, and not of weights, some of which are at a bound.
-
-    >>> gradients_in(["clipwise/norm", "weights/clipwise/norm", "weights/clipwise/at_bound"])
-    ['']
-    """
-    there = set(names)
-    return [source for source in sources_in(names) if f"{prefix_of(source)}at_bound" not in there]
+    return f"{source}/{name}" if source else name

@@ -3,7 +3,7 @@
 import json
 import os
 import sqlite3
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -14,9 +14,12 @@ import numpy as np
 from clipwise.errors import StoreError, did_you_mean
 from clipwise.monitor.store._schema import open_database
 from clipwise.monitor.store._status import run_of
-from clipwise.monitor.store.records import Alert, Layers, Run, Series
+from clipwise.monitor.store.moments import Moment, moments_of
+from clipwise.monitor.store.naming import AT_BOUND, NORM
+from clipwise.monitor.store.records import Alert, Layers, Rows, Run, Series
 
-__all__ = ["Found", "FoundLayers", "Store"]
+AT_ONCE = 5000
+"""Rows that are put in order at a time."""
 
 
 class Store:
@@ -26,7 +29,7 @@ class Store:
         path: of the file.
 
     Raises:
-        StoreError: there is no such file, it is none of clipwise's, damaged, or of a newer version. Every
+        StoreError: there is no such file, it is none of clipwise's, damaged, or of another version. Every
             method raises it too, if the file turns out to be damaged later.
     """
 
@@ -39,7 +42,7 @@ class Store:
         self._layouts: dict[int, tuple[str, ...]] = {}
         self._seen = 0  # the last frame that was looked at
         self._last: dict[int, int] = {}  # by run: the largest number of a step
-        self._columns: dict[int, dict[int, None]] = {}  # by run: layouts of its steps, as they came
+        self._columns: dict[int, dict[tuple[str, str, int, int], None]] = {}  # by run: what came, in order
 
     def close(self) -> None:
         self._db.close()
@@ -85,11 +88,38 @@ class Store:
 
     # Steps.
 
-    def names(self, run: int) -> list[str]:
-        """What was recorded in each step of a run: the names of its series, in the order of their coming."""
+    def sources(self, run: int) -> list[str]:
+        """Whose values were recorded in the steps of a run, in the order of their coming.
+
+        "" is the one clipper of a run, and what the user logs without saying whose it is.
+        """
         self._look()
-        layouts = self._columns.get(run, {})
-        return list(dict.fromkeys(name for layout in layouts for name in self._names(layout)))
+        return list(
+            dict.fromkeys(source for kind, source, *_ in self._columns.get(run, ()) if kind == "steps")
+        )
+
+    def clippers(self, run: int, *, weights: bool = True) -> list[str]:
+        """Those of `sources` that are clippers: a norm was recorded of them.
+
+        Args:
+            run: its number.
+            weights: also those that clip weights, some of which stand at the bound.
+        """
+        names = {source: self.names(run, source) for source in self.sources(run)}
+        return [one for one, own in names.items() if NORM in own and (weights or AT_BOUND not in own)]
+
+    def names(self, run: int, source: str = "", *, rank: int | None = None) -> list[str]:
+        """What was recorded of a source in the steps of a run: the names of its series, as they came.
+
+        Args:
+            run, source: as for `series`.
+            rank: of the process; None: of all.
+        """
+        return self._known(run, "steps", source, rank)
+
+    def parameters(self, run: int, source: str = "", *, rank: int | None = None) -> list[str]:
+        """The parameters of a source of which norms were recorded; arguments as for `names`."""
+        return self._known(run, "layers", source, rank)
 
     def rank(self, run: int, kind: str = "steps") -> int:
         """The lowest rank that has recorded something of a run; 0 where none has.
@@ -101,81 +131,91 @@ class Store:
         rows = self._all("SELECT min(rank) FROM frames WHERE run = ? AND kind = ?", run, kind)
         return int(rows[0][0] or 0)
 
-    def series(self, run: int, names: Iterable[str], rank: int | None = None, after: int = 0) -> "Found":
+    def series(
+        self, run: int, names: Iterable[str], source: str = "", *, rank: int | None = None, after: int = 0
+    ) -> "Found":
         """Some series of a run.
 
         Args:
             run: its number.
-            names: of the series; those that it does not have are left out.
-            rank: whose; None: of the process with the lowest rank that recorded something.
+            names: of the series, such as ``"clipwise/norm"``; those that it does not have are left out.
+            source: whose, where several clippers were recorded.
+            rank: of the process; None: the lowest that recorded something.
             after: only what was written after this frame (`Found.last` of an earlier call).
         """
         wanted = list(dict.fromkeys(names))
-        rank = self.rank(run) if rank is None else rank
         steps: dict[str, list[Any]] = {name: [] for name in wanted}
         values: dict[str, list[Any]] = {name: [] for name in wanted}
         last = after
-        for frame, layout, data in self._rows(
-            "SELECT id, layout, data FROM frames"
-            " WHERE run = ? AND kind = 'steps' AND rank = ? AND id > ? ORDER BY id",
-            run,
-            rank,
-            after,
-        ):
-            columns = self._names(layout)
-            table = self._table(data, columns)
+        for frame, rows in self._frames(run, "steps", source, rank, after):
             last = frame
             for name in wanted:
-                if name in columns:
-                    steps[name].append(table[:, 0])
-                    values[name].append(table[:, 1 + columns.index(name)])
+                if name in rows.names:
+                    steps[name].append(rows.data[:, 0])
+                    values[name].append(rows.data[:, 1 + rows.names.index(name)])
         there = {name: _in_order(steps[name], values[name]) for name in wanted if steps[name]}
         return Found(there, last)
 
-    def layers(self, run: int, rank: int | None = None, after: int = 0) -> "FoundLayers":
+    def layers(self, run: int, source: str = "", *, rank: int | None = None, after: int = 0) -> "FoundLayers":
         """The norms of the parameters' gradients over a run.
 
         Args:
-            run, rank: as for `series`.
+            run, source, rank: as for `series`.
             after: only what was written after this frame (`FoundLayers.last` of an earlier call).
         """
-        rank = self.rank(run, "layers") if rank is None else rank
-        rows = self._all(
-            "SELECT layout, data, id FROM frames"
-            " WHERE run = ? AND kind = 'layers' AND rank = ? AND id > ? ORDER BY id",
-            run,
-            rank,
-            after,
-        )
-        names = tuple(dict.fromkeys(name for layout, *_ in rows for name in self._names(layout)))
-        place = {name: i for i, name in enumerate(names)}
-        steps, norms, there = [], [], []
-        for layout, data, _ in rows:
-            columns = self._names(layout)
-            table = self._table(data, columns)
-            whole = np.full((len(table), len(names)), np.nan)
-            here = np.zeros(whole.shape, dtype=bool)
-            where = [place[name] for name in columns]
-            whole[:, where], here[:, where] = table[:, 1:], True
-            steps.append(table[:, 0])
-            norms.append(whole)
-            there.append(here)
-        if not steps:
+        frames = list(self._frames(run, "layers", source, rank, after))
+        names = tuple(dict.fromkeys(name for _, rows in frames for name in rows.names))
+        if not frames:
             nothing = np.zeros((0, 0))
             return FoundLayers(np.zeros(0, dtype=np.int64), (), nothing, nothing.astype(bool), after)
-        numbers = np.concatenate(steps).astype(np.int64)
-        order = np.argsort(numbers, kind="stable")
-        data, absent = np.concatenate(norms)[order], ~np.concatenate(there)[order]
-        return FoundLayers(numbers[order], names, data, absent, rows[-1][2])
+        place = {name: i for i, name in enumerate(names)}
+        steps = np.concatenate([rows.data[:, 0] for _, rows in frames]).astype(np.int64)
+        norms, absent = np.full((len(steps), len(names)), np.nan), np.ones((len(steps), len(names)), bool)
+        end = 0
+        for _, rows in frames:
+            start, end = end, end + len(rows.data)
+            where = [place[name] for name in rows.names]
+            norms[start:end, where], absent[start:end, where] = rows.data[:, 1:], False
+        order = np.argsort(steps, kind="stable")
+        return FoundLayers(steps[order], names, norms[order], absent[order], frames[-1][0])
+
+    def moments(self, run: int, rank: int | None = None) -> Iterator[Moment]:
+        """The steps of a run in order, all that is known of a step and a source at once.
+
+        A step that was recorded twice, as after going back to a checkpoint, is shown twice. Of a long run
+        only a part is in memory at a time.
+
+        Args:
+            run, rank: as for `series`.
+        """
+        rank = self._lowest(run) if rank is None else rank
+        waiting: list[tuple[int, Rows]] = []
+        count, enough = 0, AT_ONCE
+        for frame, first, kind, source, layout in self._rows(
+            "SELECT id, first_step, kind, source, layout FROM frames WHERE run = ? AND rank = ?"
+            " ORDER BY first_step, id",
+            run,
+            rank,
+        ):
+            if count >= enough:  # no frame to come goes further back
+                yield from moments_of(_before(first, waiting), rank)
+                count = sum(len(rows.data) for _, rows in waiting)
+                enough = max(AT_ONCE, 2 * count)
+            names = self._names(layout)
+            ((data,),) = self._all("SELECT data FROM frames WHERE id = ?", frame)
+            waiting.append((frame, Rows(kind, names, self._table(data, names), source)))
+            count += len(waiting[-1][1].data)
+        yield from moments_of(_before(None, waiting), rank)
 
     # Alerts, and news.
 
     def alerts(self, run: int) -> list[Alert]:
         """The alerts of a run, in the order in which they were raised."""
-        columns = "rule, level, step, seen, why, advice, rank, time"
-        if any(column[1] == "source" for column in self._all("PRAGMA table_info(alerts)")):
-            columns += ", source"  # in a file from before there was one all have none
-        rows = self._all(f"SELECT {columns} FROM alerts WHERE run = ? ORDER BY id", run)
+        rows = self._all(
+            "SELECT rule, level, step, seen, why, advice, rank, time, source FROM alerts"
+            " WHERE run = ? ORDER BY id",
+            run,
+        )
         return [Alert(*row) for row in rows]
 
     def version(self) -> int:
@@ -186,15 +226,44 @@ class Store:
 
     def _look(self) -> None:
         """At the frames that came since the last look: a long run has hundreds of thousands."""
-        for run, kind, layout, step, frame in self._all(
-            "SELECT run, kind, layout, max(last_step), max(id) FROM frames NOT INDEXED WHERE id > ?"
-            " GROUP BY run, kind, layout ORDER BY min(id)",
+        for run, kind, source, rank, layout, step, frame in self._all(
+            "SELECT run, kind, source, rank, layout, max(last_step), max(id) FROM frames NOT INDEXED"
+            " WHERE id > ? GROUP BY run, kind, source, rank, layout ORDER BY min(id)",
             self._seen,
         ):
             self._seen = max(self._seen, frame)
             self._last[run] = max(self._last.get(run, 0), step)
-            if kind == "steps":
-                self._columns.setdefault(run, {}).setdefault(layout)
+            self._columns.setdefault(run, {}).setdefault((kind, source, rank, layout))
+
+    def _known(self, run: int, kind: str, source: str, rank: int | None) -> list[str]:
+        self._look()
+        found = [
+            layout
+            for each, whose, by, layout in self._columns.get(run, ())
+            if (each, whose) == (kind, source) and rank in (None, by)
+        ]
+        return list(dict.fromkeys(name for layout in found for name in self._names(layout)))
+
+    def _lowest(self, run: int) -> int:
+        """The lowest rank that has recorded anything of a run."""
+        return int(self._all("SELECT min(rank) FROM frames WHERE run = ?", run)[0][0] or 0)
+
+    def _frames(
+        self, run: int, kind: str, source: str, rank: int | None, after: int
+    ) -> Iterator[tuple[int, Rows]]:
+        """Frames with their numbers, in the order in which they came."""
+        rank = self.rank(run, kind) if rank is None else rank
+        for frame, layout, data in self._rows(
+            "SELECT id, layout, data FROM frames"
+            " WHERE run = ? AND kind = ? AND rank = ? AND source = ? AND id > ? ORDER BY id",
+            run,
+            kind,
+            rank,
+            source,
+            after,
+        ):
+            names = self._names(layout)
+            yield frame, Rows(kind, names, self._table(data, names), source)
 
     def _names(self, layout: int) -> tuple[str, ...]:
         if layout not in self._layouts:
@@ -241,6 +310,19 @@ class FoundLayers(Layers):
     """
 
     last: int
+
+
+def _before(step: int | None, waiting: list[tuple[int, Rows]]) -> list[Rows]:
+    """Take out the rows of the steps before one, in the order in which they were written."""
+    taken: list[tuple[int, Rows]] = []
+    left: list[tuple[int, Rows]] = []
+    for frame, rows in waiting:
+        early = np.ones(len(rows.data), bool) if step is None else rows.data[:, 0] < step
+        for which, some in ((early, taken), (~early, left)):
+            if which.any():
+                some.append((frame, Rows(rows.kind, rows.names, rows.data[which], rows.source)))
+    waiting[:] = left
+    return [rows for _, rows in sorted(taken, key=lambda one: one[0])]
 
 
 def _in_order(steps: list[Any], values: list[Any]) -> Series:

@@ -7,8 +7,6 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Alert", "Floats", "Layers", "Level", "Rows", "Run", "Series"]
-
 Floats: TypeAlias = NDArray[np.float64]
 Level: TypeAlias = Literal["info", "warning", "critical"]
 
@@ -77,17 +75,20 @@ class Layers:
 
 @dataclass(frozen=True)
 class Rows:
-    """Rows to be written: ``step`` and then one column a name.
+    """Rows of one source: ``step`` and then one column a name.
 
     Attributes:
-        kind: ``"steps"`` or ``"layers"``.
+        kind: ``"steps"``, values by name, among them the ``"time"`` in seconds since the epoch; or
+            ``"layers"``, the norm of each parameter's gradient.
         names: of the columns after the first.
         data: ``(n, 1 + len(names))``, float64.
+        source: whose they are, where several clippers are recorded; "" otherwise.
     """
 
     kind: str
     names: tuple[str, ...]
     data: Floats
+    source: str = ""
 
 
 @dataclass(frozen=True)

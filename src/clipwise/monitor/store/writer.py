@@ -14,8 +14,6 @@ from clipwise.monitor.store._plain import plain, text
 from clipwise.monitor.store._schema import open_database
 from clipwise.monitor.store.records import Alert, Rows
 
-__all__ = ["Writer"]
-
 SAY_EVERY = 10.0
 """Seconds after which a process with nothing to write says that it is there; well below what readers wait."""
 
@@ -33,7 +31,7 @@ class Writer:
         command, clip, facts: as in `Run`; what the first process of a run says holds.
 
     Raises:
-        StoreError: the file is none of clipwise's, or of a newer version.
+        StoreError: the file is none of clipwise's, or of another version.
         sqlite3.Error, OSError: it cannot be written just now.
     """
 
@@ -161,12 +159,14 @@ class Writer:
         data = np.ascontiguousarray(rows.data, dtype="<f8")
         steps = data[:, 0]
         self._db.execute(
-            "INSERT INTO frames (run, rank, kind, layout, first_step, last_step, rows, nonfinite, data)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO frames"
+            " (run, rank, kind, source, layout, first_step, last_step, rows, nonfinite, data)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 self.run,
                 self.rank,
                 rows.kind,
+                text(rows.source),
                 self._layout(rows.names),
                 int(steps.min()),
                 int(steps.max()),

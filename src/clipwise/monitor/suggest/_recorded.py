@@ -9,13 +9,12 @@ from numpy.typing import NDArray
 from clipwise import config
 from clipwise.clip import AnyClip, Chain, Clip, Norm
 from clipwise.errors import ClipwiseError, StoreError, did_you_mean
-from clipwise.monitor.store import Floats, Run, Series, Store, gradients_in, prefix_of
+from clipwise.monitor.store import FIELDS, NORM, PREFIX, Floats, Run, Series, Store
 from clipwise.monitor.suggest._given import Given, Positions
 from clipwise.monitor.suggest._typical import kind_of
 from clipwise.monitor.suggest.suggestion import Suggestion, suggestion_of
 
-__all__ = ["suggest_run"]
-
+THRESHOLD, FRACTION = f"{PREFIX}threshold", f"{PREFIX}clip_fraction"
 ODD = 0.01
 
 Marks: TypeAlias = NDArray[np.bool_]
@@ -36,7 +35,7 @@ def suggest_run(
         run: as for `Store.run`; the newest when left out.
         kind: of the model.
         source: whose norms, where several clippers were recorded.
-        loss: name of the recorded loss; ``loss`` when left out, where there is one.
+        loss: name of the recorded loss, of that source or of none; ``loss`` when left out, if there is one.
 
     Raises:
         StoreError: there is no such run, source or loss, it has no norms, or several sources and none named.
@@ -44,20 +43,17 @@ def suggest_run(
     """
     kind = kind_of(kind)
     found = run if isinstance(run, Run) else store.run(run)
-    names = store.names(found.id)
-    sources = gradients_in(names)
+    sources = store.clippers(found.id, weights=False)
     source = _source(found, sources, source)
-    loss = _loss(found, names, source, loss)
-    wanted = [prefix_of(source) + name for name in ("norm", "threshold", "clip_fraction")]
-    series = store.series(found.id, [*wanted, *([loss] if loss else [])])
-    norms = series.get(wanted[0])
+    losses = _losses(store, found, source, loss)
+    series = store.series(found.id, [NORM, THRESHOLD, FRACTION], source)
+    norms = series.get(NORM)
     if norms is None or not len(norms.values):
         raise StoreError(f"run {found.name!r} has no gradient norm yet")
     # A norm below 0 was never measured; it would come from a damaged file.
     if (norms.values < 0).any():
         raise StoreError(f"run {found.name!r} holds a norm below 0: the file is damaged")
-    losses = series.get(loss) if loss else None
-    thresholds, fraction = (_at(norms, series.get(name)) for name in wanted[1:])
+    thresholds, fraction = (_at(norms, series.get(name)) for name in (THRESHOLD, FRACTION))
     clipped = None if fraction is None else np.nan_to_num(fraction) > 0
     several = len(sources) > 1
     clip = _clip(found, thresholds, several)
@@ -98,14 +94,18 @@ def _source(run: Run, sources: list[str], source: str | None) -> str:
     return source
 
 
-def _loss(run: Run, names: list[str], source: str, asked: str | None) -> str | None:
-    if asked is not None:
-        if asked not in names:
-            others = [name for name in names if name != "time" and "clipwise/" not in name]
-            hint = did_you_mean(asked, others) if others else "None was logged."
-            raise StoreError(f"run {run.name!r} has no series {asked!r}. {hint}")
-        return asked
-    return next((name for name in (f"{source}/loss", "loss") if name in names), None)
+def _losses(store: Store, run: Run, source: str, asked: str | None) -> Series | None:
+    """Those that were asked for; else those of the source, or those that are nobody's."""
+    name = "loss" if asked is None else asked
+    whose = dict.fromkeys((source, ""))
+    for one in whose:
+        if name in store.names(run.id, one):
+            return store.series(run.id, [name], one).get(name)
+    if asked is None:
+        return None
+    logged = [n for one in whose for n in store.names(run.id, one) if n != "time" and n not in FIELDS]
+    hint = did_you_mean(asked, logged) if logged else "None was logged."
+    raise StoreError(f"run {run.name!r} has no series {asked!r}. {hint}")
 
 
 def _places(norms: Series, losses: Series) -> Positions:

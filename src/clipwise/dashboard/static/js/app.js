@@ -7,7 +7,7 @@ import { Head } from "./head.js";
 import { Heat } from "./heat.js";
 import { Histogram } from "./histogram.js";
 import { listen } from "./keys.js";
-import { namesOf, Panels } from "./panels.js";
+import { keysOf, Panels } from "./panels.js";
 import { readPlace, writePlace } from "./place.js";
 import { Runs } from "./runs.js";
 import { StateCard } from "./state.js";
@@ -28,7 +28,7 @@ export class App {
     const zoom = { view: () => this._view(), zoom: (low, high) => this._zoom([low, high]), reset: () => this._zoom(null) };
     this._list = new Runs({ open: (id) => this._open(id), overlay: (id) => this._overlay(id) });
     this._head = new Head({
-      source: (name) => this._go({ source: name }), logged: (name) => this._go({ name }),
+      source: (name) => this._go({ source: name }), logged: (logged) => this._go({ logged }),
       rank: source.live ? (rank) => this._go({ rank }) : null, reset: () => this._zoom(null),
     });
     this._panels = new Panels(zoom);
@@ -89,7 +89,7 @@ export class App {
     const view = this._asked();
     const buckets = Math.round(Math.max(200, this._panels.nodes[0].clientWidth || 600));
     const [series, distribution, layers] = await Promise.all([
-      this._source.series(chosen.map((one) => one.id), namesOf(this._place), { ...view, buckets }),
+      this._source.series(chosen.map((one) => one.id), keysOf(this._place), { ...view, buckets }),
       this._source.distribution(run.id, source, view),
       this._source.layers(run.id, source, { ...view, columns: Math.min(buckets, 400) }),
     ]);
@@ -115,7 +115,9 @@ export class App {
 
   _name(run) {
     if (!run.sources.includes(this._place.source)) this._place.source = run.sources[0] ?? null;
-    if (!run.logged.includes(this._place.name)) this._place.name = ofSource(run.logged, this._place.source);
+    const { logged } = this._place;
+    if (!run.logged.some((one) => one.source === logged?.source && one.name === logged?.name))
+      this._place.logged = ofSource(run.logged, this._place.source);
     if (!run.ranks.includes(this._place.rank)) this._place.rank = null;
   }
 
@@ -125,7 +127,7 @@ export class App {
   }
 
   _measure(series, chosen) {
-    const all = chosen.flatMap((run) => Object.values(series[run.id] ?? {}));
+    const all = chosen.flatMap((run) => Object.values(series[run.id] ?? {}).flatMap(Object.values));
     const low = Math.min(...all.map((one) => one.first));
     const high = Math.max(...all.map((one) => one.last[0]));
     this._extent = all.length ? [low, Math.max(high, low + 1)] : [0, 1];
@@ -197,7 +199,7 @@ export class App {
   }
 }
 
-// Of the logged names the source's own, or the first.
+// Of what was logged the source's own loss, or the first.
 function ofSource(logged, source) {
-  return logged.find((name) => source && name === `${source}/loss`) ?? logged[0] ?? null;
+  return logged.find((one) => source && one.source === source && one.name === "loss") ?? logged[0] ?? null;
 }

@@ -57,3 +57,8 @@ export function ago(seconds, now = Date.now() / 1000) {
 export function moment(seconds) {
   return new Date(seconds * 1000).toLocaleString(undefined, { dateStyle: "medium", timeStyle: "short" });
 }
+
+// What a logged series is called: with whose it is before it, where that is somebody's.
+export function title({ source, name }) {
+  return source ? `${source}/${name}` : name;
+}

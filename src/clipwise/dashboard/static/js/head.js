@@ -2,10 +2,10 @@
 
 import { summary } from "./alerts.js";
 import { el, keep } from "./dom.js";
-import { ago, count, many, moment } from "./format.js";
+import { ago, count, many, moment, title } from "./format.js";
 
 export class Head {
-  // wanted: { source(name), logged(name), rank(number) or null, reset() }
+  // wanted: { source(name), logged(key), rank(number) or null, reset() }
   constructor(wanted) {
     this._wanted = wanted;
     this._title = el("h1", {});
@@ -32,7 +32,7 @@ export class Head {
     ]);
     this._note.textContent = run.note;
     this._note.hidden = !run.note;
-    keep(this._choices, [run.sources, run.logged, run.ranks, place.source, place.name, place.rank, place.range], () =>
+    keep(this._choices, [run.sources, run.logged, run.ranks, place.source, place.logged, place.rank, place.range], () =>
       this._controls(run, place));
     keep(this._list, [run.command, run.facts, run.started], () => facts(run));
   }
@@ -47,7 +47,9 @@ export class Head {
     if (run.sources.length > 1)
       found.push(select("Source", "source", run.sources.map((name) => [name, name || "(main)"]), place.source, this._wanted.source));
     if (run.logged.length > 1)
-      found.push(select("Logged", "logged", run.logged.map((name) => [name, name]), place.name, this._wanted.logged));
+      found.push(select("Logged", "logged", run.logged.map((one, i) => [i, title(one)]),
+        run.logged.findIndex((one) => place.logged && title(one) === title(place.logged)),
+        (i) => this._wanted.logged(run.logged[Number(i)])));
     if (run.ranks.length > 1 && this._wanted.rank)
       found.push(select("Rank", "rank", run.ranks.map((rank) => [rank, rank]), place.rank ?? run.ranks[0],
         (rank) => this._wanted.rank(Number(rank))));

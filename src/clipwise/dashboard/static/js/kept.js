@@ -14,11 +14,14 @@ export class Kept {
     return { state: READY, run: this._data.run[id] };
   }
 
-  async series(runs, names) {
+  async series(runs, keys) {
     const found = {};
     for (const id of runs) {
-      const there = this._data.series[id] ?? {};
-      found[id] = Object.fromEntries(names.filter((name) => name in there).map((name) => [name, there[name]]));
+      found[id] = {};
+      for (const { source, name } of keys) {
+        const there = this._data.series[id]?.[source]?.[name];
+        if (there) (found[id][source] ??= {})[name] = there;
+      }
     }
     return { state: READY, series: found };
   }

@@ -16,8 +16,8 @@ export class Live {
     return ask("run", { run: id });
   }
 
-  series(runs, names, view) {
-    return ask("series", { run: runs, name: names, ...view });
+  series(runs, keys, view) {
+    return ask("series", { run: runs, source: keys.map((one) => one.source), name: keys.map((one) => one.name), ...view });
   }
 
   distribution(id, source, view) {

@@ -3,41 +3,48 @@
 import { Chart } from "./chart.js";
 import { runColour, theme } from "./colours.js";
 import { el, keep } from "./dom.js";
+import { title } from "./format.js";
 
 // What is asked for, and how it is drawn. `raw` and `mean` say which of the two lines, and how strong; `second`
 // is a line beside it, where there is one: of a clip of weights, how many of them stand at the bound.
 const PANELS = [
   {
     id: "loss", title: "Loss", raw: 0.35, mean: true, scale: "linear",
-    name: (place) => place.name,
+    key: (place) => place.logged,
     none: "No loss was recorded. In the loop, monitor.log(loss=loss) records it.",
   },
   {
     id: "norm", title: "Gradient norm", raw: 1, scale: "log", threshold: true,
-    name: (place) => `${prefix(place)}norm`,
+    key: (place) => ours(place, "norm"),
     none: "No gradient norm was recorded.",
   },
   {
     id: "fraction", title: "Clip fraction", mean: true, limits: [-0.02, 1.02],
-    name: (place) => `${prefix(place)}clip_fraction`,
-    second: (place) => `${prefix(place)}at_bound`,
+    key: (place) => ours(place, "clip_fraction"),
+    second: (place) => ours(place, "at_bound"),
     none: "No clip fraction was recorded.",
   },
   {
     id: "direction", title: "Direction kept", raw: 0.35, mean: true, highest: 1,
-    name: (place) => `${prefix(place)}direction`,
+    key: (place) => ours(place, "direction"),
     none: "The cosine between the gradient before and after clipping is recorded where it is free, as with one"
       + " norm for all; attach(..., direction=True) asks for it.",
   },
 ];
 
-export function prefix(place) {
-  return place.source ? `${place.source}/clipwise/` : "clipwise/";
+// What is asked for: whose values, and which of them.
+function ours(place, name) {
+  return { source: place.source ?? "", name: `clipwise/${name}` };
 }
 
-export function namesOf(place) {
-  const names = PANELS.flatMap((panel) => [panel.name(place), panel.second?.(place)]).filter(Boolean);
-  return [...new Set([...names, `${prefix(place)}threshold`])];
+export function keysOf(place) {
+  const keys = PANELS.flatMap((panel) => [panel.key(place), panel.second?.(place)]).filter(Boolean);
+  return [...keys, ours(place, "threshold")];
+}
+
+// Of the series of a run, which are there by source and name.
+function pick(there, key) {
+  return key ? there?.[key.source]?.[key.name] : undefined;
 }
 
 export class Panels {
@@ -54,13 +61,13 @@ export class Panels {
     if (this._last) this.show(...this._last);
   }
 
-  // runs: [{ id, name }], the subject first; series: by run and name.
+  // runs: [{ id, name }], the subject first; series: by run, source and name.
   show(place, runs, series, alerts) {
     this._last = [place, runs, series, alerts];
     for (const card of this.cards) {
       const lines = runs.flatMap((run, at) => linesOf(card.panel, place, run, at, series[run.id] ?? {}, runs.length));
-      const name = card.panel.name(place);
-      const marks = runs.flatMap((run) => series[run.id]?.[name]?.marks ?? []);
+      const key = card.panel.key(place);
+      const marks = runs.flatMap((run) => pick(series[run.id], key)?.marks ?? []);
       const empty = !lines.length;
       card.host.hidden = empty;
       card.none.hidden = !empty;
@@ -69,8 +76,8 @@ export class Panels {
         const logarithmic = card.scale === "log" && positive(lines);
         card.chart.show(lines, { logarithmic, limits: card.panel.limits, highest: card.panel.highest, marks, alerts });
       }
-      const window_ = runs.length && series[runs[0].id]?.[name]?.mean.window;
-      keep(card.note, [card.panel.mean && window_, card.scale, name], () => noteOf(card, name, window_));
+      const window_ = runs.length && pick(series[runs[0].id], key)?.mean.window;
+      keep(card.note, [card.panel.mean && window_, card.scale, key], () => noteOf(card, key, window_));
       card.host.setAttribute("aria-label", `${card.panel.title} over the steps`);
     }
   }
@@ -92,9 +99,9 @@ export class Panels {
   }
 }
 
-function noteOf(card, name, window_) {
+function noteOf(card, key, window_) {
   const parts = [];
-  if (card.panel.id === "loss" && name && name !== "loss") parts.push(name);
+  if (card.panel.id === "loss" && key && title(key) !== "loss") parts.push(title(key));
   if (card.panel.threshold) parts.push("before clipping");
   if (card.panel.mean && window_) parts.push(`mean of ${window_} steps`);
   if (card.scale === "log") parts.push("log scale");
@@ -102,11 +109,11 @@ function noteOf(card, name, window_) {
 }
 
 function linesOf(panel, place, run, at, there, many) {
-  const found = there[panel.name(place)];
+  const found = pick(there, panel.key(place));
   if (!found) return [];
   const colour = runColour(at);
   const lines = [];
-  const label = many > 1 ? run.name : SHORT[panel.id] ?? place.name;
+  const label = many > 1 ? run.name : SHORT[panel.id] ?? title(place.logged);
   if (panel.raw && !(many > 1 && panel.mean && panel.raw < 1))
     lines.push({ label, colour, ...found.line, last: found.last, alpha: panel.raw < 1 ? panel.raw : null, width: 1.2 });
   if (panel.mean) {
@@ -114,12 +121,12 @@ function linesOf(panel, place, run, at, there, many) {
     const last = [found.last[0], y.length ? y[y.length - 1] : null];
     lines.push({ label: lines.length ? "mean" : label, colour, x, y, last, width: 2 });
   }
-  const second = there[panel.second?.(place)];
+  const second = pick(there, panel.second?.(place));
   if (second) {
     const name = many > 1 ? `${run.name}: at the bound` : "at the bound";
     lines.push({ label: name, colour: many > 1 ? colour : theme().limit, ...second.line, last: second.last, dash: [6, 3] });
   }
-  const limit = panel.threshold && there[`${prefix(place)}threshold`];
+  const limit = panel.threshold && pick(there, ours(place, "threshold"));
   if (limit && limit.line.y.some((value) => value !== null)) {
     // A seam in the colour of the paper sets it off from the norms behind it.
     lines.push({ label: "seam", colour: theme().card, ...limit.line, width: 4.5, alpha: 0.85, quiet: true });

@@ -8,7 +8,7 @@ export function readPlace() {
     run: whole(given.get("run")),
     others: (given.get("with") ?? "").split(",").map(whole).filter((id) => id !== null),
     source: given.get("source"),
-    name: given.get("name"),
+    logged: given.has("name") ? { source: given.get("of") ?? "", name: given.get("name") } : null,
     rank: whole(given.get("rank")),
     range: given.has("from") && given.has("to") && high > low ? [low, high] : null,
   };
@@ -18,7 +18,9 @@ export function writePlace(place, { replace = true } = {}) {
   const parts = new URLSearchParams();
   if (place.run !== null) parts.set("run", place.run);
   if (place.others.length) parts.set("with", place.others.join(","));
-  for (const key of ["source", "name", "rank"]) if (place[key] !== null && place[key] !== "") parts.set(key, place[key]);
+  for (const key of ["source", "rank"]) if (place[key] !== null && place[key] !== "") parts.set(key, place[key]);
+  if (place.logged) parts.set("name", place.logged.name);
+  if (place.logged?.source) parts.set("of", place.logged.source);
   if (place.range) {
     parts.set("from", trimmed(place.range[0]));
     parts.set("to", trimmed(place.range[1]));

@@ -4,8 +4,6 @@ import platform
 import sys
 from typing import Any
 
-__all__ = ["versions"]
-
 
 def versions() -> dict[str, Any]:
     """Of Python, and of the frameworks that are loaded."""

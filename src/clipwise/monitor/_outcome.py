@@ -4,18 +4,16 @@ import sys
 
 from clipwise.errors import TrainingStopped
 
-__all__ = ["ended", "errors"]
-
 
 def errors() -> tuple[BaseException | None, ...]:
     """The exception that is under way, and the last that nobody caught."""
     return sys.exc_info()[1], getattr(sys, "last_value", None)
 
 
-def ended(error: BaseException | None, stopped: bool) -> tuple[str, str]:
+def outcome(error: BaseException | None, stopped: bool) -> tuple[str, str]:
     """The status of a run, and what is to be noted of it.
 
-    >>> ended(ValueError("bad"), False), ended(SystemExit(0), False)
+    >>> outcome(ValueError("bad"), False), outcome(SystemExit(0), False)
     (('failed', 'ValueError: bad'), ('finished', ''))
     """
     if error is None or (isinstance(error, SystemExit) and error.code in (None, 0)):

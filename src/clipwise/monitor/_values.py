@@ -6,10 +6,8 @@ from typing import Any
 
 from clipwise.errors import ArgumentError
 
-__all__ = ["as_step", "taken"]
 
-
-def taken(name: str, value: Any) -> Any:
+def as_number(name: str, value: Any) -> Any:
     """A value that later changes of its array, or of its variable, have no hold on.
 
     What may be on a device is not waited for: a tensor of PyTorch is copied there, the arrays of JAX and
@@ -28,7 +26,7 @@ def taken(name: str, value: Any) -> Any:
     if hasattr(value, "read_value"):  # a variable of TensorFlow
         return value.read_value()
     if hasattr(getattr(value, "value", None), "shape"):  # of Keras, or of flax
-        return taken(name, value.value)
+        return as_number(name, value.value)
     if hasattr(value, "copy_to_host_async") or not hasattr(value, "item"):  # arrays of JAX and TensorFlow
         return value
     return _number(name, value)

@@ -3,10 +3,8 @@
 import sys
 from typing import Any
 
-__all__ = ["Together"]
 
-
-class Together:
+class Consensus:
     """Agrees among the processes of ``torch.distributed``; a process alone agrees with itself.
 
     Every process has to ask at every step, so rules that stop or skip need a monitor in each.

@@ -3,8 +3,6 @@
 import sys
 import warnings
 
-__all__ = ["MonitorWarning", "say"]
-
 
 class MonitorWarning(UserWarning):
     """Something about the training or its recording; the training goes on."""

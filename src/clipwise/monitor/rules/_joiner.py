@@ -1,17 +1,16 @@
 """What belongs together of a step with NaN or Inf: its values, and the norms of its parameters."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
-from clipwise.monitor.rules.moment import Moment
-
-__all__ = ["Whole"]
+from clipwise.monitor.store import Moment
 
 NONFINITE = "clipwise/nonfinite"
 EARLY = 100
 """Steps whose parameters' norms are kept, should they come before the values."""
 
 
-class Whole:
+class StepJoiner:
     """Holds back a step with NaN or Inf until the norms of its parameters are there, in whichever order.
 
     Where they have not come with the next step, they are not waited for.
@@ -27,7 +26,7 @@ class Whole:
         if count is None and moment.layers:
             if held is not None and held.step == moment.step:
                 self._held = None
-                return [_joined(held, moment.layers)]
+                return [replace(held, layers=moment.layers)]
             if moment.worst is not None:
                 self._early[moment.step] = moment.layers
                 if len(self._early) > EARLY:
@@ -44,7 +43,7 @@ class Whole:
             return [*before, moment]
         layers = self._early.pop(moment.step, None)
         if layers is not None:
-            return [*before, _joined(moment, layers)]
+            return [*before, replace(moment, layers=layers)]
         self._held = moment
         return before
 
@@ -52,7 +51,3 @@ class Whole:
         """What was held back to the end."""
         held, self._held = self._held, None
         return () if held is None else (held,)
-
-
-def _joined(moment: Moment, layers: Mapping[str, float]) -> Moment:
-    return Moment(moment.step, moment.values, layers, moment.rank, moment.time)

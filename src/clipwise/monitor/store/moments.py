@@ -1,0 +1,110 @@
+"""Rows, step by step: what rules and other tools are shown."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import groupby
+
+from clipwise.monitor.store.naming import joined
+from clipwise.monitor.store.records import Rows
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """What is known of one step of one source, read to plain numbers.
+
+    Attributes:
+        step: its number.
+        source: whose values these are, where several clippers are recorded; "" otherwise.
+        values: by name: ``"loss"``, ``"clipwise/norm"``, ``"clipwise/threshold"``, ... While a training runs,
+            a step may be shown in several moments: what was logged later comes in one of its own.
+        layers: the norm of each parameter's gradient, at the steps where it was recorded.
+        rank: of the process.
+        time: when the first of it was recorded, in seconds since the epoch; 0 where that is not known.
+    """
+
+    step: int
+    source: str
+    values: Mapping[str, float]
+    layers: Mapping[str, float] = field(default_factory=dict)
+    rank: int = 0
+    time: float = 0.0
+
+    @property
+    def worst(self) -> str | None:
+        """The first parameter whose gradient is NaN or Inf, where that is known."""
+        return next(
+            (name for name, norm in self.layers.items() if not -float("inf") < norm < float("inf")), None
+        )
+
+
+def moments_of(rows: Iterable[Rows], rank: int = 0) -> list[Moment]:
+    """Rows, in the order in which they came, as moments in the order of their steps.
+
+    All rows of a step and a source make one moment. What has come already makes another one: a step that was
+    taken again, as after going back to a checkpoint, is shown again.
+
+    >>> import numpy as np
+    >>> some = [Rows("steps", ("time", "loss"), np.array([[1, 9.0, 0.5], [2, 9.1, 0.4]]))]
+    >>> [(moment.step, moment.values) for moment in moments_of(some)]
+    [(1, {'loss': 0.5}), (2, {'loss': 0.4})]
+    """
+    found: dict[tuple[int, str], list[_Draft]] = {}
+    for some in rows:
+        source, names, layers = some.source, some.names, some.kind == "layers"
+        for number, *numbers in some.data.tolist():
+            named = dict(zip(names, numbers, strict=True))
+            time = 0.0 if layers else named.pop("time", 0.0)
+            drafts = found.setdefault((int(number), source), [])
+            for draft in drafts:
+                if draft.take(named, layers, time):
+                    break
+            else:
+                drafts.append(_Draft({} if layers else named, named if layers else {}, time))
+    turns = [
+        (step, turn, Moment(step, source, draft.values, draft.layers, rank, draft.time))
+        for (step, source), drafts in found.items()
+        for turn, draft in enumerate(drafts)
+    ]
+    turns.sort(key=lambda one: one[:2])
+    return [moment for *_, moment in turns]
+
+
+def steps_of(moments: Iterable[Moment]) -> Iterator[Moment]:
+    """One moment a step, of all sources: each stands before the names of its values and parameters.
+
+    Where a step has several values of a name, the last one counts, and the time of the first moment.
+
+    Args:
+        moments: in the order of their steps.
+
+    >>> both = [Moment(1, "a", {"loss": 0.5}), Moment(1, "b", {"loss": 0.4})]
+    >>> [moment.values for moment in steps_of(both)]
+    [{'a/loss': 0.5, 'b/loss': 0.4}]
+    """
+    for step, parts in groupby(moments, key=lambda moment: moment.step):
+        values: dict[str, float] = {}
+        layers: dict[str, float] = {}
+        rank, time = 0, 0.0
+        for one in parts:
+            values |= {joined(one.source, name): value for name, value in one.values.items()}
+            layers |= {joined(one.source, name): norm for name, norm in one.layers.items()}
+            rank, time = one.rank, time or one.time
+        yield Moment(step, "", values, layers, rank, time)
+
+
+@dataclass(slots=True)
+class _Draft:
+    """A moment, as far as its rows are there."""
+
+    values: dict[str, float]
+    layers: dict[str, float]
+    time: float
+
+    def take(self, named: Mapping[str, float], layers: bool, time: float) -> bool:
+        """Whether a further row belongs to it, which then is taken in."""
+        there = self.layers if layers else self.values
+        if not there.keys().isdisjoint(named):
+            return False
+        there.update(named)
+        self.time = self.time or time
+        return True
