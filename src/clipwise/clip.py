@@ -13,8 +13,8 @@ from typing import Literal, TypeAlias, get_args
 
 from clipwise import thresholds
 from clipwise.errors import ArgumentError, ThresholdError
+from clipwise.namespace import is_traced
 from clipwise.thresholds import Threshold, check_number
-from clipwise.thresholds._base import is_traced
 
 __all__ = [
     "AnyClip",

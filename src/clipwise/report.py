@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from clipwise.namespace import Array
+from clipwise.namespace import Array, on_host
 
 __all__ = ["METRICS", "ClipReport"]
 
@@ -16,9 +16,7 @@ METRICS = ("norm", "norm_after", "threshold", "clip_fraction", "direction", "non
 
 def _number(value: Any) -> float:
     """A Python float from an array of any framework; this is where the host waits for the device."""
-    if hasattr(value, "detach"):  # a torch tensor, on any device
-        value = value.detach().cpu()
-    return float(np.asarray(value))
+    return float(on_host(value))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,9 +91,7 @@ class ClipReport:
 
     def _tensor_norms(self) -> np.ndarray[Any, np.dtype[np.float64]]:
         norms: Any = [] if self.tensor_norms is None else self.tensor_norms
-        if hasattr(norms, "detach"):
-            norms = norms.detach().cpu()
-        return np.asarray(norms, dtype=np.float64)
+        return np.asarray(on_host(norms), dtype=np.float64)
 
     def __str__(self) -> str:
         if bool(self.skipped):

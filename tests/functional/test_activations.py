@@ -296,3 +296,41 @@ def test_what_is_no_array_or_of_two_frameworks():
         clamped_swiglu(np.ones(1), torch.ones(1))
     with pytest.raises(ArgumentError, match="framework of x"):
         pact(np.ones(1), torch.ones(1))
+
+
+@everywhere
+def test_a_bound_has_all_the_digits_of_its_arrays_type(framework):
+    """0.1 by way of float32 would be off by 1e-9."""
+    with jax.enable_x64(True):
+        x = framework.array([-9.0, 9.0], "float64")
+        assert framework.numpy(hard_tanh(x, -0.1, 0.1)).tolist() == [-0.1, 0.1]
+        assert framework.numpy(pact(x, 0.1)).tolist() == [0.0, 0.1]
+
+
+@everywhere
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_a_bound_beyond_the_range_of_the_type_is_infinite(framework, dtype):
+    x = framework.array([-3.0, 6e4], dtype)
+    for found in (hard_tanh(x, -1e300, 1e300), pact(x, 1e300)):
+        assert framework.numpy(found)[1] == np.dtype(dtype).type(6e4)
+
+
+@differentiable
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_gradients_on_a_tie_between_entry_and_learned_bound(framework, dtype):
+    """On the bound the entry is cut off, and moves the bound; a bound of 0 cuts off everything."""
+    x = framework.array([0.5, 2.0, 2.0, -0.0, 3.0], dtype)
+    of_x, of_alpha = framework.gradients(pact, x, framework.array(2.0))
+    assert (of_x.tolist(), float(of_alpha)) == ([1, 0, 0, 0, 0], 3)
+    of_x, of_alpha = framework.gradients(pact, x, framework.array(0.0))
+    assert (of_x.tolist(), float(of_alpha)) == ([0] * 5, 5)
+
+
+@differentiable
+def test_gradients_of_clamped_swiglu_on_its_limits_are_0(framework):
+    gate, up = framework.array([7.0, 7.1, 1.0, 1.0]), framework.array([1.0, 1.0, 7.0, -7.0])
+    of_gate, of_up = framework.gradients(clamped_swiglu, gate, up)
+    assert of_gate[:2].tolist() == [0, 0]
+    assert of_up[2:].tolist() == [0, 0]
+    assert (np.abs(of_gate[2:]) > 0).all()
+    assert (of_up[0] > 0).all()

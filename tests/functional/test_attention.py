@@ -7,8 +7,8 @@ import torch
 
 from clipwise.errors import ArgumentError
 from clipwise.functional import attention
-from clipwise.functional.activations import _numpy
 from clipwise.functional.attention import clip_logits, clip_qkv, max_logits, qk_clip_factors, soft_cap_logits
+from clipwise.namespace import Namespace
 from tests.functional.frameworks import ALL, DIFFERENTIABLE, Numpy, named
 
 RNG = np.random.default_rng(1)
@@ -66,9 +66,9 @@ def test_a_logit_of_nan_stays_among_others(framework):
 
 
 def test_keys_are_widened_once_and_not_repeated(monkeypatch):
-    given, products = [], _numpy.products
+    given, products = [], Namespace.row_products
     monkeypatch.setattr(attention, "ROWS", 3)
-    monkeypatch.setattr(_numpy, "products", lambda q, k: given.append(k) or products(q, k))
+    monkeypatch.setattr(Namespace, "row_products", lambda xp, q, k: given.append(k) or products(xp, q, k))
     max_logits(Q.astype(np.float16), K.astype(np.float16))
     assert len(given) == 3
     assert all(k is given[0] and k.shape == K.shape and k.dtype == np.float32 for k in given)

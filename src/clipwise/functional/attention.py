@@ -7,11 +7,11 @@ import math
 from typing import Any
 
 from clipwise.errors import ArgumentError
-from clipwise.functional.activations._own import broadcasts, floating, own_of, shape_of
 from clipwise.functional.activations.bounded import hard_tanh
 from clipwise.functional.activations.capped import soft_cap
 from clipwise.functional.checks import number, positive
-from clipwise.namespace import Array
+from clipwise.functional.inputs import broadcasts, floating, namespace_for, shape_of
+from clipwise.namespace import Array, Namespace
 
 __all__ = ["clip_logits", "clip_qkv", "max_logits", "qk_clip_factors", "soft_cap_logits"]
 
@@ -72,9 +72,9 @@ def soft_cap_logits(logits: Array, cap: float) -> Array:
 
 
 def _but_where_masked(logits: Array, bounded: Array) -> Array:
-    own, logits = floating(logits, "logits")
-    lowest = own.like(-math.inf, logits)
-    return own.where(logits == lowest, lowest, bounded)
+    xp, logits = floating("logits", logits)
+    lowest = xp.like(-math.inf)
+    return xp.where(logits == lowest, lowest, bounded)
 
 
 def max_logits(
@@ -112,35 +112,36 @@ def max_logits(
     >>> max_logits(q, q, scale=1.0), max_logits(q, q, scale=1.0, causal=True)
     (array([16.]), array([16.]))
     """
-    own, q = floating(q, "q")
-    _, k = floating(k, "k")
-    if own_of(k) is not own:
+    xp, q = floating("q", q)
+    theirs, k = floating("k", k)
+    if theirs.framework != xp.framework:
         raise ArgumentError(f"q and k must be of one framework, got {type(q)} and {type(k)}")
-    shape, kv_heads = _shape_of_logits(shape_of(q, "q"), shape_of(k, "k"))
+    shape, kv_heads = _shape_of_logits(shape_of("q", q), shape_of("k", k))
     *others, heads, queries, keys = shape
     if causal and queries != keys:
         raise ArgumentError(f"causal needs as many queries as keys, got {queries} and {keys}")
     if mask is not None:
-        mask = _as_mask(own, mask, shape)
+        mask = _as_mask(xp, mask, shape)
     scale = positive("scale", q.shape[-1] ** -0.5 if scale is None else scale, finite=True)
-    k, found = own.widened(k, q), None
+    dtype = xp.result_type(q.dtype, k.dtype, xp.float32)
+    k, found = xp.astype(k, dtype), None
     for start in range(0, queries, ROWS):
         rows = slice(start, min(start + ROWS, queries))
         count = rows.stop - start
-        part = own.widened(q[..., rows, :], k)
+        part = xp.astype(q[..., rows, :], dtype)
         if kv_heads != heads:  # all rows of the heads that share a key at once: k is not repeated
-            part = own.reshape(part, (*others, kv_heads, heads // kv_heads * count, q.shape[-1]))
-        logits = own.products(part, k) * scale
+            part = xp.reshape(part, (*others, kv_heads, heads // kv_heads * count, q.shape[-1]))
+        logits = xp.row_products(part, k) * scale
         if kv_heads != heads:
-            logits = own.reshape(logits, (*others, heads, count, keys))
+            logits = xp.reshape(logits, (*others, heads, count, keys))
         seen = mask[..., rows, :] if mask is not None and _says_rows(mask) else mask
         if causal:
-            before = own.arange(keys, q)[None, :] <= own.arange(rows.stop, q)[start:, None]
+            before = xp.arange(keys)[None, :] <= xp.arange(rows.stop)[start:, None]
             seen = before if seen is None else seen & before
         if seen is not None:
-            logits = own.where(seen, logits, own.like(-math.inf, logits))
-        largest = own.largest(logits, (*range(len(others)), len(shape) - 2, len(shape) - 1))
-        found = largest if found is None else own.maximum(found, largest)
+            logits = xp.where(seen, logits, xp.like(-math.inf, dtype=dtype))
+        largest = xp.max(logits, axis=(*range(len(others)), len(shape) - 2, len(shape) - 1))
+        found = largest if found is None else xp.maximum(found, largest)
     return found
 
 
@@ -148,16 +149,18 @@ def _says_rows(mask: Array) -> bool:
     return len(mask.shape) > 1 and mask.shape[-2] != 1
 
 
-def _as_mask(own: Any, mask: Any, shape: tuple[Any, ...]) -> Array:
+def _as_mask(xp: Namespace, mask: Any, shape: tuple[Any, ...]) -> Array:
     """The mask as an array; ArgumentError unless it is of booleans of this framework that broadcast."""
-    theirs = own_of(mask, "mask")
-    mask = theirs.as_array(mask)
-    if theirs is not own or not own.is_boolean(mask):  # zeros and -inf, to be added, would say the opposite
+    theirs = namespace_for("mask", mask)
+    mask = theirs.read(mask)
+    if theirs.framework != xp.framework or not xp.isdtype(
+        mask.dtype, "bool"
+    ):  # zeros and -inf, to be added, would say the opposite
         raise ArgumentError(
             "mask must be of booleans in the framework of q, True where a query sees a key, got "
             f"{type(mask).__name__} of {mask.dtype}"
         )
-    found = shape_of(mask, "mask")
+    found = shape_of("mask", mask)
     if not broadcasts(found, shape):
         raise ArgumentError(f"mask of shape {found} does not broadcast to {shape}")
     return mask
@@ -226,7 +229,7 @@ def qk_clip_factors(
     tau, alpha = as_tau(tau), as_alpha(alpha)
     if shared not in ("query", "min"):
         raise ArgumentError(f"shared must be 'query' or 'min', got {shared!r}")
-    own, largest = floating(largest, "largest")
+    xp, largest = floating("largest", largest)
     shape = tuple(largest.shape)
     kv_heads = shape[0] if kv_heads is None and shape else kv_heads
     if len(shape) != 1 or not isinstance(kv_heads, int) or kv_heads < 1 or shape[0] % kv_heads:
@@ -234,10 +237,10 @@ def qk_clip_factors(
             f"largest must be of shape (heads,), heads a multiple of kv_heads={kv_heads}, got {shape}"
         )
     over = (largest > tau) & (largest < math.inf)
-    gamma = tau / own.where(over, largest, own.like(tau, largest))  # tau / tau is exactly 1
+    gamma = tau / xp.where(over, largest, xp.like(tau))  # tau / tau is exactly 1
     if kv_heads == shape[0]:
         return gamma**alpha, gamma ** (1.0 - alpha)
-    smallest = own.smallest(own.reshape(gamma, (kv_heads, shape[0] // kv_heads)), -1)
+    smallest = xp.min(xp.reshape(gamma, (kv_heads, shape[0] // kv_heads)), axis=-1)
     if shared == "query":
         return gamma, smallest**0.0
     return gamma**alpha, smallest ** (1.0 - alpha)

@@ -10,10 +10,9 @@ from clipwise.functional import scaling
 from clipwise.functional.facts import Facts
 from clipwise.functional.measure import Measure
 from clipwise.functional.slots import Slot
-from clipwise.namespace import Array
+from clipwise.namespace import Array, is_traced
 from clipwise.report import ClipReport
 from clipwise.thresholds import Observation, Threshold
-from clipwise.thresholds._base import is_traced
 
 __all__ = ["Stage"]
 

@@ -3,8 +3,6 @@
 from collections.abc import Mapping
 from typing import Any
 
-import jax
-
 from clipwise.clip import AnyClip
 from clipwise.config.arguments import as_clip
 from clipwise.errors import ArgumentError, NonFiniteError
@@ -14,7 +12,7 @@ from clipwise.functional.facts import Facts
 from clipwise.functional.slots import UnitAxes
 from clipwise.jax import _trees
 from clipwise.jax._step import first_state, step
-from clipwise.namespace import Array
+from clipwise.namespace import Array, is_traced
 from clipwise.report import ClipReport
 
 __all__ = ["clip", "init", "raise_nonfinite", "refuse_error_while_tracing"]
@@ -106,7 +104,7 @@ def clip(
 
 def refuse_error_while_tracing(gradients: list[Array | None]) -> None:
     """ArgumentError where nothing can be raised by what a gradient holds."""
-    if any(isinstance(gradient, jax.core.Tracer) for gradient in gradients):
+    if any(map(is_traced, gradients)):
         raise ArgumentError(
             'nonfinite="error" cannot raise from inside a compiled function; use "skip" or "zero", and look'
             " at report.nonfinite outside"

@@ -17,7 +17,7 @@ from clipwise.functional.clipping import ClipState
 from clipwise.functional.facts import Facts
 from clipwise.functional.measure import Measure
 from clipwise.functional.slots import Slot, UnitAxes
-from clipwise.jax import _reports, _trees
+from clipwise.jax import _trees, reports
 from clipwise.jax._packed import OfWeights, blank, form_of, known_to_flax, pack, unpack
 from clipwise.jax._step import first_state, step
 from clipwise.namespace import Array
@@ -79,7 +79,7 @@ def clip_weights(
         out, after, report = step(described, slots, targets, weights, state, Facts(), "propagate")
         at_bound = of_measure(Measure(JaxArithmetic(), slots, out), described, report)
         # Without any weight there is nothing at the bound, and no report of the usual form.
-        return out, after, dataclasses.replace(_reports.spread(report, slots), at_bound=at_bound)
+        return out, after, dataclasses.replace(reports.spread(report, slots), at_bound=at_bound)
 
     def init(params: Any) -> WeightsState:
         if (

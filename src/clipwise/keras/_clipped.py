@@ -7,6 +7,7 @@ from typing import Any
 import keras
 
 from clipwise.config import parse, to_dict
+from clipwise.config.arguments import as_clip
 from clipwise.keras._backends import backend
 from clipwise.keras._multi import ClippedMultiOptimizer, is_multi
 from clipwise.keras._optimizer import ClippedOptimizer
@@ -54,7 +55,7 @@ class SavedWithClip:
             made,
             Clipping(
                 None if said["clip"] is None else parse(said["clip"]),
-                weights=None if said.get("weights") is None else WeightClipping(parse(said["weights"])),
+                weights=None if said.get("weights") is None else WeightClipping(as_clip(said["weights"])),
                 nonfinite=said["nonfinite"],
                 direction=said["direction"],
                 unit_axes=_as_tuples(said["unit_axes"]),

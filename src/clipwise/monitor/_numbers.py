@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from clipwise.monitor.store import Floats
+from clipwise.namespace import framework_of, on_host
 
 
 def floats(values: Sequence[Any]) -> Floats:
@@ -15,10 +16,9 @@ def floats(values: Sequence[Any]) -> Floats:
     PyTorch's tensors on a device are brought together there, and come over in one transfer.
     """
     found = np.empty(len(values), dtype=np.float64)
-    torch = sys.modules.get("torch")
     away: dict[Any, list[int]] = {}
     for place, value in enumerate(values):
-        if torch is not None and isinstance(value, torch.Tensor):
+        if framework_of(value) == "torch":
             if value.device.type == "cpu":
                 found[place] = value.item()
             else:
@@ -26,14 +26,13 @@ def floats(values: Sequence[Any]) -> Floats:
         else:
             found[place] = np.asarray(value).reshape(())
     for device, places in away.items():
-        wide = torch.float32 if device.type == "mps" else torch.float64  # type: ignore[union-attr]
+        torch = sys.modules["torch"]
+        wide = torch.float32 if device.type == "mps" else torch.float64
         rows = [values[place].detach().reshape(()).to(wide) for place in places]
-        found[places] = torch.stack(rows).cpu().numpy()  # type: ignore[union-attr]
+        found[places] = torch.stack(rows).cpu().numpy()
     return found
 
 
 def vector(values: Any) -> Floats:
     """A vector of any framework and device."""
-    if hasattr(values, "detach"):
-        values = values.detach().cpu()
-    return np.asarray(values, dtype=np.float64)
+    return np.asarray(on_host(values), dtype=np.float64)

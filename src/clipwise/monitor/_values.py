@@ -5,6 +5,7 @@ import operator
 from typing import Any
 
 from clipwise.errors import ArgumentError
+from clipwise.namespace import framework_of
 
 
 def as_number(name: str, value: Any) -> Any:
@@ -21,7 +22,7 @@ def as_number(name: str, value: Any) -> Any:
     shape = tuple(value.shape)
     if any(n != 1 for n in shape):
         raise ArgumentError(f"log takes numbers, got {name}= of shape {shape}")
-    if hasattr(value, "detach"):
+    if framework_of(value) == "torch":
         return value.detach().clone()
     if hasattr(value, "read_value"):  # a variable of TensorFlow
         return value.read_value()

@@ -2,83 +2,122 @@
 
 Policies in `clipwise.thresholds` are written against the Python array API standard. A `Namespace` is that
 namespace for one framework with two things bound, so that a policy need not know them: where new arrays
-live, and how wide a float is. A framework is touched only if the value came from it. TensorFlow has no array
-API namespace; `clipwise.namespace._tensorflow` is one for it.
+live, and how wide a float is. Here, and nowhere else, it is found out whose array a value is. A framework is
+touched only if the value came from it. TensorFlow has no array API namespace; `_tensorflow` is one for it.
 """
 
 import importlib
 import sys
-from types import ModuleType
-from typing import Any, TypeAlias
+from typing import Any
 
 import array_api_compat
+import array_api_compat.numpy
 import numpy as np
 
-Array: TypeAlias = Any
-"""An array of any framework, or a plain Python number."""
+from clipwise.namespace._base import Array, Namespace
 
-__all__ = ["Array", "Namespace", "namespace_of"]
+__all__ = [
+    "Array",
+    "Namespace",
+    "framework_of",
+    "is_traced",
+    "make_namespace",
+    "namespace_of",
+    "on_host",
+    "stop_gradient",
+]
 
-
-class Namespace:
-    """An array namespace whose creation functions use one device and one float dtype.
-
-    Everything else is the framework's own array API namespace, unchanged.
-
-    >>> xp = Namespace(np, np.float32, None)
-    >>> xp.zeros((2,)).dtype
-    dtype('float32')
-    """
-
-    def __init__(self, module: ModuleType, dtype: Any, device: Any) -> None:
-        self._module = module
-        self._float = dtype
-        self.device = device
-
-    @property
-    def float_dtype(self) -> Any:
-        """The float dtype that is bound."""
-        return self._float
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("_"):
-            raise AttributeError(name)  # asked for by copy and pickle before there is a module
-        value = getattr(self._module, name)
-        setattr(self, name, value)  # found at once the next time
-        return value
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _namespace_named, (self._module.__name__, self._float, self.device)
-
-    def zeros(self, shape: tuple[int, ...], *, dtype: Any = None) -> Array:
-        return self._module.zeros(shape, dtype=dtype or self._float, device=self.device)
-
-    def full(self, shape: tuple[int, ...], value: float, *, dtype: Any = None) -> Array:
-        return self._module.full(shape, value, dtype=dtype or self._float, device=self.device)
-
-    def arange(self, stop: int, *, dtype: Any = None) -> Array:
-        return self._module.arange(stop, dtype=dtype or self._module.int32, device=self.device)
-
-    def asarray(self, value: Any, *, dtype: Any = None) -> Array:
-        """An array as it is; a number as a 0-d array, filled on the device: no copy waits for the host."""
-        if isinstance(value, bool | int | float):
-            return self.full((), value, dtype=dtype)
-        return self._module.asarray(value, dtype=dtype, device=self.device)
-
-
-def _namespace_named(module: str, dtype: Any, device: Any) -> Namespace:
-    return Namespace(importlib.import_module(module), dtype, device)
+# Tuples, which torch's compiler understands.
+_NUMBERS, _NUMPY = (bool, int, float), (np.ndarray, np.generic)
 
 
 def namespace_of(value: Any) -> Namespace:
     """The bound namespace of a numpy, torch, JAX or TensorFlow array; of numpy in float64 for a number.
 
+    Raises:
+        TypeError: this is no array.
+
     >>> namespace_of(2.0).zeros(()).dtype
     dtype('float64')
     """
-    if isinstance(value, bool | int | float):
-        return Namespace(array_api_compat.array_namespace(np.empty(0)), np.float64, None)
-    if "tensorflow" in sys.modules and type(value).__module__.startswith("tensorflow."):
-        return Namespace(importlib.import_module(f"{__name__}._tensorflow"), value.dtype, None)
+    if isinstance(value, _NUMBERS):
+        return Namespace(array_api_compat.numpy, np.float64, None)
+    kind = _kind_of(value)
+    if kind is not None:
+        return kind.of(value)
     module = array_api_compat.array_namespace(value)
     return Namespace(module, value.dtype, array_api_compat.device(value))
+
+
+def make_namespace(framework: str, dtype: Any, device: Any = None) -> Namespace:
+    """The namespace of a framework that is loaded, by its name.
+
+    >>> make_namespace("numpy", np.float32).zeros(()).dtype
+    dtype('float32')
+    """
+    if framework == "numpy":
+        return Namespace(array_api_compat.numpy, dtype, device)
+    kind: type[Namespace] = importlib.import_module(f"{__name__}._{framework}").KIND
+    return kind.bound(dtype, device)
+
+
+def framework_of(value: Any) -> str | None:
+    """Whose array a value is: ``"numpy"``, ``"torch"``, ``"jax"`` or ``"tensorflow"``; None if it is none.
+
+    >>> framework_of(np.zeros(2)), framework_of([0.0])
+    ('numpy', None)
+    """
+    kind = _kind_of(value)
+    return None if kind is None else kind.framework
+
+
+def _kind_of(value: Any) -> type[Namespace] | None:
+    """The kind of namespace an array has. Not by its type's name: classes of users derive from these."""
+    if isinstance(value, _NUMPY):
+        return Namespace
+    # A framework is touched only where it is loaded. Plain imports, which torch's compiler can follow.
+    if "torch" in sys.modules:
+        import clipwise.namespace._torch as of_torch
+
+        if of_torch.owns(value):
+            return of_torch.TorchNamespace
+    if "jax" in sys.modules:
+        import clipwise.namespace._jax as of_jax
+
+        if of_jax.owns(value):
+            return of_jax.JaxNamespace
+    if "tensorflow" in sys.modules:
+        import clipwise.namespace._tensorflow as of_tensorflow
+
+        if of_tensorflow.owns(value):
+            return of_tensorflow.TensorFlowNamespace
+    return None
+
+
+def is_traced(value: Any) -> bool:
+    """Whether a value stands for one that is known only when a compiled step runs, in JAX or TensorFlow.
+
+    >>> is_traced(1.0)
+    False
+    """
+    if isinstance(value, _NUMBERS) or not hasattr(value, "shape"):
+        return False
+    kind = _kind_of(value)
+    return kind is not None and kind.is_traced(value)
+
+
+def stop_gradient(value: Array) -> Array:
+    """The same values, as constants to the framework that differentiates; a number as it is."""
+    kind = _kind_of(value)
+    return value if kind is None else kind.stop_gradient(value)
+
+
+def on_host(value: Any) -> np.ndarray[Any, np.dtype[Any]]:
+    """An array of any framework, or a number, as numpy's; here the host waits for the device.
+
+    >>> on_host(2.0)
+    array(2.)
+    """
+    kind = _kind_of(value)
+    found: np.ndarray[Any, np.dtype[Any]] = np.asarray(value) if kind is None else kind.on_host(value)
+    return found

@@ -6,9 +6,13 @@ of the tensors they meet; tensors of two dtypes meet in the wider one.
 
 import importlib
 import math
+import sys
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+
+from clipwise.namespace._base import Array, Namespace
 
 tf: Any = importlib.import_module("tensorflow")
 ml_dtypes: Any = importlib.import_module("ml_dtypes")  # which TensorFlow brings along: bfloat16 for numpy
@@ -32,8 +36,11 @@ def owns(value: Any) -> bool:
     return isinstance(value, tf.Tensor | tf.Variable)
 
 
-def _tensors(*values: Any) -> list[Any]:
+def _tensors(*values: Any) -> Any:
     """Values of one dtype: that of the arrays among them, or of all numbers where there is none."""
+    first, last = values[0], values[-1]
+    if isinstance(first, tf.Tensor) and isinstance(last, tf.Tensor) and first.dtype == last.dtype:
+        return values
     values = tuple(tf.convert_to_tensor(v) if isinstance(v, tf.Variable | np.ndarray) else v for v in values)
     found = {v.dtype for v in values if isinstance(v, tf.Tensor)}
     if not found:
@@ -81,7 +88,20 @@ zeros_like, ones_like = tf.zeros_like, tf.ones_like
 abs, exp, log, sqrt, floor, cos = tf.abs, tf.exp, tf.math.log, tf.sqrt, tf.floor, tf.cos
 expm1 = tf.math.expm1
 real, imag = tf.math.real, tf.math.imag
-stack, reshape = tf.stack, tf.reshape
+stack, tanh = tf.stack, tf.tanh
+
+
+def result_type(*values: Any) -> Any:
+    """The dtype that holds all of these dtypes and arrays."""
+    dtypes = {getattr(value, "dtype", value) for value in values}
+    if len(dtypes) == 1:
+        return tf.as_dtype(dtypes.pop())
+    return tf.as_dtype(np.result_type(*(tf.as_dtype(dtype).as_numpy_dtype for dtype in dtypes)))
+
+
+def reshape(x: Any, shape: Any) -> Any:
+    """A length of None is that of the same axis of ``x``, not known before the graph runs."""
+    return tf.reshape(x, [tf.shape(x)[axis] if size is None else size for axis, size in enumerate(shape)])
 
 
 def concat(arrays: Any, *, axis: int = 0) -> Any:
@@ -151,3 +171,76 @@ def take_along_axis(x: Any, indices: Any, *, axis: int = -1) -> Any:
         found = take_along_axis(tf.transpose(x, order), tf.transpose(indices, order))
         return tf.transpose(found, order)
     return tf.gather(x, indices, axis=-1, batch_dims=last)
+
+
+LARGEST = {dtype: float(dtype.max) for dtype in (float16, bfloat16, float32, float64)}
+
+
+class TensorFlowNamespace(Namespace):
+    """These functions, and what the standard lacks."""
+
+    framework = "tensorflow"
+
+    read = staticmethod(tf.convert_to_tensor)
+    sigmoid = staticmethod(tf.sigmoid)
+    stop_gradient = staticmethod(tf.stop_gradient)
+
+    @classmethod
+    def bound(cls, dtype: Any, device: Any = None) -> "TensorFlowNamespace":
+        return cls(sys.modules[__name__], dtype, None)
+
+    @classmethod
+    def of(cls, x: Array) -> "TensorFlowNamespace":
+        found = _KNOWN.get(x.dtype)
+        if found is None:
+            found = _KNOWN[x.dtype] = cls.bound(x.dtype)
+        return found
+
+    def like(self, value: Any, *, dtype: Any = None) -> Array:
+        dtype = dtype or self._float
+        if isinstance(value, int | float) and (dtype == float64 or math.fabs(value) > LARGEST[dtype]):
+            # `tf.cast` would make a float32 of it first, and refuse what is beyond the range.
+            return tf.constant(
+                value if math.fabs(value) <= LARGEST[dtype] else math.copysign(inf, value), dtype
+            )
+        return tf.cast(value, dtype)
+
+    def broadcast_like(self, x: Array, other: Array) -> Array:
+        return tf.broadcast_to(x, tf.shape(other))  # whose lengths may not be known yet
+
+    @staticmethod
+    def is_traced(x: Array) -> bool:
+        return bool(tf.is_symbolic_tensor(x))
+
+    def is_floating(self, x: Array) -> bool:
+        return bool(x.dtype.is_floating)
+
+    @staticmethod
+    def on_host(x: Array) -> Any:
+        return np.asarray(x.numpy())  # np.asarray alone refuses a single bfloat16
+
+    @staticmethod
+    def may_be_differentiated(x: Array) -> bool:
+        return True
+
+    def slopes(self, function: Callable[[Array], Array], points: Array) -> Array | None:
+        with tf.GradientTape() as tape:
+            tape.watch(points)
+            values = function(points)
+        found = tape.gradient(values, points)
+        return None if found is None else tf.convert_to_tensor(found)
+
+    def between(self, x: Array, low: float, high: float) -> Array:
+        # Not tf.clip_by_value, whose gradient at a bound is 1.
+        if (low, high) == (0.0, 6.0):
+            return tf.nn.relu6(x)  # one kernel
+        bottom, top = self.like(low), self.like(high)
+        return tf.where(x <= bottom, bottom, tf.where(x >= top, top, x))
+
+    def row_products(self, a: Array, b: Array) -> Array:
+        return tf.matmul(a, b, transpose_b=True)
+
+
+_KNOWN: dict[Any, TensorFlowNamespace] = {}
+
+KIND = TensorFlowNamespace

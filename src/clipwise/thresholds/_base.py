@@ -2,14 +2,13 @@
 
 import math
 import numbers
-import sys
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
 from clipwise.errors import ArgumentError, ThresholdError
-from clipwise.namespace import Array
+from clipwise.namespace import Array, is_traced
 
 __all__ = [
     "NOTHING",
@@ -18,7 +17,6 @@ __all__ = [
     "Threshold",
     "check_fraction",
     "check_number",
-    "is_traced",
     "usable",
 ]
 
@@ -93,21 +91,6 @@ def usable(xp: Any, norm: Array) -> Array:
     counted, a low percentile would become 0 and the tensor could never move again.
     """
     return xp.isfinite(norm) & (norm > 0)
-
-
-def is_traced(value: Any) -> bool:
-    """Whether a value stands for one that is known only when a compiled step runs, in JAX or TensorFlow.
-
-    >>> is_traced(1.0)
-    False
-    """
-    # A framework is touched only where it is loaded, as it is where there is a value of it.
-    jax, tensorflow = sys.modules.get("jax"), sys.modules.get("tensorflow")
-    if isinstance(value, float | int) or not hasattr(value, "shape"):
-        return False
-    if jax is not None and isinstance(value, jax.core.Tracer):
-        return True
-    return tensorflow is not None and bool(tensorflow.is_symbolic_tensor(value))
 
 
 def check_number(

@@ -1,12 +1,9 @@
 """Activations between two bounds: given ones, or one that is learned."""
 
-from typing import Any
-
 from clipwise.errors import ArgumentError
-from clipwise.functional.activations import _numpy
-from clipwise.functional.activations._own import broadcasts, fits, floating, shape_of
 from clipwise.functional.checks import bounds_of, positive
-from clipwise.namespace import Array
+from clipwise.functional.inputs import broadcasts, fits, floating, shape_of
+from clipwise.namespace import Array, Namespace
 
 __all__ = ["clipped_relu", "hard_tanh", "pact"]
 
@@ -31,8 +28,8 @@ def clipped_relu(x: Array, bound: float = 6.0) -> Array:
     arXiv:1704.04861.
     """
     bound = positive("bound", bound)
-    own, x = floating(x)
-    return own.between(x, 0.0, bound)
+    xp, x = floating("x", x)
+    return xp.between(x, 0.0, bound)
 
 
 def hard_tanh(x: Array, low: float = -1.0, high: float = 1.0) -> Array:
@@ -55,8 +52,8 @@ def hard_tanh(x: Array, low: float = -1.0, high: float = 1.0) -> Array:
     Source: Collobert 2004, "Large scale machine learning".
     """
     low, high = bounds_of(low, high)
-    own, x = floating(x)
-    return own.between(x, low, high)
+    xp, x = floating("x", x)
+    return xp.between(x, low, high)
 
 
 def pact(x: Array, alpha: Array | float, *, axis: int | None = None) -> Array:
@@ -84,34 +81,40 @@ def pact(x: Array, alpha: Array | float, *, axis: int | None = None) -> Array:
     Source: Choi et al. 2018, "PACT: parameterized clipping activation for quantized neural networks",
     arXiv:1805.06085.
     """
-    own, x = floating(x)
+    xp, x = floating("x", x)
     if isinstance(alpha, bool | int | float):
-        alpha = own.like(positive("alpha", alpha), x)
+        bound = xp.like(positive("alpha", alpha))
     else:
-        theirs, alpha = floating(alpha, "alpha")
-        if theirs is _numpy:
-            alpha = own.like(alpha, x)
-        elif theirs is not own:
+        theirs, alpha = floating("alpha", alpha)
+        if theirs.framework not in ("numpy", xp.framework):
             raise ArgumentError(f"alpha must be of the framework of x, got {type(alpha).__name__}")
-    alpha = own.spread(_along(own, alpha, x, axis), x)
+        alpha = alpha if theirs.framework == xp.framework else xp.like(alpha)
+        bound = _spread(xp, _along(xp, alpha, x, axis), x)
     # A NaN among the bounds comes out, as min and max would have it.
-    clipped = (x >= alpha) | (alpha != alpha)
-    return own.where(clipped, alpha, own.where(x <= 0, own.like(0.0, x), x))
+    clipped = (x >= bound) | (bound != bound)
+    return xp.where(clipped, bound, xp.where(x <= 0, xp.like(0.0), x))
 
 
-def _along(own: Any, alpha: Array, x: Array, axis: int | None) -> Array:
+def _spread(xp: Namespace, bound: Array, x: Array) -> Array:
+    """The bound in the dtype of ``x``; its gradient is summed in float32 at least."""
+    if not xp.may_be_differentiated(bound) or xp.finfo(x.dtype).bits >= 32:
+        return xp.like(bound)
+    return xp.astype(xp.broadcast_like(xp.like(bound, dtype=xp.float32), x), x.dtype)
+
+
+def _along(xp: Namespace, alpha: Array, x: Array, axis: int | None) -> Array:
     """The bounds in a shape that broadcasts to ``x`` without making it larger."""
-    found = shape_of(alpha, "alpha")
+    found = shape_of("alpha", alpha)
     if axis is None and not found:
         return alpha
-    shape = shape_of(x)
+    shape = shape_of("x", x)
     if axis is not None and len(found) == 1 and -len(shape) <= axis < len(shape):
         if fits(found[0], shape[axis]):
             broad = [1] * len(shape)
             broad[axis] = -1
-            return own.reshape(alpha, broad)
+            return xp.reshape(alpha, broad)
     elif axis is None and found == (1,) and not shape:
-        return own.reshape(alpha, ())
+        return xp.reshape(alpha, ())
     elif axis is None and broadcasts(found, shape):
         return alpha
     where = "" if axis is None else f" along axis {axis}"

@@ -1,7 +1,7 @@
 """A bound that is approached and never reached."""
 
-from clipwise.functional.activations._own import floating
 from clipwise.functional.checks import positive
+from clipwise.functional.inputs import floating
 from clipwise.namespace import Array
 
 __all__ = ["soft_cap"]
@@ -27,6 +27,6 @@ def soft_cap(x: Array, cap: float) -> Array:
     Source: Gemma Team 2024, "Gemma 2", arXiv:2408.00118, 50 for attention logits and 30 for the last ones.
     """
     cap = positive("cap", cap, finite=True)
-    own, x = floating(x)
+    xp, x = floating("x", x)
     # In this order as in the published models, whose numbers it gives to the bit.
-    return own.tanh(x / cap) * cap
+    return xp.tanh(x / cap) * cap

@@ -1,8 +1,8 @@
 """Gated linear units whose two halves are clamped."""
 
 from clipwise.errors import ArgumentError
-from clipwise.functional.activations._own import floating, own_of, shape_of
 from clipwise.functional.checks import number, positive
+from clipwise.functional.inputs import floating, namespace_for, shape_of
 from clipwise.namespace import Array
 
 __all__ = ["clamped_swiglu", "split_gate_up"]
@@ -34,16 +34,16 @@ def clamped_swiglu(
     """
     limit, alpha = positive("limit", limit), positive("alpha", alpha, finite=True)
     offset = number("offset", offset)
-    own, gate = floating(gate, "gate")
-    if own_of(up, "up") is not own:
+    xp, gate = floating("gate", gate)
+    theirs, up = floating("up", up)
+    if theirs.framework != xp.framework:
         raise ArgumentError(f"gate and up must be of one framework, got {type(gate)} and {type(up)}")
-    _, up = floating(up, "up")
-    shapes = shape_of(gate, "gate"), shape_of(up, "up")
+    shapes = shape_of("gate", gate), shape_of("up", up)
     if shapes[0] != shapes[1]:
         raise ArgumentError(f"gate and up must have one shape, got {shapes[0]} and {shapes[1]}")
-    gate = own.between(gate, -float("inf"), limit)
-    up = own.between(up, -limit, limit)
-    return (up + offset) * (gate * own.sigmoid(gate * alpha))
+    gate = xp.between(gate, -float("inf"), limit)
+    up = xp.between(up, -limit, limit)
+    return (up + offset) * (gate * xp.sigmoid(gate * alpha))
 
 
 def split_gate_up(x: Array, *, interleaved: bool = True) -> tuple[Array, Array]:
@@ -63,8 +63,8 @@ def split_gate_up(x: Array, *, interleaved: bool = True) -> tuple[Array, Array]:
     >>> split_gate_up(np.array([1.0, 2.0, 10.0, 20.0]), interleaved=False)[0]
     array([1., 2.])
     """
-    own_of(x)
-    shape = shape_of(x)
+    namespace_for("x", x)
+    shape = shape_of("x", x)
     if not shape or shape[-1] is None or shape[-1] % 2:
         raise ArgumentError(f"the last axis must be of an even length, got the shape {shape}")
     if interleaved:

@@ -14,8 +14,6 @@ from typing import Any
 from clipwise.functional import scaling
 from clipwise.namespace import Array, Namespace
 
-__all__ = ["Arithmetic"]
-
 Axes = tuple[int, ...] | None
 
 

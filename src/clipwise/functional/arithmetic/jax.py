@@ -10,17 +10,10 @@ from jax.lax import optimization_barrier
 
 from clipwise.functional import scaling
 from clipwise.functional.arithmetic.base import Arithmetic, Axes
-from clipwise.namespace import Array, Namespace
-
-__all__ = ["JaxArithmetic", "is_own"]
+from clipwise.namespace import Array, make_namespace
 
 SMALL = 1 << 15
 """Up to so many entries arrays of one shape are measured together: copying them costs less than a kernel."""
-
-
-def is_own(value: Any) -> bool:
-    """Whether a value is an array of JAX, traced or not."""
-    return isinstance(value, jax.Array)
 
 
 class JaxArithmetic(Arithmetic):
@@ -31,7 +24,7 @@ class JaxArithmetic(Arithmetic):
     """
 
     def __init__(self, like: Array = None) -> None:
-        super().__init__(Namespace(jnp, jnp.result_type(float), None))
+        super().__init__(make_namespace("jax", jnp.result_type(float)))
 
     def cond(self, flag: Array, yes: Callable[[], Any], no: Callable[[], Any]) -> Any:
         return jax.lax.cond(flag, yes, no)

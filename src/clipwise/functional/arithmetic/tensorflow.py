@@ -10,9 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from clipwise.functional.arithmetic.base import Arithmetic, Axes
-from clipwise.namespace import Array, namespace_of
-
-__all__ = ["TensorFlowArithmetic", "is_own"]
+from clipwise.namespace import Array, make_namespace
 
 BLOCK = 16
 """How many float32 squares of a unit are added before the sum goes on in float64."""
@@ -36,16 +34,11 @@ SMALLEST = 1e-30
 """From here on float32 holds a coefficient with all its digits."""
 
 
-def is_own(value: Any) -> bool:
-    """Whether a value is a tensor or a variable of TensorFlow."""
-    return isinstance(value, tf.Tensor | tf.Variable)
-
-
 class TensorFlowArithmetic(Arithmetic):
     """TensorFlow's tensors. Whole gradients of float32 stay float32; their sums and norms are float64."""
 
     def __init__(self, like: Array = None) -> None:
-        super().__init__(namespace_of(tf.zeros((), tf.float64)))
+        super().__init__(make_namespace("tensorflow", tf.float64))
 
     def cond(self, flag: Array, yes: Callable[[], Any], no: Callable[[], Any]) -> Any:
         if tf.executing_eagerly():

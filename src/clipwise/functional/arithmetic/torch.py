@@ -6,21 +6,13 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import array_api_compat.torch
 import torch
 
 from clipwise.functional.arithmetic.base import Arithmetic, Axes
-from clipwise.namespace import Array, Namespace
-
-__all__ = ["TorchArithmetic", "is_own"]
+from clipwise.namespace import Array, make_namespace
 
 _NARROW = (torch.float16, torch.bfloat16)
 """Types a coefficient would lose its digits in."""
-
-
-def is_own(value: Any) -> bool:
-    """Whether a value is a dense tensor of PyTorch."""
-    return isinstance(value, torch.Tensor)
 
 
 class TorchArithmetic(Arithmetic):
@@ -33,7 +25,7 @@ class TorchArithmetic(Arithmetic):
     def __init__(self, like: Array) -> None:
         self.on_cpu = like.device.type == "cpu"
         wide = torch.float32 if like.device.type == "mps" else torch.float64
-        super().__init__(Namespace(array_api_compat.torch, wide, like.device))
+        super().__init__(make_namespace("torch", wide, like.device))
 
     def cond(self, flag: Array, yes: Callable[[], Any], no: Callable[[], Any]) -> Any:
         return yes() if flag else no()

@@ -3,11 +3,10 @@
 from typing import Literal, TypeAlias, get_args
 
 from clipwise.errors import ArgumentError
-from clipwise.functional.ratios._inputs import counted, describe, dims, wide
+from clipwise.functional.inputs import shape_of, written
+from clipwise.functional.ratios._inputs import counted, wide
 from clipwise.namespace import Array, Namespace
 from clipwise.thresholds import check_number
-
-__all__ = ["Aggregate", "aggregate", "check_aggregate", "masked_mean", "total"]
 
 Aggregate: TypeAlias = Literal["token_mean", "sequence_mean", "constant"]
 
@@ -44,9 +43,9 @@ def aggregate(
     [1.75, 2.5]
     """
     xp, values = wide("values", values)
-    shape = dims("values", values)
+    shape = shape_of("values", values)
     if 0 in shape:
-        raise ArgumentError(f"values has no entries: its shape is {describe(shape)}")
+        raise ArgumentError(f"values has no entries: its shape is {written(shape)}")
     check_aggregate(how, length, len(shape))
     return total(xp, values, counted(xp, values, mask), how, length)
 

@@ -6,10 +6,8 @@ from clipwise.errors import ArgumentError
 from clipwise.functional.ratios._aggregate import Aggregate, check_aggregate, total
 from clipwise.functional.ratios._epsilon import Epsilon, epsilon_at
 from clipwise.functional.ratios._figures import RatioLoss, figures_of
-from clipwise.functional.ratios._inputs import BOUND, check_bound, clamp, policies, stop_gradient
-from clipwise.namespace import Array
-
-__all__ = ["cispo"]
+from clipwise.functional.ratios._inputs import BOUND, check_bound, clamp, policies
+from clipwise.namespace import Array, stop_gradient
 
 
 def cispo(

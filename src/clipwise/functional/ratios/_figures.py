@@ -3,10 +3,8 @@
 from typing import NamedTuple
 
 from clipwise.functional.ratios._aggregate import masked_mean
-from clipwise.functional.ratios._inputs import Policies, clamp, stop_gradient
-from clipwise.namespace import Array
-
-__all__ = ["RatioFigures", "RatioLoss", "figures_of"]
+from clipwise.functional.ratios._inputs import Policies, clamp
+from clipwise.namespace import Array, stop_gradient
 
 
 class RatioFigures(NamedTuple):

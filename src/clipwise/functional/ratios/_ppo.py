@@ -4,13 +4,12 @@ import numbers
 from typing import Literal
 
 from clipwise.errors import ArgumentError, ThresholdError
+from clipwise.functional.inputs import shape_of, written
 from clipwise.functional.ratios._aggregate import Aggregate, check_aggregate, total
 from clipwise.functional.ratios._epsilon import Epsilon, epsilon_at
 from clipwise.functional.ratios._figures import RatioLoss, figures_of
-from clipwise.functional.ratios._inputs import BOUND, Policies, check_bound, clamp, describe, dims, policies
+from clipwise.functional.ratios._inputs import BOUND, Policies, check_bound, clamp, policies
 from clipwise.namespace import Array
-
-__all__ = ["ppo_clip"]
 
 
 def ppo_clip(
@@ -101,11 +100,11 @@ def _by_token(given: Policies) -> tuple[Array, Array, Array]:
 def _by_sequence(given: Policies) -> tuple[Array, Array, Array]:
     """The mean log-ratio, advantage and presence of each sequence, one entry along the last axis."""
     xp = given.xp
-    shape = dims("logp", given.logp)
+    shape = shape_of("logp", given.logp)
     if given.by_sequence is None:
         raise ArgumentError(
             "a ratio by sequence takes one advantage a sequence, of shape"
-            f" {describe(shape[:-1])}, got {describe(dims('advantages', given.advantages))}"
+            f" {written(shape[:-1])}, got {written(shape_of('advantages', given.advantages))}"
         )
     counts = xp.sum(xp.astype(given.counted, xp.float_dtype), axis=-1, keepdims=True)
     kept = counts > 0

@@ -8,8 +8,6 @@ from clipwise.functional.ratios._ppo import ppo_clip
 from clipwise.namespace import Array
 from clipwise.thresholds import check_number
 
-__all__ = ["dapo", "dr_grpo", "dual_clip", "grpo", "gspo", "two_sided"]
-
 
 def dual_clip(
     logp: Array,

@@ -3,20 +3,11 @@
 from typing import Literal, NamedTuple
 
 from clipwise.errors import ArgumentError
+from clipwise.functional.inputs import shape_of, written
 from clipwise.functional.ratios._aggregate import masked_mean
 from clipwise.functional.ratios._epsilon import Epsilon, epsilon_at
-from clipwise.functional.ratios._inputs import (
-    counted,
-    describe,
-    dims,
-    expect,
-    like,
-    stop_gradient,
-    wide,
-)
-from clipwise.namespace import Array
-
-__all__ = ["ValueFigures", "ValueLoss", "value_clip"]
+from clipwise.functional.ratios._inputs import counted, expect, like, wide
+from clipwise.namespace import Array, stop_gradient
 
 
 class ValueFigures(NamedTuple):
@@ -87,9 +78,9 @@ def value_clip(
     if convention not in ("max", "clipped"):
         raise ArgumentError(f"convention must be 'max' or 'clipped', got {convention!r}")
     xp, values = wide("values", values)
-    shape = dims("values", values)
+    shape = shape_of("values", values)
     if 0 in shape:
-        raise ArgumentError(f"values has no entries: its shape is {describe(shape)}")
+        raise ArgumentError(f"values has no entries: its shape is {written(shape)}")
     old_values = stop_gradient(like(xp, "old_values", old_values))
     returns = stop_gradient(like(xp, "returns", returns))
     expect("old_values", old_values, shape)

@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 from jax.experimental import sparse
 
+from clipwise import namespace
+
 
 def like() -> Any:
     """An array of this back end."""
@@ -26,7 +28,7 @@ def prepare(
 
 
 def is_traced(arrays: Sequence[Any]) -> bool:
-    return any(isinstance(array, jax.core.Tracer) for array in arrays)
+    return any(map(namespace.is_traced, arrays))
 
 
 def unless(optimizer: Any, skip: Any, act: Callable[..., Any], *arguments: Any) -> None:

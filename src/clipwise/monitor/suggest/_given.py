@@ -10,6 +10,7 @@ from clipwise.clip import AnyClip, Norm
 from clipwise.errors import ArgumentError
 from clipwise.monitor._numbers import floats
 from clipwise.monitor.store import Floats, Series
+from clipwise.namespace import framework_of, on_host
 
 __all__ = ["Given", "Positions", "numbers_of", "thresholds_of"]
 
@@ -100,11 +101,9 @@ def thresholds_of(values: Any, norms: Floats) -> Floats:
 
 
 def _vector(values: Any) -> Floats:
-    if hasattr(values, "detach"):  # a torch tensor; numpy has no bfloat16, and some devices no float64
-        values = values.detach().cpu().double().numpy()
-    elif isinstance(values, list | tuple) and any(hasattr(value, "detach") for value in values):
+    if isinstance(values, list | tuple) and any(framework_of(value) == "torch" for value in values):
         return floats(values)
-    raw = np.asarray(values)
+    raw = on_host(values)
     if raw.dtype.kind in "USbcmM":
         raise TypeError(f"got {raw.dtype.name} values")
     if raw.dtype == object and any(isinstance(value, str | bytes | bool) for value in raw.flat):
