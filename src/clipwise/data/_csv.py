@@ -1,5 +1,6 @@
 """CSV as DuckDB reads and writes it: what is not clipped stays, character for character."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,12 @@ from clipwise.errors import DataError
 MISSING = ("", "NA", "N/A", "<NA>", "NULL", "null", "None")
 """What stands for no number in a column of numbers; what R and pandas write."""
 
+NO_NUMBER = f"^({'|'.join(MISSING)})$"
+
 TYPES = ["BIGINT", "HUGEINT", "DOUBLE"]
 """Of columns of numbers."""
 
-BUFFER = 4_000_000
+BUFFER = 2**21
 """Bytes that DuckDB reads at a time: its own 32 MB leave no room for anything else in 64 MB."""
 
 NOTHING = "(empty)"
@@ -27,7 +30,7 @@ class CsvSource:
     """A file that is open for reading; its first line names the columns.
 
     The delimiter, the quotes and the types are what DuckDB finds in the whole file. A column is of numbers if
-    all of it is, `MISSING` left out; numbers with leading zeros are text.
+    all of it is, `MISSING` left out; numbers with leading zeros or a plus sign are text until asked for.
 
     Raises:
         DataError: it is empty, no text in UTF-8 or no table, has lines before its table or comments, or
@@ -54,7 +57,7 @@ class CsvSource:
             raise DataError(f"{path} cannot be read as CSV: {what}")
         place = escaped(path)
         query = (
-            "SELECT Delimiter, Quote, Escape, SkipRows, Comment, Columns FROM sniff_csv($path, header = true,"
+            "SELECT Delimiter, Quote, Escape, Comment, Columns FROM sniff_csv($path, header = true, skip = 0,"
             " sample_size = $sample, buffer_size = $buffer, nullstr = $missing,"
             " auto_type_candidates = $types)"
         )
@@ -65,17 +68,19 @@ class CsvSource:
             "missing": list(MISSING),
             "types": [*TYPES, "VARCHAR"],
         }
-        ((delimiter, quote, escape, skipped, comment, columns),) = database.run(
+        ((delimiter, quote, escape, comment, columns),) = database.run(
             lambda: database.fetch(query, **values), lambda share: None
         )
-        if skipped or comment != NOTHING:
-            what = f"{skipped} lines before its table" if skipped else f"lines that begin with {comment!r}"
-            raise DataError(f"{path}: {what} would be lost; take them out")
+        if comment != NOTHING:
+            raise DataError(f"{path}: lines that begin with {comment!r} would be lost; take them out")
         quote, escape = (found if found != NOTHING else '"' for found in (quote, escape))
         self.options = {"delimiter": delimiter, "quote": quote, "escape": escape}
         names = [column["name"] for column in columns]
-        if len(names) == 1 and any(mark in names[0] for mark in ",;|\t"):
-            raise DataError(f"{path}: one column, {names[0]!r}: the lines differ in their number of fields")
+        if names[1:] == [] and columns[0]["type"] == "VARCHAR":
+            raise DataError(
+                f"{path}: DuckDB finds one column, {names[0]!r}, and it is text; the first line has to name"
+                " the columns, and every line to have a field for each"
+            )
 
         def rows(header: bool) -> Any:
             return database.connection.read_csv(
@@ -100,14 +105,20 @@ class CsvSource:
         self._text = nw.from_native(database.attempt(lambda: rows(True)))
         # Parquet has no whole numbers of 128 bits, but decimals of 38 digits.
         types = {"BIGINT": nw.Int64(), "HUGEINT": nw.Decimal(38, 0), "DOUBLE": nw.Float64()}
-        self._numbers = {
-            column["name"]: nw.when(~nw.col(column["name"]).is_in(MISSING))
-            .then(nw.col(column["name"]))
-            .cast(types[column["type"]])
-            for column in columns
-            if column["type"] in types
-        }
-        self.table = Table.of(self._text.with_columns(**self._numbers) if self._numbers else self._text)
+        self._numbers: dict[str, Any] = {}
+        self.table = Table.of(self._text)
+        self.read_as_numbers({one["name"]: types[one["type"]] for one in columns if one["type"] in types})
+
+    def read_as_numbers(self, types: Mapping[str, Any]) -> None:
+        """Take columns of text for numbers of narwhals' types."""
+        nw = load("narwhals.stable.v2")
+        for name, dtype in types.items():
+            text = nw.col(name)
+            # Not is_in, which DuckDB makes a join of, and that loses the order of rows.
+            number = nw.when(~text.str.contains(NO_NUMBER)).then(text)
+            self._numbers[name] = number.cast(dtype)
+        if self._numbers:
+            self.table = Table.of(self._text.with_columns(**self._numbers))
 
     def is_number(self, column: str) -> bool:
         return column in self._numbers

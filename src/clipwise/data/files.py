@@ -191,23 +191,26 @@ def _chosen(opened: Source, database: Database, columns: Sequence[str] | None) -
     for name in columns:
         if name not in known:
             raise ArgumentError(f"{database.source}: no column {name!r}. {did_you_mean(name, known)}")
-        if not opened.is_number(name):
-            raise ArgumentError(
-                f"{database.source}: column {name!r} must be numbers, it {_holds(opened, database, name)}"
-            )
+        problem = None if opened.is_number(name) else _problem(opened, database, name)
+        if problem:
+            raise ArgumentError(f"{database.source}: column {name!r} must be numbers, it {problem}")
     return list(columns)
 
 
-def _holds(opened: Source, database: Database, name: str) -> str:
-    """What a column holds that is no number."""
+def _problem(opened: Source, database: Database, name: str) -> str | None:
+    """What a column holds that is no number; text of CSV that can be read as numbers is from now on."""
     nw = load("narwhals.stable.v2")
     if opened.table.types[name] != nw.String:
         return f"is of type {opened.kind(name)}"
     texts = opened.table.frame.select(text=nw.col(name)).drop_nulls()
     texts = texts.filter(~nw.col("text").is_in(opened.missing)).to_native()
-    refuse_empty(name, int(opened.missing == () or bool(database.attempt(texts.limit(1).fetchall))))
     found = database.attempt(texts.filter("TRY_CAST(text AS DOUBLE) IS NULL").limit(1).fetchall)
-    return f"holds text such as {found[0][0]!r}" if found else "holds numbers written as text"
+    if found:
+        return f"holds text such as {found[0][0]!r}"
+    if isinstance(opened, ParquetSource):
+        return "holds numbers written as text"
+    opened.read_as_numbers({name: nw.Float64()})
+    return None
 
 
 def _fill(
