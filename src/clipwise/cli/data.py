@@ -1,5 +1,9 @@
 """``clipwise data clip``: outliers in a file brought back to a bound."""
 
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,8 +28,8 @@ def data() -> None:
 
 
 @data.command("clip")
-@click.argument("source", type=click.Path(path_type=Path), metavar="IN.parquet")
-@click.argument("target", type=click.Path(path_type=Path), metavar="OUT.parquet")
+@click.argument("source", type=click.Path(path_type=Path), metavar="IN")
+@click.argument("target", type=click.Path(path_type=Path), metavar="OUT")
 @click.option("--quantiles", type=float, nargs=2, metavar="LOW HIGH", help="Bounds at two quantiles.")
 @click.option(
     "--iqr", type=float, metavar="F", help="The quartiles -+ F interquartile ranges (1.5: Tukey's)."
@@ -51,7 +55,7 @@ def data() -> None:
     "--rank-error", type=float, metavar="E", help="How far a quantile may be off.  [default: 0.0001]"
 )
 @click.option("--memory", type=int, metavar="MB", help="Megabytes for DuckDB.  [default: 256]")
-@click.option("--force", is_flag=True, help="Replace OUT.parquet, and the file of --save-bounds.")
+@click.option("--force", is_flag=True, help="Replace OUT, and the file of --save-bounds.")
 def clip(
     source: Path,
     target: Path,
@@ -62,11 +66,12 @@ def clip(
     force: bool,
     **options: Any,
 ) -> int:
-    """Clip the columns of numbers of a Parquet file of any size, in bounded memory.
+    """Clip the columns of numbers of a Parquet or CSV file of any size, in bounded memory.
 
-    Exactly one of --quantiles, --iqr, --mad, --deviations, --given and --bounds says where the bounds are.
-    Everything else in the file stays: rows and their order, other columns, types, NaN and nulls. OUT.parquet
-    appears when it is complete.
+    The endings say what is read and written: .csv or .tsv (.gz and .zst too), or else .parquet. Exactly one
+    of --quantiles, --iqr, --mad, --deviations, --given and --bounds says where the bounds are. Everything
+    else in the file stays: rows and their order, other columns, types, NaN and nulls; in CSV every character
+    that is not clipped. OUT appears when it is complete.
 
     Example: clipwise data clip in.parquet out.parquet --quantiles 0.01 0.99 --columns amount,price
     """
@@ -84,11 +89,14 @@ def clip(
 
         if columns:
             arguments["columns"] = _names(source, columns)
-        done = clip_file(source, target, method, side=side, force=force, progress=told, **arguments)  # type: ignore[arg-type]
-    _show(done)
+        with _sentences():
+            done = clip_file(source, target, method, side=side, force=force, progress=told, **arguments)  # type: ignore[arg-type]
     if save_bounds is not None:
         save(save_bounds, f"{done.bounds.to_json()}\n".encode(), force=force)
-        click.echo(f"bounds in {save_bounds}")
+    # What goes into a pipe is the file alone.
+    to_stderr = not target.is_file()
+    for line in _lines(done) + ([] if save_bounds is None else [f"bounds in {save_bounds}"]):
+        click.echo(line, err=to_stderr)
     return 0
 
 
@@ -127,7 +135,7 @@ def _names(source: Path, columns: tuple[str, ...]) -> list[str]:
 
 def _check_free(place: Path, source: Path, target: Path, force: bool) -> None:
     for other, what in ((source, "the file that is read"), (target, "the new file itself")):
-        if place.resolve() == other.resolve():
+        if os.path.realpath(place) == os.path.realpath(other):
             raise ArgumentError(f"--save-bounds names {what}, {place}")
     check_new(place, force)
 
@@ -141,9 +149,18 @@ def _bar() -> "Progress":
     return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
 
 
-def _show(done: "ClippedFile") -> None:
-    for one in done.report:
-        click.echo(str(one))
+@contextmanager
+def _sentences() -> Iterator[None]:
+    """Warnings as sentences, without the place in the code."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        yield
+    for warning in caught:
+        click.echo(f"Warning: {warning.message}", err=True)
+
+
+def _lines(done: "ClippedFile") -> list[str]:
+    lines = [str(one) for one in done.report]
     if done.rank_error:
-        click.echo(f"quantiles within {done.rank_error:.2g} of their rank, with 99 % confidence")
-    click.echo(f"{done.rows:,} rows in {done.path}")
+        lines.append(f"quantiles within {done.rank_error:.2g} of their rank, with 99 % confidence")
+    return [*lines, f"{done.rows:,} rows in {done.path}"]

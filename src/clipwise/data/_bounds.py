@@ -11,8 +11,6 @@ import numpy as np
 
 from clipwise.errors import ArgumentError
 
-__all__ = ["Bounds", "check_pair", "finite_or_none", "in_float", "number", "outwards", "whole"]
-
 DIGITS = 400
 """Enough for any double above the smallest step of a decimal."""
 
@@ -39,8 +37,8 @@ class Bounds(Mapping[str, tuple[float, float]]):
         for column, pair in bounds.items():
             if isinstance(pair, str) or not hasattr(pair, "__len__") or len(pair) != 2:
                 raise ArgumentError(f"column {column!r}: expected a pair (low, high), got {pair!r}")
-            low = number(column, "low", pair[0], -math.inf)
-            high = number(column, "high", pair[1], math.inf)
+            low = as_bound(column, "low", pair[0], -math.inf)
+            high = as_bound(column, "high", pair[1], math.inf)
             check_pair(column, low, high)
             self._bounds[column] = (low, high)
 
@@ -57,8 +55,17 @@ class Bounds(Mapping[str, tuple[float, float]]):
         return f"Bounds({self._bounds!r})"
 
     def to_json(self) -> str:
-        """The bounds as JSON; a side without a bound is null, and every number comes back to the bit."""
-        plain = {c: [finite_or_none(low), finite_or_none(high)] for c, (low, high) in self.items()}
+        """The bounds as JSON; a side without a bound is null, and every number comes back to the bit.
+
+        Columns are keys, or, where pandas' labels are no text, the first of three items.
+
+        Raises:
+            ArgumentError: a label is neither text nor a number, nor a tuple of them.
+        """
+        pairs = [(c, finite_or_none(low), finite_or_none(high)) for c, (low, high) in self.items()]
+        plain: Any = {c: [low, high] for c, low, high in pairs}
+        if not all(isinstance(column, str) for column in self):
+            plain = [[_check_label(c), low, high] for c, low, high in pairs]
         return json.dumps({"bounds": plain}, allow_nan=False)
 
     @classmethod
@@ -72,9 +79,24 @@ class Bounds(Mapping[str, tuple[float, float]]):
             found = json.loads(text)
         except (TypeError, ValueError) as error:
             raise ArgumentError(f"no JSON: {error}") from error
-        if not isinstance(found, dict) or not isinstance(found.get("bounds"), dict):
+        bounds = found.get("bounds") if isinstance(found, dict) else None
+        if isinstance(bounds, list) and all(isinstance(item, list) and len(item) == 3 for item in bounds):
+            bounds = {_label(column): (low, high) for column, low, high in bounds}
+        if not isinstance(bounds, dict):
             raise ArgumentError('expected a JSON object with the key "bounds"')
-        return cls(found["bounds"])
+        return cls(bounds)
+
+
+def _check_label(label: Any) -> Any:
+    for part in label if isinstance(label, tuple) else (label,):
+        if not isinstance(part, str | int | float | None):
+            raise ArgumentError(f"column {label!r}: JSON holds labels of text and numbers alone")
+    return label
+
+
+def _label(plain: Any) -> Any:
+    """A label as it was before JSON made a list of a tuple."""
+    return tuple(plain) if isinstance(plain, list) else plain
 
 
 def finite_or_none(value: float) -> float | None:
@@ -82,16 +104,16 @@ def finite_or_none(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def whole(
+def integer_bounds(
     column: str, low: float, high: float, least: int, most: int, scale: int = 0
 ) -> tuple[int | None, int | None]:
     """Bounds of numbers that go in steps of ``10**-scale``, from ``least`` steps to ``most``.
 
     In steps, rounded inwards; None where there is nothing to do.
 
-    >>> whole("count", -0.5, 3.7, 0, 255)
+    >>> integer_bounds("count", -0.5, 3.7, 0, 255)
     (None, 3)
-    >>> whole("price", 1.005, 2.3, -(10**6), 10**6, scale=2)
+    >>> integer_bounds("price", 1.005, 2.3, -(10**6), 10**6, scale=2)
     (101, 230)
     """
     with localcontext(prec=DIGITS):
@@ -111,12 +133,12 @@ def _written(end: float, scale: int) -> Decimal:
     return Decimal(end) if math.ulp(end) > 10.0**-scale else Decimal(repr(end))
 
 
-def in_float(
+def float_bounds(
     column: str, low: float, high: float, kind: type[np.floating[Any]]
 ) -> tuple[float | None, float | None]:
     """Bounds as a floating-point type holds them; None where there is nothing to do, also beyond its range.
 
-    >>> in_float("x", 0.5, 1e39, np.float32)
+    >>> float_bounds("x", 0.5, 1e39, np.float32)
     (0.5, None)
     """
     with np.errstate(over="ignore"):
@@ -138,7 +160,7 @@ def check_pair(column: Any, low: float, high: float) -> None:
         raise ArgumentError(f"column {column!r}: no finite value lies between {low!r} and {high!r}")
 
 
-def number(column: Any, name: str, value: Any, missing: float) -> float:
+def as_bound(column: Any, name: str, value: Any, missing: float) -> float:
     """A bound as `Bounds` keeps it.
 
     Raises:
@@ -155,13 +177,13 @@ def number(column: Any, name: str, value: Any, missing: float) -> float:
     return int(value) if isinstance(value, Integral) and near != int(value) else near
 
 
-def outwards(pair: tuple[float, float], step: float | None) -> tuple[float, float]:
+def widened(pair: tuple[float, float], step: float | None) -> tuple[float, float]:
     """Bounds learnt in double precision, of numbers that are ``step`` apart; None for floating-point numbers.
 
     Where doubles are further apart than that, a bound may lie on the wrong side of the value it was learnt
     from, and is moved to the next double.
 
-    >>> outwards((0.0, 2.0**60), 1.0)
+    >>> widened((0.0, 2.0**60), 1.0)
     (0.0, 1.1529215046068472e+18)
     """
     low, high = pair

@@ -6,37 +6,36 @@ from typing import Any
 
 import numpy as np
 
+from clipwise.data._column_sketch import ColumnSketch
 from clipwise.data._extra import load
-from clipwise.data._rule import Rule
-from clipwise.data._statistics import sketch_size
-from clipwise.data._stream import Stream
-from clipwise.errors import ArgumentError
-
-__all__ = ["dask_figures"]
+from clipwise.data._rule import BoundsRule
+from clipwise.data._statistics import ColumnStatistics, sketch_size
+from clipwise.data._table import refuse_empty
 
 
-def dask_figures(
-    frame: Any, names: Sequence[str], rule: Rule, rank_error: float
-) -> dict[str, tuple[float, float]]:
-    """The two figures of `Rule.interval` for each column of a Dask frame."""
+def dask_statistics(
+    frame: Any, names: Sequence[Any], rule: BoundsRule, rank_error: float
+) -> dict[Any, ColumnStatistics]:
+    """The statistics that the bounds of each column of a Dask frame follow from."""
     dask = load("dask")
     size = sketch_size(rank_error)
     parts = [dask.delayed(_sketched)(part, size) for part in frame[list(names)].to_delayed()]
-    streams = reduce(_merged, dask.compute(*parts))
-    for name, stream in zip(names, streams, strict=True):
-        if not stream.finite:
-            raise ArgumentError(f"column {name!r} is empty: it holds no finite number to learn bounds from")
-    return {name: stream.figures(rule) for name, stream in zip(names, streams, strict=True)}
+    sketches = reduce(_merged, dask.compute(*parts))
+    found = {}
+    for name, sketch in zip(names, sketches, strict=True):
+        refuse_empty(name, sketch.finite)
+        found[name] = ColumnStatistics(*sketch.statistics(rule), *sketch.extremes)
+    return found
 
 
-def _sketched(part: Any, size: int) -> list[Stream]:
-    streams = [Stream(size) for _ in part.columns]
-    for i, stream in enumerate(streams):
-        stream.update(part.iloc[:, i].to_numpy(dtype=np.float64, na_value=np.nan))
-    return streams
+def _sketched(part: Any, size: int) -> list[ColumnSketch]:
+    sketches = [ColumnSketch(size) for _ in part.columns]
+    for i, sketch in enumerate(sketches):
+        sketch.update(part.iloc[:, i].to_numpy(dtype=np.float64, na_value=np.nan))
+    return sketches
 
 
-def _merged(streams: list[Stream], others: list[Stream]) -> list[Stream]:
-    for stream, other in zip(streams, others, strict=True):
-        stream.merge(other)
-    return streams
+def _merged(sketches: list[ColumnSketch], others: list[ColumnSketch]) -> list[ColumnSketch]:
+    for sketch, other in zip(sketches, others, strict=True):
+        sketch.merge(other)
+    return sketches

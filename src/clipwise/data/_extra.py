@@ -4,8 +4,6 @@ from typing import Any
 
 from clipwise import extras
 
-__all__ = ["load"]
-
 
 def load(name: str) -> Any:
     """A package or a module of one; where it is missing, the error says how to install it."""

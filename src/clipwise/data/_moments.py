@@ -5,8 +5,6 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["Moments", "unit_of"]
-
 
 class Moments:
     """How many values there were, their mean and their population standard deviation.
@@ -18,13 +16,13 @@ class Moments:
 
     >>> moments = Moments(np.array([1e200, -1e200]))
     >>> moments.merge(Moments(np.array([3e200])))
-    >>> moments.count, moments.figures()
+    >>> moments.count, moments.statistics()
     (3, (1e+200, 1.632993161855452e+200))
     """
 
     def __init__(self, values: np.ndarray[Any, np.dtype[np.float64]]) -> None:
         self.count = values.size
-        self._unit = unit_of(float(np.abs(values).max(initial=0.0)))
+        self._unit = power_of_two_below(float(np.abs(values).max(initial=0.0)))
         scaled = values / self._unit
         self._mean = float(scaled.mean()) if self.count else 0.0
         self._squares = float(((scaled - self._mean) ** 2).sum())  # of the differences to the mean
@@ -45,15 +43,15 @@ class Moments:
         self._mean = self._mean * mine + shift * (other.count / count)
         self._unit, self.count = unit, count
 
-    def figures(self) -> tuple[float, float]:
+    def mean_and_deviation(self) -> tuple[float, float]:
         """Mean and deviation."""
         return self._mean * self._unit, math.sqrt(self._squares / self.count) * self._unit
 
 
-def unit_of(largest: float) -> float:
+def power_of_two_below(largest: float) -> float:
     """The power of two at or below a magnitude: to divide by it costs no digit.
 
-    >>> unit_of(1000.0), unit_of(0.0)
+    >>> power_of_two_below(1000.0), power_of_two_below(0.0)
     (512.0, 5e-324)
     """
     return math.ldexp(0.5, math.frexp(largest)[1]) if largest else math.ulp(0.0)

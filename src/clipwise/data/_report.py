@@ -7,8 +7,6 @@ from typing import Any
 
 from clipwise.data._bounds import finite_or_none
 
-__all__ = ["ClippingReport", "ColumnReport"]
-
 
 @dataclass(frozen=True)
 class ColumnReport:

@@ -6,10 +6,8 @@ from dataclasses import dataclass
 from numbers import Real
 from typing import Any, Literal, TypeAlias, get_args
 
-from clipwise.data._bounds import check_pair, number
+from clipwise.data._bounds import as_bound, check_pair
 from clipwise.errors import ArgumentError, did_you_mean
-
-__all__ = ["Given", "Method", "Rule", "Side", "make_rule", "named"]
 
 Method = Literal["given", "quantiles", "iqr", "mad", "deviations"]
 Side = Literal["both", "low", "high"]
@@ -25,7 +23,7 @@ QUANTILES = (0.01, 0.99)
 
 
 @dataclass(frozen=True)
-class Rule:
+class BoundsRule:
     """How bounds follow from a column.
 
     ==============  ==================================================================
@@ -56,7 +54,7 @@ class Rule:
         return (self.low, self.high) if self.method == "quantiles" else known.get(self.method, ())
 
     def interval(self, column: Any, first: float, second: float) -> tuple[float, float]:
-        """The bounds of a column, from two figures of it.
+        """The bounds of a column, from two statistics of it.
 
         Args:
             column: its name.
@@ -99,9 +97,9 @@ class Rule:
         return pairs
 
 
-def make_rule(
+def bounds_rule(
     method: str, low: Given = None, high: Given = None, factor: float | None = None, side: str = "both"
-) -> Rule:
+) -> BoundsRule:
     """Check the arguments and fill in the defaults.
 
     Raises:
@@ -117,23 +115,23 @@ def make_rule(
         factor = FACTORS[method] if factor is None else factor
         if not _is_number(factor) or not 0 < factor < math.inf:
             raise ArgumentError(f"factor must be a number above 0, got {factor!r}")
-        return Rule(method, factor=float(factor), side=side)  # type: ignore[arg-type]
+        return BoundsRule(method, factor=float(factor), side=side)  # type: ignore[arg-type]
     if factor is not None:
         raise ArgumentError(f"factor is for 'iqr', 'mad' and 'deviations'; {method!r} takes low and high")
     if method == "given":
         if (low is None or side == "high") and (high is None or side == "low"):
             raise ArgumentError("the method 'given' needs low=, high= or both, on the side that is clipped")
-        return Rule("given", low, high, side=side)  # type: ignore[arg-type]
+        return BoundsRule("given", low, high, side=side)  # type: ignore[arg-type]
     levels: list[Any] = [QUANTILES[0] if low is None else low, QUANTILES[1] if high is None else high]
     for name, level in zip(("low", "high"), levels, strict=True):
         if not _is_number(level) or not 0 <= level <= 1:
             raise ArgumentError(f"{name} must be a quantile in [0, 1], got {level!r}")
     if side == "both" and levels[0] > levels[1]:
         raise ArgumentError(f"the quantiles are crossed, low={levels[0]!r} is above high={levels[1]!r}")
-    return Rule("quantiles", float(levels[0]), float(levels[1]), side=side)  # type: ignore[arg-type]
+    return BoundsRule("quantiles", float(levels[0]), float(levels[1]), side=side)  # type: ignore[arg-type]
 
 
-def named(columns: Sequence[str]) -> list[str]:
+def distinct_names(columns: Sequence[str]) -> list[str]:
     """The names of some columns, each once, in their order.
 
     Raises:
@@ -164,7 +162,7 @@ def _each(name: str, given: Any, columns: Sequence[Any], missing: float) -> list
         values = list(given)
         if len(values) != len(columns):
             raise ArgumentError(f"{name} holds {len(values)} bounds, for {len(columns)} columns")
-    return [number(column, name, value, missing) for column, value in zip(columns, values, strict=True)]
+    return [as_bound(column, name, value, missing) for column, value in zip(columns, values, strict=True)]
 
 
 def _is_number(value: Any) -> bool:

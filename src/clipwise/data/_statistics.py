@@ -1,18 +1,16 @@
-"""The figures of a column that bounds follow from, exact from an array, and the quantiles of a sketch."""
+"""The statistics of a column that bounds follow from, exact from an array, and the quantiles of a sketch."""
 
 import math
 from collections.abc import Sequence
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
 from clipwise.data._extra import load
 from clipwise.data._moments import Moments
 from clipwise.data._report import ColumnReport
-from clipwise.data._rule import Rule
+from clipwise.data._rule import BoundsRule
 from clipwise.errors import ArgumentError
-
-__all__ = ["RANK_ERROR", "Values", "array_figures", "array_report", "sketch_size", "weighted_quantile"]
 
 Values: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
@@ -22,11 +20,25 @@ RANK_ERROR = 1e-4
 LARGEST_SKETCH = 65535
 
 
-def array_figures(rule: Rule, column: Values) -> tuple[float, float]:
-    """The two figures that `Rule.interval` asks for, of the finite values of a column, in float64."""
+class ColumnStatistics(NamedTuple):
+    """What bounds follow from.
+
+    Attributes:
+        first, second: as `BoundsRule.interval` wants them.
+        smallest, largest: of the finite values.
+    """
+
+    first: float
+    second: float
+    smallest: float
+    largest: float
+
+
+def array_statistics(rule: BoundsRule, column: Values) -> tuple[float, float]:
+    """The two statistics of `BoundsRule.interval`, of the finite values of a column, in float64."""
     values = column[np.isfinite(column)].astype(np.float64, copy=False)
     if rule.method == "deviations":
-        return Moments(values).figures()
+        return Moments(values).mean_and_deviation()
     if rule.method == "mad":
         median = float(np.median(values))
         with np.errstate(over="ignore"):

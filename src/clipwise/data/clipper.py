@@ -3,19 +3,21 @@
 import copy
 import json
 import warnings
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, Literal
 
 import numpy as np
 from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin
 from sklearn.utils.validation import FLOAT_DTYPES, check_is_fitted, validate_data
 
-from clipwise.data._blame import not_numbers, of_time
-from clipwise.data._bounds import Bounds, finite_or_none, in_float
-from clipwise.data._report import ClippingReport
-from clipwise.data._rule import Given, Method, Rule, Side, make_rule
-from clipwise.data._statistics import RANK_ERROR, Values, array_figures, array_report, sketch_size
-from clipwise.data._stream import Stream
+from clipwise.data._bounds import Bounds, finite_or_none, float_bounds
+from clipwise.data._column_sketch import ColumnSketch
+from clipwise.data._non_numeric import non_numeric_value, temporal_column
+from clipwise.data._report import ClippingReport, ColumnReport
+from clipwise.data._rule import BoundsRule, Given, Method, Side, bounds_rule
+from clipwise.data._single_value import single_value, warn_of_single_value
+from clipwise.data._statistics import RANK_ERROR, Values, array_report, array_statistics, sketch_size
+from clipwise.data._table import refuse_empty
 from clipwise.errors import ArgumentError, did_you_mean
 
 __all__ = ["Clipper"]
@@ -70,7 +72,7 @@ class Clipper(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):  # type: i
     x0: [-1, 7] of [1, 100] clips 0 below (0.00%) and 1 above (20.00%) of 5
     """
 
-    _streams: list[Stream]
+    _sketches: list[ColumnSketch]
 
     def __init__(
         self,
@@ -97,20 +99,21 @@ class Clipper(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):  # type: i
         """Learn the bounds of ``(N, F)`` data, exactly; what was learnt before is forgotten."""
         rule = self._rule()
         array = self._array(X, reset=True)
-        self.__dict__.pop("_streams", None)
+        self.__dict__.pop("_sketches", None)
         names = self._names()
         chosen = self._chosen(names)
         if rule.method == "given":
             pairs = rule.given([names[i] for i in chosen])
         else:
-            self._refuse_empty([bool(np.isfinite(array[:, i]).any()) for i in chosen], chosen, names)
-            pairs = [rule.interval(names[i], *array_figures(rule, array[:, i])) for i in chosen]
+            for i in chosen:
+                refuse_empty(names[i], int(np.isfinite(array[:, i]).sum()))
+            pairs = [rule.interval(names[i], *array_statistics(rule, array[:, i])) for i in chosen]
         lower, upper = self._spread(chosen, pairs)
         low, high = self._in_type(array.dtype, lower, upper)
         rows = tuple(array_report(names[i], array[:, i], low[i], high[i]) for i in chosen)
         self.lower_, self.upper_ = lower, upper
         self.report_, self.rank_error_ = ClippingReport(rows), 0.0
-        self._warn_of_a_point()
+        self._warn_of_single_values()
         return self
 
     def partial_fit(self, X: Any, y: Any = None) -> "Clipper":
@@ -119,7 +122,7 @@ class Clipper(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):  # type: i
         After ``fit`` or ``from_json``, which keep no data, it begins anew and says so.
         """
         rule = self._rule()
-        first = not hasattr(self, "_streams")
+        first = not hasattr(self, "_sketches")
         if first and hasattr(self, "lower_"):
             warnings.warn(
                 "this Clipper was fitted at once, or read from JSON, and remembers bounds alone: partial_fit"
@@ -132,23 +135,26 @@ class Clipper(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):  # type: i
         chosen = self._chosen(names)
         pairs = rule.given([names[i] for i in chosen]) if rule.method == "given" else []
         # Into copies, so that a batch that is refused leaves no trace.
-        streams = [Stream(size) for _ in chosen] if first else copy.deepcopy(self._streams)
-        for i, stream in zip(chosen, streams, strict=True):
-            stream.update(array[:, i])
+        sketches = [ColumnSketch(size) for _ in chosen] if first else copy.deepcopy(self._sketches)
+        for i, sketch in zip(chosen, sketches, strict=True):
+            sketch.update(array[:, i])
         if rule.method != "given":
-            self._refuse_empty([bool(stream.finite) for stream in streams], chosen, names)
+            for i, sketch in zip(chosen, sketches, strict=True):
+                refuse_empty(names[i], sketch.finite)
             pairs = [
-                rule.interval(names[i], *stream.figures(rule))
-                for i, stream in zip(chosen, streams, strict=True)
+                rule.interval(names[i], *sketch.statistics(rule))
+                for i, sketch in zip(chosen, sketches, strict=True)
             ]
-        self._streams = streams
+        warned = set() if first else {one.column for one in self.report_ if _leaves_one(one)}
+        self._sketches = sketches
         self.lower_, self.upper_ = self._spread(chosen, pairs)
-        self.rank_error_ = max((stream.rank_error for stream in streams), default=0.0)
-        rows = zip(chosen, streams, strict=True)
+        self.rank_error_ = max((sketch.rank_error for sketch in sketches), default=0.0)
+        rows = zip(chosen, sketches, strict=True)
         self.report_ = ClippingReport(
             tuple(s.report(names[i], float(self.lower_[i]), float(self.upper_[i])) for i, s in rows),
             self.rank_error_,
         )
+        self._warn_of_single_values(warned)
         return self
 
     def transform(self, X: Any) -> Any:
@@ -218,20 +224,20 @@ class Clipper(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):  # type: i
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
 
-    def _rule(self) -> Rule:
+    def _rule(self) -> BoundsRule:
         if self.nan not in ("keep", "error"):
             raise ArgumentError(f"nan must be 'keep' or 'error', got {self.nan!r}")
-        return make_rule(self.method, self.low, self.high, self.factor, self.side)
+        return bounds_rule(self.method, self.low, self.high, self.factor, self.side)
 
     def _array(self, X: Any, *, reset: bool) -> Values:
         """The data as a float array; errors name the column."""
-        timed = of_time(X)
+        timed = temporal_column(X)
         if timed:
             raise ArgumentError(timed)
         try:
             array: Values = validate_data(self, X, reset=reset, dtype=FLOAT_DTYPES, ensure_all_finite=False)
         except (ValueError, TypeError) as error:
-            blamed = not_numbers(X)
+            blamed = non_numeric_value(X)
             raise (ArgumentError(blamed) if blamed else error) from error
         bad = ~np.isfinite(array).all(axis=0) if self.nan == "error" else np.zeros(1, dtype=bool)
         if bad.any():
@@ -270,24 +276,18 @@ class Clipper(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):  # type: i
         with np.errstate(over="ignore"):
             low, high = lower.astype(dtype), upper.astype(dtype)
         for i in np.flatnonzero(np.isposinf(low) | np.isneginf(high)):
-            in_float(self._names()[i], lower[i], upper[i], dtype.type)  # says that no number is left
+            float_bounds(self._names()[i], lower[i], upper[i], dtype.type)  # says that no number is left
         return low, high
 
-    def _refuse_empty(self, filled: Sequence[bool], chosen: Sequence[int], names: Sequence[str]) -> None:
-        for i, one in zip(chosen, filled, strict=True):
-            if not one:
-                raise ArgumentError(
-                    f"column {names[i]!r} is empty: it holds no finite number to learn bounds from"
-                )
-
-    def _warn_of_a_point(self) -> None:
+    def _warn_of_single_values(self, warned: Collection[str] = ()) -> None:
         for one in self.report_:
-            if self.method != "given" and one.low == one.high and one.smallest < one.largest:
-                warnings.warn(
-                    f"column {one.column!r}: method {self.method!r} makes {one.low!r} of all values, as most"
-                    " of them are the same; give bounds, or leave the column out (columns=)",
-                    stacklevel=3,
-                )
+            if self.method != "given" and one.column not in warned:
+                pair, extremes = (one.low, one.high), (one.smallest, one.largest)
+                warn_of_single_value(one.column, pair, extremes, method=self.method, stacklevel=4)
+
+
+def _leaves_one(one: ColumnReport) -> bool:
+    return single_value(one.low, one.high, one.smallest, one.largest) is not None
 
 
 def _plain(value: Any) -> Any:

@@ -1,7 +1,7 @@
-"""A Parquet file of any size, clipped through DuckDB in bounded memory; the new file is whole or absent."""
+"""A Parquet or CSV file of any size, clipped by DuckDB in bounded memory; the new file is whole or absent."""
 
+import errno
 import os
-import shutil
 import stat
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -10,25 +10,34 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from clipwise.data._arrow import schema_of
-from clipwise.data._bounds import Bounds, outwards
-from clipwise.data._parquet import Parquet, unwritable
+import numpy as np
+
+from clipwise.data._bounds import Bounds, widened
+from clipwise.data._column_sketch import ColumnSketch
+from clipwise.data._csv import CsvSource, write_csv
+from clipwise.data._database import Database, unwritable
+from clipwise.data._expressions import Typed, step_of
+from clipwise.data._extra import load
+from clipwise.data._formats import FileFormat, source_format, target_format
+from clipwise.data._parquet import ParquetSource, write_parquet
+from clipwise.data._parquet_types import schema_of
 from clipwise.data._report import ClippingReport
-from clipwise.data._rule import Given, Method, Rule, Side, make_rule, named
+from clipwise.data._rule import BoundsRule, Given, Method, Side, bounds_rule, distinct_names
+from clipwise.data._single_value import warn_of_single_value
 from clipwise.data._statistics import RANK_ERROR, sketch_size
-from clipwise.data._stream import Stream
-from clipwise.errors import ArgumentError, DataError
+from clipwise.data._table import refuse_empty
+from clipwise.errors import ArgumentError, DataError, did_you_mean
+from clipwise.files import replacing
 
 __all__ = ["MEMORY", "ClippedFile", "Progress", "clip_file", "column_names"]
 
 MEMORY = 256
 """Megabytes for DuckDB; Python and the sketches come on top."""
 
-PART = "part.parquet"
-"""The new file before it is complete."""
-
 Progress = Callable[[str, float], None]
 """Told what is being done, ``"learning"``, ``"counting"`` or ``"writing"``, and what share of it is."""
+
+Source = ParquetSource | CsvSource
 
 
 @dataclass(frozen=True)
@@ -65,133 +74,233 @@ def clip_file(
     force: bool = False,
     progress: Progress | None = None,
 ) -> ClippedFile:
-    """Clip columns of a Parquet file into a new one, reading it twice or three times from end to end.
+    """Clip columns of a Parquet or CSV file into a new one, reading it two to four times from end to end.
 
-    The first reading fills a KLL sketch a column, the second counts what lies outside, the third writes. A
-    sketch that is full gives quantiles that differ from run to run by ``rank_error``: clip with the bounds of
-    the first run (`ClippedFile.bounds`) to get the same again.
+    The endings say which: .csv and .tsv (.gz and .zst too), anything else is Parquet. A first reading of CSV
+    finds its columns of numbers. The next fills a KLL sketch a column, one counts what lies outside, the last
+    writes. A sketch that is full gives quantiles that differ from run to run by ``rank_error``: clip with the
+    bounds of the first run (`ClippedFile.bounds`) to get the same again.
 
     Rows, their order, NaN, nulls, compression and the metadata of other tools stay. So do the types of
     columns, except that time stamps (of seconds, milliseconds or 96 bits) and times of day come in
     microseconds, dates in days, half precision in single, bytes of fixed length in variable; a column whose
     values DuckDB could not keep is refused. Bounds of whole numbers and decimals are rounded inwards; bounds
-    learnt of numbers too long for a double are one of its steps further out. The new file is written beside
-    its place and moved there when complete; one that it replaces keeps its mode, and a link stays one.
+    learnt of numbers too long for a double are one of its steps further out. From CSV to CSV, what is not
+    clipped stays character for character; CSV has no types, and from it to Parquet come whole numbers,
+    floats and text. The new file is written beside its place and moved there when complete; one that it
+    replaces keeps its mode, a link stays one, and a device or a pipe is written to.
 
     Args:
         source, target: the files; they may be the same with ``force``.
         method: as for `Clipper`; or `Bounds`, or ``{column: (low, high)}``.
-        columns: names; None for every column of numbers (Arrow's: no dates, durations or lists).
+        columns: names; None for every column of numbers (in Parquet Arrow's: no dates, durations or lists).
         low, high, factor, side, rank_error: as for `Clipper`.
         memory: megabytes that DuckDB may use.
         force: replace ``target`` if it exists.
         progress: told how far it is.
 
+    Warns:
+        UserWarning: bounds that were learnt, or come as `Bounds`, leave a column one value of several.
+
     Raises:
         ArgumentError: an argument is outside what is allowed, ``target`` exists, a column is not there, holds
             no numbers or is empty.
-        DataError: ``source`` is no whole Parquet file or holds a column that DuckDB cannot keep, or
+        DataError: ``source`` is no whole Parquet or CSV file or holds a column that DuckDB cannot keep, or
             ``target`` cannot be written.
     """
     source, target = Path(source), Path(target)
+    bounds: Bounds | None = None
+    rule: BoundsRule | None = None
     if isinstance(method, Mapping):
         if columns is not None or low is not None or high is not None or factor is not None or side != "both":
             raise ArgumentError("columns, low, high, factor and side are part of the bounds that were given")
-        bounds, rule = method if isinstance(method, Bounds) else Bounds(method), None
+        bounds = method if isinstance(method, Bounds) else Bounds(method)
     else:
-        bounds, rule = None, make_rule(method, low, high, factor, side)
+        rule = bounds_rule(method, low, high, factor, side)
     size = sketch_size(rank_error)
     if isinstance(memory, bool) or not isinstance(memory, int) or memory < 64:
         raise ArgumentError(f"memory must be 64 megabytes or more, got {memory!r}")
-    columns = None if columns is None else named(columns)
-    place = target.resolve()  # of a link, where it leads
-    _check_places(source, target, place, force)
+    columns = None if columns is None else distinct_names(columns)
+    form = target_format(target, source)
+    _check_places(source, target, force)
     told = progress or (lambda stage, share: None)
 
     with (
-        _scratch(target, place.parent) as scratch,
-        Parquet(source, target=target, memory=memory, scratch=scratch) as table,
+        _replacing(target, force) as part,
+        Database(source, target, memory=memory, scratch=part.parent) as database,
     ):
+        opened = _opened(database, source)
+        names = _chosen(opened, database, list(bounds) if bounds is not None else columns)
         error = 0.0
-        names = table.chosen(list(bounds) if bounds is not None else columns)
         if rule is not None and rule.method == "given":
             bounds = Bounds(dict(zip(names, rule.given(names), strict=True)))
         elif rule is not None:
-            streams = {name: Stream(size) for name in names}
-            table.read(streams, lambda share: told("learning", share))
-            bounds = Bounds({name: _learnt(table, rule, name, stream) for name, stream in streams.items()})
-            error = max((stream.rank_error for stream in streams.values()), default=0.0)
-            del streams
+            sketches = {name: ColumnSketch(size) for name in names}
+            _fill(sketches, opened, database, lambda share: told("learning", share))
+            bounds = Bounds({name: _learnt(opened, rule, name, one) for name, one in sketches.items()})
+            error = max((one.rank_error for one in sketches.values()), default=0.0)
+            del sketches
         assert bounds is not None
-        ends = table.ends(bounds)
-        report = table.count(bounds, ends, lambda share: told("counting", share))
-        table.write(scratch / PART, ends, lambda share: told("writing", share))
-        _move(scratch / PART, target, place, force)
-        return ClippedFile(target, table.rows, bounds, report, error)
+        table, limits = opened.table, bounds
+        typed = table.typed(limits)
+        rows, report = database.run(
+            lambda: table.count_outside(limits, typed), lambda share: told("counting", share)
+        )
+        if isinstance(method, Bounds) or (rule is not None and rule.method != "given"):
+            for one in report:
+                pair, extremes = (one.low, one.high), (one.smallest, one.largest)
+                warn_of_single_value(one.column, pair, extremes, method=rule.method if rule else None)
+        database.run(
+            lambda: _write(opened, database, typed, part, form), lambda share: told("writing", share)
+        )
+    return ClippedFile(target, rows, bounds, report, error)
 
 
 def column_names(source: str | Path) -> list[str]:
-    """The columns of a Parquet file.
+    """The columns of a Parquet or CSV file.
 
     Raises:
-        DataError: it is no Parquet file.
+        DataError: it is neither.
     """
-    _check_source(Path(source))
-    return list(schema_of(Path(source)).names)
+    source = Path(source)
+    _check_source(source)
+    if source_format(source).name == "Parquet":
+        return list(schema_of(source).names)
+    with (
+        tempfile.TemporaryDirectory(prefix="clipwise-") as scratch,
+        Database(source, source, memory=MEMORY, scratch=Path(scratch)) as database,
+    ):
+        return list(CsvSource(database, source, sample=20_000).table.names)
 
 
-def _learnt(table: Parquet, rule: Rule, name: str, stream: Stream) -> tuple[float, float]:
-    if not stream.finite:
-        raise ArgumentError(
-            f"{table.path}: column {name!r} is empty: it holds no finite number to learn from"
-        )
-    return outwards(rule.interval(name, *stream.figures(rule)), table.step(name))
+def _opened(database: Database, source: Path) -> Source:
+    parquet = source_format(source).name == "Parquet"
+    return ParquetSource(database, source) if parquet else CsvSource(database, source)
+
+
+def _chosen(opened: Source, database: Database, columns: Sequence[str] | None) -> list[str]:
+    """The columns to clip, each of numbers."""
+    known = list(opened.table.names)
+    if columns is None:
+        names = [name for name in known if opened.is_number(name)]
+        if not names:
+            raise ArgumentError(
+                f"{database.source}: no column of numbers among {', '.join(map(repr, known))}"
+            )
+        return names
+    for name in columns:
+        if name not in known:
+            raise ArgumentError(f"{database.source}: no column {name!r}. {did_you_mean(name, known)}")
+        problem = None if opened.is_number(name) else _problem(opened, database, name)
+        if problem:
+            raise ArgumentError(f"{database.source}: column {name!r} must be numbers, it {problem}")
+    return list(columns)
+
+
+def _problem(opened: Source, database: Database, name: str) -> str | None:
+    """What a column holds that is no number; text of CSV that can be read as numbers is from now on."""
+    nw = load("narwhals.stable.v2")
+    if opened.table.types[name] != nw.String:
+        return f"is of type {opened.kind(name)}"
+    texts = opened.table.frame.select(text=nw.col(name)).drop_nulls()
+    texts = texts.filter(~nw.col("text").is_in(opened.missing)).to_native()
+    found = database.attempt(texts.filter("TRY_CAST(text AS DOUBLE) IS NULL").limit(1).fetchall)
+    if found:
+        return f"holds text such as {found[0][0]!r}"
+    if isinstance(opened, ParquetSource):
+        return "holds numbers written as text"
+    opened.read_as_numbers({name: nw.Float64()})
+    return None
+
+
+def _fill(
+    sketches: Mapping[str, ColumnSketch], opened: Source, database: Database, told: Callable[[float], None]
+) -> None:
+    """Show every value to its column's sketch, in double precision."""
+    nw = load("narwhals.stable.v2")
+    doubles = opened.table.frame.select(*(nw.col(name).cast(nw.Float64) for name in sketches))
+    done = 0
+    for batch in database.batches(doubles.to_native()):
+        for column, sketch in zip(batch.columns, sketches.values(), strict=True):
+            sketch.update(column.to_numpy(zero_copy_only=False).astype(np.float64, copy=False))
+        done += batch.num_rows
+        told(done / max(opened.rows, 1) if opened.rows is not None else database.progress())
+    if opened.rows is None:
+        told(1.0)
+
+
+def _learnt(opened: Source, rule: BoundsRule, name: str, sketch: ColumnSketch) -> tuple[float, float]:
+    refuse_empty(name, sketch.finite)
+    return widened(rule.interval(name, *sketch.statistics(rule)), step_of(opened.table.types[name]))
+
+
+def _write(
+    opened: Source, database: Database, typed: Mapping[str, Typed], part: Path, form: FileFormat
+) -> None:
+    """The whole table with its columns clipped, rows in their order, as a new file."""
+    new = part.with_name("new")  # of any other name DuckDB would read the ending
+    if form.name == "Parquet":
+        options = opened.options if isinstance(opened, ParquetSource) else {}
+        write_parquet(database, opened.table.clipped(typed).to_native(), new, **options)
+    elif isinstance(opened, ParquetSource):
+        relation = opened.table.clipped(typed).to_native()
+        write_csv(database, relation, new, delimiter=form.delimiter, compression=form.compression)
+    else:
+        same = source_format(database.source).delimiter == form.delimiter
+        options = opened.options | ({} if same else {"delimiter": form.delimiter})
+        relation = opened.clipped_text(typed).to_native()
+        write_csv(database, relation, new, header=opened.header, compression=form.compression, **options)
+    new.rename(part)
 
 
 def _check_source(source: Path) -> None:
-    if not os.path.isfile(source):
-        what = "a folder, expected a Parquet file" if os.path.isdir(source) else "no such file"
-        raise DataError(f"{source}: {what}")
+    if os.path.isdir(source):
+        raise DataError(f"{source}: a folder, expected a Parquet file or CSV")
+    try:
+        if not stat.S_ISREG(source.stat().st_mode):
+            raise DataError(f"{source}: no regular file; it is read several times")
+        source.open("rb").close()
+    except OSError as failure:
+        why = "no such file" if failure.errno in (errno.ENOENT, errno.ENAMETOOLONG) else failure.strerror
+        raise DataError(f"{source}: {why}") from failure
 
 
-def _check_places(source: Path, target: Path, place: Path, force: bool) -> None:
+def _check_places(source: Path, target: Path, force: bool) -> None:
     _check_source(source)
     try:
-        there = place.stat()
+        mode = target.stat().st_mode
     except FileNotFoundError:
-        if not place.parent.is_dir():
+        if not target.resolve().parent.is_dir():
             raise ArgumentError(f"{target}: there is no folder {target.parent}") from None
     except OSError as failure:
         raise unwritable(target, failure) from failure
     else:
-        if stat.S_ISDIR(there.st_mode):
+        if stat.S_ISDIR(mode):
             raise ArgumentError(f"{target} is a folder, expected the name of a file")
-        if not force:
+        if stat.S_ISREG(mode) and not force:
             raise ArgumentError(f"{target} exists; force (--force) replaces it")
 
 
 @contextmanager
-def _scratch(target: Path, folder: Path) -> Iterator[Path]:
-    """A folder beside the target, so that a file moves out of it at once; gone at the end."""
-    try:
-        made = tempfile.TemporaryDirectory(prefix=".clipwise-", dir=folder, ignore_cleanup_errors=True)
-    except OSError as failure:
-        raise unwritable(target, failure) from failure
-    with made as scratch:
-        yield Path(scratch)
+def _replacing(target: Path, force: bool) -> Iterator[Path]:
+    """As `clipwise.files.replacing`; a file that was made meanwhile is kept.
 
-
-def _move(part: Path, target: Path, place: Path, force: bool) -> None:
-    """Put the complete file in its place at once."""
+    Raises:
+        DataError: the place cannot be written to. Errors of the body are its own.
+    """
+    failed: BaseException | None = None
     try:
-        with part.open("rb+") as file:
-            os.fsync(file.fileno())
-        if place.exists():
-            if not force:
+        with replacing(target) as part:
+            try:
+                yield part
+            except BaseException as error:
+                failed = error
+                raise
+            if target.is_file() and not force:
                 raise ArgumentError(
                     f"{target} was made by somebody else meanwhile; force (--force) replaces it"
                 )
-            shutil.copymode(place, part)
-        os.replace(part, place)
     except OSError as failure:
+        if failure is failed:
+            raise
         raise unwritable(target, failure) from failure

@@ -4,25 +4,24 @@ pandas, Polars (eager and lazy), PyArrow, DuckDB, Dask and PySpark, through narw
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
-import numpy as np
-
-from clipwise.data._bounds import Bounds, in_float, outwards, whole
-from clipwise.data._dask import dask_figures
+from clipwise.data._aggregates import engine_statistics
+from clipwise.data._bounds import Bounds, widened
+from clipwise.data._dask import dask_statistics
+from clipwise.data._expressions import Typed, finite, is_float_or_integer, step_of
 from clipwise.data._extra import load
-from clipwise.data._figures import engine_figures, finite_values, one_row
-from clipwise.data._report import ClippingReport, ColumnReport
-from clipwise.data._rule import Given, Method, Side, make_rule, named
+from clipwise.data._report import ClippingReport
+from clipwise.data._rule import Given, Method, Side, bounds_rule, distinct_names
+from clipwise.data._single_value import warn_of_single_value
 from clipwise.data._statistics import RANK_ERROR
+from clipwise.data._table import Table
 from clipwise.errors import ArgumentError, did_you_mean
 
 __all__ = ["clip", "learn", "report"]
 
 Frame = TypeVar("Frame")
-
-INTEGERS = {f"{sign}Int{bits}": (sign, bits) for sign in ("", "U") for bits in (8, 16, 32, 64, 128)}
 
 
 def clip(frame: Frame, bounds: Any) -> Frame:
@@ -44,21 +43,12 @@ def clip(frame: Frame, bounds: Any) -> Frame:
     >>> clip(frame, {"amount": (-10, 10)}).collect()["amount"].to_list()
     [-10.0, None, 7.5]
     """
-    table = _table(frame)
-    wanted, schema = _bounds(bounds), _schema(table)
-    ends = _ends(wanted, schema)
-    nw = load("narwhals.stable.v2")
-    clipped = []
-    for column, (low, high) in ends.items():
-        value = nw.col(column)
-        for outside, bound in ((_above, high), (_below, low)):
-            if bound is not None:
-                # The column comes first, as the result has the first one's type.
-                stays = ~outside(nw, column, schema, bound) | nw.col(column).is_null()
-                value = nw.when(stays).then(value).otherwise(nw.lit(bound, schema[column]))
-        clipped.append(value.alias(column))
-    result: Frame = (table.with_columns(clipped) if clipped else table).to_native()
-    return result
+    table, wanted = _table(frame), _bounds(bounds)
+    _check(wanted, table)
+    typed = table.typed(wanted)
+    if getattr(bounds, "method", None) != "given" and not isinstance(bounds, dict):
+        _warn_of_points(table, wanted, typed)
+    return _native(table.clipped(typed), frame)
 
 
 def learn(
@@ -74,7 +64,7 @@ def learn(
 ) -> Bounds:
     """Bounds for columns of a frame, computed by its own engine.
 
-    What is fetched is one row of figures (two for ``mad`` and ``deviations``). Quantiles are the engine's
+    What is fetched is one row of statistics (two for ``mad`` and ``deviations``). Quantiles are the engine's
     exact ones, linear between neighbours; Dask, which has none over several partitions, makes a KLL sketch of
     each partition where it lies and sends that. Where sketches are full, as for `Clipper`, bounds differ from
     run to run by that error.
@@ -93,20 +83,22 @@ def learn(
     >>> learn(pd.DataFrame({"x": [1.0, 2.0, 3.0, 4.0, 100.0]}), "iqr")
     Bounds({'x': (-1.0, 7.0)})
     """
-    rule = make_rule(method, low, high, factor, side)
+    rule = bounds_rule(method, low, high, factor, side)
     table = _table(frame)
-    schema = _schema(table)
-    names = _chosen(schema, columns)
+    names = _chosen(table, columns)
     if rule.method == "given":
         return Bounds(dict(zip(names, rule.given(names), strict=True)))
-    by_sketch = bool(rule.levels) and table.implementation.is_dask()
-    figures = (
-        dask_figures(frame, names, rule, rank_error)
+    by_sketch = bool(rule.levels) and table.frame.implementation.is_dask()
+    statistics = (
+        dask_statistics(frame, names, rule, rank_error)
         if by_sketch
-        else engine_figures(table, schema, names, rule)
+        else engine_statistics(table, names, rule)
     )
-    steps = {name: None if schema[name].is_float() else 1.0 for name in names}
-    return Bounds({name: outwards(rule.interval(name, *figures[name]), steps[name]) for name in names})
+    found = {}
+    for name, (first, second, *extremes) in statistics.items():
+        found[name] = widened(rule.interval(name, first, second), step_of(table.types[name]))
+        warn_of_single_value(name, found[name], (extremes[0], extremes[1]), method=method)
+    return Bounds(found)
 
 
 def report(frame: Any, bounds: Any) -> ClippingReport:
@@ -119,41 +111,45 @@ def report(frame: Any, bounds: Any) -> ClippingReport:
     >>> print(report(pl.DataFrame({"x": [1, 2, 3, 4, 100]}), {"x": (None, 7)}))
     x: [-inf, 7] of [1, 100] clips 0 below (0.00%) and 1 above (20.00%) of 5
     """
-    table = _table(frame)
-    wanted, schema = _bounds(bounds), _schema(table)
-    ends = _ends(wanted, schema)
-    nw = load("narwhals.stable.v2")
-    asked: dict[str, Any] = {"rows": nw.len()}
-    for i, column in enumerate(wanted):
-        value, finite = nw.col(column), finite_values(nw, column, schema)
-        known = _number(nw, ~value.is_nan()) if schema[column].is_float() else value.count()
-        asked |= {f"count{i}": known, f"smallest{i}": finite.min(), f"largest{i}": finite.max()}
-        low, high = ends[column]
-        if low is not None:
-            asked[f"below{i}"] = _number(nw, _below(nw, column, schema, low))
-        if high is not None:
-            asked[f"above{i}"] = _number(nw, _above(nw, column, schema, high))
-    row = one_row(table, asked)
-    rows = int(row["rows"])
-    reports = []
-    for i, (column, (low, high)) in enumerate(wanted.items()):
-        # A sum over nothing is null in SQL.
-        count, below, above = (int(row.get(f"{key}{i}") or 0) for key in ("count", "below", "above"))
-        ends_seen = (row[f"{key}{i}"] for key in ("smallest", "largest"))
-        smallest, largest = (math.nan if end is None else float(end) for end in ends_seen)
-        reports.append(ColumnReport(column, low, high, count, rows - count, below, above, smallest, largest))
-    return ClippingReport(tuple(reports))
+    table, wanted = _table(frame), _bounds(bounds)
+    _check(wanted, table)
+    return table.count_outside(wanted, table.typed(wanted))[1]
 
 
-def _table(frame: Any) -> Any:
+def _table(frame: Any) -> Table:
+    """The frame with its columns by label; only pandas and Dask have labels that are no text."""
     nw = load("narwhals.stable.v2")
+    labels = list(frame.columns) if _has_index(frame) else None
+    if labels is not None and len(set(labels)) < len(labels):
+        twice = next(label for i, label in enumerate(labels) if label in labels[:i])
+        raise ArgumentError(f"two columns of this frame are called {twice!r}")
+    if labels is None or all(isinstance(label, str) for label in labels):
+        labels = None
+    else:
+        frame = frame.copy()
+        frame.columns = [str(i) for i in range(len(labels))]
     try:
-        return nw.from_native(frame)
+        return Table.of(nw.from_native(frame), labels)
     except TypeError as error:
         raise ArgumentError(
             "expected a frame of pandas, Polars, PyArrow, DuckDB, Dask or PySpark, got"
             f" {type(frame).__module__}.{type(frame).__qualname__}"
         ) from error
+
+
+def _native(table: Any, frame: Frame) -> Frame:
+    """A frame of narwhals as its engine's, with the labels of the frame that it was made of."""
+    result: Any = table.to_native()
+    if _has_index(frame):
+        result.columns = frame.columns  # type: ignore[attr-defined]
+    made: Frame = result
+    return made
+
+
+def _has_index(frame: Any) -> bool:
+    """Whether the columns are an index, as in pandas and Dask, with labels of any kind."""
+    kinds = load("narwhals.stable.v2").dependencies
+    return bool(kinds.is_pandas_like_dataframe(frame) or kinds.is_dask_dataframe(frame))
 
 
 def _bounds(bounds: Any) -> Bounds:
@@ -163,60 +159,40 @@ def _bounds(bounds: Any) -> Bounds:
     return found if isinstance(found, Bounds) else Bounds(found)
 
 
-def _schema(table: Any) -> dict[str, Any]:
-    return dict(table.collect_schema())
-
-
-def _chosen(schema: Mapping[str, Any], columns: Sequence[str] | None) -> list[str]:
+def _chosen(table: Table, columns: Sequence[str] | None) -> list[Any]:
     """The columns to learn from, each of numbers."""
     if columns is None:
-        names = [name for name, dtype in schema.items() if _is_number(dtype)]
+        names = [name for name, dtype in table.types.items() if is_float_or_integer(dtype)]
         if not names:
-            raise ArgumentError(f"no column of floats or whole numbers among {', '.join(map(repr, schema))}")
+            raise ArgumentError(
+                f"no column of floats or whole numbers among {', '.join(map(repr, table.types))}"
+            )
     else:
-        names = named(columns)
-    for name in names:
-        _check(name, schema)
+        names = distinct_names(columns)
+    _check(names, table)
     return names
 
 
-def _check(column: str, schema: Mapping[str, Any]) -> None:
-    if column not in schema:
-        raise ArgumentError(f"no column {column!r} in this frame. {did_you_mean(str(column), schema)}")
-    dtype = schema[column]
-    if not _is_number(dtype):
-        hint = "; cast it to a float first" if dtype.is_decimal() else ""
-        raise ArgumentError(f"column {column!r} must be floats or whole numbers, it is {dtype}{hint}")
+def _check(columns: Iterable[Any], table: Table) -> None:
+    for column in columns:
+        if column not in table.types:
+            near = did_you_mean(str(column), map(str, table.types))
+            raise ArgumentError(f"no column {column!r} in this frame. {near}")
+        dtype = table.types[column]
+        if not is_float_or_integer(dtype):
+            hint = "; cast it to a float first" if dtype.is_decimal() else ""
+            raise ArgumentError(f"column {column!r} must be floats or whole numbers, it is {dtype}{hint}")
 
 
-def _is_number(dtype: Any) -> bool:
-    return dtype.is_float() or str(dtype) in INTEGERS
-
-
-def _ends(bounds: Bounds, schema: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """The bounds in the type of each column, None where there is none."""
-    ends: dict[str, tuple[Any, Any]] = {}
-    for column, (low, high) in bounds.items():
-        _check(column, schema)
-        if schema[column].is_float():
-            ends[column] = in_float(column, low, high, np.dtype(str(schema[column]).lower()).type)
-        else:
-            sign, bits = INTEGERS[str(schema[column])]
-            least, most = (0, 2**bits - 1) if sign else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
-            ends[column] = whole(column, low, high, least, most)
-    return ends
-
-
-def _below(nw: Any, column: str, schema: Mapping[str, Any], low: Any) -> Any:
-    return nw.col(column) < nw.lit(low, schema[column])
-
-
-def _above(nw: Any, column: str, schema: Mapping[str, Any], high: Any) -> Any:
-    above = nw.col(column) > nw.lit(high, schema[column])
-    # In DuckDB and Spark, NaN is greater than every number.
-    return above & ~nw.col(column).is_nan() if schema[column].is_float() else above
-
-
-def _number(nw: Any, condition: Any) -> Any:
-    """In how many rows it holds; null is no. (Dask cannot cast a column of truths with nulls.)"""
-    return nw.when(condition).then(nw.lit(1)).otherwise(nw.lit(0)).sum()
+def _warn_of_points(table: Table, bounds: Bounds, typed: Mapping[Any, Typed]) -> None:
+    """Warn of columns whose bounds are one point; of an eager frame only if it is not their one value."""
+    points = [column for column, (low, high) in typed.items() if low is not None and low == high]
+    lazy = isinstance(table.frame, load("narwhals.stable.v2").LazyFrame)
+    for column in points:
+        extremes = (-math.inf, math.inf)
+        if not lazy:
+            value = finite(table.value(column), table.types[column])
+            row = table.aggregates({"smallest": value.min(), "largest": value.max()})
+            smallest, largest = (math.nan if end is None else float(end) for end in row.values())
+            extremes = smallest, largest
+        warn_of_single_value(column, bounds[column], extremes, stacklevel=4)

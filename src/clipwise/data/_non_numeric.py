@@ -5,10 +5,8 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["not_numbers", "of_time"]
 
-
-def of_time(data: Any) -> str | None:
+def temporal_column(data: Any) -> str | None:
     """A sentence that names the first column of dates, times or durations by type; None if there is none.
 
     To scikit-learn they are numbers, and a missing one is a very small one.
@@ -23,7 +21,7 @@ def of_time(data: Any) -> str | None:
     return None
 
 
-def not_numbers(data: Any) -> str | None:
+def non_numeric_value(data: Any) -> str | None:
     """A sentence that names the first column holding text or a time, and which; None if there is none."""
     try:
         table = np.asarray(data, dtype=object)

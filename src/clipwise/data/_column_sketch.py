@@ -8,17 +8,15 @@ import numpy as np
 from clipwise.data._extra import load
 from clipwise.data._moments import Moments
 from clipwise.data._report import ColumnReport
-from clipwise.data._rule import Rule
+from clipwise.data._rule import BoundsRule
 from clipwise.data._statistics import Values, weighted_quantile
 
-__all__ = ["Stream"]
 
-
-class Stream:
+class ColumnSketch:
     """What has been seen of a column.
 
     The sketch is that of Karnin, Lang and Liberty 2016 (arXiv:1603.05346) in Apache DataSketches. As long as
-    it holds every value, all figures are exact. After that a quantile is one whose rank is off by at most
+    it holds every value, all statistics are exact. After that a quantile is one whose rank is off by at most
     ``rank_error`` with 99 % confidence, and the median absolute deviation one off by at most twice that,
     measured from the sketch's median; which one differs from run to run, as a sketch drops values at random
     and takes no seed. Mean, deviation and the extremes never come from the sketch.
@@ -26,10 +24,10 @@ class Stream:
     Args:
         size: the sketch's k (`sketch_size`).
 
-    >>> stream = Stream(200)
+    >>> stream = ColumnSketch(200)
     >>> stream.update(np.arange(50.0))
     >>> stream.update(np.arange(50.0, 101.0))
-    >>> stream.figures(Rule("quantiles", 0.25, 0.75)), stream.rank_error
+    >>> stream.statistics(BoundsRule("quantiles", 0.25, 0.75)), stream.rank_error
     ((25.0, 75.0), 0.0)
     """
 
@@ -56,7 +54,7 @@ class Stream:
         self._sketch.update(np.require(values, requirements=["C", "W"]))  # it takes no read-only array
         self._moments.merge(Moments(values))
 
-    def merge(self, other: "Stream") -> None:
+    def merge(self, other: "ColumnSketch") -> None:
         """Take in what another one has seen."""
         self.missing += other.missing
         self.lowest += other.lowest
@@ -76,10 +74,17 @@ class Stream:
         """How far a quantile's rank may be off, with 99 % confidence; 0 as long as every value is held."""
         return float(self._sketch.normalized_rank_error(False)) if self._sketch.is_estimation_mode() else 0.0
 
-    def figures(self, rule: Rule) -> tuple[float, float]:
-        """The two figures that `Rule.interval` asks for."""
+    @property
+    def extremes(self) -> tuple[float, float]:
+        """The smallest and the largest finite value; NaN where there is none. A sketch remembers them."""
+        if not self.finite:
+            return math.nan, math.nan
+        return float(self._sketch.get_min_value()), float(self._sketch.get_max_value())
+
+    def statistics(self, rule: BoundsRule) -> tuple[float, float]:
+        """The two statistics that `BoundsRule.interval` asks for."""
         if rule.method == "deviations":
-            return self._moments.figures()
+            return self._moments.mean_and_deviation()
         items, weights = self._held()
         if rule.method == "mad":
             median = float(weighted_quantile(items, weights, [0.5])[0])
@@ -92,19 +97,16 @@ class Stream:
     def report(self, name: str, low: float, high: float) -> ColumnReport:
         """What bounds do to the values seen; below and above are estimates where ``rank_error`` is not 0."""
         count = self.finite + self.lowest + self.highest
-        smallest = largest = math.nan
         below, above = self.lowest * (low > -math.inf), self.highest * (high < math.inf)
         if self.finite:
-            smallest, largest = float(self._sketch.get_min_value()), float(self._sketch.get_max_value())
             items, weights = self._held()
             below += int(weights[items < low].sum())
             above += int(weights[items > high].sum())
-        return ColumnReport(name, low, high, count, self.missing, below, above, smallest, largest)
+        return ColumnReport(name, low, high, count, self.missing, below, above, *self.extremes)
 
     def _quantile(self, level: float) -> float:
-        # A sketch may drop the extremes, but remembers them.
         if level in (0.0, 1.0):
-            return float(self._sketch.get_max_value() if level else self._sketch.get_min_value())
+            return self.extremes[int(level)]
         return float(weighted_quantile(*self._held(), [level])[0])
 
     def _held(self) -> tuple[Values, Values]:

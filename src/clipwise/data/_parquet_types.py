@@ -6,8 +6,6 @@ from typing import Any
 from clipwise.data._extra import load
 from clipwise.errors import DataError
 
-__all__ = ["check_names", "check_types", "is_number", "schema_of"]
-
 
 def schema_of(path: Path) -> Any:
     """The schema of a file, with its metadata.
@@ -29,11 +27,11 @@ def is_number(kind: Any) -> bool:
     return bool(types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind))
 
 
-def check_names(path: Path, schema: Any, found: list[str]) -> None:
+def check_names(path: Path, names: list[str], found: list[str]) -> None:
     """Refuse columns that have another name in DuckDB, where names that differ in case alone are the same."""
-    for i, (name, other) in enumerate(zip(schema.names, found, strict=True)):
+    for i, (name, other) in enumerate(zip(names, found, strict=True)):
         if name != other:
-            twin = next((one for one in schema.names[:i] if one.lower() == name.lower()), other)
+            twin = next((one for one in names[:i] if one.lower() == name.lower()), other)
             raise DataError(
                 f"{path}: columns {twin!r} and {name!r} differ in nothing but case, if at all, and DuckDB"
                 " does not tell them apart; rename one"
