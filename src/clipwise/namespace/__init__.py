@@ -11,7 +11,6 @@ import sys
 from typing import Any
 
 import array_api_compat
-import array_api_compat.numpy
 import numpy as np
 
 from clipwise.namespace._base import Array, Namespace
@@ -41,7 +40,7 @@ def namespace_of(value: Any) -> Namespace:
     dtype('float64')
     """
     if isinstance(value, _NUMBERS):
-        return Namespace(array_api_compat.numpy, np.float64, None)
+        return Namespace.bound(np.float64)
     kind = _kind_of(value)
     if kind is not None:
         return kind.of(value)
@@ -56,7 +55,7 @@ def make_namespace(framework: str, dtype: Any, device: Any = None) -> Namespace:
     dtype('float32')
     """
     if framework == "numpy":
-        return Namespace(array_api_compat.numpy, dtype, device)
+        return Namespace.bound(dtype, device)
     kind: type[Namespace] = importlib.import_module(f"{__name__}._{framework}").KIND
     return kind.bound(dtype, device)
 

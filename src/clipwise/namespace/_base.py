@@ -5,7 +5,7 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any, TypeAlias
 
-import array_api_compat.numpy
+import array_api_compat
 import numpy as np
 
 Array: TypeAlias = Any
@@ -36,7 +36,8 @@ class Namespace:
     @classmethod
     def bound(cls, dtype: Any, device: Any = None) -> "Namespace":
         """The namespace of this framework, bound to a float and a device."""
-        return cls(array_api_compat.numpy, dtype, device)
+        # Asked for when it is needed: its import takes longer than that of all of clipwise.
+        return cls(array_api_compat.array_namespace(np.empty(0)), dtype, device)
 
     @classmethod
     def of(cls, x: Array) -> "Namespace":
