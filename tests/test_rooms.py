@@ -11,9 +11,7 @@ GRAPH = grimp.build_graph("clipwise", cache_dir=None)
 
 LEFT: set[tuple[str, str]] = {
     ("clipwise.cli.suggest", "clipwise.monitor.suggest._say"),
-    ("clipwise.clip", "clipwise.thresholds._base"),
     ("clipwise.dashboard.recording", "clipwise.monitor.store._schema"),
-    ("clipwise.functional.stage", "clipwise.thresholds._base"),
     ("clipwise.monitor.observe.meter", "clipwise.torch._report"),
     ("clipwise.monitor.observe.meter", "clipwise.torch.engines._arrays"),
     ("clipwise.monitor.observe.steps", "clipwise.torch._hooks"),
