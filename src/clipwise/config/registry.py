@@ -55,6 +55,8 @@ class Parameter:
     pair: bool = False
     function: bool = False
     words: tuple[str, ...] = ()
+    unknown: str = ""
+    """The annotation, where it is one that no configuration can hold."""
 
     @classmethod
     def of(cls, parameter: inspect.Parameter) -> "Parameter":
@@ -65,7 +67,8 @@ class Parameter:
             required=parameter.default is inspect.Parameter.empty,
             positional=parameter.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD,
             words=tuple(word for hint in hints if _kind(hint) == "words" for word in typing.get_args(hint)),
-            **{kind: True for kind in kinds if kind != "words"},
+            unknown="" if None not in kinds else inspect.formatannotation(parameter.annotation),
+            **{kind: True for kind in kinds if kind not in ("words", None)},
         )
 
     @property
@@ -94,7 +97,10 @@ class Entry:
 
     @classmethod
     def of(cls, name: str, make: Any) -> "Entry":
-        signature = inspect.signature(make, eval_str=True)
+        try:
+            signature = inspect.signature(make, eval_str=True)
+        except NameError:  # a name that only type checkers know
+            signature = inspect.signature(make)
         parameters = {p.name: Parameter.of(p) for p in signature.parameters.values()}
         return cls(name, make, parameters, (inspect.getdoc(make) or "").split("\n", 1)[0].replace("``", "`"))
 
@@ -106,7 +112,16 @@ class Entry:
     @property
     def writable(self) -> bool:
         """Whether a configuration can say it: a function cannot be written down."""
-        return not any(p.function and p.required for p in self.parameters.values())
+        return not any(p.unknown or (p.function and p.required) for p in self.parameters.values())
+
+    def refuse_unknown(self, path: Path) -> None:
+        """ConfigError if a parameter is annotated with what no configuration can hold."""
+        for parameter in self.parameters.values():
+            if parameter.unknown:
+                raise path.error(
+                    f"{self.name} cannot be configured: its parameter {parameter.name!r} is annotated"
+                    f" {parameter.unknown}, which no configuration can hold; make it in Python"
+                )
 
 
 @functools.cache
@@ -145,6 +160,7 @@ def find_method(name: str, path: Path) -> Entry:
     """The preset of this name or short name; ConfigError naming the nearest one otherwise."""
     entry = methods().get(aliases().get(name, name))
     if entry is not None:
+        entry.refuse_unknown(path)
         return entry
     if name in policies():
         raise path.error(
@@ -157,6 +173,7 @@ def find_policy(name: str, path: Path) -> Entry:
     """The policy of this name; ConfigError naming the nearest one otherwise."""
     entry = policies().get(name)
     if entry is not None:
+        entry.refuse_unknown(path)
         return entry
     if name in method_names():
         raise path.error(f"{name!r} is a clip; expected a number or a policy such as 'percentile(10)'")
@@ -188,7 +205,8 @@ def _alternatives(hint: Any) -> Iterator[Any]:
         yield hint
 
 
-def _kind(hint: Any) -> str:
+def _kind(hint: Any) -> str | None:
+    """Which field of `Parameter` a type sets, None for one that no configuration can hold."""
     plain = {
         float: "number",
         int: "whole",
@@ -201,6 +219,4 @@ def _kind(hint: Any) -> str:
         return "words"
     if typing.get_origin(hint) is Callable:
         return "function"
-    if hint in plain:
-        return plain[hint]
-    raise TypeError(f"clipwise.config cannot write a parameter annotated {hint!r}; teach it in registry.py")
+    return next((kind for known, kind in plain.items() if hint == known), None)

@@ -96,5 +96,6 @@ def _policy(policy: Threshold, path: Path) -> dict[str, Any]:
         raise path.error(
             f"{show(policy)} is not of clipwise.thresholds and has no name here; keep this clip in Python"
         )
+    entry.refuse_unknown(path)
     arguments = {name: getattr(policy, name) for name in entry.parameters}
     return {"policy": entry.name} | _pruned(entry, arguments, policy, path)

@@ -6,7 +6,7 @@ from typing import Any
 
 import keras
 
-from clipwise.config import parse, to_dict
+from clipwise.config import to_dict
 from clipwise.config.arguments import as_clip
 from clipwise.keras._backends import backend
 from clipwise.keras._multi import ClippedMultiOptimizer, is_multi
@@ -54,7 +54,7 @@ class SavedWithClip:
         return with_clipping(
             made,
             Clipping(
-                None if said["clip"] is None else parse(said["clip"]),
+                None if said["clip"] is None else as_clip(said["clip"]),
                 weights=None if said.get("weights") is None else WeightClipping(as_clip(said["weights"])),
                 nonfinite=said["nonfinite"],
                 direction=said["direction"],
