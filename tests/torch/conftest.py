@@ -18,7 +18,7 @@ OF_ONE_ENGINE = {
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    named = any(marker.args[0] == "engine" for marker in metafunc.definition.iter_markers("parametrize"))
+    named = any("engine" in marker.args[0] for marker in metafunc.definition.iter_markers("parametrize"))
     if not named and Path(metafunc.module.__file__).name not in OF_ONE_ENGINE:
         metafunc.parametrize("engine", engines_of(metafunc.definition), indirect=True)
 

@@ -13,6 +13,7 @@ from torch.nn.utils import clip_grad
 import clipwise
 from clipwise.errors import NonFiniteError
 from clipwise.torch import _others
+from tests.depth import pairwise
 
 pytestmark = pytest.mark.device_path
 
@@ -292,13 +293,14 @@ LAYOUTS = BLOCKS | {
 }
 
 
-@pytest.mark.every_engine
-@pytest.mark.parametrize("per", ["element", "unit", "global"])
-@pytest.mark.parametrize("layout", LAYOUTS)
+# Not `foreach`: on the CPU torch's own _foreach_norm widens as a whole; it stands in for a device here.
+@pytest.mark.parametrize(
+    ("layout", "per", "engine"),
+    pairwise(list(LAYOUTS), ["element", "unit", "global"], ["native", "reference"]),
+    indirect=["engine"],
+)
 def test_a_gradient_of_32_mib_takes_little_more(layout, per, engine):
     """Copied once it would take 32 MiB more, and 64 widened as a whole."""
-    if engine == "foreach":
-        pytest.skip("on the CPU torch's own _foreach_norm widens as a whole; it stands in for a device here")
     gradient = LAYOUTS[layout]()
     p = nn.Parameter(torch.empty_strided(gradient.shape, gradient.stride()))
     p.grad = gradient

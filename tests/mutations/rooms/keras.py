@@ -2,7 +2,7 @@
 
 from tests.mutations.breaks import Break
 
-HERE = {"CLIPWISE_KERAS_TESTS": "1", "KERAS_BACKEND": "jax"}
+HERE = {"KERAS_BACKEND": "jax"}
 
 BREAKS = [
     Break(
@@ -26,7 +26,7 @@ BREAKS = [
         "src/clipwise/keras/clip_values.py",
         "values = keras.ops.where(values > high, high, values)",
         "values = keras.ops.where(values <= high, values, high)",
-        "tests/data/test_clip_values.py",
-        {"KERAS_BACKEND": "jax"},
+        "tests/keras/on_backend/test_clip_values.py",
+        HERE,
     ),
 ]
