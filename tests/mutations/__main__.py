@@ -60,8 +60,7 @@ def _preload() -> None:
 def _run(tree: Tree, chosen: list[tuple[str, Break]], *, again: bool) -> None:
     known = _known()
     for number, (room, one) in enumerate(chosen, start=1):
-        key = one.key(ROOT)
-        text = one.applied(ROOT)
+        key, text = one.key(tree.root), one.applied(tree.root)
         if text is None or (key in known and not again):
             continue
         begin = time.monotonic()
