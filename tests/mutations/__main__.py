@@ -71,9 +71,10 @@ def _run(tree: Tree, chosen: list[tuple[str, Break]], *, again: bool) -> None:
             sys.exit(f"{room}: {one.name}: pytest ended with {code} of {one.tests}, see {LOG}")
         known[key] = found
         RESULTS.write_text(json.dumps(known, indent=1))
+        by = re.search(r"^(?:FAILED|ERROR) (\S+)", LOG.read_text(), re.MULTILINE)
+        seconds = f"({time.monotonic() - begin:.0f} s)"
         print(
-            f"[{number}/{len(chosen)}] {found:8} {room}: {one.name} ({time.monotonic() - begin:.0f} s)",
-            flush=True,
+            f"[{number}/{len(chosen)}] {found:8} {room}: {one.name}", by[1] if by else "", seconds, flush=True
         )
 
 
