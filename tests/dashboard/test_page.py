@@ -225,7 +225,8 @@ def test_weights_at_the_bound_and_what_is_logged_beside_a_clipper(path, serve, l
 
 
 def test_the_keyboard(path, serve, look):
-    typical(path, "first"), typical(path, "second", count=400)
+    typical(path, "first")
+    run = typical(path, "second", count=400)
     tab = look(serve.url)
     ready(tab, 400)
     press = tab.keyboard.press
@@ -257,6 +258,8 @@ def test_the_keyboard(path, serve, look):
     press("ArrowLeft")
     assert "lstm.weight_ih_l0" in reading(tab, "layers")
     assert "step 390" in reading(tab, "layers")
+    # Of three digits; the cell holds it as one of 65,533 steps of a logarithmic scale.
+    assert float(tab.inner_text("#panel-layers .readout b")) == pytest.approx(run.layers[38, 1], rel=6e-3)
     press("ArrowDown")
     assert "lstm.weight_hh_l0" in reading(tab, "layers")
     press("Tab")

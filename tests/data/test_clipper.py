@@ -180,8 +180,8 @@ def test_the_report_counts_both_sides():
     one = clipper.report_["x0"]
     assert (one.below, one.above, one.share_below, one.share_above) == (3, 9, 0.03, 0.09)
     assert "clips 3 below (3.00%) and 9 above (9.00%) of 100" in str(clipper.report_)
-    other = clipper.report([[0.0], [5.0], [95.0], [96.0]])["x0"]
-    assert (other.below, other.above, other.count) == (1, 2, 4)
+    other = clipper.report([[0.0], [2.5], [5.0], [90.0], [95.0], [96.0]])["x0"]
+    assert (other.below, other.above, other.count) == (1, 2, 6)  # what is at a bound is not clipped
     assert clipper.report_["x0"].count == 100
 
 

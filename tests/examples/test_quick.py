@@ -27,6 +27,7 @@ def test_swiss_roll(tmp_path):
         for line in said.splitlines()
         if line.startswith(("c = ", "penalty"))
     }
+    # 0.60, -0.45, -1.52 and -0.04, the same two digits on every vector width: all is float64 here.
     assert slopes["c = 0.1"] > 0.3  # explodes
     assert slopes["c = 0.001"] < slopes["c = 0.01"] < -0.3  # vanishes
     assert abs(slopes["penalty"]) < 0.1
@@ -42,6 +43,7 @@ def test_quantised_digits(tmp_path):
         if "+-" in line and "mean" not in line
     }
     exact, two_bits = ({name: float(row[i]) for name, row in rows.items()} for i in (1, -2))
+    # 79 % exact; with two bits 77 % and 45 %. Vector widths differ by 1 of 540 pictures.
     assert min(exact.values()) > 70
     assert two_bits["PACT"] > exact["PACT"] - 5
     assert two_bits["ReLU"] < two_bits["PACT"] - 5

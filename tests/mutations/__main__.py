@@ -60,8 +60,7 @@ def _preload() -> None:
 def _run(tree: Tree, chosen: list[tuple[str, Break]], *, again: bool) -> None:
     known = _known()
     for number, (room, one) in enumerate(chosen, start=1):
-        key = one.key(ROOT)
-        text = one.applied(ROOT)
+        key, text = one.key(tree.root), one.applied(tree.root)
         if text is None or (key in known and not again):
             continue
         begin = time.monotonic()
@@ -72,9 +71,10 @@ def _run(tree: Tree, chosen: list[tuple[str, Break]], *, again: bool) -> None:
             sys.exit(f"{room}: {one.name}: pytest ended with {code} of {one.tests}, see {LOG}")
         known[key] = found
         RESULTS.write_text(json.dumps(known, indent=1))
+        by = re.search(r"^(?:FAILED|ERROR) (\S+)", LOG.read_text(), re.MULTILINE)
+        seconds = f"({time.monotonic() - begin:.0f} s)"
         print(
-            f"[{number}/{len(chosen)}] {found:8} {room}: {one.name} ({time.monotonic() - begin:.0f} s)",
-            flush=True,
+            f"[{number}/{len(chosen)}] {found:8} {room}: {one.name}", by[1] if by else "", seconds, flush=True
         )
 
 

@@ -5,7 +5,6 @@ out is the plain data that a JSON file would hold, so `clipwise.config.dicts` is
 """
 
 import ast
-import math
 import warnings
 from collections.abc import Mapping
 from typing import Any
@@ -220,6 +219,4 @@ def _value_text(value: Any) -> str:
         return f"[{', '.join(map(_value_text, value))}]"
     if isinstance(value, str) and value in ("inf", "-inf"):
         return value
-    if isinstance(value, float) and math.isinf(value):
-        return "inf" if value > 0 else "-inf"
     return repr(value)

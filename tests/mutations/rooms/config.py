@@ -26,7 +26,7 @@ BREAKS = [
     ),
     Break(
         "minus infinity loses its sign",
-        "src/clipwise/config/strings.py",
+        "src/clipwise/config/write.py",
         'return "inf" if value > 0 else "-inf"',
         'return "inf"',
         "tests/config/test_strings.py tests/config/test_round_trip.py",

@@ -86,22 +86,22 @@ BREAKS = [
     Break(
         "a table without its last column",
         f"{EXPORTERS}/_tables.py",
-        "for place, name in enumerate(rows.names, start=1):",
-        "for place, name in enumerate(rows.names[:-1], start=1):",
+        "[values.get(name) for name in self._names]",
+        "[values.get(name) for name in self._names[:-1]]",
         "tests/monitor/exporters/test_tables.py",
     ),
     Break(
         "a NaN becomes an empty cell",
         f"{EXPORTERS}/csv.py",
-        '"" if not known else "NaN" if value != value else',
-        '"" if not known or value != value else',
+        '("NaN" if cell != cell else cell',
+        "(None if cell != cell else cell",
         "tests/monitor/exporters/test_tables.py",
     ),
     Break(
         "TensorBoard gets no norms of parameters",
         f"{EXPORTERS}/tensorboard.py",
-        "for name, norm in moment.layers.items()}",
-        "for name, norm in ()}",
+        "in named(step).items():",
+        "in step.values.items():",
         "tests/monitor/exporters/test_tensorboard.py",
     ),
 ]
