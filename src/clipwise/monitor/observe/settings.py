@@ -8,8 +8,6 @@ from pathlib import Path
 import clipwise
 from clipwise.monitor.observe.bootstrap import SETTINGS
 
-__all__ = ["BOOTSTRAP", "Settings"]
-
 BOOTSTRAP = Path(__file__).parent / "bootstrap"
 """The folder that stands in front of ``PYTHONPATH``."""
 
