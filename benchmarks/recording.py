@@ -75,7 +75,7 @@ def alone(monitor: Monitor, training: Training, calls: int = 500) -> float:
     loss, report, found = training.step(), training.clipper.report, []
     for _ in range(calls):
         start = time.perf_counter_ns()
-        for follower in training.clipper._followers:
+        for follower in training.clipper.followers:
             follower(training.clipper, report, None)
         monitor.log(loss=loss)
         found.append((time.perf_counter_ns() - start) * 1e-9)

@@ -17,6 +17,7 @@ from starlette.testclient import TestClient
 from clipwise.dashboard import Dashboard
 from clipwise.dashboard.app import make_app
 from clipwise.dashboard.assets import assets
+from clipwise.dashboard.guard import HEADERS
 from clipwise.dashboard.recording import Recording
 from clipwise.dashboard.watch import Watch
 from clipwise.errors import ArgumentError
@@ -170,7 +171,18 @@ def test_paths_that_no_client_would_send(path):
 
 def test_every_answer_says_what_a_browser_is_to_refuse(path):
     for address in ("/", "/static/js/main.js", "/api/runs", "/nothing"):
-        headers = client(path).get(address).headers
+        http = client(path), client(path, token=TOKEN)
+        allowed, refused, away = (
+            http[0].get(address),
+            http[1].get(address),
+            http[1].get(f"{address}?token={TOKEN}"),
+        )
+        assert (refused.status_code, away.status_code) == (401, 303)
+        strange = http[0].get(address, headers={"host": "evil.example"})
+        for answer in (refused, away, strange):
+            for name in HEADERS:
+                assert answer.headers[name] == HEADERS[name]
+        headers = allowed.headers
         assert headers["content-security-policy"].startswith("default-src 'self'; ")
         assert "unsafe" not in headers["content-security-policy"]
         assert headers["x-content-type-options"] == "nosniff"
@@ -185,7 +197,24 @@ def test_own_names(path, host):
     assert client(path).get("/api/runs", headers={"host": host}).status_code == 200
 
 
-@pytest.mark.parametrize("host", ["evil.example", "evil.example:8765", "localhost.evil.example", "", "[::2]"])
+@pytest.mark.parametrize(
+    "host",
+    [
+        "evil.example",
+        "evil.example:8765",
+        "localhost.evil.example",
+        "",
+        "[::2]",
+        "[::1]evil.com",
+        "[::1]:80.evil.com",
+        "localhost:evil.com",
+        "evil.com[::1]",
+        "::1",
+        "127.0.0.1:80:evil.com",
+        "localhost,evil.com",
+        "localhost@evil.com",
+    ],
+)
 def test_names_of_others(path, host):
     for address in ("/", "/api/runs", "/api/events", "/static/js/main.js"):
         answer = client(path).get(address, headers={"host": host})
@@ -207,7 +236,7 @@ def test_a_token_is_given_once(path, host):
     assert (answer.status_code, answer.headers["location"]) == (303, "/")
     cookie = answer.headers["set-cookie"]
     assert "HttpOnly" in cookie
-    assert "SameSite=Lax" in cookie  # sent where a link was clicked elsewhere
+    assert "samesite=lax" in cookie.lower()  # sent where a link was clicked elsewhere
     assert http.get("/api/runs").json()["runs"][0]["name"] == "lstm"  # the client keeps the cookie
     alone = client(path, token=TOKEN, host=host)
     assert alone.get("/api/runs", headers={"authorization": f"Bearer {TOKEN}"}).status_code == 200

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
-from clipwise.dashboard.guard import as_token
+from clipwise.dashboard.access import as_token
 from clipwise.dashboard.recording import Recording
 from clipwise.dashboard.watch import Watch
 from clipwise.errors import ArgumentError

@@ -11,8 +11,6 @@ from clipwise.extras import load
 from clipwise.monitor._warning import say
 from clipwise.monitor.store.records import Alert
 
-__all__ = ["Notifier"]
-
 WAITING = 100
 """Alerts that may wait to be sent; more than that are not sent."""
 

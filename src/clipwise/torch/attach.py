@@ -19,11 +19,11 @@ from clipwise.functional.facts import Facts
 from clipwise.functional.slots import UnitAxes
 from clipwise.torch import _others
 from clipwise.torch._fused import FusedStep, is_fused
-from clipwise.torch._hooks import StepHooks
 from clipwise.torch._parameters import of_optimizers, refuse_unmade
-from clipwise.torch._refusals import refuse_engine_of_caller, refuse_engines, refuse_shards
 from clipwise.torch._rounds import Round
 from clipwise.torch.clipper import Clipper
+from clipwise.torch.hooks import StepHooks
+from clipwise.torch.refusals import refuse_engine_of_caller, refuse_engines, refuse_shards
 from clipwise.torch.weights import WeightClipper
 
 __all__ = ["AttachedClipper", "attach"]
@@ -361,15 +361,23 @@ def _unwrapped(optimizer: Any) -> list[Optimizer]:
             )
         if any(one is other for other in found):
             raise ArgumentError("attach got the same optimizer twice")
-        for hook in one._optimizer_step_pre_hooks.values():
-            if isinstance(getattr(hook, "__self__", None), StepHooks):
-                raise ArgumentError(
-                    "a clip is attached to this optimizer already: detach it first, or use clipwise.chain"
-                )
+        if clipper_of(one) is not None:
+            raise ArgumentError(
+                "a clip is attached to this optimizer already: detach it first, or use clipwise.chain"
+            )
         found.append(one)
     if not found:
         raise ArgumentError("attach takes a torch.optim.Optimizer, or several of them, got none")
     return found
+
+
+def clipper_of(optimizer: Optimizer) -> "AttachedClipper | None":
+    """The clipper that is attached to an optimizer, None where there is none."""
+    for hook in optimizer._optimizer_step_pre_hooks.values():
+        hooks = getattr(hook, "__self__", None)
+        if isinstance(hooks, StepHooks) and isinstance(hooks.owner, AttachedClipper):
+            return hooks.owner
+    return None
 
 
 def _inner(optimizer: Any) -> Optimizer | None:

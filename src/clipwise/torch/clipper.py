@@ -24,13 +24,13 @@ from clipwise.torch._gradients import Gradients
 from clipwise.torch._measure import Measure
 from clipwise.torch._parameters import Parameters, embedding_weights, named, refuse_unmade
 from clipwise.torch._plan import make_plan
-from clipwise.torch._refusals import refuse_shards
-from clipwise.torch._report import in_torch
 from clipwise.torch._state import dump, load
 from clipwise.torch._units import Units
 from clipwise.torch.engines import AnyBatch, reference, refuse_unknown_engine
 from clipwise.torch.engines._arrays import NUMPY, array_on, namespace_on, tensor_of, wide
 from clipwise.torch.engines.reference import values_of
+from clipwise.torch.refusals import refuse_shards
+from clipwise.torch.reports import in_torch
 
 __all__ = ["Clipper", "Follower", "Veto"]
 
@@ -143,6 +143,11 @@ class Clipper:
             if isinstance(loss, Tensor)
             else torch.tensor(float(loss), dtype=torch.float64)
         )
+
+    @property
+    def followers(self) -> tuple["Follower", ...]:
+        """The functions that are called after each step, in their order."""
+        return tuple(self._followers)
 
     def follow(self, follower: "Follower") -> Callable[[], None]:
         """Have a function called after each step.

@@ -13,8 +13,8 @@ BREAKS = [
     Break(
         "an export replaces what is there",
         "src/clipwise/cli/export.py",
-        "found[option.parameter] = option.choices[bool(value)]",
-        "found[option.parameter] = option.choices[True]",
+        "option.choices[bool(value)]",
+        "option.choices[True]",
         "tests/monitor/exporters/test_command.py",
     ),
     Break(

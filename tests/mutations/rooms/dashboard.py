@@ -9,7 +9,7 @@ BREAKS = [
     Break(
         "any name of a host is answered",
         "src/clipwise/dashboard/guard.py",
-        '_name(headers.get("host", "")) not in self._names',
+        '_name(request.headers.get("host", "")) not in self._names',
         "not self._names",
         ADDRESSES,
     ),
@@ -21,8 +21,22 @@ BREAKS = [
         ADDRESSES,
     ),
     Break(
-        "another address needs no token",
+        "what follows an address in brackets is not looked at",
         "src/clipwise/dashboard/guard.py",
+        "HOST.fullmatch(",
+        "HOST.match(",
+        ADDRESSES,
+    ),
+    Break(
+        "answers of the guard do not say what a browser is to refuse",
+        "src/clipwise/dashboard/guard.py",
+        "(scope, receive, guarded)",
+        "(scope, receive, send)",
+        ADDRESSES,
+    ),
+    Break(
+        "another address needs no token",
+        "src/clipwise/dashboard/access.py",
         "return None if is_loopback(host) else secrets.token_urlsafe(24)",
         "return None",
         ADDRESSES,

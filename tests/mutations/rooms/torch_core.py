@@ -78,7 +78,7 @@ BREAKS = [
     ),
     Break(
         "a nested step is clipped twice",
-        "src/clipwise/torch/_hooks.py",
+        "src/clipwise/torch/hooks.py",
         "        if _is_nested(optimizer):\n            return None",
         "        if False:\n            return None",
         ATTACH,

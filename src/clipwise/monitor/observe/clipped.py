@@ -12,8 +12,6 @@ from clipwise.config.spelling import spelled
 from clipwise.errors import TrainingStopped
 from clipwise.torch.attach import AttachedClipper, attach
 
-__all__ = ["GuardedClipper"]
-
 
 class GuardedClipper(AttachedClipper):
     """As `clipwise.torch.attach` makes it; an error is said and ends the clipping of this optimizer.

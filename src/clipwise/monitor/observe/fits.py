@@ -12,8 +12,6 @@ from clipwise.keras.attach import attach, clipping_of, is_clipped, unclipped
 from clipwise.monitor.observe.recording import monitor_here
 from clipwise.monitor.observe.settings import Settings
 
-__all__ = ["Fits"]
-
 
 class Fits:
     """Acts before a training begins. Nothing of this ends the training.

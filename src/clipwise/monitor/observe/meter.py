@@ -12,9 +12,8 @@ from clipwise.functional.merging import untouched
 from clipwise.functional.scaling import combine
 from clipwise.monitor.observe.bootstrap.own_clips import OwnClip
 from clipwise.report import ClipReport
-from clipwise.torch._report import in_torch
-from clipwise.torch.engines import AnyBatch, gather, make_batch
-from clipwise.torch.engines._arrays import array_on
+from clipwise.torch.engines import AnyBatch, array_on, gather, make_batch
+from clipwise.torch.reports import in_torch
 
 
 class NormMeter:

@@ -8,8 +8,6 @@ from typing import Any
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-__all__ = ["Owners", "is_shared", "others", "owners"]
-
 WRAPPERS = frozenset(
     {
         "DataParallel",

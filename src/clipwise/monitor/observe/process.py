@@ -9,8 +9,6 @@ from contextlib import contextmanager
 from types import MappingProxyType
 from typing import Any
 
-__all__ = ["CannotStart", "run"]
-
 PASSED_ON = ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2")
 """Signals that are the command's; USR1 is what Slurm sends before the time is up."""
 

@@ -10,8 +10,6 @@ from clipwise.monitor._identity import rank_here
 from clipwise.monitor.observe.settings import Settings
 from clipwise.monitor.recorder import Monitor
 
-__all__ = ["monitor_here"]
-
 _here: dict[int, Monitor] = {}
 """The recorder of this process, by its id: a fork begins with its parent's."""
 

@@ -19,8 +19,6 @@ from clipwise.monitor.observe.settings import Settings
 from clipwise.monitor.observe.summary import summary
 from clipwise.monitor.store._schema import open_database
 
-__all__ = ["observe"]
-
 
 def observe(
     command: Sequence[str],

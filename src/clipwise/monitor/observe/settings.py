@@ -5,13 +5,13 @@ import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import clipwise
 from clipwise.monitor.observe.bootstrap import SETTINGS
-
-__all__ = ["BOOTSTRAP", "Settings"]
 
 BOOTSTRAP = Path(__file__).parent / "bootstrap"
 """The folder that stands in front of ``PYTHONPATH``."""
+
+PACKAGE = Path(__file__).parents[2]
+"""The folder of clipwise."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Settings:
     clip: str | None = None
     every: int = 1
     layers_every: int = 10
-    package: str = str(Path(clipwise.__file__).parent)
+    package: str = str(PACKAGE)
 
     def environment(self, uid: str, name: str) -> dict[str, str]:
         """The environment of the command: that of this process, and what makes each Python in it observe."""

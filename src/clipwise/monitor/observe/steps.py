@@ -21,10 +21,10 @@ from clipwise.monitor.observe.names import Owners, is_shared, others, owners
 from clipwise.monitor.observe.recording import monitor_here
 from clipwise.monitor.observe.settings import Settings
 from clipwise.monitor.recorder import Monitor
-from clipwise.torch._hooks import StepHooks, _step_frames
-from clipwise.torch._refusals import refuse_engines, refuse_shards
-from clipwise.torch.attach import AttachedClipper
+from clipwise.torch.attach import clipper_of
 from clipwise.torch.clipper import Clipper
+from clipwise.torch.hooks import StepHooks, step_frames
+from clipwise.torch.refusals import refuse_engines, refuse_shards
 
 MOST = 32
 """Optimizers of one process that are recorded: more of them are no few parts of one model."""
@@ -89,7 +89,7 @@ class Observer:
             if len(optimizer._optimizer_step_pre_hooks) != source.hooks:
                 self._look_again(optimizer, source)
             if source.clipper is None:
-                return self._hooks._before_step(optimizer, args, kwargs)
+                return self._hooks.before_step(optimizer, args, kwargs)
         except TrainingStopped:
             raise
         except Exception as error:
@@ -107,7 +107,7 @@ class Observer:
             return None
         found = owners(optimizer)
         source = Source(optimizer, self._name(optimizer, found.title))
-        there = _clip_of(optimizer)
+        there = clipper_of(optimizer)
         if there is not None:
             self._take_up(there, source)
         else:
@@ -135,7 +135,7 @@ class Observer:
     def _look_again(self, optimizer: Optimizer, source: Source) -> None:
         """A hook has come or gone: perhaps the script has attached a clip, or taken it away."""
         source.hooks = len(optimizer._optimizer_step_pre_hooks)
-        there = _clip_of(optimizer)
+        there = clipper_of(optimizer)
         if there is not None and there is not source.clipper:
             self._take_up(there, source)
         elif there is None and source.clipper is not None:
@@ -145,7 +145,7 @@ class Observer:
 
     def _take_up(self, clipper: Clipper, source: Source) -> None:
         """Record what the script's own clip does."""
-        if any(isinstance(getattr(_function(one), "__self__", None), Monitor) for one in clipper._followers):
+        if any(isinstance(getattr(_function(one), "__self__", None), Monitor) for one in clipper.followers):
             self._say("the script records its steps by itself, with a Monitor; they are not recorded twice")
             source.clipper = clipper
             return
@@ -254,22 +254,13 @@ def _nothing(optimizer: Optimizer) -> None:
 
 def _is_inner(optimizer: Optimizer) -> bool:
     """Whether this step is made by the step of another optimizer of these parameters, which was recorded."""
-    steps = _step_frames()
+    steps = step_frames()
     next(steps, None)
     for frame in steps:
         outer = frame.f_locals.get("self")
         if outer is optimizer or (isinstance(outer, Optimizer) and is_shared(outer, optimizer)):
             return True
     return False
-
-
-def _clip_of(optimizer: Optimizer) -> AttachedClipper | None:
-    for hook in optimizer._optimizer_step_pre_hooks.values():
-        hooks = getattr(hook, "__self__", None)
-        clipper = getattr(getattr(hooks, "_begin", None), "__self__", None)
-        if isinstance(clipper, AttachedClipper):
-            return clipper
-    return None
 
 
 def _function(follower: Any) -> Any:

@@ -9,8 +9,6 @@ from clipwise.monitor.store import Floats
 from clipwise.monitor.suggest._given import Given
 from clipwise.monitor.suggest._typical import LOSS_IS_NO_LEVEL
 
-__all__ = ["FOLD", "Breakdown", "breakdown"]
-
 FOLD = 10.0
 """Norms beyond so many medians have exploded."""
 

@@ -18,8 +18,6 @@ from clipwise.monitor.suggest._statistics import (
     statistics_of,
 )
 
-__all__ = ["ENOUGH", "Decision", "Verdict", "decide"]
-
 Verdict: TypeAlias = Literal["clip", "adapt", "keep", "not needed", "unknown"]
 
 ENOUGH = 50

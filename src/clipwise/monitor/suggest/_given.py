@@ -12,8 +12,6 @@ from clipwise.monitor._numbers import floats
 from clipwise.monitor.store import Floats, Series
 from clipwise.namespace import framework_of, on_host
 
-__all__ = ["Given", "Positions", "numbers_of", "thresholds_of"]
-
 Positions: TypeAlias = NDArray[np.int64]
 
 

@@ -4,8 +4,6 @@ from clipwise import config
 from clipwise.clip import AnyClip, Clip, auto
 from clipwise.errors import ClipwiseError
 
-__all__ = ["builtin_lines", "expression", "lines"]
-
 
 def lines(clip: AnyClip | None) -> dict[str, str]:
     """With clipwise; none where nothing is to be clipped.

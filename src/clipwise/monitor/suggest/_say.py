@@ -11,25 +11,6 @@ from clipwise.monitor.suggest._given import Given
 from clipwise.monitor.suggest._statistics import NET, Drift, Statistics, rarest, rounded, share_bounds
 from clipwise.monitor.suggest._typical import typical_of
 
-__all__ = [
-    "a_number",
-    "against_typical",
-    "broke",
-    "calm",
-    "calm_but_at_the_start",
-    "drifts",
-    "kept",
-    "named",
-    "nothing_usable",
-    "number",
-    "of_the_record",
-    "percent",
-    "printable",
-    "too_few",
-    "too_few_before",
-    "without_losses",
-]
-
 HEAVY_TAIL = 2.0
 AUTO_WAITS = 20  # steps before `thresholds.auto` acts with Adam
 

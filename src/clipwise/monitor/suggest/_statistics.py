@@ -8,19 +8,6 @@ import numpy as np
 
 from clipwise.monitor.store import Floats
 
-__all__ = [
-    "SLIGHTLY",
-    "Candidate",
-    "Drift",
-    "Statistics",
-    "candidates_of",
-    "drift_of",
-    "rarest",
-    "rounded",
-    "share_bounds",
-    "statistics_of",
-]
-
 SLIGHTLY = 1.1
 """What "slightly above the mean" means: so many times the mean."""
 

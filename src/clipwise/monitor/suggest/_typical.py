@@ -4,8 +4,6 @@ from dataclasses import dataclass
 
 from clipwise.errors import ArgumentError, did_you_mean
 
-__all__ = ["KINDS", "LOSS_IS_NO_LEVEL", "TYPICAL", "Typical", "kind_of", "typical_of"]
-
 
 @dataclass(frozen=True)
 class Typical:

@@ -17,8 +17,6 @@ from clipwise.monitor.suggest._say import named, number, percent
 from clipwise.monitor.suggest._statistics import Candidate, Statistics, candidates_of
 from clipwise.monitor.suggest._typical import Typical, kind_of, typical_of
 
-__all__ = ["Suggestion", "suggest", "suggestion_of"]
-
 
 @dataclass(frozen=True)
 class Suggestion:

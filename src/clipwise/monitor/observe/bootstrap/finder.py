@@ -8,8 +8,6 @@ from typing import Any
 
 from . import say  # it has another name here
 
-__all__ = ["Finder"]
-
 
 class Finder:
     """Finds nothing by itself: it lets the others find a module, and acts after it has been loaded.

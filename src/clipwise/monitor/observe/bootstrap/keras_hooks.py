@@ -8,8 +8,6 @@ import keras
 
 from . import clipwise_module, say  # it has another name here
 
-__all__ = ["begin"]
-
 _fits: list[Any] = []
 _inside = threading.local()
 

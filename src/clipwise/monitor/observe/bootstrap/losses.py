@@ -7,8 +7,6 @@ from typing import Any
 
 import torch
 
-__all__ = ["Losses"]
-
 LONGEST = 1000
 """Backward passes without a step of which the losses are kept."""
 

@@ -7,8 +7,6 @@ from typing import Any
 import torch
 from torch.nn.utils import clip_grad
 
-__all__ = ["OwnClip", "OwnClips"]
-
 
 @dataclass
 class OwnClip:

@@ -5,8 +5,6 @@ import importlib.util
 import os
 import sys
 
-__all__: list[str] = []
-
 
 def _observe(folder: str) -> None:
     """Load the package of this folder under a name of its own, and begin."""

@@ -9,8 +9,6 @@ from . import clipwise_module, say  # it has another name here
 from .losses import Losses
 from .own_clips import OwnClips
 
-__all__ = ["begin"]
-
 
 def begin() -> None:
     """Listen from now on; clipwise itself is loaded by the first step of an optimizer."""

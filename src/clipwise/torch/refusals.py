@@ -15,8 +15,6 @@ from torch.optim import Optimizer
 
 from clipwise.errors import ArgumentError
 
-__all__ = ["refuse_engine_of_caller", "refuse_engines", "refuse_shards"]
-
 _SETTINGS = {
     "deepspeed": 'DeepSpeed clips by itself: set "gradient_clipping" in its configuration',
     "megatron": "Megatron clips by itself: set --clip-grad, or clip_grad in its OptimizerConfig",

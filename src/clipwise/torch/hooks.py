@@ -12,8 +12,6 @@ from torch.optim import Optimizer
 from torch.optim import optimizer as torchs
 from torch.utils.hooks import RemovableHandle
 
-__all__ = ["StepHooks"]
-
 
 class StepHooks:
     """Calls back around every real step of an optimizer.
@@ -40,15 +38,20 @@ class StepHooks:
     ) -> None:
         self._begin, self._again, self._ready, self._end = begin, again, ready, end
 
+    @property
+    def owner(self) -> Any:
+        """The object whose methods are called back, None where they are functions."""
+        return getattr(self._begin, "__self__", None)
+
     def register(self, optimizer: Optimizer) -> list[RemovableHandle]:
         """Begin with an optimizer; removing the handles ends it."""
         return [
-            optimizer.register_step_pre_hook(self._before_step),
+            optimizer.register_step_pre_hook(self.before_step),
             optimizer.register_step_post_hook(self._after_step),
         ]
 
     @_disable_dynamo  # traced, what it tells a fused optimizer would be lost without a word
-    def _before_step(
+    def before_step(
         self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
         if _is_nested(optimizer):
@@ -79,12 +82,12 @@ class StepHooks:
 
 def _is_nested(optimizer: Optimizer) -> bool:
     """Whether the step that calls the hook was itself called by a step of this optimizer."""
-    steps = _step_frames()
+    steps = step_frames()
     next(steps, None)  # the step that calls the hook
     return any(frame.f_locals.get("self") is optimizer for frame in steps)
 
 
-def _step_frames() -> Iterator[FrameType]:
+def step_frames() -> Iterator[FrameType]:
     """The frames of torch's own wrapper of every step, up the stack.
 
     No other frame may be asked for its locals: in Python 3.11 and 3.12 that keeps them alive.

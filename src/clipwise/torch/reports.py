@@ -8,8 +8,6 @@ from torch import Tensor
 
 from clipwise.report import ClipReport
 
-__all__ = ["in_torch"]
-
 _NUMBERS = ("norm", "norm_after", "threshold", "clip_fraction", "nonfinite", "direction")
 
 
