@@ -1,12 +1,12 @@
 """The field's own names for settings of `ppo_clip`."""
 
+from clipwise.checks import check_number
 from clipwise.errors import ThresholdError
 from clipwise.functional.ratios._epsilon import Epsilon, epsilon_here
 from clipwise.functional.ratios._figures import RatioLoss
 from clipwise.functional.ratios._inputs import BOUND, wide
 from clipwise.functional.ratios._ppo import ppo_clip
 from clipwise.namespace import Array
-from clipwise.thresholds import check_number
 
 
 def dual_clip(
