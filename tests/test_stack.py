@@ -1,5 +1,6 @@
 """Whose call is under way, and which line a warning is about."""
 
+import functools
 import sys
 import types
 import warnings
@@ -13,7 +14,7 @@ def named(name, inner):
     """A function of another package that calls one."""
     module = types.ModuleType(name)
     exec("def call(inner):\n    return inner()", module.__dict__)
-    return lambda: module.call(inner)
+    return functools.partial(module.call, inner)
 
 
 def test_frames_by_name_and_by_file_the_latest_first():
