@@ -6,15 +6,15 @@ not exceed (``threshold``). It holds no array and no framework: the back ends ap
 """
 
 import math
-import numbers
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal, TypeAlias, get_args
 
 from clipwise import thresholds
+from clipwise.checks import check_number, number_where
 from clipwise.errors import ArgumentError, ThresholdError
 from clipwise.namespace import is_traced
-from clipwise.thresholds import Threshold, check_number
+from clipwise.thresholds import Threshold
 
 __all__ = [
     "AnyClip",
@@ -165,9 +165,7 @@ def _check_clip(where: str, clip: object) -> None:
 def _order(norm: object) -> Norm:
     if isinstance(norm, str) and norm in ("rms", "inf"):
         return "rms" if norm == "rms" else math.inf
-    if isinstance(norm, bool) or not isinstance(norm, numbers.Real) or not float(norm) > 0:
-        raise ArgumentError(f'norm must be a number above 0, inf, or "rms", got {norm!r}')
-    return float(norm)
+    return number_where("norm", norm, lambda norm: norm > 0, 'a number above 0, inf, or "rms"')
 
 
 def clip_by_value(

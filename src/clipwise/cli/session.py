@@ -10,9 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from clipwise.checks import number_where
 from clipwise.cli.display import preparing, say, show, watcher
 from clipwise.config.files import read_mapping
-from clipwise.errors import ArgumentError
 from clipwise.lab.compare.runs import Watcher, plan, run, single
 from clipwise.lab.config.lab_config import LabConfig, load_config
 from clipwise.lab.record import RunRecord
@@ -42,8 +42,8 @@ def compare_command(
     **overrides: Any,
 ) -> int:
     """``clipwise compare``; returns the exit code."""
-    if target is not None and not math.isfinite(target):
-        raise ArgumentError(f"--target must be a finite number, got {target}")
+    if target is not None:
+        number_where("--target", target, math.isfinite, "a finite number")
     given = read_mapping(config)
     loaded = load_config(config).override(**overrides)
     jobs = plan(loaded, clips=clips, seeds=seeds, auto=not no_auto, baseline=not no_baseline)

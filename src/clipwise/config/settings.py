@@ -11,11 +11,11 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from clipwise.checks import check_number
 from clipwise.clip import AnyClip, clip_by_global_norm, clip_by_norm, clip_by_value
 from clipwise.config.dicts import clip_from, number_from
 from clipwise.config.paths import Path, show
 from clipwise.config.registry import located
-from clipwise.thresholds import check_number
 
 __all__ = ["ALGORITHM", "CLIP_KEYS", "DIRECT", "OWN", "SECTION", "SETTINGS", "read"]
 

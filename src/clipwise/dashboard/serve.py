@@ -10,6 +10,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
+from clipwise.checks import whole
 from clipwise.dashboard.access import as_token
 from clipwise.dashboard.recording import Recording
 from clipwise.dashboard.watch import Watch
@@ -141,8 +142,8 @@ def _reached_as(host: str) -> str:
 
 def _listen(host: str, port: int | None) -> socket.socket:
     """A socket that listens; the address is taken before anything is said about it."""
-    if port is not None and (isinstance(port, bool) or not 0 <= port <= 65535):
-        raise ArgumentError(f"port must be a whole number from 0 to 65535, got {port!r}")
+    if port is not None:
+        whole("port", port, low=0, high=65535, allowed="a whole number from 0 to 65535")
     problem: OSError | None = None
     for one in (port,) if port is not None else (PORT, 0):
         try:

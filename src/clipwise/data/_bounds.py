@@ -4,11 +4,12 @@ import json
 import math
 from collections.abc import Iterator, Mapping
 from decimal import Decimal, localcontext
-from numbers import Integral, Real
+from numbers import Integral
 from typing import Any
 
 import numpy as np
 
+from clipwise.checks import is_number
 from clipwise.errors import ArgumentError
 
 DIGITS = 400
@@ -168,7 +169,7 @@ def as_bound(column: Any, name: str, value: Any, missing: float) -> float:
     """
     if value is None:
         return missing
-    if not isinstance(value, Real | np.number) or isinstance(value, bool) or math.isnan(value):
+    if not is_number(value) or math.isnan(value):
         raise ArgumentError(f"column {column!r}: {name} must be a number or None, got {value!r}")
     try:
         near = float(value)

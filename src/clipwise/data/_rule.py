@@ -3,9 +3,9 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from numbers import Real
 from typing import Any, Literal, TypeAlias, get_args
 
+from clipwise.checks import is_number, number_where
 from clipwise.data._bounds import as_bound, check_pair
 from clipwise.errors import ArgumentError, did_you_mean
 
@@ -113,9 +113,8 @@ def bounds_rule(
         if low is not None or high is not None:
             raise ArgumentError(f"low and high are for 'given' and 'quantiles'; {method!r} takes a factor")
         factor = FACTORS[method] if factor is None else factor
-        if not _is_number(factor) or not 0 < factor < math.inf:
-            raise ArgumentError(f"factor must be a number above 0, got {factor!r}")
-        return BoundsRule(method, factor=float(factor), side=side)  # type: ignore[arg-type]
+        factor = number_where("factor", factor, lambda factor: 0 < factor < math.inf, "a number above 0")
+        return BoundsRule(method, factor=factor, side=side)  # type: ignore[arg-type]
     if factor is not None:
         raise ArgumentError(f"factor is for 'iqr', 'mad' and 'deviations'; {method!r} takes low and high")
     if method == "given":
@@ -124,7 +123,7 @@ def bounds_rule(
         return BoundsRule("given", low, high, side=side)  # type: ignore[arg-type]
     levels: list[Any] = [QUANTILES[0] if low is None else low, QUANTILES[1] if high is None else high]
     for name, level in zip(("low", "high"), levels, strict=True):
-        if not _is_number(level) or not 0 <= level <= 1:
+        if not is_number(level) or not 0 <= level <= 1:
             raise ArgumentError(f"{name} must be a quantile in [0, 1], got {level!r}")
     if side == "both" and levels[0] > levels[1]:
         raise ArgumentError(f"the quantiles are crossed, low={levels[0]!r} is above high={levels[1]!r}")
@@ -147,7 +146,7 @@ def distinct_names(columns: Sequence[str]) -> list[str]:
 
 def _each(name: str, given: Any, columns: Sequence[Any], missing: float) -> list[float]:
     """One bound a column."""
-    if given is None or _is_number(given):
+    if given is None or is_number(given):
         values = [given] * len(columns)
     elif isinstance(given, Mapping):
         for column in given:
@@ -163,7 +162,3 @@ def _each(name: str, given: Any, columns: Sequence[Any], missing: float) -> list
         if len(values) != len(columns):
             raise ArgumentError(f"{name} holds {len(values)} bounds, for {len(columns)} columns")
     return [as_bound(column, name, value, missing) for column, value in zip(columns, values, strict=True)]
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool)

@@ -1,7 +1,8 @@
 """The warning about bounds that leave one value of many."""
 
-import warnings
 from typing import Any
+
+from clipwise.stack import warn
 
 
 def single_value(low: float, high: float, smallest: float, largest: float) -> float | None:
@@ -20,7 +21,6 @@ def warn_of_single_value(
     extremes: tuple[float, float],
     *,
     method: str | None = None,
-    stacklevel: int = 3,
 ) -> None:
     """Warn if the bounds leave a column one value.
 
@@ -29,7 +29,6 @@ def warn_of_single_value(
         bounds: low and high.
         extremes: the smallest and the largest of its finite values.
         method: how the bounds were learnt; None where they were at hand.
-        stacklevel: whose line is named; 3 is who called the caller.
     """
     value = single_value(*bounds, *extremes)
     if value is None:
@@ -39,6 +38,4 @@ def warn_of_single_value(
         if method is None
         else f"method {method!r} makes {value!r} of all values, as most of them are the same"
     )
-    warnings.warn(
-        f"column {column!r}: {why}; give bounds, or leave the column out (columns=)", stacklevel=stacklevel
-    )
+    warn(f"column {column!r}: {why}; give bounds, or leave the column out (columns=)")

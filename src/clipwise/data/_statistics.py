@@ -6,6 +6,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
+from clipwise.checks import number
 from clipwise.data._extra import load
 from clipwise.data._moments import Moments
 from clipwise.data._report import ColumnReport
@@ -87,8 +88,7 @@ def sketch_size(rank_error: float) -> int:
     """
     stated = load("datasketches").kll_doubles_sketch.get_normalized_rank_error
     least = stated(LARGEST_SKETCH, False)
-    if isinstance(rank_error, bool) or not isinstance(rank_error, float | int | np.number):
-        raise ArgumentError(f"rank_error must be a number, got {rank_error!r}")
+    number("rank_error", rank_error)
     if not least <= rank_error < 0.5:
         raise ArgumentError(f"rank_error must be from {least:.2g} to 0.5, got {rank_error!r}")
     low, high = 8, LARGEST_SKETCH

@@ -2,7 +2,6 @@
 
 import copy
 import json
-import warnings
 from collections.abc import Collection, Sequence
 from typing import Any, Literal
 
@@ -19,6 +18,7 @@ from clipwise.data._single_value import single_value, warn_of_single_value
 from clipwise.data._statistics import RANK_ERROR, Values, array_report, array_statistics, sketch_size
 from clipwise.data._table import refuse_empty
 from clipwise.errors import ArgumentError, did_you_mean
+from clipwise.stack import warn
 
 __all__ = ["Clipper"]
 
@@ -124,10 +124,9 @@ class Clipper(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):  # type: i
         rule = self._rule()
         first = not hasattr(self, "_sketches")
         if first and hasattr(self, "lower_"):
-            warnings.warn(
+            warn(
                 "this Clipper was fitted at once, or read from JSON, and remembers bounds alone: partial_fit"
-                " begins anew",
-                stacklevel=2,
+                " begins anew"
             )
         size = sketch_size(self.rank_error)
         array = self._array(X, reset=first)
@@ -283,7 +282,7 @@ class Clipper(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):  # type: i
         for one in self.report_:
             if self.method != "given" and one.column not in warned:
                 pair, extremes = (one.low, one.high), (one.smallest, one.largest)
-                warn_of_single_value(one.column, pair, extremes, method=self.method, stacklevel=4)
+                warn_of_single_value(one.column, pair, extremes, method=self.method)
 
 
 def _leaves_one(one: ColumnReport) -> bool:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from clipwise.checks import whole
 from clipwise.data._bounds import Bounds, widened
 from clipwise.data._column_sketch import ColumnSketch
 from clipwise.data._csv import CsvSource, write_csv
@@ -118,8 +119,7 @@ def clip_file(
     else:
         rule = bounds_rule(method, low, high, factor, side)
     size = sketch_size(rank_error)
-    if isinstance(memory, bool) or not isinstance(memory, int) or memory < 64:
-        raise ArgumentError(f"memory must be 64 megabytes or more, got {memory!r}")
+    whole("memory", memory, low=64, allowed="64 megabytes or more")
     columns = None if columns is None else distinct_names(columns)
     form = target_format(target, source)
     _check_places(source, target, force)

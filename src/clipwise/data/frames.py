@@ -195,4 +195,4 @@ def _warn_of_points(table: Table, bounds: Bounds, typed: Mapping[Any, Typed]) ->
             row = table.aggregates({"smallest": value.min(), "largest": value.max()})
             smallest, largest = (math.nan if end is None else float(end) for end in row.values())
             extremes = smallest, largest
-        warn_of_single_value(column, bounds[column], extremes, stacklevel=4)
+        warn_of_single_value(column, bounds[column], extremes)

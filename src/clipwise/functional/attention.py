@@ -6,10 +6,10 @@ Logits are ``q . k / sqrt(d)`` before the softmax, of shape ``(..., heads, queri
 import math
 from typing import Any
 
+from clipwise.checks import number_where, positive
 from clipwise.errors import ArgumentError
 from clipwise.functional.activations.bounded import hard_tanh
 from clipwise.functional.activations.capped import soft_cap
-from clipwise.functional.checks import number, positive
 from clipwise.functional.inputs import broadcasts, floating, namespace_for, shape_of
 from clipwise.namespace import Array, Namespace
 
@@ -253,6 +253,4 @@ def as_tau(tau: float) -> float:
 
 def as_alpha(alpha: float) -> float:
     """The share of the queries; ArgumentError unless it is from 0 to 1."""
-    if not 0.0 <= number("alpha", alpha) <= 1.0:
-        raise ArgumentError(f"alpha must be from 0 to 1, got {alpha!r}")
-    return float(alpha)
+    return number_where("alpha", alpha, lambda alpha: 0 <= alpha <= 1, "from 0 to 1")

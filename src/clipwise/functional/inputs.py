@@ -35,7 +35,7 @@ def floats(name: str, value: Any, must: str = "be of floating-point numbers") ->
     """
     xp = namespace_for(name, value)
     if not xp.is_floating(value):
-        raise ArgumentError(f"{name} must {must}, got {value.dtype}")
+        raise ArgumentError(f"{name} must {must}, got {getattr(value.dtype, 'name', value.dtype)}")
     return xp, xp.read(value)
 
 

@@ -1,42 +1,105 @@
-"""The gradient penalty of WGAN-GP, its part that is the same in every framework."""
+"""The gradient penalty of WGAN-GP, on the arrays of any framework that differentiates."""
 
 import math
-import numbers
 from collections.abc import Callable
 from typing import Any
 
+from clipwise.checks import is_number, number_where
 from clipwise.errors import ArgumentError
-from clipwise.namespace import Array, Namespace
-
-__all__ = ["between", "check_batches", "check_numbers", "check_scores", "penalty_of", "where_between"]
-
-Shape = tuple[int | None, ...]
-"""Of an array; None for a length that is not known while a function is traced."""
+from clipwise.functional.inputs import Shape, floats, same_length, same_shape, shape_of
+from clipwise.namespace import Array, Namespace, namespace_of
 
 
-def check_numbers(weight: Any, target: Any) -> tuple[float, float]:
-    """The weight and the target as floats.
+def gradient_penalty(
+    critic: Callable[[Array], Array],
+    real: Array,
+    fake: Array,
+    weight: float,
+    target: float,
+    one_sided: bool,
+    *,
+    alpha: Any,
+    source: tuple[str, Any],
+    draw: Callable[[Array], Array],
+    as_array: Callable[[Any], Array],
+    kind: str = "a tensor",
+) -> Array:
+    """``weight mean((||grad critic(x)|| - target)^2)``, or of ``max(0, norm - target)^2``.
+
+    Each x is ``alpha real + (1 - alpha) fake`` with one alpha a sample. Norms are of a sample's whole
+    gradient, over all axes but the first, in float32 or wider; where a norm is 0, so is its derivative.
+
+    Args:
+        critic: a function of a batch that gives one number a sample: (n,) or (n, 1, ...).
+        real, fake: batches of one shape (n, ...) and any rank; no gradient flows back into them.
+        weight: of the penalty, the paper's lambda.
+        target: the norm that is wanted.
+        one_sided: whether norms below the target cost nothing.
+        alpha: where the points lie, a number in [0, 1] a sample, or one for all; None: drawn.
+        source: what alpha is drawn with, by name; None: it was not given.
+        draw: of ``real``: numbers in [0, 1], one a sample.
+        as_array: of anything that the framework takes for an array: the array.
+        kind: what an array is called in this framework.
+
+    Returns:
+        The penalty, 0-d.
 
     Raises:
-        ArgumentError: one is no finite number of at least 0.
+        ArgumentError: shapes or dtypes do not fit, a number is out of range, or the critic's output does not
+            depend on its input (in JAX its slope is 0 then).
+
+    Source: Gulrajani et al. 2017, "Improved training of Wasserstein GANs", arXiv:1704.00028.
     """
-    for name, value in (("weight", weight), ("target", target)):
-        number = isinstance(value, numbers.Real) and not isinstance(value, bool)
-        if not number or not 0 <= value < math.inf:
-            raise ArgumentError(f"{name} must be a finite number of at least 0, got {value!r}")
-    return float(weight), float(target)
-
-
-def check_batches(real: Shape, fake: Shape) -> None:
-    """Refuse batches that have no common shape.
-
-    Raises:
-        ArgumentError: the shapes differ, or hold no sample.
-    """
-    same = len(real) == len(fake) and all(
-        a == b or a is None or b is None for a, b in zip(real, fake, strict=True)
+    weight, target = (
+        number_where(name, value, lambda value: 0 <= value < math.inf, "a finite number of at least 0")
+        for name, value in (("weight", weight), ("target", target))
     )
-    if not same:
+
+    def as_floats(name: str, value: Any) -> tuple[Namespace, Array]:
+        try:
+            array = as_array(value)
+        except (TypeError, ValueError) as error:
+            raise ArgumentError(f"{name} must be {kind} of floats, got {type(value).__name__}") from error
+        xp, array = floats(name, array, f"be {kind} of floats")
+        return xp, xp.stop_gradient(array)
+
+    (xp, real), (_, fake) = as_floats("real", real), as_floats("fake", fake)
+    samples = shape_of("real", real)
+    _check_batches(samples, shape_of("fake", fake))
+    if alpha is None:
+        where = draw(real)
+    elif source[1] is not None:
+        raise ArgumentError(f"give alpha or the {source[0]} to draw it with, not both")
+    elif is_number(alpha):
+        if not 0 <= alpha <= 1:
+            raise ArgumentError(f"alpha must lie between 0 and 1, got {alpha!r}")
+        where = float(alpha)
+    else:
+        _, where = as_floats("alpha", alpha)
+        _check_alpha(shape_of("alpha", where), samples)
+    dtype = xp.result_type(real.dtype, fake.dtype)
+    if not isinstance(where, float):
+        where = xp.like(where, dtype=dtype)
+    points = between(xp, xp.astype(real, dtype), xp.astype(fake, dtype), where)
+
+    def scored(points: Array) -> Array:
+        scores = critic(points)
+        try:
+            scores = as_array(scores)
+        except (TypeError, ValueError) as error:
+            raise ArgumentError(f"the critic must give {kind}, gave {type(scores).__name__}") from error
+        _check_scores(shape_of("the critic's output", scores), samples)
+        return scores
+
+    gradient = xp.slopes(scored, points)
+    if gradient is None:
+        raise ArgumentError("the critic's output does not depend on its input")
+    wide = xp.astype(gradient, xp.result_type(gradient.dtype, xp.float32))
+    return penalty_of(namespace_of(wide), wide, weight, target, one_sided)
+
+
+def _check_batches(real: Shape, fake: Shape) -> None:
+    if not same_shape(real, fake):
         raise ArgumentError(f"real and fake must have one shape, got {real} and {fake}")
     if not real:
         raise ArgumentError("real and fake must be batches, their first axis the samples, got single numbers")
@@ -44,51 +107,17 @@ def check_batches(real: Shape, fake: Shape) -> None:
         raise ArgumentError(f"real and fake must hold at least one number, got the shape {real}")
 
 
-def where_between(
-    alpha: Any,
-    samples: Shape,
-    source: tuple[str, Any],
-    draw: Callable[[], Array],
-    floats: Callable[[str, Any], Array],
-) -> Array | float:
-    """Where the points lie: one number for all, or one a sample, given or drawn.
-
-    Args:
-        alpha: as it was given, or None.
-        samples: the shape of the batches.
-        source: what alpha is drawn with, by name; None: it was not given.
-        draw: gives one number a sample.
-        floats: of a name and a value: an array of floats, through which nothing is differentiated.
-
-    Raises:
-        ArgumentError: alpha and its source are both given; a number leaves [0, 1]; an array is not of floats,
-            or its shape neither (n,) nor (n, 1, ..., 1).
-    """
-    if alpha is None:
-        return draw()
-    if source[1] is not None:
-        raise ArgumentError(f"give alpha or the {source[0]} to draw it with, not both")
-    if isinstance(alpha, numbers.Real) and not isinstance(alpha, bool):
-        if not 0 <= float(alpha) <= 1:
-            raise ArgumentError(f"alpha must lie between 0 and 1, got {alpha!r}")
-        return float(alpha)
-    alpha = floats("alpha", alpha)
-    shape = tuple(alpha.shape)
-    fits = len(shape) in (1, len(samples)) and (shape[0] == samples[0] or None in (shape[0], samples[0]))
-    if not fits or any(length != 1 for length in shape[1:]):
+def _check_alpha(alpha: Shape, samples: Shape) -> None:
+    fits = len(alpha) in (1, len(samples)) and same_length(alpha[0], samples[0])
+    if not fits or any(length != 1 for length in alpha[1:]):
         raise ArgumentError(
-            f"alpha must be one number a sample, of shape ({samples[0]},), got the shape {shape}"
+            f"alpha must be one number a sample, of shape ({samples[0]},), got the shape {alpha}"
         )
-    return alpha
 
 
-def check_scores(scores: Shape, samples: Shape) -> None:
-    """Refuse what is not one number a sample: the gradient of a mean over the batch would be too small.
-
-    Raises:
-        ArgumentError: the shape is neither (n,) nor (n, 1, ..., 1).
-    """
-    fits = len(scores) > 0 and (scores[0] == samples[0] or None in (scores[0], samples[0]))
+def _check_scores(scores: Shape, samples: Shape) -> None:
+    """Refuse what is not one number a sample: the gradient of a mean over the batch would be too small."""
+    fits = len(scores) > 0 and same_length(scores[0], samples[0])
     if not fits or any(length not in (1, None) for length in scores[1:]):
         raise ArgumentError(
             f"the critic must give one number a sample, of shape ({samples[0]},) or ({samples[0]}, 1), and"
@@ -108,15 +137,8 @@ def between(xp: Any, real: Array, fake: Array, alpha: Array | float) -> Array:
     return alpha * real + (1.0 - alpha) * fake
 
 
-def penalty_of(
-    xp: Namespace,
-    gradients: Array,
-    stop: Callable[[Array], Array],
-    weight: float,
-    target: float,
-    one_sided: bool,
-) -> Array:
-    """``weight mean((norm - target)^2)``, or of ``max(0, norm - target)^2``; norms are over all axes but 0.
+def penalty_of(xp: Namespace, gradients: Array, weight: float, target: float, one_sided: bool) -> Array:
+    """The penalty of some gradients; norms are over all axes but 0.
 
     Divided by the largest entry of each sample first, so that no square leaves the range; the norm of a
     gradient of zeros is 0 and so is its derivative, to every order.
@@ -124,12 +146,12 @@ def penalty_of(
     Args:
         xp: of the gradients.
         gradients: (n, ...), in float32 or wider.
-        stop: what hides an array from differentiation.
+        weight, target, one_sided: as for `gradient_penalty`.
     """
     rank = len(gradients.shape)
     flat = gradients if rank > 1 else xp.reshape(gradients, (-1, 1))
     axes = tuple(range(1, max(rank, 2)))
-    largest = stop(xp.max(xp.abs(flat), axis=axes, keepdims=True))
+    largest = xp.stop_gradient(xp.max(xp.abs(flat), axis=axes, keepdims=True))
     # The norm is homogeneous, so a divisor that counts as constant changes no derivative.
     divisor = xp.where((largest > 0) & (largest < math.inf), largest, xp.ones_like(largest))
     parts = flat / divisor

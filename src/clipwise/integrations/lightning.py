@@ -5,7 +5,6 @@ The callback is one of `lightning.pytorch` and of `pytorch_lightning`, which hav
 
 import contextlib
 import importlib.util
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,6 +15,7 @@ from torch.optim import Optimizer
 from clipwise.errors import ArgumentError, StateError
 from clipwise.functional.arguments import NonFinite
 from clipwise.integrations._common import ClipLike, Order, follows_loss, is_listed, load, orders
+from clipwise.stack import warn
 from clipwise.torch.attach import AttachedClipper
 
 __all__ = ["ClipCallback"]
@@ -137,9 +137,7 @@ class ClipCallback(*_BASES):  # type: ignore[misc]
         self._logged = [0 if one is None else one.steps for one in self.clippers]
         self._losses, self._stepped = [], False
         if self._resumes and self._loaded is None and any(order.remembers for order in chosen):
-            warnings.warn(
-                "the checkpoint has no state of ClipCallback: its thresholds begin afresh", stacklevel=2
-            )
+            warn("the checkpoint has no state of ClipCallback: its thresholds begin afresh")
 
     def on_before_backward(self, trainer: Any, pl_module: Any, loss: Tensor) -> None:
         if not any(map(follows_loss, self._by_optimizer.values())):

@@ -1,10 +1,7 @@
 """Clipping in Hugging Face's Trainer, and in those that derive from it, by one callback."""
 
 import os
-import sys
-import warnings
 from collections.abc import Callable, Iterable, Mapping
-from types import FrameType
 from typing import Any
 
 import torch
@@ -15,6 +12,7 @@ from clipwise.errors import ArgumentError
 from clipwise.files import replacing
 from clipwise.functional.arguments import NonFinite
 from clipwise.integrations._common import ClipLike, follows_loss, is_listed, load, orders
+from clipwise.stack import frames_of, warn
 from clipwise.torch.attach import AttachedClipper
 from clipwise.torch.dropins import get_total_norm
 
@@ -142,7 +140,7 @@ class ClipCallback(_transformers.TrainerCallback):  # type: ignore[misc]
         if os.path.isfile(path):
             self.clipper.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
         elif self._order.remembers:
-            warnings.warn(f"{checkpoint} has no {_FILE}: the thresholds begin afresh", stacklevel=3)
+            warn(f"{checkpoint} has no {_FILE}: the thresholds begin afresh")
 
     # In the Trainer.
 
@@ -150,10 +148,7 @@ class ClipCallback(_transformers.TrainerCallback):  # type: ignore[misc]
         """Let the Trainer's clipping measure only."""
         theirs = args.max_grad_norm
         if theirs and theirs > 0 and theirs != type(args).max_grad_norm:
-            warnings.warn(
-                f"max_grad_norm={theirs:g} is not applied: ClipCallback clips instead, with {self._order}",
-                stacklevel=3,
-            )
+            warn(f"max_grad_norm={theirs:g} is not applied: ClipCallback clips instead, with {self._order}")
         accelerator = self._trainer.accelerator
         self._replace(accelerator, "clip_grad_norm_", _measure_only(accelerator))
 
@@ -207,11 +202,8 @@ def _training() -> tuple[Any, str | None, Any]:
 
     No callback is told any of them, so they are looked up where they are: in the frame of the training loop.
     """
-    frame: FrameType | None = sys._getframe(1)
-    while frame is not None:
-        if frame.f_code.co_name in ("_inner_training_loop", "train"):
-            there: Mapping[str, Any] = frame.f_locals
-            if isinstance(there.get("self"), _transformers.Trainer):
-                return there["self"], there.get("resume_from_checkpoint"), there.get("trial")
-        frame = frame.f_back
+    for frame in frames_of("_inner_training_loop", "train"):
+        there: Mapping[str, Any] = frame.f_locals
+        if isinstance(there.get("self"), _transformers.Trainer):
+            return there["self"], there.get("resume_from_checkpoint"), there.get("trial")
     raise ArgumentError("ClipCallback acts inside transformers.Trainer.train(); no Trainer is training here")

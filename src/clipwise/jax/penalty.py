@@ -1,16 +1,13 @@
 """The gradient penalty of WGAN-GP for JAX."""
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from clipwise.errors import ArgumentError
 from clipwise.functional import penalty
-from clipwise.namespace import Array, namespace_of
-
-__all__ = ["gradient_penalty"]
+from clipwise.namespace import Array
 
 
 def gradient_penalty(
@@ -54,36 +51,22 @@ def gradient_penalty(
     >>> print(gradient_penalty(lambda x: x @ slope, jnp.ones((8, 2)), jnp.zeros((8, 2)), key=key))
     160.0
     """
-    weight, target = penalty.check_numbers(weight, target)
-    real, fake = _floats("real", real), _floats("fake", fake)
-    penalty.check_batches(real.shape, fake.shape)
-    dtype = jnp.promote_types(real.dtype, fake.dtype)
-    where = _alpha(alpha, key, real)
-    if not isinstance(where, float):
-        where = where.astype(dtype)
-    points = penalty.between(jnp, real.astype(dtype), fake.astype(dtype), where)
 
-    def total(points: Array) -> Array:
-        scores = jnp.asarray(critic(points))
-        penalty.check_scores(scores.shape, points.shape)
-        return scores.astype(jnp.promote_types(scores.dtype, jnp.float32)).sum()
-
-    gradient = jax.grad(total)(points)
-    wide = gradient.astype(jnp.promote_types(gradient.dtype, jnp.float32))
-    return penalty.penalty_of(namespace_of(wide), wide, jax.lax.stop_gradient, weight, target, one_sided)
-
-
-def _floats(name: str, batch: Any) -> Array:
-    found = jnp.asarray(batch)
-    if not jnp.issubdtype(found.dtype, jnp.floating):
-        raise ArgumentError(f"{name} must be an array of floats, got {found.dtype}")
-    return jax.lax.stop_gradient(found)
-
-
-def _alpha(alpha: Any, key: Array | None, real: Array) -> Array | float:
-    def draw() -> Array:
+    def draw(real: Array) -> Array:
         if key is None:
             raise ArgumentError("give a key to draw the points with, such as jax.random.key(0), or alpha")
         return jax.random.uniform(key, real.shape[:1])
 
-    return penalty.where_between(alpha, real.shape, ("key", key), draw, _floats)
+    return penalty.gradient_penalty(
+        critic,
+        real,
+        fake,
+        weight,
+        target,
+        one_sided,
+        alpha=alpha,
+        source=("key", key),
+        draw=draw,
+        as_array=jnp.asarray,
+        kind="an array",
+    )

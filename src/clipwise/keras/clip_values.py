@@ -5,8 +5,8 @@ from typing import Any
 
 import keras
 
+from clipwise.checks import feature_bounds
 from clipwise.errors import ArgumentError
-from clipwise.functional.checks import feature_bounds
 
 __all__ = ["ClipValues"]
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import keras
 
+from clipwise.checks import bounds_of, number, positive
 from clipwise.errors import ArgumentError
 from clipwise.functional.activations import (
     clamped_swiglu,
@@ -16,7 +17,6 @@ from clipwise.functional.activations import (
     soft_cap,
     split_gate_up,
 )
-from clipwise.functional.checks import bounds_of, number, positive
 
 __all__ = ["PACT", "ClampedSwiGLU", "ClippedReLU", "HardTanh", "SoftCap"]
 

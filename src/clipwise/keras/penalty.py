@@ -5,12 +5,8 @@ from typing import Any
 
 import keras
 
-from clipwise.errors import ArgumentError
 from clipwise.functional import penalty
-from clipwise.keras._backends import backend
-from clipwise.namespace import Array, namespace_of
-
-__all__ = ["gradient_penalty"]
+from clipwise.namespace import Array
 
 
 def gradient_penalty(
@@ -56,41 +52,19 @@ def gradient_penalty(
     >>> float(gradient_penalty(critic, keras.ops.ones((8, 2)), keras.ops.zeros((8, 2))))
     160.0
     """
-    weight, target = penalty.check_numbers(weight, target)
-    real, fake = _floats("real", real), _floats("fake", fake)
-    penalty.check_batches(tuple(real.shape), tuple(fake.shape))
-    ops, kind = keras.ops, keras.backend.standardize_dtype
-    dtype = keras.backend.result_type(kind(real.dtype), kind(fake.dtype))
-    where = _alpha(alpha, seed, real)
-    if not isinstance(where, float):
-        where = ops.cast(where, dtype)
-    points = penalty.between(ops, ops.cast(real, dtype), ops.cast(fake, dtype), where)
 
-    def scored(points: Array) -> Array:
-        scores = ops.convert_to_tensor(critic(points))
-        penalty.check_scores(tuple(scores.shape), tuple(points.shape))
-        return scores
-
-    gradient = backend().slopes(scored, points)
-    if gradient is None:
-        raise ArgumentError("the critic's output does not depend on its input")
-    wide = ops.cast(gradient, keras.backend.result_type(kind(gradient.dtype), "float32"))
-    return penalty.penalty_of(namespace_of(wide), wide, backend().hidden, weight, target, one_sided)
-
-
-def _floats(name: str, batch: Any) -> Array:
-    try:
-        found = keras.ops.convert_to_tensor(batch)
-    except (TypeError, ValueError) as error:
-        raise ArgumentError(f"{name} must be a tensor of floats, got {type(batch).__name__}") from error
-    dtype = keras.backend.standardize_dtype(found.dtype)
-    if not keras.backend.is_float_dtype(dtype):
-        raise ArgumentError(f"{name} must be a tensor of floats, got {dtype}")
-    return backend().hidden(found)
-
-
-def _alpha(alpha: Any, seed: Any, real: Array) -> Array | float:
-    def draw() -> Array:
+    def draw(real: Array) -> Array:
         return keras.random.uniform(keras.ops.shape(real)[:1], seed=seed, dtype="float32")
 
-    return penalty.where_between(alpha, tuple(real.shape), ("seed", seed), draw, _floats)
+    return penalty.gradient_penalty(
+        critic,
+        real,
+        fake,
+        weight,
+        target,
+        one_sided,
+        alpha=alpha,
+        source=("seed", seed),
+        draw=draw,
+        as_array=keras.ops.convert_to_tensor,
+    )

@@ -1,6 +1,7 @@
 """The recorder: what clipping did in every step, and what the user logs, kept without slowing a step."""
 
 import atexit
+import math
 import os
 import shlex
 import sys
@@ -12,6 +13,7 @@ from functools import partial
 from types import TracebackType
 from typing import Any
 
+from clipwise.checks import number_where
 from clipwise.config.spelling import spelled
 from clipwise.errors import ArgumentError, TrainingStopped
 from clipwise.monitor._alerting import Alerting
@@ -99,8 +101,7 @@ class Monitor:
         steps("every", every, 1)
         steps("layers_every", layers_every, 0)
         steps("keep", keep, 1)
-        if isinstance(flush, bool) or not isinstance(flush, int | float) or not 0 < flush < float("inf"):
-            raise ArgumentError(f"flush must be a number of seconds above 0, got {flush!r}")
+        number_where("flush", flush, lambda flush: 0 < flush < math.inf, "a number of seconds above 0")
         if run is not None and (not isinstance(run, str) or not run):
             raise ArgumentError(f"run must be a name, got {run!r}")
         self.path = os.fspath(path)

@@ -198,11 +198,12 @@ class TensorFlowNamespace(Namespace):
 
     def like(self, value: Any, *, dtype: Any = None) -> Array:
         dtype = dtype or self._float
-        if isinstance(value, int | float) and (dtype == float64 or math.fabs(value) > LARGEST[dtype]):
+        if isinstance(value, int | float):
             # `tf.cast` would make a float32 of it first, and refuse what is beyond the range.
-            return tf.constant(
-                value if math.fabs(value) <= LARGEST[dtype] else math.copysign(inf, value), dtype
-            )
+            if math.fabs(value) > LARGEST[dtype]:
+                return tf.constant(math.copysign(inf, value), dtype)
+            if dtype == float64:
+                return tf.constant(value, dtype)
         return tf.cast(value, dtype)
 
     def broadcast_like(self, x: Array, other: Array) -> Array:

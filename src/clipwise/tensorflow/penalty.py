@@ -5,11 +5,8 @@ from typing import Any
 
 import tensorflow as tf
 
-from clipwise.errors import ArgumentError
 from clipwise.functional import penalty
-from clipwise.namespace import Array, namespace_of
-
-__all__ = ["gradient_penalty"]
+from clipwise.namespace import Array
 
 
 def gradient_penalty(
@@ -51,47 +48,20 @@ def gradient_penalty(
     >>> print(gradient_penalty(lambda x: x @ slope[:, None], tf.ones((8, 2)), tf.zeros((8, 2))).numpy())
     160.0
     """
-    weight, target = penalty.check_numbers(weight, target)
-    real, fake = _floats("real", real), _floats("fake", fake)
-    penalty.check_batches(tuple(real.shape), tuple(fake.shape))
-    dtype = _wider(real.dtype, fake.dtype)
-    where = _alpha(alpha, generator, real)
-    if not isinstance(where, float):
-        where = tf.cast(where, dtype)
-    points = penalty.between(tf, tf.cast(real, dtype), tf.cast(fake, dtype), where)
-    with tf.GradientTape() as tape:
-        tape.watch(points)
-        scores = tf.convert_to_tensor(critic(points))
-        penalty.check_scores(tuple(scores.shape), tuple(points.shape))
-    gradient = tape.gradient(scores, points)
-    if gradient is None:
-        raise ArgumentError("the critic's output does not depend on its input")
-    wide = tf.cast(gradient, _wider(tf.convert_to_tensor(gradient).dtype, tf.float32))
-    return penalty.penalty_of(namespace_of(wide), wide, tf.stop_gradient, weight, target, one_sided)
 
-
-def _floats(name: str, batch: Any) -> Array:
-    try:
-        found = tf.convert_to_tensor(batch)
-    except (TypeError, ValueError) as error:
-        raise ArgumentError(f"{name} must be a tensor of floats, got {type(batch).__name__}") from error
-    if not found.dtype.is_floating:
-        raise ArgumentError(f"{name} must be a tensor of floats, got {found.dtype.name}")
-    if found.shape.rank is None:
-        raise ArgumentError(f"the rank of {name} is not known here: give it a shape with tf.ensure_shape")
-    return tf.stop_gradient(found)
-
-
-def _wider(first: Any, second: Any) -> Any:
-    """The dtype that holds both; of the two halves, float32."""
-    if first == second:
-        return first
-    return tf.float64 if tf.float64 in (first, second) else tf.float32
-
-
-def _alpha(alpha: Any, generator: Any, real: Array) -> Array | float:
-    def draw() -> Array:
+    def draw(real: Array) -> Array:
         samples = tf.shape(real)[:1]
         return tf.random.uniform(samples) if generator is None else generator.uniform(samples)
 
-    return penalty.where_between(alpha, tuple(real.shape), ("generator", generator), draw, _floats)
+    return penalty.gradient_penalty(
+        critic,
+        real,
+        fake,
+        weight,
+        target,
+        one_sided,
+        alpha=alpha,
+        source=("generator", generator),
+        draw=draw,
+        as_array=tf.convert_to_tensor,
+    )

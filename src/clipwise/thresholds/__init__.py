@@ -4,8 +4,9 @@ A policy is a frozen dataclass with two pure functions, ``init(xp, shape)`` and 
 see `Threshold` and `Observation`. To add one: a file here, an export line below, a row in the tests' table.
 """
 
+from clipwise.checks import check_number
 from clipwise.thresholds._auto import auto
-from clipwise.thresholds._base import Observation, Threshold, check_number
+from clipwise.thresholds._base import Observation, Threshold
 from clipwise.thresholds._fixed import fixed
 from clipwise.thresholds._mean import mean
 from clipwise.thresholds._percentile import percentile

@@ -3,10 +3,11 @@
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
+from clipwise.checks import check_number, whole
 from clipwise.errors import ArgumentError
 from clipwise.namespace import Array
 from clipwise.thresholds import _history
-from clipwise.thresholds._base import NOTHING, Observation, check_count, check_number, usable
+from clipwise.thresholds._base import NOTHING, Observation, usable
 from clipwise.thresholds._losses import ENOUGH, jumped
 
 _RECENT = 1000  # norms whose median caps what may enter the history
@@ -95,7 +96,7 @@ class auto:
                 "floor and down are at most 1 and up is at least 1, got"
                 f" floor={self.floor:g}, down={self.down:g}, up={self.up:g}"
             )
-        object.__setattr__(self, "window", check_count("window", self.window, low=ENOUGH))
+        object.__setattr__(self, "window", whole("window", self.window, low=ENOUGH))
 
     def init(self, xp: Any, shape: tuple[int, ...]) -> AutoState:
         return AutoState(

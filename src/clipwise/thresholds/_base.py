@@ -1,24 +1,9 @@
 """What a policy sees, and what every policy offers."""
 
-import math
-import numbers
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
-import numpy as np
-
-from clipwise.errors import ArgumentError, ThresholdError
-from clipwise.namespace import Array, is_traced
-
-__all__ = [
-    "NOTHING",
-    "Observation",
-    "Stateless",
-    "Threshold",
-    "check_fraction",
-    "check_number",
-    "usable",
-]
+from clipwise.namespace import Array
 
 NOTHING: frozenset[str] = frozenset()
 
@@ -91,45 +76,3 @@ def usable(xp: Any, norm: Array) -> Array:
     counted, a low percentile would become 0 and the tensor could never move again.
     """
     return xp.isfinite(norm) & (norm > 0)
-
-
-def check_number(
-    name: str, value: Any, *, low: float = 0.0, high: float = math.inf, traced: bool = False
-) -> float:
-    """``value`` as a float within [low, high]; ThresholdError naming it otherwise.
-
-    With ``traced`` a number that is not known yet is let through as it is; only its shape can be checked.
-    """
-    if is_traced(value):
-        if traced and tuple(value.shape) == ():
-            return value  # type: ignore[no-any-return]
-        what = "a single number" if traced else "known while the clip is made"
-        raise ThresholdError(f"{name} must be {what}, got {value!r}")
-    # A bool is a number to Python and numpy's complex has a __float__; as a threshold both are mistakes.
-    no_number = isinstance(value, bool | np.bool_ | str | bytes | np.complexfloating)
-    if no_number or not hasattr(value, "__float__"):
-        raise ThresholdError(f"{name} must be a number, got {value!r}")
-    try:
-        number = float(value)
-    except (TypeError, ValueError, OverflowError, RuntimeError) as error:
-        raise ThresholdError(f"{name} must be a single number, got {value!r}") from error
-    if math.isnan(number):
-        raise ThresholdError(f"{name} must be a number, got NaN")
-    if not low <= number <= high:
-        allowed = f"at least {low:g}" if high == math.inf else f"within [{low:g}, {high:g}]"
-        raise ThresholdError(f"{name} must be {allowed}, got {value!r}")
-    return number
-
-
-def check_fraction(name: str, value: Any) -> float:
-    """``value`` as a float within [0, 1); ArgumentError otherwise. For decays."""
-    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not 0 <= float(value) < 1:
-        raise ArgumentError(f"{name} must be at least 0 and below 1, got {value!r}")
-    return float(value)
-
-
-def check_count(name: str, value: Any, *, low: int = 1) -> int:
-    """``value`` as an integer of at least ``low``; ArgumentError otherwise."""
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < low:
-        raise ArgumentError(f"{name} must be a whole number of at least {low}, got {value!r}")
-    return int(value)

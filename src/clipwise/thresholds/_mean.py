@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
+from clipwise.checks import check_number, fraction
 from clipwise.namespace import Array
-from clipwise.thresholds._base import NOTHING, Observation, check_fraction, check_number, usable
+from clipwise.thresholds._base import NOTHING, Observation, usable
 
 
 class MeanState(NamedTuple):
@@ -46,7 +47,7 @@ class mean:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "factor", check_number("factor", self.factor))
-        object.__setattr__(self, "decay", check_fraction("decay", self.decay))
+        object.__setattr__(self, "decay", fraction("decay", self.decay))
 
     def init(self, xp: Any, shape: tuple[int, ...]) -> MeanState:
         return MeanState(xp.zeros(shape), xp.zeros(shape))

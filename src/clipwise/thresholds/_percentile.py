@@ -3,9 +3,10 @@
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from clipwise.checks import check_number, whole
 from clipwise.namespace import Array
 from clipwise.thresholds import _history
-from clipwise.thresholds._base import NOTHING, Observation, check_count, check_number, usable
+from clipwise.thresholds._base import NOTHING, Observation, usable
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class percentile:
     def __post_init__(self) -> None:
         object.__setattr__(self, "q", check_number("q", self.q, high=100.0))
         if self.window is not None:
-            object.__setattr__(self, "window", check_count("window", self.window))
+            object.__setattr__(self, "window", whole("window", self.window))
 
     def init(self, xp: Any, shape: tuple[int, ...]) -> _history.History:
         return _history.start(xp, shape, self.window)

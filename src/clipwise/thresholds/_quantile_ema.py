@@ -4,8 +4,9 @@ import math
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
+from clipwise.checks import check_number
 from clipwise.namespace import Array
-from clipwise.thresholds._base import NOTHING, Observation, check_number, usable
+from clipwise.thresholds._base import NOTHING, Observation, usable
 
 
 class QuantileState(NamedTuple):

@@ -1,13 +1,13 @@
 """A threshold that shrinks when the loss jumps around."""
 
-import numbers
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
+from clipwise.checks import check_number, is_number, whole
 from clipwise.errors import ArgumentError, ParameterError, ThresholdError
 from clipwise.namespace import Array
 from clipwise.thresholds import _history
-from clipwise.thresholds._base import NOTHING, Observation, check_count, check_number
+from clipwise.thresholds._base import NOTHING, Observation
 from clipwise.thresholds._losses import ENOUGH, jumped
 
 
@@ -63,10 +63,10 @@ class reduce_on_instability:
         object.__setattr__(self, "z", check_number("z", self.z))
         if self.floor > self.start:
             raise ThresholdError(f"floor must not exceed start={self.start:g}, got {self.floor:g}")
-        if not isinstance(self.factor, numbers.Real) or not 0 < self.factor < 1:
+        if not is_number(self.factor) or not 0 < self.factor < 1:
             raise ArgumentError(f"factor must lie between 0 and 1, got {self.factor!r}")
-        object.__setattr__(self, "patience", check_count("patience", self.patience))
-        object.__setattr__(self, "window", check_count("window", self.window, low=ENOUGH))
+        object.__setattr__(self, "patience", whole("patience", self.patience))
+        object.__setattr__(self, "window", whole("window", self.window, low=ENOUGH))
 
     def init(self, xp: Any, shape: tuple[int, ...]) -> InstabilityState:
         nought = xp.zeros(shape, dtype=xp.int32)

@@ -4,8 +4,9 @@ import math
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from clipwise.checks import check_number
 from clipwise.namespace import Array
-from clipwise.thresholds._base import NOTHING, Observation, Stateless, check_number
+from clipwise.thresholds._base import NOTHING, Observation, Stateless
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from clipwise.checks import check_number, whole
 from clipwise.errors import ArgumentError, ThresholdError
 from clipwise.namespace import Array
-from clipwise.thresholds._base import NOTHING, Observation, Stateless, check_count, check_number
-
-__all__ = ["cosine", "exponential", "linear", "schedule"]
+from clipwise.thresholds._base import NOTHING, Observation, Stateless
 
 
 @dataclass(frozen=True)
@@ -35,7 +34,7 @@ class _Schedule:
             raise ThresholdError(
                 f"a schedule needs finite ends, got start={self.start:g} and stop={self.stop:g}"
             )
-        object.__setattr__(self, "steps", check_count("steps", self.steps))
+        object.__setattr__(self, "steps", whole("steps", self.steps))
 
     def init(self, xp: Any, shape: tuple[int, ...]) -> Stateless:
         return Stateless()

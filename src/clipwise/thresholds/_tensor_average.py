@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
+from clipwise.checks import check_number, fraction, whole
 from clipwise.namespace import Array
-from clipwise.thresholds._base import NOTHING, Observation, check_count, check_fraction, check_number, usable
+from clipwise.thresholds._base import NOTHING, Observation, usable
 
 
 class TensorAverageState(NamedTuple):
@@ -53,9 +54,9 @@ class tensor_average:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "factor", check_number("factor", self.factor))
-        object.__setattr__(self, "decay", check_fraction("decay", self.decay))
+        object.__setattr__(self, "decay", fraction("decay", self.decay))
         object.__setattr__(self, "start", check_number("start", self.start))
-        object.__setattr__(self, "warmup", check_count("warmup", self.warmup))
+        object.__setattr__(self, "warmup", whole("warmup", self.warmup))
 
     def init(self, xp: Any, shape: tuple[int, ...]) -> TensorAverageState:
         return TensorAverageState(xp.full(shape, xp.inf), xp.zeros(shape, dtype=xp.int32))

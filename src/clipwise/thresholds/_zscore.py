@@ -4,8 +4,9 @@ import math
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
+from clipwise.checks import check_number, fraction, whole
 from clipwise.namespace import Array
-from clipwise.thresholds._base import NOTHING, Observation, check_count, check_fraction, check_number, usable
+from clipwise.thresholds._base import NOTHING, Observation, usable
 
 _EPS = 1e-6
 
@@ -60,8 +61,8 @@ class zscore:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "z", check_number("z", self.z, low=math.ulp(0.0)))
-        object.__setattr__(self, "decay", check_fraction("decay", self.decay))
-        object.__setattr__(self, "warmup", check_count("warmup", self.warmup))
+        object.__setattr__(self, "decay", fraction("decay", self.decay))
+        object.__setattr__(self, "warmup", whole("warmup", self.warmup))
 
     def init(self, xp: Any, shape: tuple[int, ...]) -> ZScoreState:
         return ZScoreState(xp.zeros(shape), xp.zeros(shape), xp.zeros(shape, dtype=xp.int32))

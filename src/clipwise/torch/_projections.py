@@ -4,6 +4,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from clipwise.checks import whole
 from clipwise.errors import ArgumentError
 
 __all__ = ["Projections"]
@@ -32,8 +33,7 @@ class Projections:
             heads = q_proj.num_heads
         else:
             _refuse_other_modules(q_proj, k_proj)
-        if type(heads) is not int or heads < 1:
-            raise ArgumentError(f"heads must be a whole number above 0, got {heads!r}")
+        whole("heads", heads, allowed="a whole number above 0")
         self._both = q_proj, k_proj
         self.heads, self.kv_heads = heads, heads if kv_heads is None else kv_heads
 

@@ -1,18 +1,15 @@
 """One clipping for several optimizers that step one after the other on the gradients of one backward pass."""
 
-import sys
 from collections.abc import Iterator, Sequence
-from types import FrameType
 
 from torch import Tensor
 from torch.amp import GradScaler
 from torch.amp.grad_scaler import OptState
 from torch.optim import Optimizer
 
+from clipwise.stack import frames_of
 from clipwise.torch.engines import make_batch
 from clipwise.torch.engines._arrays import array_on
-
-__all__ = ["Round"]
 
 
 class Round:
@@ -88,10 +85,8 @@ def _gradients(optimizer: Optimizer) -> list[tuple[Tensor, int]]:
 
 def _scaler_of_caller() -> GradScaler | None:
     """The gradient scaler whose ``step`` is under way."""
-    frame: FrameType | None = sys._getframe(1)
-    while frame is not None:
-        if frame.f_code.co_name == "step" and isinstance(frame.f_locals.get("self"), GradScaler):
-            scaler: GradScaler = frame.f_locals["self"]
+    for frame in frames_of("step"):
+        scaler = frame.f_locals.get("self")
+        if isinstance(scaler, GradScaler):
             return scaler if scaler.is_enabled() else None
-        frame = frame.f_back
     return None

@@ -1,6 +1,5 @@
 """Clip before every step of an optimizer, from one line, through its own hooks."""
 
-import warnings
 import weakref
 from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
@@ -17,6 +16,7 @@ from clipwise.errors import ArgumentError, StateError
 from clipwise.functional.arguments import NonFinite
 from clipwise.functional.facts import Facts
 from clipwise.functional.slots import UnitAxes
+from clipwise.stack import warn
 from clipwise.torch import _others
 from clipwise.torch._fused import FusedStep, is_fused
 from clipwise.torch._parameters import of_optimizers, refuse_unmade
@@ -289,10 +289,10 @@ class AttachedClipper(Clipper):
     def hear(self, function: str, threshold: float) -> None:
         """Say once that somebody else clips these gradients too."""
         _others.stop_listening(self)
-        warnings.warn(
+        warn(
             f"the loop clips too: {function} to {threshold:g}, and clipwise with {spelled(self.clip)} after"
             " it; keep one of them (a threshold of inf only measures)",
-            stacklevel=4,
+            past=("torch",),
         )
 
     # Following the optimizers.

@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from clipwise.checks import feature_bounds
 from clipwise.errors import ArgumentError
-from clipwise.functional.checks import feature_bounds
 
 __all__ = ["ClipValues"]
 

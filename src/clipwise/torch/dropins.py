@@ -8,7 +8,6 @@ no error; and a threshold below 0 is refused. Distributed tensors are passed on 
 
 import math
 import types
-import warnings
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -16,8 +15,9 @@ import torch
 from torch import Tensor
 from torch.nn.utils import clip_grad as torchs
 
+from clipwise.checks import check_number
 from clipwise.namespace import Array
-from clipwise.thresholds import check_number
+from clipwise.stack import warn
 from clipwise.torch import _others
 from clipwise.torch._gradients import make_writable
 from clipwise.torch.engines import AnyBatch, gather, make_batch
@@ -177,7 +177,7 @@ def _listed(parameters: TensorOrTensors) -> list[Tensor]:
         return [parameters]
     listed = list(parameters)
     if not listed and isinstance(parameters, types.GeneratorType):
-        warnings.warn("`parameters` is an empty generator, no gradient clipping will occur.", stacklevel=4)
+        warn("`parameters` is an empty generator, no gradient clipping will occur.", past=("torch",))
     return listed
 
 

@@ -1,9 +1,7 @@
 """Acting just before and after an optimizer's step, through its own hooks."""
 
 import functools
-import sys
-from collections.abc import Callable, Iterator
-from types import FrameType
+from collections.abc import Callable
 from typing import Any
 
 from torch import nn
@@ -11,6 +9,8 @@ from torch._compile import _disable_dynamo
 from torch.optim import Optimizer
 from torch.optim import optimizer as torchs
 from torch.utils.hooks import RemovableHandle
+
+from clipwise.stack import frames_of
 
 
 class StepHooks:
@@ -82,18 +82,7 @@ class StepHooks:
 
 def _is_nested(optimizer: Optimizer) -> bool:
     """Whether the step that calls the hook was itself called by a step of this optimizer."""
-    steps = step_frames()
+    # Of torch's own wrapper of every step.
+    steps = frames_of(file=torchs.__file__)
     next(steps, None)  # the step that calls the hook
     return any(frame.f_locals.get("self") is optimizer for frame in steps)
-
-
-def step_frames() -> Iterator[FrameType]:
-    """The frames of torch's own wrapper of every step, up the stack.
-
-    No other frame may be asked for its locals: in Python 3.11 and 3.12 that keeps them alive.
-    """
-    frame: FrameType | None = sys._getframe(2)
-    while frame is not None:
-        if frame.f_code.co_filename == torchs.__file__:
-            yield frame
-        frame = frame.f_back

@@ -3,15 +3,11 @@
 from collections.abc import Callable
 from typing import Any
 
-import array_api_compat.torch
 import torch
 from torch import Tensor
 
 from clipwise.errors import ArgumentError
 from clipwise.functional import penalty
-from clipwise.namespace import Array, Namespace
-
-__all__ = ["gradient_penalty"]
 
 
 def gradient_penalty(
@@ -57,53 +53,26 @@ def gradient_penalty(
     >>> print(gradient_penalty(lambda x: x @ slope, torch.ones(8, 2), torch.zeros(8, 2)))
     tensor(160.)
     """
-    weight, target = penalty.check_numbers(weight, target)
     if torch.is_inference_mode_enabled():
         raise ArgumentError(
             "torch.inference_mode allows no gradient, which the penalty consists of: use torch.no_grad"
         )
-    real, fake = _floats("real", real), _floats("fake", fake)
-    penalty.check_batches(tuple(real.shape), tuple(fake.shape))
-    if real.device != fake.device:
-        raise ArgumentError(f"real and fake must be on one device, got {real.device} and {fake.device}")
-    create = torch.is_grad_enabled()
-    dtype = torch.promote_types(real.dtype, fake.dtype)
-    where = _alpha(alpha, real, generator)
-    if isinstance(where, Tensor):
-        where = where.to(real.device, dtype)
-    points = penalty.between(array_api_compat.torch, real.to(dtype), fake.to(dtype), where)
-    with torch.enable_grad():
-        points.requires_grad_()
-        scores = critic(points)
-        if not isinstance(scores, Tensor):
-            raise ArgumentError(f"the critic must give a tensor, gave {type(scores).__name__}")
-        penalty.check_scores(tuple(scores.shape), tuple(points.shape))
-        # What the backward pass computes in follows from the forward pass; autocast is not to touch the rest.
-        with torch.autocast(points.device.type, enabled=False):
-            gradient = None
-            if scores.requires_grad:
-                (gradient,) = torch.autograd.grad(
-                    scores, points, torch.ones_like(scores), create_graph=create, allow_unused=True
-                )
-            if gradient is None:
-                raise ArgumentError("the critic's output does not depend on its input")
-            wide = gradient.to(torch.promote_types(gradient.dtype, torch.float32))
-            xp = Namespace(array_api_compat.torch, wide.dtype, wide.device)
-            found: Tensor = penalty.penalty_of(xp, wide, Tensor.detach, weight, target, one_sided)
-    return found if create else found.detach()
 
-
-def _floats(name: str, batch: Any) -> Tensor:
-    if not isinstance(batch, Tensor) or not batch.is_floating_point():
-        kind = batch.dtype if isinstance(batch, Tensor) else type(batch).__name__
-        raise ArgumentError(f"{name} must be a tensor of floats, got {kind}")
-    return batch.detach()
-
-
-def _alpha(alpha: Any, real: Tensor, generator: torch.Generator | None) -> Array | float:
-    def draw() -> Tensor:
+    def draw(real: Tensor) -> Tensor:
         # Where the generator is: one of the CPU serves a batch on a device, too.
         device = real.device if generator is None else generator.device
         return torch.rand(real.shape[0], generator=generator, device=device)
 
-    return penalty.where_between(alpha, tuple(real.shape), ("generator", generator), draw, _floats)
+    if isinstance(real, Tensor) and isinstance(fake, Tensor) and real.device != fake.device:
+        raise ArgumentError(f"real and fake must be on one device, got {real.device} and {fake.device}")
+    source = ("generator", generator)
+    found: Tensor = penalty.gradient_penalty(
+        critic, real, fake, weight, target, one_sided, alpha=alpha, source=source, draw=draw, as_array=_tensor
+    )
+    return found
+
+
+def _tensor(value: Any) -> Tensor:
+    if not isinstance(value, Tensor):
+        raise TypeError(type(value))
+    return value

@@ -4,9 +4,7 @@ Engines that split optimizer state over ranks keep an ordinary optimizer inside 
 A norm over it is not the norm of the gradient. They clip themselves; the setting is named.
 """
 
-import sys
 from collections.abc import Mapping
-from types import FrameType
 from typing import Any
 
 import torch.distributed
@@ -14,6 +12,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from clipwise.errors import ArgumentError
+from clipwise.stack import frames_of
 
 _SETTINGS = {
     "deepspeed": 'DeepSpeed clips by itself: set "gradient_clipping" in its configuration',
@@ -46,10 +45,8 @@ def refuse_shards(parameters: Mapping[str, Tensor]) -> None:
 
 def refuse_engine_of_caller(optimizer: Optimizer) -> None:
     """ArgumentError if this step was called by an engine around the optimizer."""
-    frame: FrameType | None = sys._getframe(1)
-    while frame is not None:
-        # Asked for only here: in Python 3.11 and 3.12 it copies a frame's locals, and so keeps them alive.
-        caller = frame.f_locals.get("self") if frame.f_code.co_name == "step" else None
+    for frame in frames_of("step"):
+        caller = frame.f_locals.get("self")
         if caller is not None and caller is not optimizer:
             module = type(caller).__module__
             _refuse(module, type(optimizer).__name__)
@@ -58,7 +55,6 @@ def refuse_engine_of_caller(optimizer: Optimizer) -> None:
                     f"this {type(optimizer).__name__} holds one rank's shard of a ZeroRedundancyOptimizer:"
                     " attach to the ZeroRedundancyOptimizer itself"
                 )
-        frame = frame.f_back
 
 
 def _is_shard(parameter: Any) -> bool:

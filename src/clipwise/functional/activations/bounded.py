@@ -1,7 +1,7 @@
 """Activations between two bounds: given ones, or one that is learned."""
 
+from clipwise.checks import bounds_of, positive
 from clipwise.errors import ArgumentError
-from clipwise.functional.checks import bounds_of, positive
 from clipwise.functional.inputs import broadcasts, fits, floating, shape_of
 from clipwise.namespace import Array, Namespace
 

@@ -1,6 +1,6 @@
 """A bound that is approached and never reached."""
 
-from clipwise.functional.checks import positive
+from clipwise.checks import positive
 from clipwise.functional.inputs import floating
 from clipwise.namespace import Array
 

@@ -1,7 +1,7 @@
 """Gated linear units whose two halves are clamped."""
 
+from clipwise.checks import number, positive
 from clipwise.errors import ArgumentError
-from clipwise.functional.checks import number, positive
 from clipwise.functional.inputs import floating, namespace_for, shape_of
 from clipwise.namespace import Array
 

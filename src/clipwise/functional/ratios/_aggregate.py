@@ -2,11 +2,11 @@
 
 from typing import Literal, TypeAlias, get_args
 
+from clipwise.checks import check_number
 from clipwise.errors import ArgumentError
 from clipwise.functional.inputs import shape_of, written
 from clipwise.functional.ratios._inputs import counted, wide
 from clipwise.namespace import Array, Namespace
-from clipwise.thresholds import check_number
 
 Aggregate: TypeAlias = Literal["token_mean", "sequence_mean", "constant"]
 

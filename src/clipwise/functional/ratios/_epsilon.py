@@ -7,10 +7,11 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from clipwise.checks import check_number
 from clipwise.errors import ArgumentError
 from clipwise.functional.ratios._inputs import clamp
 from clipwise.namespace import Array, Namespace, stop_gradient
-from clipwise.thresholds import Observation, Threshold, check_number
+from clipwise.thresholds import Observation, Threshold
 
 Epsilon: TypeAlias = float | Threshold | Callable[[Any], Any] | Array
 """A number, a 0-d array, a function of the step, or a policy of `clipwise.thresholds` that follows it."""

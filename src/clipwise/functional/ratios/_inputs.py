@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass
 
+from clipwise.checks import check_number
 from clipwise.errors import ArgumentError, ThresholdError
 from clipwise.functional.inputs import Shape, floats, namespace_for, same_shape, shape_of, written
 from clipwise.namespace import Array, Namespace, namespace_of, stop_gradient
-from clipwise.thresholds import check_number
 
 BOUND = 20.0
 """How far a log-ratio goes, up and down, before the exponential: e^20 is 4.9e8."""

@@ -1,12 +1,28 @@
-"""The field's own names for settings of `ppo_clip`."""
+"""The field's own names for settings of `ppo_clip`, which has all their arguments."""
 
+from typing import TypedDict, Unpack
+
+from clipwise.checks import check_number
 from clipwise.errors import ThresholdError
 from clipwise.functional.ratios._epsilon import Epsilon, epsilon_here
 from clipwise.functional.ratios._figures import RatioLoss
-from clipwise.functional.ratios._inputs import BOUND, wide
+from clipwise.functional.ratios._inputs import wide
 from clipwise.functional.ratios._ppo import ppo_clip
 from clipwise.namespace import Array
-from clipwise.thresholds import check_number
+
+
+class Others(TypedDict, total=False):
+    """What every preset passes on to `ppo_clip`: see there.
+
+    Attributes:
+        mask: which entries count; all by default.
+        step: for an epsilon that follows it.
+        bound: of the log-ratio, 20 by default.
+    """
+
+    mask: Array | None
+    step: Array | None
+    bound: float
 
 
 def dual_clip(
@@ -17,9 +33,7 @@ def dual_clip(
     dual: float = 3.0,
     low: Epsilon = 0.2,
     high: Epsilon | None = None,
-    mask: Array | None = None,
-    step: Array | None = None,
-    bound: float = BOUND,
+    **others: Unpack[Others],
 ) -> RatioLoss:
     """Dual-clip PPO: `ppo_clip`, and where A < 0 ``max(min(r A, clip(r) A), dual A)``.
 
@@ -29,9 +43,7 @@ def dual_clip(
     >>> float(dual_clip(np.log([0.8]), np.log([0.1]), np.asarray([-1.0])).loss)
     3.0
     """
-    return ppo_clip(
-        logp, old_logp, advantages, dual=dual, low=low, high=high, mask=mask, step=step, bound=bound
-    )
+    return ppo_clip(logp, old_logp, advantages, dual=dual, low=low, high=high, **others)
 
 
 def two_sided(
@@ -42,9 +54,7 @@ def two_sided(
     delta: float,
     low: Epsilon = 0.2,
     high: Epsilon | None = None,
-    mask: Array | None = None,
-    step: Array | None = None,
-    bound: float = BOUND,
+    **others: Unpack[Others],
 ) -> RatioLoss:
     """Two-sided clip: ``-mean(min(min(r, delta) A, clip(r, 1 - low, 1 + high) A))``, delta above 1 + high.
 
@@ -60,16 +70,14 @@ def two_sided(
     worst: float | Array = check_number("delta", delta)
     xp, logp = wide("logp", logp)
     if high is None:
-        top = low = epsilon_here(xp, "low", low, step, high=1.0)
+        top = low = epsilon_here(xp, "low", low, others.get("step"), high=1.0)
     else:
-        top = epsilon_here(xp, "high", high, step)
+        top = epsilon_here(xp, "high", high, others.get("step"))
     if not isinstance(top, float):
         worst = xp.where(top + 1.0 > worst, top + 1.0, xp.asarray(worst))
     elif not worst > 1.0 + top:
         raise ThresholdError(f"delta must be above 1 + high, {1.0 + top:g}, got {delta!r}")
-    return ppo_clip(
-        logp, old_logp, advantages, dual=worst, low=low, high=top, mask=mask, step=step, bound=bound
-    )
+    return ppo_clip(logp, old_logp, advantages, dual=worst, low=low, high=top, **others)
 
 
 def grpo(
@@ -79,9 +87,7 @@ def grpo(
     *,
     low: Epsilon = 0.2,
     high: Epsilon | None = None,
-    mask: Array | None = None,
-    step: Array | None = None,
-    bound: float = BOUND,
+    **others: Unpack[Others],
 ) -> RatioLoss:
     """GRPO's policy term: `ppo_clip`, the mean over sequences of their means over tokens.
 
@@ -94,17 +100,7 @@ def grpo(
     >>> float(grpo(logp, logp, np.asarray([1.0, -3.0]), mask=mask).loss)
     1.0
     """
-    return ppo_clip(
-        logp,
-        old_logp,
-        advantages,
-        low=low,
-        high=high,
-        mask=mask,
-        step=step,
-        bound=bound,
-        aggregate="sequence_mean",
-    )
+    return ppo_clip(logp, old_logp, advantages, low=low, high=high, aggregate="sequence_mean", **others)
 
 
 def dr_grpo(
@@ -115,9 +111,7 @@ def dr_grpo(
     length: float,
     low: Epsilon = 0.2,
     high: Epsilon | None = None,
-    mask: Array | None = None,
-    step: Array | None = None,
-    bound: float = BOUND,
+    **others: Unpack[Others],
 ) -> RatioLoss:
     """Dr. GRPO: `ppo_clip`, every sequence divided by the same ``length``, so that none gains by being long.
 
@@ -129,16 +123,7 @@ def dr_grpo(
     0.25
     """
     return ppo_clip(
-        logp,
-        old_logp,
-        advantages,
-        low=low,
-        high=high,
-        mask=mask,
-        step=step,
-        bound=bound,
-        aggregate="constant",
-        length=length,
+        logp, old_logp, advantages, low=low, high=high, aggregate="constant", length=length, **others
     )
 
 
@@ -149,9 +134,7 @@ def dapo(
     *,
     low: Epsilon = 0.2,
     high: Epsilon = 0.28,
-    mask: Array | None = None,
-    step: Array | None = None,
-    bound: float = BOUND,
+    **others: Unpack[Others],
 ) -> RatioLoss:
     """DAPO's clip-higher: `ppo_clip` with more room above than below, the mean over all tokens.
 
@@ -161,7 +144,7 @@ def dapo(
     >>> round(float(dapo(np.log([[0.6]]), np.log([[0.4]]), np.asarray([1.0])).loss), 12)
     -1.28
     """
-    return ppo_clip(logp, old_logp, advantages, low=low, high=high, mask=mask, step=step, bound=bound)
+    return ppo_clip(logp, old_logp, advantages, low=low, high=high, **others)
 
 
 def gspo(
@@ -171,9 +154,7 @@ def gspo(
     *,
     low: Epsilon = 3e-4,
     high: Epsilon = 4e-4,
-    mask: Array | None = None,
-    step: Array | None = None,
-    bound: float = BOUND,
+    **others: Unpack[Others],
 ) -> RatioLoss:
     """GSPO: one ratio a sequence, ``s = exp(mean(logp - old_logp))``, clipped as in PPO; the mean over them.
 
@@ -187,14 +168,5 @@ def gspo(
     (-2.0, 0.0)
     """
     return ppo_clip(
-        logp,
-        old_logp,
-        advantages,
-        low=low,
-        high=high,
-        per="sequence",
-        mask=mask,
-        step=step,
-        bound=bound,
-        aggregate="sequence_mean",
+        logp, old_logp, advantages, low=low, high=high, per="sequence", aggregate="sequence_mean", **others
     )

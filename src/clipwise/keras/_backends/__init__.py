@@ -10,9 +10,6 @@ Each module has the same names:
 - ``undone(skip, variables)``: a context after which the variables are as before it where ``skip`` is 1.
 - ``as_it_is(function)``: the function, which no compiler is to rewrite.
 - ``write(optimizer, variables, arrays)``: give weights other values, in all replicas.
-- ``slopes(function, points)``: the gradient of the sum of what a function gives by its argument, which can be
-  differentiated again; None where it does not depend on it.
-- ``hidden(array)``: the array, which counts as constant in differentiation.
 """
 
 import importlib
@@ -21,8 +18,6 @@ from typing import Any
 import keras
 
 from clipwise.errors import ArgumentError
-
-__all__ = ["backend"]
 
 _KNOWN = ("jax", "tensorflow", "torch")
 

@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from jax.experimental import sparse
 
@@ -52,15 +51,3 @@ def as_it_is(function: Callable[..., Any]) -> Callable[..., Any]:
 def write(optimizer: Any, variables: Sequence[Any], arrays: Sequence[Any]) -> None:
     for variable, array in zip(variables, arrays, strict=True):
         variable.assign(array)
-
-
-def slopes(function: Callable[[Any], Any], points: Any) -> Any:
-    return jax.grad(lambda points: _wide(function(points)).sum())(points)
-
-
-def _wide(array: Any) -> Any:
-    return array.astype(jnp.promote_types(array.dtype, jnp.float32))
-
-
-def hidden(array: Any) -> Any:
-    return jax.lax.stop_gradient(array)

@@ -122,15 +122,3 @@ def write(optimizer: Any, variables: Sequence[Any], arrays: Sequence[Any]) -> No
 
 def _assign(variable: Any, array: Any) -> None:
     variable.assign(array)
-
-
-def slopes(function: Callable[[Any], Any], points: Any) -> Any:
-    with tf.GradientTape() as tape:
-        tape.watch(points)
-        scores = function(points)
-    found = tape.gradient(scores, points)
-    return None if found is None else tf.convert_to_tensor(found)
-
-
-def hidden(array: Any) -> Any:
-    return tf.stop_gradient(array)

@@ -45,21 +45,3 @@ def as_it_is(function: Callable[..., Any]) -> Callable[..., Any]:
 def write(optimizer: Any, variables: Sequence[Any], arrays: Sequence[Any]) -> None:
     for variable, array in zip(variables, arrays, strict=True):
         variable.assign(array)
-
-
-def slopes(function: Callable[[Any], Any], points: Any) -> Any:
-    again = torch.is_grad_enabled()
-    with torch.enable_grad():
-        points = points.detach().requires_grad_()
-        scores = function(points)
-        if not scores.requires_grad:
-            return None
-        with torch.autocast(points.device.type, enabled=False):
-            (found,) = torch.autograd.grad(
-                scores, points, torch.ones_like(scores), create_graph=again, allow_unused=True
-            )
-    return found
-
-
-def hidden(array: Any) -> Any:
-    return array.detach()

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
+from torch.optim import optimizer as torchs
 
 from clipwise import config
 from clipwise.clip import clip_by_global_norm
@@ -21,9 +22,10 @@ from clipwise.monitor.observe.names import Owners, is_shared, others, owners
 from clipwise.monitor.observe.recording import monitor_here
 from clipwise.monitor.observe.settings import Settings
 from clipwise.monitor.recorder import Monitor
+from clipwise.stack import frames_of
 from clipwise.torch.attach import clipper_of
 from clipwise.torch.clipper import Clipper
-from clipwise.torch.hooks import StepHooks, step_frames
+from clipwise.torch.hooks import StepHooks
 from clipwise.torch.refusals import refuse_engines, refuse_shards
 
 MOST = 32
@@ -254,7 +256,7 @@ def _nothing(optimizer: Optimizer) -> None:
 
 def _is_inner(optimizer: Optimizer) -> bool:
     """Whether this step is made by the step of another optimizer of these parameters, which was recorded."""
-    steps = step_frames()
+    steps = frames_of(file=torchs.__file__)  # torch's own wrapper of every step
     next(steps, None)
     for frame in steps:
         outer = frame.f_locals.get("self")

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, TypeAlias, get_args
 
+from clipwise.checks import number_where, whole
 from clipwise.errors import ArgumentError, did_you_mean
 from clipwise.monitor.store import Alert, Level, Moment
 
@@ -86,12 +87,10 @@ class Rule(ABC):
 
 def steps(name: str, value: Any, low: int = 1) -> None:
     """A number of steps or moments."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < low:
-        raise ArgumentError(f"{name} must be a whole number from {low} on, got {value!r}")
+    whole(name, value, low=low, allowed=f"a whole number from {low} on")
 
 
 def number(name: str, value: Any, above: float = 0.0, below: float = math.inf) -> None:
     """A setting between two bounds, which it must not touch."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not above < value < below:
-        limit = f" and below {below:g}" if below < math.inf else ", and finite"
-        raise ArgumentError(f"{name} must be a number above {above:g}{limit}, got {value!r}")
+    limit = f" and below {below:g}" if below < math.inf else ", and finite"
+    number_where(name, value, lambda value: above < value < below, f"a number above {above:g}{limit}")

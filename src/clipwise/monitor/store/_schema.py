@@ -2,10 +2,10 @@
 
 import os
 import sqlite3
-import warnings
 from pathlib import Path
 
 from clipwise.errors import StoreError
+from clipwise.stack import warn
 
 APPLICATION = 0x636C6970
 """What SQLite keeps in the file's header, so that a file of somebody else's is told apart."""
@@ -149,10 +149,9 @@ def _use_wal(connection: sqlite3.Connection, path: Path) -> None:
     if mode == "wal":
         return
     back = connection.execute("PRAGMA journal_mode = DELETE").fetchone()[0]
-    warnings.warn(
+    warn(
         f"{str(path)!r}: this file system has no write-ahead log for SQLite ({mode}); the journal is"
-        f" {back!r}, so that readers and writers wait for one another",
-        stacklevel=2,
+        f" {back!r}, so that readers and writers wait for one another"
     )
 
 

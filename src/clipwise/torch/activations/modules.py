@@ -7,7 +7,7 @@ saturates.
 import torch
 from torch import Tensor, nn
 
-from clipwise.errors import ArgumentError
+from clipwise.checks import bounds_of, number, positive, whole
 from clipwise.functional.activations import (
     clamped_swiglu,
     clipped_relu,
@@ -16,7 +16,6 @@ from clipwise.functional.activations import (
     soft_cap,
     split_gate_up,
 )
-from clipwise.functional.checks import bounds_of, number, positive
 
 __all__ = ["PACT", "ClampedSwiGLU", "ClippedReLU", "HardTanh", "SoftCap"]
 
@@ -116,8 +115,8 @@ class PACT(nn.Module):
     def __init__(self, alpha: float = 10.0, *, channels: int | None = None, axis: int = 1) -> None:
         super().__init__()
         start = positive("alpha", alpha, finite=True)
-        if channels is not None and (type(channels) is not int or channels < 1):
-            raise ArgumentError(f"channels must be a whole number above 0 or None, got {channels!r}")
+        if channels is not None:
+            whole("channels", channels, allowed="a whole number above 0 or None")
         self.alpha = nn.Parameter(torch.full(() if channels is None else (channels,), start))
         self.axis = axis
 

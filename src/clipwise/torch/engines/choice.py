@@ -1,7 +1,6 @@
 """Which engine works on which tensors."""
 
 import os
-import warnings
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import TypeAlias
@@ -10,6 +9,7 @@ import torch
 from torch import Tensor
 
 from clipwise.errors import ArgumentError
+from clipwise.stack import warn
 from clipwise.torch.engines import foreach, native, reference, triton
 from clipwise.torch.engines._triton_check import check
 
@@ -102,6 +102,6 @@ def _works(index: int | None) -> bool:
     try:
         check(torch.device("cuda", index or 0))
     except Exception as error:  # a driver, a compiler, a kernel: whatever it is, there is another engine
-        warnings.warn(f"the Triton engine does not work here, foreach takes its place: {error}", stacklevel=2)
+        warn(f"the Triton engine does not work here, foreach takes its place: {error}")
         return False
     return True
