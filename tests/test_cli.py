@@ -271,7 +271,7 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
             raise act
         return record(label=label, role=role, seed=seed, **act)
 
-    monkeypatch.setattr("clipwise.cli.session.train", train)
+    monkeypatch.setattr("clipwise.lab.training.train.train", train)
     return todo
 
 
@@ -362,11 +362,12 @@ def test_sigint_to_a_real_process(folder: Path) -> None:
         preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
     )
     assert process.stderr is not None
-    data = process.stderr.readline()
+    data, recording = process.stderr.readline(), process.stderr.readline()
     first = process.stderr.readline()  # printed when the first of 3,000 runs has ended
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=120)
     assert data.startswith("data: text.txt: ")
+    assert recording == "recording: clipwise.db (clipwise dashboard shows it live)\n"
     assert first.startswith("[1/3000] no clipping, seed 0: ")
     assert process.returncode == 130, err
     assert "Traceback" not in err
