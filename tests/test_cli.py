@@ -21,6 +21,7 @@ from clipwise.cli.display import Bars
 from clipwise.errors import NonFiniteError
 from clipwise.lab.compare.runs import Job
 from clipwise.lab.report import results
+from clipwise.monitor import Store
 from tests.lab.records import record
 
 NAN, INF = math.nan, math.inf
@@ -241,6 +242,18 @@ def test_a_mistake_is_one_sentence_and_touches_nothing(
     assert names(earlier.parent) == {earlier.name}
 
 
+def test_a_mistake_is_said_before_torch_is_loaded(folder: Path) -> None:
+    write(folder, training_parameters__lerning_rate=2)
+    code = (
+        "import sys; from clipwise.cli import main; code = main(['compare', 'tiny.json']);"
+        "heavy = {'torch', 'lightning_fabric', 'matplotlib', 'polars', 'sklearn'} & set(sys.modules);"
+        "assert code == 2 and not heavy, (code, heavy)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert "lerning_rate" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
@@ -372,8 +385,13 @@ def test_sigint_to_a_real_process(folder: Path) -> None:
     assert process.returncode == 130, err
     assert "Traceback" not in err
     assert "Interrupted: " in err
+    assert err.splitlines()[-1] == "To go on: clipwise compare tiny.json --seeds 1000 --resume"
     assert contents(earlier) == {"comparison.json": b"earlier"}
     assert names(folder / "clipwise-results" / "tiny-interrupted") == FILES
+    with Store(folder / "clipwise.db") as store:
+        newest, *before = [run.status for run in store.runs()]
+    assert newest in ("stopped", "finished")
+    assert set(before) <= {"finished"}
     assert "no clipping" in out
 
 

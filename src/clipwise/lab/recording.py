@@ -153,7 +153,7 @@ def record_of(store: Store, run: Run) -> RunRecord:
 
 def finished_runs(target: RecordingTarget) -> list[RunRecord]:
     """The runs in a recording that came to their end with the same facts, the newest first."""
-    if not target.path.exists():
+    if not target.path.exists() or not target.path.stat().st_size:
         return []
     with Store(target.path) as store:
         return [

@@ -22,13 +22,14 @@ from clipwise.clip import AnyClip
 from clipwise.errors import ConfigError, DataError, NonFiniteError
 from clipwise.lab.config.lab_config import LabConfig, parse_config
 from clipwise.lab.record import STEP_COLUMNS, RunInfo, RunRecord
-from clipwise.lab.recording import RecordingTarget, RunLog
+from clipwise.lab.recording import RecordingTarget, RunLog, record_of
 from clipwise.lab.tasks.load import load_task
 from clipwise.lab.tasks.models import build_model, detached
 from clipwise.lab.training.checkpoint import load_checkpoint
 from clipwise.lab.training.devices import threads
 from clipwise.lab.training.loop import CHECK_STEPS, TrainingRun
 from clipwise.lab.training.train import train
+from clipwise.monitor import Store
 
 Make = Callable[..., LabConfig]
 
@@ -321,6 +322,7 @@ def test_two_devices_are_one_with_the_same_batch(text: Make, tmp_path: Path) -> 
         clipwise.auto(),
         progress=lambda step, total, figures: told.append(step),
         checkpoint=tmp_path / "model.pt",
+        recording=RecordingTarget(tmp_path / "runs.db"),
     )
     # Gradients are averaged over processes in place of over the batch, for 30 steps.
     assert two.steps["loss"] == pytest.approx(one.steps["loss"], rel=1e-4)
@@ -328,6 +330,10 @@ def test_two_devices_are_one_with_the_same_batch(text: Make, tmp_path: Path) -> 
     assert two.steps["threshold"] == pytest.approx(one.steps["threshold"], rel=1e-3)
     assert told[-1] == 30
     assert load_checkpoint(tmp_path / "model.pt").step == 30
+    with Store(tmp_path / "runs.db") as store:
+        (found,) = store.runs()  # the first process speaks for both
+        assert (found.status, found.steps, found.ranks) == ("finished", 30, (0,))
+        assert record_of(store, found) == two
 
 
 @pytest.mark.parametrize(("top", "message"), [

@@ -5,7 +5,8 @@ from pathlib import Path
 
 from clipwise.errors import DataError
 from clipwise.lab.config.explain import shown
-from clipwise.lab.config.lab_config import DataConfig, LabConfig
+from clipwise.lab.config.lab_config import LabConfig
+from clipwise.lab.config.sections import DataConfig
 from clipwise.lab.data import frames, retail, series, text
 from clipwise.lab.data.sequences import SequenceData, make_sequences
 from clipwise.lab.data.series import Series, make_series
