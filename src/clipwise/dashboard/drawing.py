@@ -21,19 +21,13 @@ LIGHT = Look(paper="#ffffff", ink="#1f2328", quiet="#59636e", grid="#e6e8eb")
 DARK = Look(paper="#161b22", ink="#e6edf3", quiet="#8d96a0", grid="#2b323b")
 
 
-def blank(height: float, look: Look, **layout: Any) -> Any:
-    """An empty figure of matplotlib, 1950 pixels wide.
-
-    Args:
-        height: in inches.
-        look: its colours.
-        layout: distances, as `matplotlib.layout_engine.ConstrainedLayoutEngine` takes them.
-    """
+def blank(height: float, look: Look) -> Any:
+    """An empty figure of matplotlib, 1950 pixels wide and so many inches high."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-    engine = ConstrainedLayoutEngine(**layout)
+    engine = ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.1, wspace=0.03, hspace=0.05)
     figure = Figure(figsize=(13, height), dpi=150, facecolor=look.paper, layout=engine)
     FigureCanvasAgg(figure)
     return figure

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from clipwise.dashboard.thinning import thin
 from clipwise.lab.compare.divergence import diverged_at
 from clipwise.lab.record import RunRecord
+from clipwise.monitor.store import Floats
 
 __all__ = [
     "Curve",
@@ -23,8 +24,6 @@ __all__ = [
     "thinned",
     "until_divergence",
 ]
-
-Floats = NDArray[np.float64]
 
 POINTS = 4000
 """More points than pixels only cost time."""

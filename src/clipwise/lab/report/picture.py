@@ -84,7 +84,7 @@ def compose(
     top = max(TOP, VALUE * len(series))
     bottom = max(BOTTOM, BAR * sum(s.role != "baseline" for s in series))
     rest = REST + LINE * max(0, math.ceil(len(series) / _side_by_side(series)) - 2)
-    figure: Figure = blank(top + bottom + rest, look, w_pad=0.12, h_pad=0.1, wspace=0.03, hspace=0.05)
+    figure: Figure = blank(top + bottom + rest, look)
     axes = figure.subplot_mosaic(
         [["metric", "loss"], ["norm", "clipped"]], height_ratios=[top, bottom], width_ratios=[1.15, 1.0]
     )
