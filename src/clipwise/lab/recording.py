@@ -17,7 +17,7 @@ from clipwise.errors import StoreError
 from clipwise.lab.record import STEP_COLUMNS, Evaluation, RunInfo, RunRecord
 from clipwise.monitor import Monitor
 from clipwise.monitor.rules import default_rules
-from clipwise.monitor.store import Run, Series, Store
+from clipwise.monitor.store import PREFIX, Run, Series, Store
 
 __all__ = ["RecordingTarget", "RunLog", "finished_runs", "record_of"]
 
@@ -87,8 +87,8 @@ class RunLog:
 
     def evaluation(self, step: int, seconds: float, figures: Mapping[str, float]) -> None:
         """Note the held-out figures after so many steps, and seconds of training."""
-        held_out = {HELD_OUT + name: value for name, value in figures.items()}
-        self._monitor.log(step=step, **{SECONDS: seconds}, **held_out)
+        values: dict[str, Any] = {HELD_OUT + name: value for name, value in figures.items()}
+        self._monitor.log(step=step, **{SECONDS: seconds} | values)
 
     def finish(self, *, interrupted: bool) -> RunRecord:
         """Write the rest, and read the whole run back.
@@ -122,7 +122,7 @@ def record_of(store: Store, run: Run) -> RunRecord:
     """
     if not set(INFO) <= run.facts.keys():
         raise StoreError(f"run {run.name!r} was not recorded by clipwise train or compare")
-    ours = {column: "clipwise/" + column for column in (*STEP_COLUMNS[1:], "skipped")}
+    ours = {column: PREFIX + column for column in (*STEP_COLUMNS[1:], "skipped")}
     names = store.names(run.id)
     held_out = [name for name in names if name.startswith(HELD_OUT)]
     series = store.series(run.id, ["loss", *ours.values(), SECONDS, *held_out])

@@ -19,7 +19,7 @@ from clipwise.lab.config.lab_config import LabConfig
 from clipwise.lab.record import Progress
 from clipwise.lab.recording import DROPPED, RunLog
 from clipwise.lab.tasks.models import ModelSpec, SequenceModel, State, build_model, detached
-from clipwise.lab.tasks.task import Batch, Task
+from clipwise.lab.tasks.task import SequenceBatch, Task
 from clipwise.lab.training.checkpoint import Checkpoint, save_checkpoint
 from clipwise.lab.training.optimizers import make_optimizer
 from clipwise.report import ClipReport
@@ -127,7 +127,7 @@ class TrainingRun:
             ),
         )
 
-    def _one_step(self, batch: Batch) -> None:
+    def _one_step(self, batch: SequenceBatch) -> None:
         training, fabric = self.config.training_parameters, self.fabric
         parts = training.accumulate * fabric.world_size
         losses: list[Tensor] = []
