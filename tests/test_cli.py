@@ -21,6 +21,7 @@ from clipwise.cli.display import Bars
 from clipwise.errors import NonFiniteError
 from clipwise.lab.compare.runs import Job
 from clipwise.lab.report import results
+from clipwise.monitor import Store
 from tests.lab.records import record
 
 NAN, INF = math.nan, math.inf
@@ -241,6 +242,18 @@ def test_a_mistake_is_one_sentence_and_touches_nothing(
     assert names(earlier.parent) == {earlier.name}
 
 
+def test_a_mistake_is_said_before_torch_is_loaded(folder: Path) -> None:
+    write(folder, training_parameters__lerning_rate=2)
+    code = (
+        "import sys; from clipwise.cli import main; code = main(['compare', 'tiny.json']);"
+        "heavy = {'torch', 'lightning_fabric', 'matplotlib', 'polars', 'sklearn'} & set(sys.modules);"
+        "assert code == 2 and not heavy, (code, heavy)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert "lerning_rate" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
@@ -271,7 +284,7 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
             raise act
         return record(label=label, role=role, seed=seed, **act)
 
-    monkeypatch.setattr("clipwise.cli.session.train", train)
+    monkeypatch.setattr("clipwise.lab.training.train.train", train)
     return todo
 
 
@@ -362,17 +375,23 @@ def test_sigint_to_a_real_process(folder: Path) -> None:
         preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
     )
     assert process.stderr is not None
-    data = process.stderr.readline()
+    data, recording = process.stderr.readline(), process.stderr.readline()
     first = process.stderr.readline()  # printed when the first of 3,000 runs has ended
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=120)
     assert data.startswith("data: text.txt: ")
+    assert recording == "recording: clipwise.db (clipwise dashboard shows it live)\n"
     assert first.startswith("[1/3000] no clipping, seed 0: ")
     assert process.returncode == 130, err
     assert "Traceback" not in err
     assert "Interrupted: " in err
+    assert err.splitlines()[-1] == "To go on: clipwise compare tiny.json --seeds 1000 --resume"
     assert contents(earlier) == {"comparison.json": b"earlier"}
     assert names(folder / "clipwise-results" / "tiny-interrupted") == FILES
+    with Store(folder / "clipwise.db") as store:
+        newest, *before = [run.status for run in store.runs()]
+    assert newest in ("stopped", "finished")
+    assert set(before) <= {"finished"}
     assert "no clipping" in out
 
 

@@ -38,6 +38,14 @@ def _common(command: Any) -> Any:
         click.option("--devices", type=int, metavar="N", help="How many devices."),
         click.option("--precision", metavar="P", help="32, bf16 or 16."),
         click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Folder for the results."),
+        click.option(
+            "--db",
+            type=click.Path(path_type=Path),
+            default=Path("clipwise.db"),
+            show_default=True,
+            metavar="FILE",
+            help="The recording, which clipwise dashboard shows live.",
+        ),
     ]
     for option in reversed(options):
         command = option(command)
@@ -51,7 +59,7 @@ def _common(command: Any) -> Any:
     metavar="EXPR",
     help="A clip in place of the configured one, e.g. 'clip_by_norm(1.0)', auto, none.",
 )
-def train(config: Path, clip: str | None, out: Path | None, **overrides: Any) -> int:
+def train(config: Path, clip: str | None, out: Path | None, db: Path, **overrides: Any) -> int:
     """Train what CONFIG (a JSON or YAML file) describes.
 
     The result, with the trained weights in model.pt, goes to clipwise-results/<name of CONFIG>-train, unless
@@ -61,7 +69,7 @@ def train(config: Path, clip: str | None, out: Path | None, **overrides: Any) ->
     """
     from clipwise.cli.session import train_command
 
-    return train_command(config, clip=clip, out=out, overrides=overrides)
+    return train_command(config, clip=clip, out=out, db=db, overrides=overrides)
 
 
 @cli.command()
@@ -84,19 +92,22 @@ def train(config: Path, clip: str | None, out: Path | None, **overrides: Any) ->
 @click.option("--no-auto", is_flag=True, help="Leave out clipwise's automatic threshold.")
 @click.option("--no-baseline", is_flag=True, help="Leave out the run without clipping.")
 @click.option("--target", type=float, metavar="VALUE", help="Held-out value whose first reaching is timed.")
+@click.option(
+    "--resume", is_flag=True, help="Take the runs that an earlier call finished out of the recording."
+)
 @click.option("--open", "show", is_flag=True, help="Open the page in the browser at the end.")
-def compare(config: Path, out: Path | None, **options: Any) -> int:
+def compare(config: Path, out: Path | None, db: Path, **options: Any) -> int:
     """Train CONFIG without clipping, as configured, with each --clip and with auto, side by side.
 
     Prints what happened and saves figures (JSON, CSV), a picture and a page to clipwise-results/<name of
-    CONFIG>, unless --out says otherwise. Ctrl-C saves what was trained so far. Every key of CONFIG is in
-    docs/training.md.
+    CONFIG>, unless --out says otherwise. Ctrl-C saves what was trained so far; after it, or a crash, --resume
+    goes on. Every key of CONFIG is in docs/training.md.
 
     Example: clipwise compare examples/shakespeare-lstm-sgd.json --clip 'clip_by_global_norm(1.0)' --seeds 3
     """
     from clipwise.cli.session import compare_command
 
-    return compare_command(config, out=out, **options)
+    return compare_command(config, out=out, db=db, **options)
 
 
 @cli.command()

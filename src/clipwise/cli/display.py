@@ -9,15 +9,15 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from rich import progress as bars
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Column, Table
 from rich.text import Text
 
 from clipwise.lab.compare import runs as compare
 from clipwise.lab.compare.verdict import headline, verdict
 from clipwise.lab.compare.wording import duration, number, percent, value_of
-from clipwise.lab.record import RunRecord
+from clipwise.lab.record import Progress, RunRecord
 from clipwise.lab.report.results import Results
 from clipwise.lab.report.table import rich_table, sheets
 
@@ -53,17 +53,17 @@ def watcher(*, seeds: bool = True) -> Iterator[compare.Watcher]:
         yield Bars(progress, seeds)
 
 
-def _progress(console: Console) -> Progress:
+def _progress(console: Console) -> bars.Progress:
     """The columns that fit the width: below 80 characters there is no bar."""
     wide = console.width >= 110
     columns = [
-        TextColumn("{task.fields[name]}", table_column=_column(max_width=36 if wide else 24)),
-        *([BarColumn(bar_width=18 if wide else 8)] if console.width >= 80 else []),
-        MofNCompleteColumn(),
-        TextColumn("[cyan]{task.fields[figures]}", table_column=_column()),
-        TimeRemainingColumn(compact=True, elapsed_when_finished=True),
+        bars.TextColumn("{task.fields[name]}", table_column=_column(max_width=36 if wide else 24)),
+        *([bars.BarColumn(bar_width=18 if wide else 8)] if console.width >= 80 else []),
+        bars.MofNCompleteColumn(),
+        bars.TextColumn("[cyan]{task.fields[figures]}", table_column=_column()),
+        bars.TimeRemainingColumn(compact=True, elapsed_when_finished=True),
     ]
-    return Progress(*columns, console=console, refresh_per_second=8)
+    return bars.Progress(*columns, console=console, refresh_per_second=8)
 
 
 def _column(max_width: int | None = None) -> Column:
@@ -73,12 +73,12 @@ def _column(max_width: int | None = None) -> Column:
 class Bars:
     """One progress bar a run: loss, norm, threshold, clip fraction, time left."""
 
-    def __init__(self, progress: Progress, seeds: bool) -> None:
+    def __init__(self, progress: bars.Progress, seeds: bool) -> None:
         self.progress = progress
         self.seeds = seeds
-        self.task: TaskID | None = None
+        self.task: bars.TaskID | None = None
 
-    def begin(self, job: compare.Job, index: int, count: int) -> compare.Progress:
+    def begin(self, job: compare.Job, index: int, count: int) -> Progress:
         name = f"{index}/{count} {_name(job, self.seeds)}"
         task = self.task = self.progress.add_task(name, total=None, name=name, figures="preparing")
         fractions: list[float] = []
@@ -107,7 +107,7 @@ class Lines:
         self.seeds = seeds
         self.name = ""
 
-    def begin(self, job: compare.Job, index: int, count: int) -> compare.Progress:
+    def begin(self, job: compare.Job, index: int, count: int) -> Progress:
         self.name = f"[{index}/{count}] {_name(job, self.seeds)}"
         return lambda step, total, figures: None
 
@@ -139,8 +139,8 @@ def _end(record: RunRecord) -> str:
     return value_of(record.metric, value)
 
 
-def show(results: Results, folder: Path) -> None:
-    """Tables, verdict, where the picture and the page are, and the command to try next, on stdout."""
+def show(results: Results, folder: Path, recording: Path) -> None:
+    """Tables, verdict, where the files are, and the command to try next, on stdout."""
     console = Console(highlight=False)
     if not console.is_terminal and "COLUMNS" not in os.environ:
         console = Console(highlight=False, width=PLAIN_WIDTH)
@@ -159,6 +159,7 @@ def show(results: Results, folder: Path) -> None:
     for name in ("model.pt", "steps.csv"):
         if (folder / name).exists():
             _line(console, "weights" if name == "model.pt" else "one row a step", str(folder / name))
+    _line(console, "recording", str(recording))
     console.print()
     _line(console, "try next", results.next_command())
 

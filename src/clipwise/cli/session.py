@@ -1,43 +1,92 @@
-"""One call of ``train`` or ``compare``, from the configuration to the saved result."""
+"""One call of ``train`` or ``compare``, from the configuration to the saved result.
+
+What was asked for is checked before torch is loaded, which takes seconds.
+"""
 
 import math
 import shlex
-import signal
 import tempfile
 import webbrowser
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from clipwise.checks import number_where
 from clipwise.cli.display import preparing, say, show, watcher
 from clipwise.config.files import read_mapping
-from clipwise.lab.compare.runs import Watcher, plan, run, single
+from clipwise.lab.compare.runs import Job, Watcher, plan, run, single, taken_over
 from clipwise.lab.config.lab_config import LabConfig, load_config
 from clipwise.lab.record import RunRecord
-from clipwise.lab.report.output import environment, files
-from clipwise.lab.report.results import Results, check_folder, interrupted_folder, save, steps_csv
-from clipwise.lab.tasks.load import load_task
-from clipwise.lab.training.train import train
+from clipwise.lab.recording import RecordingTarget, finished_runs
+from clipwise.lab.report.results import Results, check_folder, interrupted_folder
+from clipwise.monitor.store import recordable
 
 __all__ = ["compare_command", "train_command"]
 
 RESULTS = Path("clipwise-results")
 INTERRUPTED = 130
 
-Trained = Callable[[Watcher], Iterator[RunRecord]]
+OF_A_RUN = ("seed", "training_parameters.gradient_clipping")
+"""Settings that runs of one configuration may differ in."""
+
+
+@dataclass(frozen=True)
+class Call:
+    """What was asked for.
+
+    Attributes:
+        command: ``"train"`` or ``"compare"``.
+        path, given, config: the configuration: the file, what is in it, and with the options and defaults.
+        jobs: the runs.
+        folder: for the results.
+        db: the recording.
+        words: the options as they are written.
+        kept: those of them that a next command should keep.
+        target: the held-out value whose first reaching is timed.
+    """
+
+    command: str
+    path: Path
+    given: Mapping[str, Any]
+    config: LabConfig
+    jobs: Sequence[Job]
+    folder: Path
+    db: Path
+    words: Sequence[str]
+    kept: Sequence[str]
+    target: float | None = None
+
+    @property
+    def line(self) -> list[str]:
+        return ["clipwise", self.command, str(self.path), *self.words]
+
+    def results(self, data: str, environment: Mapping[str, str], records: Sequence[RunRecord]) -> Results:
+        return Results(
+            name="comparison" if self.command == "compare" else "training",
+            records=tuple(records),
+            config_path=str(self.path),
+            config=self.given,
+            settings=self.config.to_dict(),
+            command=shlex.join(self.line),
+            options=tuple(self.kept),
+            target=self.target,
+            environment={"data": data, **environment},
+        )
 
 
 def compare_command(
     config: Path,
     *,
     out: Path | None,
+    db: Path,
     clips: Sequence[str],
     seeds: int,
     no_auto: bool,
     no_baseline: bool,
     target: float | None,
+    resume: bool,
     show: bool,
     **overrides: Any,
 ) -> int:
@@ -47,98 +96,68 @@ def compare_command(
     given = read_mapping(config)
     loaded = load_config(config).override(**overrides)
     jobs = plan(loaded, clips=clips, seeds=seeds, auto=not no_auto, baseline=not no_baseline)
-    folder = RESULTS / config.stem if out is None else out
-    check_folder(folder)
-    data = _prepare(loaded)
     kept = _words(overrides)
     words = [
         *(w for clip in clips for w in ("--clip", clip)),
         *_words({"seeds": seeds if seeds > 1 else None}),
     ]
     words += ["--no-auto"] * no_auto + ["--no-baseline"] * no_baseline + _words({"target": target}) + kept
-
-    def finish(records: Sequence[RunRecord]) -> Results:
-        return _results(
-            "comparison",
-            "compare",
-            config,
-            loaded,
-            given,
-            records,
-            data=data,
-            words=words,
-            kept=kept,
-            target=target,
-        )
-
-    return _session(
-        lambda watch: run(jobs, loaded, train, watch),
-        finish,
-        folder,
-        expected=len(jobs),
-        seeds=seeds > 1,
-        browse=show,
-    )
+    folder = RESULTS / config.stem if out is None else out
+    call = Call("compare", config, given, loaded, jobs, folder, db, words, kept, target)
+    place = [*_words({"out": out}), *(["--db", str(db)] if db != Path("clipwise.db") else [])]
+    going_on = shlex.join([*call.line, *place, "--resume"])
+    return _session(call, resume=resume, going_on=going_on, browse=show)
 
 
-def train_command(config: Path, *, clip: str | None, out: Path | None, overrides: Mapping[str, Any]) -> int:
+def train_command(
+    config: Path, *, clip: str | None, out: Path | None, db: Path, overrides: Mapping[str, Any]
+) -> int:
     """``clipwise train``; returns the exit code."""
     given = read_mapping(config)
     loaded = load_config(config).override(**overrides)
-    job = single(loaded, clip)
     folder = RESULTS / f"{config.stem}-train" if out is None else out
-    check_folder(folder)
-    data = _prepare(loaded)
     kept = _words(overrides)
     words = [*_words({"clip": clip}), *kept]
-
-    def finish(records: Sequence[RunRecord]) -> Results:
-        return _results(
-            "training", "train", config, loaded, given, records, data=data, words=words, kept=kept
-        )
-
+    call = Call("train", config, given, loaded, [single(loaded, clip)], folder, db, words, kept)
     with tempfile.TemporaryDirectory(prefix="clipwise-") as name:
-        weights = Path(name) / "model.pt"
-
-        def trained(watch: Watcher) -> Iterator[RunRecord]:
-            progress = watch.begin(job, 1, 1)
-            record = train(
-                loaded,
-                job.clip,
-                label=job.label,
-                role=job.role,
-                seed=job.seed,
-                progress=progress,
-                checkpoint=weights,
-            )
-            yield record
-            watch.end(record)
-
-        return _session(trained, finish, folder, expected=1, weights=weights)
-
-
-def _prepare(config: LabConfig) -> str:
-    """Fetch and read the data, say in a few words what it is, and return them."""
-    with preparing():
-        summary = load_task(config).summary
-    say(f"data: {summary}")
-    return summary
+        return _session(call, weights=Path(name) / "model.pt")
 
 
 def _session(
-    trained: Trained,
-    finish: Callable[[Sequence[RunRecord]], Results],
-    folder: Path,
+    call: Call,
     *,
-    expected: int,
-    seeds: bool = False,
     weights: Path | None = None,
+    resume: bool = False,
+    going_on: str = "",
     browse: bool = False,
 ) -> int:
     """Train, save, show. What was trained is saved whatever stops the training."""
+    check_folder(call.folder)
+    recordable(call.db)
+    # Not above: these load torch, and all that the training and its picture need.
+    from clipwise.cli.saving import save_results
+    from clipwise.lab.report.output import environment
+    from clipwise.lab.tasks.load import load_task
+    from clipwise.lab.training.train import train
+
+    with preparing():
+        data = load_task(call.config).summary
+    say(f"data: {data}")
+    where = environment(call.config)
+    target = RecordingTarget(call.db, call.path.stem, _facts(call.config, data, where))
+    earlier = taken_over(call.jobs, finished_runs(target)) if resume else []
+    if resume:
+        say(f"{sum(each is not None for each in earlier)} of {len(call.jobs)} runs are in {call.db} already")
+    say(f"recording: {call.db} (clipwise dashboard shows it live)")
+
+    def trained(watch: Watcher) -> Iterator[RunRecord]:
+        one = partial(train, checkpoint=weights)
+        return run(call.jobs, call.config, one, watch, recording=target, earlier=earlier)
+
     records: list[RunRecord] = []
+    expected = len(call.jobs)
     try:
-        with watcher(seeds=seeds) as watch:
+        with watcher(seeds=len({job.seed for job in call.jobs}) > 1) as watch:
             for record in trained(watch):
                 # one by one: what is there must stay where the next one raises
                 records.append(record)  # noqa: PERF402
@@ -146,7 +165,8 @@ def _session(
         pass  # said below, once what there is has been saved
     except BaseException:
         if usable := _any(records):
-            place = _save(finish(usable), interrupted_folder(folder), weights)
+            place = interrupted_folder(call.folder)
+            save_results(call.results(data, where, usable), place, weights)
             say(f"Stopped by an error: {_counted(usable, expected)} saved in {place}")
         raise
     usable = _any(records)
@@ -154,15 +174,29 @@ def _session(
     if not usable:
         say("Interrupted before the first step; nothing was written.")
         return INTERRUPTED
-    results = finish(usable)
-    place = _save(results, folder if complete else interrupted_folder(folder), weights)
-    show(results, place)
+    results = call.results(data, where, usable)
+    place = call.folder if complete else interrupted_folder(call.folder)
+    save_results(results, place, weights)
+    show(results, place, call.db)
     if not complete:
         say(f"Interrupted: {_counted(usable, expected)} saved in {place}")
+        if going_on:
+            say(f"To go on: {going_on}")
         return INTERRUPTED
     if browse:
         webbrowser.open((place / f"{results.name}.html").absolute().as_uri())
     return 0
+
+
+def _facts(config: LabConfig, data: str, environment: Mapping[str, str]) -> dict[str, Any]:
+    """What the figures of a run depend on, beyond its clip and its seed."""
+    settings = config.to_dict()
+    for path in OF_A_RUN:
+        section, _, key = path.rpartition(".")
+        del (settings[section] if section else settings)[key]
+    file = config.data_path
+    changed = {} if file is None else {"data_file": [str(file.absolute()), file.stat().st_mtime]}
+    return {"settings": settings, "data": data, **changed, "environment": dict(environment)}
 
 
 def _any(records: Sequence[RunRecord]) -> tuple[RunRecord, ...]:
@@ -176,55 +210,6 @@ def _counted(records: Sequence[RunRecord], expected: int) -> str:
         f" (the last one {len(records[-1].steps['loss'])} steps long)" if records[-1].interrupted else ""
     )
     return f"{len(records)} of {expected} {'run' if expected == 1 else 'runs'}{partial}"
-
-
-def _save(results: Results, folder: Path, weights: Path | None) -> Path:
-    with _uninterrupted():
-        content = files(results)
-        if results.name == "training":
-            content["steps.csv"] = steps_csv(results.records[0])
-        save(folder, content, extra=[weights] if weights is not None and weights.exists() else [])
-    return folder
-
-
-@contextmanager
-def _uninterrupted() -> Iterator[None]:
-    """Ctrl-C waits for the seconds that saving takes: pressed twice, it would lose what it wants to keep."""
-    try:
-        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    except ValueError:  # not the main thread: there, Ctrl-C does not arrive
-        yield
-        return
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-def _results(
-    name: str,
-    command: str,
-    path: Path,
-    config: LabConfig,
-    given: Mapping[str, Any],
-    records: Sequence[RunRecord],
-    *,
-    data: str,
-    words: Sequence[str],
-    kept: Sequence[str],
-    target: float | None = None,
-) -> Results:
-    return Results(
-        name=name,
-        records=tuple(records),
-        config_path=str(path),
-        config=given,
-        settings=config.to_dict(),
-        command=shlex.join(["clipwise", command, str(path), *words]),
-        options=tuple(kept),
-        target=target,
-        environment={"data": data} | environment(config),
-    )
 
 
 def _words(options: Mapping[str, Any]) -> list[str]:

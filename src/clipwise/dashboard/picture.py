@@ -2,15 +2,15 @@
 
 import base64
 from collections.abc import Mapping
-from io import BytesIO
 from typing import Any
 
 import numpy as np
 
+from clipwise.dashboard.drawing import BAD, LIGHT, blank, caption, dress, headed, png, shorten
 from clipwise.monitor.store import NORM, PREFIX, joined
 
-INK, QUIET, GRID, PAPER = "#1f2328", "#59636e", "#e6e8eb", "#ffffff"
-LINE, LIMIT, BAD = "#0072b2", "#c4520a", "#c4320a"
+PAPER, QUIET = LIGHT.paper, LIGHT.quiet
+LINE, LIMIT = "#0072b2", "#c4520a"
 
 
 def picture(data: Mapping[str, Any]) -> bytes:
@@ -19,14 +19,10 @@ def picture(data: Mapping[str, Any]) -> bytes:
     Args:
         data: as `clipwise.dashboard.report.collect` gives it.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     run = data["runs"][0]
     one, there = data["run"][str(run["id"])], data["series"][str(run["id"])]
     source = (one["sources"] or [""])[0]
-    figure = Figure(figsize=(13, 10.4), dpi=150, facecolor=PAPER, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = blank(10.4, LIGHT)
     axes = figure.subplot_mosaic(
         [["loss", "norm"], ["fraction", "distribution"], ["layers", "layers"]], height_ratios=[1, 0.9, 1.1]
     )
@@ -41,29 +37,18 @@ def picture(data: Mapping[str, Any]) -> bytes:
     _distribution(axes["distribution"], data["distribution"][str(run["id"])][source])
     _layers(figure, axes["layers"], data["layers"][str(run["id"])][source])
     for axis in axes.values():
-        _dress(axis)
-    name = run["name"] if len(run["name"]) <= 70 else run["name"][:69] + "…"
+        dress(axis, LIGHT)
     clip = run["clip"] or "measured, not clipped"
-    clip = clip if len(clip) <= 60 else clip[:59] + "…"
-    figure.suptitle(
-        f"{name}   ·   {run['steps']:,} steps   ·   {clip}",
-        fontsize=14,
-        fontweight="bold",
-        color=INK,
-        x=0.012,
-        ha="left",
-        parse_math=False,
-    )
-    out = BytesIO()
-    figure.savefig(out, format="png", facecolor=PAPER, metadata={"Software": "clipwise"})
-    return out.getvalue()
+    title = f"{shorten(run['name'], 70)}   ·   {run['steps']:,} steps   ·   {shorten(clip, 60)}"
+    headed(figure, title, LIGHT, size=14)
+    return png(figure, LIGHT)
 
 
 def _loss(axis: Any, found: Any, name: str) -> None:
     if not found:
         _nothing(axis, "Loss", "no loss was recorded")
         return
-    _title(axis, "Loss", name if name != "loss" else "")
+    caption(axis, "Loss", name if name and name != "loss" else "", LIGHT)
     axis.plot(*_line(found["line"]), color=LINE, lw=0.8, alpha=0.35)
     axis.plot(*_line(found["mean"]), color=LINE, lw=1.8)
     _marks(axis, found)
@@ -74,7 +59,7 @@ def _norm(axis: Any, norm: Any, threshold: Any) -> None:
     if not norm:
         _nothing(axis, "Gradient norm", "no norm was recorded")
         return
-    _title(axis, "Gradient norm", "before clipping; dashed: the threshold")
+    caption(axis, "Gradient norm", "before clipping; dashed: the threshold", LIGHT)
     x, y = _line(norm["line"])
     axis.plot(x, y, color=LINE, lw=0.8)
     if np.any(y[np.isfinite(y)] > 0):
@@ -90,7 +75,7 @@ def _fraction(axis: Any, found: Any) -> None:
     if not found:
         _nothing(axis, "Clip fraction", "no clip fraction was recorded")
         return
-    _title(axis, "Clip fraction", f"mean of {found['mean']['window']} steps")
+    caption(axis, "Clip fraction", f"mean of {found['mean']['window']} steps", LIGHT)
     axis.plot(*_line(found["mean"]), color=LINE, lw=1.6)
     axis.set_ylim(-0.02, 1.02)
     axis.set_xlabel("step", color=QUIET)
@@ -100,7 +85,7 @@ def _distribution(axis: Any, found: Mapping[str, Any]) -> None:
     if not found["edges"]:
         _nothing(axis, "Distribution of norms", "no norms above 0")
         return
-    _title(axis, "Distribution of norms", "root of the counts")
+    caption(axis, "Distribution of norms", "root of the counts", LIGHT)
     edges, counts = np.asarray(found["edges"]), np.sqrt(found["counts"])
     axis.bar(edges[:-1], counts, np.diff(edges) * 0.94, align="edge", color=LINE, alpha=0.6)
     axis.set_xscale("log")
@@ -130,7 +115,7 @@ def _layers(figure: Any, axis: Any, found: Mapping[str, Any]) -> None:
     if not names or not starts:
         _nothing(axis, "Layers", "no norms of layers were recorded")
         return
-    _title(axis, "Layers", "norm of each gradient; NaN and Inf in red")
+    caption(axis, "Layers", "norm of each gradient; NaN and Inf in red", LIGHT)
     codes = (
         np.frombuffer(base64.b64decode(found["cells"]), "<u2").reshape(len(names), len(starts)).astype(float)
     )
@@ -167,25 +152,10 @@ def _marks(axis: Any, found: Mapping[str, Any]) -> None:
 
 
 def _nothing(axis: Any, title: str, text: str) -> None:
-    _title(axis, title, "")
+    caption(axis, title, "", LIGHT)
     axis.text(0.5, 0.5, text, color=QUIET, ha="center", va="center", transform=axis.transAxes)
     axis.set_xticks([])
     axis.set_yticks([])
-
-
-def _title(axis: Any, title: str, note: str | None) -> None:
-    axis.set_title(title, loc="left", fontsize=12, fontweight="bold", color=INK)
-    axis.set_title(note or "", loc="right", fontsize=9.5, color=QUIET, parse_math=False)
-
-
-def _dress(axis: Any) -> None:
-    axis.set_facecolor(PAPER)
-    axis.grid(True, color=GRID, linewidth=0.8)
-    axis.set_axisbelow(True)
-    axis.tick_params(which="both", colors=QUIET, labelsize=9, length=0)
-    for name, spine in axis.spines.items():
-        spine.set_visible(name in ("left", "bottom"))
-        spine.set_color(GRID)
 
 
 def _short(name: str) -> str:

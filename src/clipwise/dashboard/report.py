@@ -1,14 +1,12 @@
 """A report: the live page's pictures of some runs as one file that needs no server and no network."""
 
-import base64
-import hashlib
 import json
 from collections.abc import Sequence
-from html import escape
 from typing import Any
 
 from clipwise.dashboard.assets import UPLOT, assets
 from clipwise.dashboard.bundle import bundle
+from clipwise.dashboard.document import document
 from clipwise.dashboard.recording import Recording
 from clipwise.monitor.store import PREFIX
 
@@ -52,45 +50,18 @@ def render(data: dict[str, Any]) -> str:
     files = {name: content.decode("utf-8") for name, content in assets().items()}
     scripts = [files[f"{UPLOT}/uPlot.iife.min.js"], bundle("report.js")]
     styles = [files[name] for name in STYLES]
-    # The browser itself refuses whatever the page does not carry: each part is named by its hash.
-    policy = (
-        f"default-src 'none'; img-src data:; script-src {_hashes(scripts)}; style-src {_hashes(styles)};"
-        " base-uri 'none'; form-action 'none'"
-    )
-    title = escape(", ".join(run["name"] for run in data["runs"]))
-    icon = base64.b64encode(files["icon.svg"].encode()).decode("ascii")
-    return f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="{policy}">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<meta name="generator" content="clipwise">
-<title>{title} · clipwise</title>
-<link rel="icon" href="data:image/svg+xml;base64,{icon}">
-{"".join(f"<style>{text}</style>" for text in styles)}
-</head>
-<body>
-<div id="app"></div>
+    body = f"""<div id="app"></div>
 <noscript><p>This page needs JavaScript, which it carries itself.</p></noscript>
 <!-- uPlot, which draws the lines:
 {_licence()}-->
-<script type="application/json" id="data">{_json(data)}</script>
-{"".join(f"<script>{text}</script>" for text in scripts)}
-</body>
-</html>
-"""
+<script type="application/json" id="data">{_json(data)}</script>"""
+    title = ", ".join(run["name"] for run in data["runs"])
+    return document(f"{title} · clipwise", body, styles=styles, scripts=scripts, icon=files["icon.svg"])
 
 
 def _json(data: dict[str, Any]) -> str:
     # A name may hold "</script>" or "<!--": no "<" is left in what the browser reads as text of a script.
     return json.dumps(data, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
-
-
-def _hashes(texts: Sequence[str]) -> str:
-    digests = (base64.b64encode(hashlib.sha256(text.encode()).digest()).decode("ascii") for text in texts)
-    return " ".join(f"'sha256-{digest}'" for digest in digests)
 
 
 def _licence() -> str:

@@ -1,14 +1,17 @@
 """What one training run leaves behind: plain numbers, which every table, picture and page reads alike."""
 
-import json
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TypeAlias
 
-__all__ = ["STEP_COLUMNS", "Evaluation", "RunRecord"]
+__all__ = ["STEP_COLUMNS", "Evaluation", "Progress", "RunInfo", "RunRecord"]
 
 STEP_COLUMNS = ("loss", "norm", "norm_after", "threshold", "clip_fraction", "nonfinite")
 """One value a step each. ``loss`` is the training loss, the rest comes from `clipwise.ClipReport`."""
+
+Progress: TypeAlias = Callable[[int, int, Mapping[str, float]], None]
+"""``progress(step, total, figures)``, called a few times a second with the steps taken, the steps to take,
+and ``loss``, ``norm``, ``threshold`` and ``clip_fraction`` of the last step."""
 
 
 @dataclass
@@ -21,8 +24,8 @@ class Evaluation:
 
 
 @dataclass
-class RunRecord:
-    """One run of one configuration with one clip and one seed.
+class RunInfo:
+    """What is known of a run before its first step.
 
     Attributes:
         label: how people call it: ``"no clipping"``, ``"clip_by_global_norm(5.0)"``, ``"auto"``.
@@ -31,11 +34,6 @@ class RunRecord:
         seed: the seed of the run.
         metric: name of the held-out metric people decide by, e.g. ``"bits"``; a key of each evaluation.
         lower_is_better: whether less of it is better.
-        steps: one list a column of `STEP_COLUMNS`, one entry a step; NaN and Inf are kept as they are.
-        evaluations: held-out figures over the run, the last one final.
-        seconds: training time in seconds.
-        skipped_steps: steps that were not taken because the gradient was not finite.
-        interrupted: the run was stopped before its end.
     """
 
     label: str
@@ -44,6 +42,20 @@ class RunRecord:
     seed: int
     metric: str
     lower_is_better: bool
+
+
+@dataclass
+class RunRecord(RunInfo):
+    """One run of one configuration with one clip and one seed.
+
+    Attributes:
+        steps: one list a column of `STEP_COLUMNS`, one entry a step; NaN and Inf are kept as they are.
+        evaluations: held-out figures over the run, the last one final.
+        seconds: training time in seconds.
+        skipped_steps: steps that were not taken because the gradient was not finite.
+        interrupted: the run was stopped before its end.
+    """
+
     steps: dict[str, list[float]] = field(default_factory=lambda: {name: [] for name in STEP_COLUMNS})
     evaluations: list[Evaluation] = field(default_factory=list)
     seconds: float = 0.0
@@ -54,17 +66,3 @@ class RunRecord:
     def final(self) -> dict[str, float]:
         """The figures of the last evaluation; empty where there was none."""
         return self.evaluations[-1].metrics if self.evaluations else {}
-
-    def to_json(self) -> str:
-        """JSON with NaN and Infinity as JavaScript and Python read them back."""
-        return json.dumps(asdict(self))
-
-    @classmethod
-    def from_json(cls, text: str) -> "RunRecord":
-        data: dict[str, Any] = json.loads(text)
-        data["evaluations"] = [Evaluation(**e) for e in data["evaluations"]]
-        return cls(**data)
-
-    @classmethod
-    def load(cls, path: Path) -> "RunRecord":
-        return cls.from_json(path.read_text(encoding="utf-8"))

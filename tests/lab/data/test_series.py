@@ -10,14 +10,16 @@ import torch
 
 from clipwise.errors import DataError
 from clipwise.lab.config.lab_config import parse_config
-from clipwise.lab.data.series import Series, make_series
+from clipwise.lab.data.series import TimeSeries, make_series
 from clipwise.lab.tasks.forecasting import TimeSeriesForecasting
 from clipwise.lab.tasks.load import load_task
 
 VALUES = [math.sin(i / 3) + i % 5 for i in range(100)]
 
 
-def task_of(series: Series, *, steps: int = 4, batch: int = 8, loss: str = "mse") -> TimeSeriesForecasting:
+def task_of(
+    series: TimeSeries, *, steps: int = 4, batch: int = 8, loss: str = "mse"
+) -> TimeSeriesForecasting:
     training = {"batch_size": batch, "sequence_length": steps, "loss": loss}
     config = parse_config(
         {"model_type": "LSTM", "task": "Time_Series_Forecasting", "training_parameters": training}

@@ -3,13 +3,24 @@
 import itertools
 import math
 import struct
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 
 from clipwise.lab.compare.groups import group
 from clipwise.lab.record import RunRecord
-from clipwise.lab.report.curves import Curve, held_out, limits, middle, smooth, step_curve, until_divergence
+from clipwise.lab.report.curves import (
+    Curve,
+    held_out,
+    limits,
+    middle,
+    smooth,
+    step_curve,
+    thinned,
+    until_divergence,
+)
 from clipwise.lab.report.picture import compose, draw
 from tests.lab.records import clipped, record
 
@@ -120,6 +131,23 @@ def test_running_median() -> None:
     found = smooth(curve(*values)).values
     expected = [np.nanmedian(values[max(0, i - 4) : i + 1]) for i in range(200)]  # a window of 200 / 40
     np.testing.assert_array_equal(found, expected)
+
+
+def test_of_a_long_run_no_spike_is_lost() -> None:
+    loss = [1.0] * 50_000
+    loss[33_333] = 9.0
+    line = thinned(step_curve(record(loss=loss), "loss"))
+    assert len(line.steps) <= 4000
+    assert line.steps[line.values == 9.0].tolist() == [33_334]
+
+
+def test_a_picture_needs_no_server() -> None:
+    code = (
+        "import sys; sys.modules['starlette'] = sys.modules['uvicorn'] = None;"
+        "import clipwise.lab.report.output"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
 
 
 def test_limits_ignore_what_is_not_finite() -> None:

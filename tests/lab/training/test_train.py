@@ -21,13 +21,15 @@ from clipwise import clip_by_global_norm
 from clipwise.clip import AnyClip
 from clipwise.errors import ConfigError, DataError, NonFiniteError
 from clipwise.lab.config.lab_config import LabConfig, parse_config
-from clipwise.lab.record import STEP_COLUMNS, RunRecord
+from clipwise.lab.record import STEP_COLUMNS, RunInfo, RunRecord
+from clipwise.lab.recording import RecordingTarget, RunLog, record_of
 from clipwise.lab.tasks.load import load_task
 from clipwise.lab.tasks.models import build_model, detached
 from clipwise.lab.training.checkpoint import load_checkpoint
 from clipwise.lab.training.devices import threads
-from clipwise.lab.training.loop import FLUSH_STEPS, Run
+from clipwise.lab.training.loop import CHECK_STEPS, TrainingRun
 from clipwise.lab.training.train import train
+from clipwise.monitor import Store
 
 Make = Callable[..., LabConfig]
 
@@ -125,7 +127,6 @@ def test_the_record_says_what_it_is(text: Make) -> None:
     assert set(record.final) == {"bits", "accuracy", "loss", "perplexity"}
     assert set(record.steps) == set(STEP_COLUMNS)
     assert all(len(column) == 30 for column in record.steps.values())
-    assert RunRecord.from_json(record.to_json()) == record
     assert 0 < record.evaluations[0].seconds <= record.seconds
     assert not record.interrupted
 
@@ -166,7 +167,7 @@ def test_without_clipping_nan_stays_and_the_run_ends(series: Make) -> None:
     record = run(series(), None)
     steps = len(record.steps["loss"])
     assert steps < 400
-    assert steps % FLUSH_STEPS == 0
+    assert steps % CHECK_STEPS == 0
     assert not math.isfinite(record.steps["loss"][-1])
     assert not math.isfinite(record.final["rmse"])
     assert record.evaluations[-1].step == steps
@@ -294,19 +295,17 @@ def test_bf16_trains_like_32(text: Make) -> None:
     assert half.steps["loss"] == pytest.approx(full.steps["loss"], rel=0.03)
 
 
-def test_scaled_gradients_are_never_what_is_measured(text: Make) -> None:
+def test_scaled_gradients_are_never_what_is_measured(text: Make, tmp_path: Path) -> None:
     """A scaler whose scale overflows float16 drops its first steps; those it takes are unscaled."""
     config = text(model_type="Transformer")  # oneDNN has no float16 LSTM to train on a CPU
     scaler = torch.amp.GradScaler("cpu", init_scale=2.0**24, backoff_factor=2.0**-4)  # type: ignore[attr-defined]
     precision = MixedPrecision("16-mixed", device="cpu", scaler=scaler)
-    record = RunRecord("l", None, "given", 0, "bits", True)
-    Run(
-        Fabric(accelerator="cpu", devices=1, plugins=precision),
-        config,
-        load_task(config),
-        clip_by_global_norm(0.5),
-        record,
-    ).train(lambda: False, None)
+    clip = clip_by_global_norm(0.5)
+    info = RunInfo("l", None, "given", 0, "bits", True)
+    with RunLog(RecordingTarget(tmp_path / "run.db"), info, clip) as log:
+        fabric = Fabric(accelerator="cpu", devices=1, plugins=precision)
+        TrainingRun(fabric, config, load_task(config), clip, 0, log).train(lambda: False, None)
+        record = log.finish(interrupted=False)
     dropped = [math.isnan(norm) for norm in record.steps["norm"]]
     assert record.skipped_steps == sum(dropped) == sum(record.steps["nonfinite"]) > 0
     assert all(norm < 10 for norm in record.steps["norm"] if not math.isnan(norm))
@@ -325,6 +324,7 @@ def test_two_devices_are_one_with_the_same_batch(text: Make, tmp_path: Path) -> 
         clipwise.auto(),
         progress=lambda step, total, figures: told.append(step),
         checkpoint=tmp_path / "model.pt",
+        recording=RecordingTarget(tmp_path / "runs.db"),
     )
     # Gradients are averaged over processes in place of over the batch, for 30 steps.
     assert two.steps["loss"] == pytest.approx(one.steps["loss"], rel=1e-4)
@@ -332,6 +332,10 @@ def test_two_devices_are_one_with_the_same_batch(text: Make, tmp_path: Path) -> 
     assert two.steps["threshold"] == pytest.approx(one.steps["threshold"], rel=1e-3)
     assert told[-1] == 30
     assert load_checkpoint(tmp_path / "model.pt").step == 30
+    with Store(tmp_path / "runs.db") as store:
+        (found,) = store.runs()  # the first process speaks for both
+        assert (found.status, found.steps, found.ranks) == ("finished", 30, (0,))
+        assert record_of(store, found) == two
 
 
 @pytest.mark.parametrize(("top", "message"), [

@@ -1,5 +1,7 @@
 """What is recommended for runs of which the right answer is known."""
 
+import math
+
 import numpy as np
 import pytest
 
@@ -7,6 +9,7 @@ from clipwise import auto, autoclip, clip_by_global_norm
 from clipwise.monitor.suggest import suggest
 from clipwise.monitor.suggest._breakdown import breakdown
 from clipwise.monitor.suggest._given import Given
+from clipwise.monitor.suggest.divergence import diverged
 from tests.monitor.suggest.series import INF, NAN, falling, noise, recorded, spiked
 
 
@@ -167,6 +170,18 @@ def test_a_noisy_loss_that_gets_worse_for_good_is_one(name):
     lift = np.concatenate([np.zeros(20), np.full(280, 4.0)])
     losses = (lift + NOISY[name](np.random.default_rng(seed), 300) for seed in range(100))
     assert sum(breakdown(Given(norms, one, places)) is not None for one in losses) >= 90
+
+
+@pytest.mark.parametrize("end", [[1e3] * 6, [1e3, 5.0, math.inf, 1e4, math.nan, 1e5, 1e6, 1e7]])
+def test_a_loss_that_blows_up_near_the_end_is_one(end):
+    """Too few losses for a level: what compare calls diverged, suggest does not learn from either."""
+    losses = np.concatenate([np.linspace(4.0, 2.0, 20), end])
+    places = np.arange(len(losses))
+    found = breakdown(Given(np.ones(len(losses)), losses, places))
+    assert (found.at, found.sign) == (20 if end[1] > 40 else 22, "loss")
+    assert found.at == diverged(losses)
+    assert breakdown(Given(np.ones(26), losses[:24], places[:24])) is None  # four are no end
+    assert breakdown(Given(np.ones(len(losses)), losses, places, kind="gan")) is None
 
 
 def test_the_loss_of_a_gan_may_rise():

@@ -3,6 +3,7 @@
 from tests.mutations.breaks import Break
 
 TRAIN = "tests/lab/training/test_train.py"
+RECORDING = "tests/lab/test_recording.py"
 
 BREAKS = [
     Break(
@@ -35,10 +36,24 @@ BREAKS = [
     ),
     Break(
         "divergence a step too early",
-        "src/clipwise/lab/compare/divergence.py",
-        "int(good[-1]) + 2",
-        "int(good[-1]) + 1",
+        "src/clipwise/monitor/suggest/divergence.py",
+        "return int(good[-1]) + 1 if",
+        "return int(good[-1]) if",
         "tests/lab/compare/test_figures.py",
+    ),
+    Break(
+        "a run with a step recorded twice is read as it is",
+        "src/clipwise/lab/recording.py",
+        "if not np.array_equal(loss.steps, np.arange(1, count + 1)):",
+        "if not len(loss.steps) == count:",
+        f"{RECORDING} -k there_once",
+    ),
+    Break(
+        "a comparison goes on with a run that was interrupted",
+        "src/clipwise/lab/recording.py",
+        'if run.status == "finished"\n',
+        "if run.status\n",
+        f"{RECORDING} -k same_facts",
     ),
     Break(
         "F1 cut at one half",

@@ -11,8 +11,10 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from clipwise.lab.compare.divergence import Floats, column, diverged_at, final_loss, finite, usable
+from clipwise.lab.compare.divergence import column, diverged_at, finite, usable
 from clipwise.lab.record import Evaluation, RunRecord
+from clipwise.monitor.store import Floats
+from clipwise.monitor.suggest.divergence import final_loss
 
 __all__ = [
     "DEFINITIONS",

@@ -1,22 +1,21 @@
 """Which runs a comparison consists of, and how they are trained one after the other."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
 from clipwise import clip as presets
 from clipwise.clip import AnyClip, Clip
 from clipwise.config import parse, to_string
+from clipwise.config.spelling import spelled
 from clipwise.errors import ConfigError
 from clipwise.lab.config.lab_config import LabConfig
-from clipwise.lab.record import RunRecord
+from clipwise.lab.record import Progress, RunRecord
+from clipwise.lab.recording import RecordingTarget
 
-__all__ = ["Job", "Progress", "Train", "Watcher", "label_of", "plan", "run", "single"]
-
-Progress = Callable[[int, int, Mapping[str, float]], None]
-"""Called as ``progress(step, total, {"loss": ..., "norm": ..., "threshold": ..., "clip_fraction": ...})``."""
+__all__ = ["Job", "Train", "Watcher", "label_of", "plan", "run", "single", "taken_over"]
 
 
 class Train(Protocol):
@@ -32,6 +31,7 @@ class Train(Protocol):
         seed: int,
         progress: Progress | None = None,
         checkpoint: Path | None = None,
+        recording: RecordingTarget | None = None,
     ) -> RunRecord: ...
 
 
@@ -103,18 +103,56 @@ def single(config: LabConfig, clip: str | None = None) -> Job:
     )
 
 
-def run(jobs: Sequence[Job], config: LabConfig, train: Train, watcher: Watcher) -> Iterator[RunRecord]:
+def run(
+    jobs: Sequence[Job],
+    config: LabConfig,
+    train: Train,
+    watcher: Watcher,
+    *,
+    recording: RecordingTarget | None = None,
+    earlier: Sequence[RunRecord | None] = (),
+) -> Iterator[RunRecord]:
     """Train one job after the other and yield each record as soon as it is there.
 
     After an interrupted run nothing further is started; its record, with what was trained so far, comes last.
+
+    Args:
+        jobs: what is trained.
+        config: with which configuration.
+        train: trains one.
+        watcher: looks on.
+        recording: where the runs are recorded.
+        earlier: for each job its record, if there is one already, as `taken_over` gives them.
     """
     for index, job in enumerate(jobs, start=1):
         progress = watcher.begin(job, index, len(jobs))
-        record = train(config, job.clip, label=job.label, role=job.role, seed=job.seed, progress=progress)
+        record = earlier[index - 1] if earlier else None
+        if record is None:
+            record = train(
+                config,
+                job.clip,
+                label=job.label,
+                role=job.role,
+                seed=job.seed,
+                progress=progress,
+                recording=recording,
+            )
         yield record  # first of all: what was trained must be in safe hands before anything else can fail
         watcher.end(record)
         if record.interrupted:
             return
+
+
+def taken_over(jobs: Sequence[Job], records: Iterable[RunRecord]) -> list[RunRecord | None]:
+    """For each job the first record with its clip and its seed, under the job's label; None where none is."""
+    found: dict[tuple[str | None, int], RunRecord] = {}
+    for record in records:
+        found.setdefault((record.clip, record.seed), record)
+    there = [found.get((None if job.clip is None else spelled(job.clip), job.seed)) for job in jobs]
+    return [
+        None if record is None else replace(record, label=job.label, role=job.role)
+        for job, record in zip(jobs, there, strict=True)
+    ]
 
 
 def label_of(clip: AnyClip | None) -> str:

@@ -13,14 +13,14 @@ from clipwise.lab.data import archives
 from clipwise.lab.data.frames import numbers, read_csv, require_columns
 from clipwise.lab.data.times import times
 
-__all__ = ["Series", "beijing_pm25", "make_series"]
+__all__ = ["TimeSeries", "beijing_pm25", "make_series"]
 
 HELD_OUT = 0.2
 """Share of the series, its end, that is never trained on."""
 
 
 @dataclass(frozen=True)
-class Series:
+class TimeSeries:
     """A series of ``N`` moments.
 
     Attributes:
@@ -54,7 +54,7 @@ def make_series(
     time: str | None = None,
     features: Sequence[str] | None = None,
     name: str,
-) -> Series:
+) -> TimeSeries:
     """Turn a column into a series.
 
     A missing number becomes the last one seen before it, never one from the future; rows before the first
@@ -101,7 +101,7 @@ def make_series(
     summary = f"{name}: {len(table):,} values of {value!r}, the last {len(table) - cut:,} held out" + (
         f"; {gaps:,} missing ones carried forward from the value before and never forecast" if gaps else ""
     )
-    return Series(
+    return TimeSeries(
         torch.tensor(scaled, dtype=torch.float32),
         torch.tensor(observed),
         cut,

@@ -8,22 +8,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from clipwise.dashboard.thinning import thin
 from clipwise.lab.compare.divergence import diverged_at
 from clipwise.lab.record import RunRecord
+from clipwise.monitor.store import Floats
 
 __all__ = [
     "Curve",
-    "Floats",
-    "Series",
+    "DrawnClip",
     "held_out",
     "limits",
     "middle",
     "smooth",
     "step_curve",
+    "thinned",
     "until_divergence",
 ]
-
-Floats = NDArray[np.float64]
 
 POINTS = 4000
 """More points than pixels only cost time."""
@@ -33,12 +33,12 @@ POINTS = 4000
 class Curve:
     """Values over steps; not finite where there is nothing to draw."""
 
-    steps: NDArray[np.int64]
+    steps: NDArray[Any]
     values: Floats
 
 
 @dataclass(frozen=True)
-class Series:
+class DrawnClip:
     """The runs of one clip, each cut where it diverged, with their colour, dashes and mark."""
 
     label: str
@@ -72,14 +72,21 @@ def held_out(run: RunRecord) -> Curve:
 
 
 def step_curve(run: RunRecord, column: str) -> Curve:
-    """One column of the steps; zero and infinity are nothing to draw on a logarithmic scale."""
+    """One column of the steps; infinity is nothing to draw."""
     values = np.asarray(run.steps[column], dtype=np.float64)
-    thin = max(1, len(values) // POINTS)
-    return Curve(np.arange(1, len(values) + 1)[::thin], np.where(np.isinf(values), np.nan, values)[::thin])
+    return Curve(np.arange(1, len(values) + 1), np.where(np.isinf(values), np.nan, values))
+
+
+def thinned(curve: Curve) -> Curve:
+    """As many points as a screen shows, and not one spike lost."""
+    few = thin(curve.steps, curve.values, buckets=POINTS // 4)
+    return Curve(few.steps, few.values)
 
 
 def smooth(curve: Curve) -> Curve:
-    """Running median of the finite values over a fortieth of the run."""
+    """Running median of the finite values over a fortieth of the run; of a long one, at every n-th step."""
+    every = max(1, len(curve.values) // POINTS)
+    curve = Curve(curve.steps[::every], curve.values[::every])
     window = len(curve.values) // 40
     if window < 2:
         return curve

@@ -5,6 +5,8 @@ import json
 from collections.abc import Iterable, Mapping
 from html import escape
 
+from clipwise.dashboard.assets import assets
+from clipwise.dashboard.document import document
 from clipwise.lab.compare.figures import DEFINITIONS
 from clipwise.lab.compare.verdict import headline, verdict
 from clipwise.lab.compare.wording import number
@@ -13,9 +15,6 @@ from clipwise.lab.report.results import Results
 from clipwise.lab.report.table import Cell, Sheet, sheets
 
 __all__ = ["render"]
-
-POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
-"""The browser itself refuses whatever the page does not carry."""
 
 
 def render(results: Results, *, light: bytes, dark: bytes) -> str:
@@ -31,19 +30,7 @@ def render(results: Results, *, light: bytes, dark: bytes) -> str:
     target = results.the_target()
     tables = "\n".join(_table(sheet) for sheet in sheets(groups, target=target))
     seeds = sorted({record.seed for record in results.records})
-    return f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="generator" content="clipwise">
-<meta http-equiv="Content-Security-Policy" content="{POLICY}">
-<title>{escape(title)}</title>
-<style>
-{STYLE}</style>
-</head>
-<body>
-<main>
+    body = f"""<main>
 <header><p>{escape(_subtitle(results, seeds))}</p><h1>{escape(title)}</h1></header>
 <section aria-label="What happened"><h2>What happened</h2>
 {_list(verdict(groups))}</section>
@@ -66,10 +53,8 @@ def render(results: Results, *, light: bytes, dark: bytes) -> str:
 </div>
 <section><details><summary>What the figures mean</summary>
 {_definitions(DEFINITIONS)}</details></section>
-</main>
-</body>
-</html>
-"""
+</main>"""
+    return document(title, body, styles=[assets()["css/base.css"].decode("utf-8"), STYLE])
 
 
 def _subtitle(results: Results, seeds: list[int]) -> str:

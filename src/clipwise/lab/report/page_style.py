@@ -1,30 +1,16 @@
-"""The style of the page: light and dark after the reader's own setting, one column on a telephone."""
+"""The style of the page, beyond what it shares with the live page; one column on a telephone."""
 
 __all__ = ["STYLE"]
 
 STYLE = """\
-:root {
-  color-scheme: light dark;
-  --paper: #f6f8fa; --card: #ffffff; --ink: #1f2328; --quiet: #59636e; --line: #d8dee4;
-  --good: #1a7f37; --bad: #c4320a; --accent: #0072b2; --code: #f0f2f5;
-}
-@media (prefers-color-scheme: dark) {
-  :root {
-    --paper: #0d1117; --card: #161b22; --ink: #e6edf3; --quiet: #8d96a0; --line: #2b323b;
-    --good: #3fb950; --bad: #ff8a5c; --accent: #4ba3dd; --code: #21262d;
-  }
-}
-* { box-sizing: border-box; }
-body {
-  margin: 0; background: var(--paper); color: var(--ink);
-  font: 16px/1.55 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif;
-}
+body { font-size: 16px; line-height: 1.55; }
 main { max-width: 1120px; margin: 0 auto; padding: 2rem 1.25rem 4rem; }
-header p { margin: 0; color: var(--quiet); }
+section p { margin: 1em 0; }
+header p { color: var(--quiet); }
 h1 {
   font-size: clamp(1.4rem, 3.4vw, 2.1rem); line-height: 1.2; margin: .2rem 0 1.4rem; overflow-wrap: anywhere;
 }
-h2 { font-size: 1.15rem; margin: 0 0 .8rem; }
+h2 { font-size: 1.15rem; margin: 0 0 .8rem; white-space: normal; }
 section {
   background: var(--card); border: 1px solid var(--line); border-radius: 12px;
   padding: 1.1rem 1.25rem; margin: 0 0 1.1rem;
@@ -41,22 +27,17 @@ th, td {
 }
 th:first-child, td:first-child { text-align: left; padding-left: 0; }
 thead th { color: var(--quiet); font-weight: 500; }
-tbody th { font: 500 .88rem/1.5 ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; }
+tbody th { font: 500 .88rem/1.5 var(--mono); }
 tbody tr:last-child th, tbody tr:last-child td { border-bottom: 0; }
 .best { color: var(--good); font-weight: 700; }
-.bad { color: var(--bad); font-weight: 600; }
-.quiet, small { color: var(--quiet); }
+.bad { font-weight: 600; }
 td small { display: block; font-size: .8rem; }
-pre {
-  background: var(--code); border-radius: 8px; padding: .8rem 1rem; margin: 0;
-  white-space: pre; overflow-x: auto;
-  font: .88rem/1.5 ui-monospace, SFMono-Regular, Menlo, Consolas, monospace;
-}
+pre { margin: 0; padding: .8rem 1rem; font-size: .88rem; white-space: pre; overflow-x: auto; }
 pre + p { margin-top: 1rem; }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: .3rem 1.2rem; margin: 0; font-size: .94rem; }
 dt { font-weight: 500; color: var(--quiet); }
 dd { margin: 0; overflow-wrap: anywhere; }
-summary { cursor: pointer; font-weight: 600; font-size: 1.15rem; }
+summary { font-weight: 600; font-size: 1.15rem; }
 details > :not(summary) { margin-top: .9rem; }
 .columns {
   display: grid; gap: 1.1rem; margin-bottom: 1.1rem;

@@ -2,35 +2,34 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
+from clipwise.dashboard.drawing import Look, caption, shorten
 from clipwise.lab.compare.groups import Group
 from clipwise.lab.compare.wording import heading, number, percent
 from clipwise.lab.record import RunRecord
-from clipwise.lab.report.curves import Curve, Series, held_out, limits, middle, smooth, step_curve
+from clipwise.lab.report.curves import (
+    Curve,
+    DrawnClip,
+    held_out,
+    limits,
+    middle,
+    smooth,
+    step_curve,
+    thinned,
+)
 
-__all__ = ["Look", "clipped", "loss", "metric", "norm", "shorten"]
+__all__ = ["clipped", "loss", "metric", "norm"]
 
 
-@dataclass(frozen=True)
-class Look:
-    """Paper, ink, quieter ink, and the lines of the grid."""
-
-    paper: str
-    ink: str
-    quiet: str
-    grid: str
-
-
-def metric(axes: Axes, series: Sequence[Series], look: Look) -> None:
+def metric(axes: Axes, series: Sequence[DrawnClip], look: Look) -> None:
     """The held-out metric over the steps, with the final values at the right."""
     first = series[0].runs[0]
     better = "lower is better" if first.lower_is_better else "higher is better"
-    _caption(axes, look, f"{heading(first.metric)} on held-out data", better)
+    caption(axes, f"{heading(first.metric)} on held-out data", better, look)
     low, high = _metric_limits(series)
     axes.set_ylim(low, high)
     ends = []
@@ -48,7 +47,7 @@ def metric(axes: Axes, series: Sequence[Series], look: Look) -> None:
     _mark_divergence(axes, series, look)
 
 
-def loss(axes: Axes, series: Sequence[Series], look: Look) -> None:
+def loss(axes: Axes, series: Sequence[DrawnClip], look: Look) -> None:
     """The training loss; on a logarithmic scale where it spans more than a factor of 30."""
     curves = [step_curve(run, "loss") for run in _sound(series)]
     low, high = limits(curves, 0.0, 98.5) or (0.1, 1.0)
@@ -60,26 +59,26 @@ def loss(axes: Axes, series: Sequence[Series], look: Look) -> None:
         _logarithmic(axes, low / 1.3, high * 1.3)
     else:
         axes.set_ylim(low - pad, high + pad)
-    _caption(axes, look, "Training loss", "each step, and its running median")
+    caption(axes, "Training loss", "each step, and its running median", look)
     for s in series:
         _lines(axes, s, "loss", look)
 
 
-def norm(axes: Axes, series: Sequence[Series], look: Look) -> None:
+def norm(axes: Axes, series: Sequence[DrawnClip], look: Look) -> None:
     """The gradient norm before clipping, and what it was not to exceed, on a logarithmic scale."""
     _logarithmic(axes, *_norm_limits(series))
-    _caption(axes, look, "Gradient norm before clipping", "dotted: the threshold")
+    caption(axes, "Gradient norm before clipping", "dotted: the threshold", look)
     for s in series:
         _lines(axes, s, "norm", look)
     for s in series:
         if s.role != "baseline":
-            line = _threshold(s)
+            line = thinned(_threshold(s))
             axes.plot(line.steps, line.values, color=s.colour, ls=(0, (1, 1.4)), lw=2.0, zorder=5)
 
 
-def clipped(axes: Axes, series: Sequence[Series], groups: Sequence[Group], look: Look) -> None:
+def clipped(axes: Axes, series: Sequence[DrawnClip], groups: Sequence[Group], look: Look) -> None:
     """A bar for each clip: the share of its steps that were clipped."""
-    _caption(axes, look, "Steps clipped", "share of all steps")
+    caption(axes, "Steps clipped", "share of all steps", look)
     rows = [(s, g) for s, g in zip(series, groups, strict=True) if s.role != "baseline"]
     axes.grid(False, axis="y")
     axes.set_xlim(0, 1.0)
@@ -91,7 +90,15 @@ def clipped(axes: Axes, series: Sequence[Series], groups: Sequence[Group], look:
         share = share if math.isfinite(share) else 0.0
         axes.barh(index + 0.12, 1.0, height=0.34, color=look.grid, zorder=1)
         axes.barh(index + 0.12, share, height=0.34, color=s.colour, zorder=2)
-        axes.text(0.0, index - 0.14, shorten(s.label, 58), color=look.ink, fontsize=10.5, va="bottom")
+        axes.text(
+            0.0,
+            index - 0.14,
+            shorten(s.label, 58),
+            color=look.ink,
+            fontsize=10.5,
+            va="bottom",
+            parse_math=False,
+        )
         text = "never fired" if group.never_fired else percent(share)
         axes.text(
             1.0, index - 0.14, text, color=s.colour, fontsize=11, fontweight="bold", va="bottom", ha="right"
@@ -100,29 +107,19 @@ def clipped(axes: Axes, series: Sequence[Series], groups: Sequence[Group], look:
         axes.text(0.5, 0.5, "no clipping", color=look.quiet, ha="center", transform=axes.transAxes)
 
 
-def shorten(text: str, length: int) -> str:
-    """A text of at most so many characters, for matplotlib, to which two dollar signs mean a formula."""
-    return (text if len(text) <= length else text[: length - 1] + "…").replace("$", r"\$")
-
-
-def _caption(axes: Axes, look: Look, title: str, note: str) -> None:
-    axes.set_title(title, loc="left", fontsize=12, fontweight="bold", color=look.ink, pad=10)
-    axes.set_title(note, loc="right", fontsize=9.5, color=look.quiet, pad=10)
-
-
-def _sound(series: Sequence[Series]) -> list[RunRecord]:
+def _sound(series: Sequence[DrawnClip]) -> list[RunRecord]:
     """The runs that did not diverge, or all where all did: they set the scale."""
     runs = [(run, at) for s in series for run, at in zip(s.runs, s.diverged_at, strict=True)]
     return [run for run, at in runs if at is None] or [run for run, _ in runs]
 
 
-def _metric_limits(series: Sequence[Series]) -> tuple[float, float]:
+def _metric_limits(series: Sequence[DrawnClip]) -> tuple[float, float]:
     low, high = limits([held_out(run) for run in _sound(series)]) or (0.0, 1.0)
     pad = 0.07 * (high - low) or 0.1 * abs(high) or 1.0
     return low - pad, high + pad
 
 
-def _norm_limits(series: Sequence[Series]) -> tuple[float, float]:
+def _norm_limits(series: Sequence[DrawnClip]) -> tuple[float, float]:
     runs = [run for s in series for run in s.runs]
     low, high = limits([_positive(step_curve(run, "norm")) for run in runs], 0.2, 99.9) or (0.1, 1.0)
     for s in series:
@@ -133,7 +130,7 @@ def _norm_limits(series: Sequence[Series]) -> tuple[float, float]:
     return low / 1.8, high * 1.8
 
 
-def _threshold(s: Series) -> Curve:
+def _threshold(s: DrawnClip) -> Curve:
     """What the norm was not to exceed, the middle of the seeds; thresholds of zero or infinity left out."""
     return middle([_positive(step_curve(run, "threshold")) for run in s.runs])
 
@@ -155,11 +152,12 @@ def _within(curve: Curve, low: float, high: float) -> Curve:
     return Curve(curve.steps, np.clip(curve.values, low, high))
 
 
-def _lines(axes: Axes, s: Series, column: str, look: Look) -> None:
+def _lines(axes: Axes, s: DrawnClip, column: str, look: Look) -> None:
     """Every step faintly, its running median (of several seeds the middle one), a cross at a divergence."""
     curves = [_within(step_curve(run, column), *axes.get_ylim()) for run in s.runs]
     for curve, at in zip(curves, s.diverged_at, strict=True):
-        axes.plot(curve.steps, curve.values, color=s.colour, lw=0.7, alpha=0.22 if len(curves) == 1 else 0.1)
+        line = thinned(curve)
+        axes.plot(line.steps, line.values, color=s.colour, lw=0.7, alpha=0.22 if len(curves) == 1 else 0.1)
         known = np.flatnonzero(np.isfinite(curve.values))
         if at is not None and len(known):
             _cross(axes, curve.steps[known[-1]], curve.values[known[-1]], s.colour, look)
@@ -173,7 +171,7 @@ def _cross(axes: Axes, x: float, y: float, colour: str, look: Look) -> None:
     )
 
 
-def _mark_divergence(axes: Axes, series: Sequence[Series], look: Look) -> None:
+def _mark_divergence(axes: Axes, series: Sequence[DrawnClip], look: Look) -> None:
     """A cross where each run diverged, at the height of its last evaluation, and the first step in words."""
     low, high = axes.get_ylim()
     slot = 0  # those without an evaluation are put below each other at the bad end
@@ -202,7 +200,7 @@ def _mark_divergence(axes: Axes, series: Sequence[Series], look: Look) -> None:
         )  # fmt: skip
 
 
-def _final(s: Series) -> float:
+def _final(s: DrawnClip) -> float:
     """The median of the final metrics; not finite where half of the seeds diverged."""
     worst = math.inf if s.runs[0].lower_is_better else -math.inf
     values = [

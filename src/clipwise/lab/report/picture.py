@@ -6,21 +6,17 @@ The colours are those of Okabe and Ito, which colour-blind people can tell apart
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from io import BytesIO
 from typing import Any, Literal
 
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
+from clipwise.dashboard.drawing import DARK, LIGHT, Look, blank, dress, headed, png, shorten
 from clipwise.lab.compare.groups import Group
 from clipwise.lab.record import RunRecord
 from clipwise.lab.report import panels
-from clipwise.lab.report.curves import Series, until_divergence
-from clipwise.lab.report.panels import Look
+from clipwise.lab.report.curves import DrawnClip, until_divergence
 
 __all__ = ["compose", "draw"]
 
@@ -40,14 +36,14 @@ class Palette:
 
 PALETTES = {
     "light": Palette(
-        Look(paper="#ffffff", ink="#1f2328", quiet="#6e7781", grid="#e6e8eb"),
+        LIGHT,
         baseline="#8c959f",
         configured="#0072b2",
         auto="#009e73",
         given=("#d55e00", "#cc79a7", "#e69f00", "#56b4e9", "#a08900"),
     ),
     "dark": Palette(
-        Look(paper="#161b22", ink="#e6edf3", quiet="#8d96a0", grid="#2b323b"),
+        DARK,
         baseline="#8d96a0",
         configured="#4ba3dd",
         auto="#2fc79c",
@@ -76,10 +72,7 @@ def draw(
         title: one line above; none where it is empty.
         theme: for a light or a dark page.
     """
-    figure = compose(records, groups, title=title, theme=theme)
-    out = BytesIO()
-    figure.savefig(out, format="png", facecolor=PALETTES[theme].look.paper, metadata={"Software": "clipwise"})
-    return out.getvalue()
+    return png(compose(records, groups, title=title, theme=theme), PALETTES[theme].look)
 
 
 def compose(
@@ -88,18 +81,16 @@ def compose(
     """The picture as a figure of matplotlib; the arguments are those of `draw`."""
     palette = PALETTES[theme]
     look, series = palette.look, _series(records, palette)
-    layout = ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.1, wspace=0.03, hspace=0.05)
     top = max(TOP, VALUE * len(series))
     bottom = max(BOTTOM, BAR * sum(s.role != "baseline" for s in series))
     rest = REST + LINE * max(0, math.ceil(len(series) / _side_by_side(series)) - 2)
-    figure = Figure(figsize=(13, top + bottom + rest), dpi=150, facecolor=look.paper, layout=layout)
-    FigureCanvasAgg(figure)
+    figure: Figure = blank(top + bottom + rest, look)
     axes = figure.subplot_mosaic(
         [["metric", "loss"], ["norm", "clipped"]], height_ratios=[top, bottom], width_ratios=[1.15, 1.0]
     )
     last = max((len(record.steps["loss"]) for record in records), default=1)
     for name, panel in axes.items():
-        _dress(panel, look)
+        dress(panel, look)
         if name != "clipped":
             panel.set_xlim(0, last * 1.02)
             panel.set_xlabel("step", color=look.quiet)
@@ -109,13 +100,12 @@ def compose(
     panels.norm(axes["norm"], series, look)
     panels.clipped(axes["clipped"], series, groups, look)
     if title:
-        text = panels.shorten(title, 110)
-        figure.suptitle(text, fontsize=15, fontweight="bold", color=look.ink, x=0.012, ha="left")
+        headed(figure, shorten(title, 110), look)
     _legend(figure, series, look)
     return figure
 
 
-def _series(records: Sequence[RunRecord], palette: Palette) -> list[Series]:
+def _series(records: Sequence[RunRecord], palette: Palette) -> list[DrawnClip]:
     runs: dict[str, list[RunRecord]] = {}
     for record in records:
         runs.setdefault(record.label, []).append(record)
@@ -126,31 +116,21 @@ def _series(records: Sequence[RunRecord], palette: Palette) -> list[Series]:
         colour = fixed.get(role) or palette.given[given % len(palette.given)]
         given += role not in fixed
         cut, at = zip(*map(until_divergence, each), strict=True)
-        found.append(Series(label, role, colour, DASHES[style], MARKS[style], cut, at))
+        found.append(DrawnClip(label, role, colour, DASHES[style], MARKS[style], cut, at))
     return found
 
 
-def _dress(axes: Axes, look: Look) -> None:
-    axes.set_facecolor(look.paper)
-    axes.grid(True, color=look.grid, linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.tick_params(which="both", colors=look.quiet, labelsize=10, length=0)
-    for name, spine in axes.spines.items():
-        spine.set_visible(name in ("left", "bottom"))
-        spine.set_color(look.grid)
-
-
-def _side_by_side(series: Sequence[Series]) -> int:
+def _side_by_side(series: Sequence[DrawnClip]) -> int:
     """How many labels of the legend fit into its width of about 150 characters, of which a line takes 9."""
     room = 150 // max(min(len(s.label), LABEL) + 9 for s in series)
     return max(1, min(len(series), room))
 
 
-def _legend(figure: Figure, series: Sequence[Series], look: Look) -> None:
+def _legend(figure: Figure, series: Sequence[DrawnClip], look: Look) -> None:
     """Below everything, as many labels side by side as fit."""
-    figure.legend(
+    legend = figure.legend(
         [Line2D([], [], color=s.colour, ls=s.dash, marker=s.mark, markersize=5, lw=2.2) for s in series],
-        [panels.shorten(s.label, LABEL) for s in series],
+        [shorten(s.label, LABEL) for s in series],
         loc="outside lower left",
         ncols=_side_by_side(series),
         frameon=False,
@@ -158,3 +138,5 @@ def _legend(figure: Figure, series: Sequence[Series], look: Look) -> None:
         fontsize=11,
         handlelength=3.2,
     )
+    for text in legend.get_texts():
+        text.set_parse_math(False)

@@ -12,7 +12,7 @@ from clipwise.lab.config.lab_config import LabConfig
 from clipwise.lab.data.sequences import SequenceData
 from clipwise.lab.tasks import metrics
 from clipwise.lab.tasks.models import ModelSpec
-from clipwise.lab.tasks.task import Autocast, Batch, Task, evaluating
+from clipwise.lab.tasks.task import Autocast, SequenceBatch, Task, evaluating
 
 __all__ = ["SequenceClassification"]
 
@@ -64,20 +64,20 @@ class SequenceClassification(Task):
         every = max(1, -(-len(data.held_out) // EVALUATED))
         self.evaluated = data.held_out[::every]
 
-    def batches(self, seed: int) -> Iterator[Batch]:
+    def batches(self, seed: int) -> Iterator[SequenceBatch]:
         random = torch.Generator().manual_seed(seed)
         while True:
             order = self.data.train[torch.randperm(len(self.data.train), generator=random)]
             for start in range(0, self.steps_per_epoch * self.batch, self.batch):
                 yield self._batch(order[start : start + self.batch])
 
-    def _batch(self, ends: Tensor) -> Batch:
+    def _batch(self, ends: Tensor) -> SequenceBatch:
         """The examples that end on these rows, padded at their end to the longest of them."""
         first = torch.maximum(self.data.first[ends], ends - self.steps + 1)
         lengths = ends - first + 1
         rows = torch.minimum(first[:, None] + torch.arange(int(lengths.max())), ends[:, None])
         categories = self.data.categories[rows] if self.data.sizes else None
-        return Batch(self.data.numeric[rows], self.data.labels[ends], lengths, categories)
+        return SequenceBatch(self.data.numeric[rows], self.data.labels[ends], lengths, categories)
 
     def loss(self, outputs: Tensor, y: Tensor) -> Tensor:
         if self.binary:

@@ -8,10 +8,10 @@ from torch.nn import functional as F
 
 from clipwise.errors import DataError
 from clipwise.lab.config.lab_config import LabConfig
-from clipwise.lab.data.series import Series
+from clipwise.lab.data.series import TimeSeries
 from clipwise.lab.tasks import metrics
 from clipwise.lab.tasks.models import ModelSpec
-from clipwise.lab.tasks.task import Autocast, Batch, Task, evaluating
+from clipwise.lab.tasks.task import Autocast, SequenceBatch, Task, evaluating
 
 __all__ = ["TimeSeriesForecasting"]
 
@@ -31,7 +31,7 @@ class TimeSeriesForecasting(Task):
     metric = "rmse"
     lower_is_better = True
 
-    def __init__(self, config: LabConfig, series: Series) -> None:
+    def __init__(self, config: LabConfig, series: TimeSeries) -> None:
         self.series = series
         self.batch, self.steps = config.batch_size, config.sequence_length
         self.loss_name = config.training_parameters.loss or "mse"
@@ -57,17 +57,17 @@ class TimeSeriesForecasting(Task):
         self.summary = series.summary
         self.details = {"mean": series.mean, "deviation": series.deviation}
 
-    def batches(self, seed: int) -> Iterator[Batch]:
+    def batches(self, seed: int) -> Iterator[SequenceBatch]:
         random = torch.Generator().manual_seed(seed)
         while True:
             order = self.train[torch.randperm(len(self.train), generator=random)]
             for start in range(0, self.steps_per_epoch * self.batch, self.batch):
                 yield self._batch(order[start : start + self.batch])
 
-    def _batch(self, moments: Tensor) -> Batch:
+    def _batch(self, moments: Tensor) -> SequenceBatch:
         """Each moment's value, and the values before it."""
         window = moments[:, None] + torch.arange(-self.steps, 0)
-        return Batch(self.series.features[window], self.series.features[moments, 0])
+        return SequenceBatch(self.series.features[window], self.series.features[moments, 0])
 
     def loss(self, outputs: Tensor, y: Tensor) -> Tensor:
         return LOSSES[self.loss_name](outputs[:, 0].float(), y)

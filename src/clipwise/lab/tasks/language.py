@@ -10,7 +10,7 @@ from clipwise.lab.config.lab_config import LabConfig
 from clipwise.lab.data.text import Corpus
 from clipwise.lab.tasks import metrics
 from clipwise.lab.tasks.models import ModelSpec, State, detached
-from clipwise.lab.tasks.task import Autocast, Batch, Task, evaluating
+from clipwise.lab.tasks.task import Autocast, SequenceBatch, Task, evaluating
 
 __all__ = ["LanguageModeling"]
 
@@ -48,11 +48,11 @@ class LanguageModeling(Task):
             f" after them held out, {len(corpus.characters)} symbols"
         )
 
-    def batches(self, seed: int) -> Iterator[Batch]:
+    def batches(self, seed: int) -> Iterator[SequenceBatch]:
         random = torch.Generator().manual_seed(seed)
         return self._streams(random) if self.recurrent else self._windows(random)
 
-    def _streams(self, random: torch.Generator) -> Iterator[Batch]:
+    def _streams(self, random: torch.Generator) -> Iterator[SequenceBatch]:
         width = len(self.corpus.train) // self.batch
         slack = (width - 1) % self.steps + 1
         while True:
@@ -61,12 +61,12 @@ class LanguageModeling(Task):
             streams = self.corpus.train[: width * self.batch].view(self.batch, width)[:, offset:].long()
             yield from _chunks(streams, self.steps)
 
-    def _windows(self, random: torch.Generator) -> Iterator[Batch]:
+    def _windows(self, random: torch.Generator) -> Iterator[SequenceBatch]:
         text, reach = self.corpus.train, torch.arange(self.steps + 1)
         while True:
             starts = torch.randint(len(text) - self.steps, (self.batch, 1), generator=random)
             window = text[starts + reach].long()
-            yield Batch(window[:, :-1], window[:, 1:])
+            yield SequenceBatch(window[:, :-1], window[:, 1:])
 
     def loss(self, outputs: Tensor, y: Tensor) -> Tensor:
         return F.cross_entropy(outputs.flatten(0, 1), y.flatten())
@@ -89,8 +89,8 @@ class LanguageModeling(Task):
         return metrics.language(total / count, right / count)
 
 
-def _chunks(streams: Tensor, steps: int) -> Iterator[Batch]:
+def _chunks(streams: Tensor, steps: int) -> Iterator[SequenceBatch]:
     """Consecutive chunks of every stream with the characters that follow; the first one starts anew."""
     for start in range(0, streams.shape[1] - steps, steps):
         here = slice(start, start + steps), slice(start + 1, start + steps + 1)
-        yield Batch(streams[:, here[0]], streams[:, here[1]], continues=start > 0)
+        yield SequenceBatch(streams[:, here[0]], streams[:, here[1]], continues=start > 0)

@@ -5,10 +5,11 @@ from pathlib import Path
 
 from clipwise.errors import DataError
 from clipwise.lab.config.explain import shown
-from clipwise.lab.config.lab_config import DataConfig, LabConfig
+from clipwise.lab.config.lab_config import LabConfig
+from clipwise.lab.config.sections import DataConfig
 from clipwise.lab.data import frames, retail, series, text
 from clipwise.lab.data.sequences import SequenceData, make_sequences
-from clipwise.lab.data.series import Series, make_series
+from clipwise.lab.data.series import TimeSeries, make_series
 from clipwise.lab.data.text import Corpus, make_corpus
 from clipwise.lab.tasks.classification import SequenceClassification
 from clipwise.lab.tasks.forecasting import TimeSeriesForecasting
@@ -87,7 +88,7 @@ def _sequences(data: str, path: Path | None, stamp: int) -> SequenceData:
 
 
 @lru_cache(maxsize=1)
-def _series(data: str, path: Path | None, stamp: int) -> Series:
+def _series(data: str, path: Path | None, stamp: int) -> TimeSeries:
     want = DataConfig.model_validate_json(data)
     frame = series.beijing_pm25() if path is None else frames.read_csv(path)
     return make_series(

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from clipwise.lab.tasks.models import ModelSpec, State
 
-__all__ = ["Autocast", "Batch", "Task", "evaluating"]
+__all__ = ["Autocast", "SequenceBatch", "Task", "evaluating"]
 
 
 class Autocast(Protocol):
@@ -21,7 +21,7 @@ class Autocast(Protocol):
 
 
 @dataclass(frozen=True)
-class Batch:
+class SequenceBatch:
     """Sequences of one step, with one entry a sequence along the first axis of every tensor.
 
     Attributes:
@@ -38,11 +38,11 @@ class Batch:
     categories: Tensor | None = None
     continues: bool = False
 
-    def part(self, index: int, parts: int) -> "Batch":
+    def part(self, index: int, parts: int) -> "SequenceBatch":
         """The ``index``-th of ``parts`` equal parts."""
         size = len(self.x) // parts
         here = slice(index * size, (index + 1) * size)
-        return Batch(
+        return SequenceBatch(
             self.x[here],
             self.y[here],
             None if self.lengths is None else self.lengths[here],
@@ -50,11 +50,11 @@ class Batch:
             self.continues,
         )
 
-    def to(self, device: torch.device) -> "Batch":
+    def to(self, device: torch.device) -> "SequenceBatch":
         def move(tensor: Tensor | None) -> Tensor | None:
             return None if tensor is None else tensor.to(device, non_blocking=True)
 
-        return Batch(
+        return SequenceBatch(
             self.x.to(device, non_blocking=True),
             self.y.to(device, non_blocking=True),
             move(self.lengths),
@@ -88,7 +88,7 @@ class Task(ABC):
     details: dict[str, Any]
 
     @abstractmethod
-    def batches(self, seed: int) -> Iterator[Batch]:
+    def batches(self, seed: int) -> Iterator[SequenceBatch]:
         """Batches of the training part without end, in an order that depends on the seed alone."""
 
     @abstractmethod

@@ -3,10 +3,10 @@
 import math
 import re
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import TypeAlias
 
 import torch
 from lightning_fabric import Fabric
@@ -16,49 +16,57 @@ from clipwise.clip import AnyClip, clip_by_global_norm
 from clipwise.errors import ConfigError
 from clipwise.lab.config.explain import shown
 from clipwise.lab.config.lab_config import LabConfig
-from clipwise.lab.record import Evaluation, RunRecord
+from clipwise.lab.record import Progress
+from clipwise.lab.recording import DROPPED, RunLog
 from clipwise.lab.tasks.models import ModelSpec, SequenceModel, State, build_model, detached
-from clipwise.lab.tasks.task import Batch, Task
+from clipwise.lab.tasks.task import SequenceBatch, Task
 from clipwise.lab.training.checkpoint import Checkpoint, save_checkpoint
 from clipwise.lab.training.optimizers import make_optimizer
-from clipwise.lab.training.recorder import StepRecorder
+from clipwise.report import ClipReport
 from clipwise.torch import attach
 
-__all__ = ["Progress", "Run"]
+__all__ = ["TrainingRun"]
 
-FLUSH_STEPS = 50
-"""Steps after which the device is waited for, at the latest, and a run is checked for being past help."""
+CHECK_STEPS = 50
+"""Steps after which a run is checked for being past help, which waits for the device."""
 
 TOLD_SECONDS = 0.2
 """Time between two calls of the progress function, which wait for the device too."""
 
-SHOWN = ("loss", "norm", "threshold", "clip_fraction")
+SHOWN = ("norm", "threshold", "clip_fraction")
 
 
-Progress: TypeAlias = Callable[[int, int, dict[str, float]], None]
-"""``progress(step, total, figures)``, called a few times a second with the steps taken, the steps to take,
-and ``loss``, ``norm``, ``threshold`` and ``clip_fraction`` of the last step."""
-
-
-class Run:
-    """One run: a fresh model, its optimizer, the clip attached to it, and the record that is being written.
+class TrainingRun:
+    """One run: a fresh model, its optimizer, and the clip attached to it.
 
     Args:
         fabric: the process's Fabric, launched.
         config: the configuration.
         task: its task.
         clip: the clip; None trains without, and lets NaN and Inf through as a plain loop does.
-        record: where the figures go.
+        seed: of the weights at the start, and the order of the data.
+        log: where the figures go; None in all processes but the first.
+
+    Attributes:
+        step: steps taken.
+        figures: the last held-out figures.
+        interrupted: it was stopped before its end.
     """
 
     def __init__(
-        self, fabric: Fabric, config: LabConfig, task: Task, clip: AnyClip | None, record: RunRecord
+        self,
+        fabric: Fabric,
+        config: LabConfig,
+        task: Task,
+        clip: AnyClip | None,
+        seed: int,
+        log: RunLog | None,
     ) -> None:
-        self.fabric, self.config, self.task, self.record = fabric, config, task, record
-        torch.manual_seed(record.seed)
+        self.fabric, self.config, self.task, self.seed, self.log = fabric, config, task, seed, log
+        torch.manual_seed(seed)
         self.model = _build(task.spec)
         # Every process starts from the same weights, but drops other activations.
-        torch.manual_seed(record.seed + fabric.global_rank)
+        torch.manual_seed(seed + fabric.global_rank)
         training = config.training_parameters
         made = make_optimizer(training, self.model.parameters())
         self.wrapped, self.optimizer = fabric.setup(self.model, made)
@@ -69,55 +77,57 @@ class Run:
             nonfinite=training.nonfinite if clip is not None else "propagate",
         )
         self.states: list[State] = [None] * training.accumulate
-        self.recorder = StepRecorder(record.steps)
         self.total = training.steps or (training.epochs or 1) * task.steps_per_epoch
         self.every = training.evaluate_every or max(1, self.total // 10)
         self.step = 0
-        self._scaler_skips = 0
-        self._since = 0.0
+        self.figures: dict[str, float] = {}
+        self.interrupted = False
+        self._losses: deque[Tensor] = deque(maxlen=CHECK_STEPS)
+        self._report: ClipReport | None = None  # of the last step
+        self._evaluated = 0
+        self._seconds = self._since = 0.0
 
     def train(self, stop: Callable[[], bool], progress: Progress | None) -> None:
         """Train to the end, until ``stop()``, or until nothing can be learned any more."""
-        batches = self.task.batches(self.record.seed)
+        batches = self.task.batches(self.seed)
         self._since = told = time.perf_counter()
         try:
             while self.step < self.total:
                 self._one_step(next(batches))
                 self.step += 1
-                hopeless = self.step % FLUSH_STEPS == 0 and self._is_hopeless()
+                hopeless = self.step % CHECK_STEPS == 0 and self._is_hopeless()
                 if self.step % self.every == 0 and self.step < self.total and not hopeless:
                     self._evaluate()
                 now = time.perf_counter()
                 if progress is not None and now - told > TOLD_SECONDS:
                     told = now
-                    self.recorder.flush()
-                    progress(self.step, self.total, {name: self.recorder.latest[name] for name in SHOWN})
+                    progress(self.step, self.total, self._shown())
                 if stop():
-                    self.record.interrupted = self.step < self.total
+                    self.interrupted = self.step < self.total
                     break
                 if hopeless:
                     break
         except KeyboardInterrupt:
-            self.record.interrupted = True
+            self.interrupted = True
         self._finish(progress)
 
-    def save(self, path: Path) -> None:
-        """Write the weights and what goes with them."""
+    def save(self, path: Path, clip: str | None) -> None:
+        """Write the weights and what goes with them, the clip in its string form among it."""
         save_checkpoint(
             path,
             Checkpoint(
                 config=self.config,
                 model=self.model,
                 clipper=self.clipper.state_dict(),
-                clip=self.record.clip,
-                seed=self.record.seed,
+                clip=clip,
+                seed=self.seed,
                 step=self.step,
-                metrics=self.record.final,
+                metrics=self.figures,
                 details=self.task.details,
             ),
         )
 
-    def _one_step(self, batch: Batch) -> None:
+    def _one_step(self, batch: SequenceBatch) -> None:
         training, fabric = self.config.training_parameters, self.fabric
         parts = training.accumulate * fabric.world_size
         losses: list[Tensor] = []
@@ -137,9 +147,11 @@ class Run:
         before = self.clipper.report
         self.clipper.observe(loss)
         self.optimizer.step()
-        dropped = self.clipper.report is before  # a gradient scaler drops a step before the clipper sees it
-        self._scaler_skips += dropped
-        self.recorder.add(loss, None if dropped else self.clipper.report)
+        # A gradient scaler drops a step before the clipper sees it.
+        self._report = None if self.clipper.report is before else self.clipper.report
+        self._losses.append(loss)
+        if self.log is not None:
+            self.log.step(self.step + 1, loss, self._report)
 
     @contextmanager
     def _exchanging(self, *, last: bool) -> Iterator[None]:
@@ -149,37 +161,47 @@ class Run:
             yield
 
     def _is_hopeless(self) -> bool:
-        """Whether a weight, or every loss of the last `FLUSH_STEPS` steps, is NaN or Inf."""
-        self.recorder.flush()
-        recent = self.record.steps["loss"][-FLUSH_STEPS:]
-        if all(map(math.isfinite, recent)):
+        """Whether a weight, or every loss of the last `CHECK_STEPS` steps, is NaN or Inf."""
+        finite = torch.stack([*self._losses]).isfinite()
+        if bool(finite.all()):
             return False
-        return not any(map(math.isfinite, recent)) or not _all_finite(self.model)
+        return not bool(finite.any()) or not _all_finite(self.model)
+
+    def _shown(self) -> dict[str, float]:
+        """What progress tells of the last step."""
+        values = DROPPED if self._report is None else vars(self._report)
+        return {"loss": float(self._losses[-1])} | {name: float(values[name]) for name in SHOWN}
 
     def _evaluate(self) -> None:
         self._stop_clock()
-        figures = self.task.evaluate(self.model, self.fabric.device, self.fabric.autocast)
-        self.record.evaluations.append(Evaluation(self.step, self.record.seconds, figures))
+        self.figures = self.task.evaluate(self.model, self.fabric.device, self.fabric.autocast)
+        self._evaluated = self.step
+        self._log_figures(self.figures)
         self._since = time.perf_counter()
 
+    def _log_figures(self, figures: dict[str, float]) -> None:
+        if self.log is not None:
+            self.log.evaluation(self.step, self._seconds, figures)
+
     def _stop_clock(self) -> None:
-        self.recorder.flush()  # this waits for the device, so that its work is counted
+        if self._losses:
+            self._losses[-1].item()  # this waits for the device, so that its work is counted
         now = time.perf_counter()
-        self.record.seconds += now - self._since
+        self._seconds += now - self._since
         self._since = now
 
     def _finish(self, progress: Progress | None) -> None:
         """The last figures, also of a run that was stopped: it is worth knowing how far it came."""
         self._stop_clock()
-        evaluated = self.record.evaluations[-1].step if self.record.evaluations else 0
         try:
-            if progress is not None and self.recorder.latest:
-                progress(self.step, self.total, {name: self.recorder.latest[name] for name in SHOWN})
-            if self.step > evaluated:
+            if progress is not None and self._losses:
+                progress(self.step, self.total, self._shown())
+            if self.step > self._evaluated:
                 self._evaluate()
         except KeyboardInterrupt:
-            self.record.interrupted = True
-        self.record.skipped_steps = self.clipper.skipped_steps + self._scaler_skips
+            self.interrupted = True
+            if self.step > self._evaluated:
+                self._log_figures({})
         self.clipper.detach()
 
 

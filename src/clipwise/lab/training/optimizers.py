@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import nn, optim
 
-from clipwise.lab.config.lab_config import TrainingParameters
+from clipwise.lab.config.sections import TrainingParameters
 
 __all__ = ["make_optimizer"]
 

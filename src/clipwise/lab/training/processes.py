@@ -8,7 +8,7 @@ import itertools
 import pickle
 import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +19,13 @@ from torch import multiprocessing
 from clipwise.clip import AnyClip
 from clipwise.errors import ClipwiseError
 from clipwise.lab.config.lab_config import LabConfig
-from clipwise.lab.record import RunRecord
+from clipwise.lab.record import Progress, RunInfo, RunRecord
+from clipwise.lab.recording import RecordingTarget, RunLog
 from clipwise.lab.tasks.load import load_task
 from clipwise.lab.training.denormals import denormals_as_zero
 from clipwise.lab.training.devices import quiet
 from clipwise.lab.training.interrupt import Interrupt
-from clipwise.lab.training.loop import Progress, Run
+from clipwise.lab.training.loop import TrainingRun
 
 __all__ = ["train_in_processes"]
 
@@ -36,7 +37,8 @@ def train_in_processes(
     fabric: Fabric,
     config: LabConfig,
     clip: AnyClip | None,
-    record: RunRecord,
+    info: RunInfo,
+    target: RecordingTarget,
     progress: Progress | None,
     checkpoint: Path | None,
 ) -> RunRecord:
@@ -48,7 +50,7 @@ def train_in_processes(
     with tempfile.TemporaryDirectory(prefix="clipwise-") as folder:
         outcome = Path(folder) / "outcome"
         with Interrupt(asked.set):
-            fabric.launch(_Worker(config, clip, record, messages, asked, outcome, checkpoint))
+            fabric.launch(_Worker(config, clip, info, target, messages, asked, outcome, checkpoint))
         messages.put(None)
         reader.join()
         found: RunRecord | ClipwiseError = pickle.loads(outcome.read_bytes())
@@ -73,13 +75,14 @@ class _Worker:
         self,
         config: LabConfig,
         clip: AnyClip | None,
-        record: RunRecord,
+        info: RunInfo,
+        target: RecordingTarget,
         messages: Any,
         asked: Any,
         outcome: Path,
         checkpoint: Path | None,
     ) -> None:
-        self.config, self.clip, self.record = config, clip, record
+        self.config, self.clip, self.info, self.target = config, clip, info, target
         self.messages, self.asked = messages, asked
         self.outcome, self.checkpoint = outcome, checkpoint
         self.threads = torch.get_num_threads()  # `train` has set it; Fabric does not hand it on
@@ -90,22 +93,33 @@ class _Worker:
 
     def __call__(self, fabric: Fabric) -> None:
         torch.set_num_threads(self.threads)
-        first = fabric.global_rank == 0
-        result: RunRecord | ClipwiseError
+        result: RunRecord | ClipwiseError | None
         # Ctrl-C in a terminal reaches every process; here it means nothing, the event does.
         with Interrupt(), denormals_as_zero():
             try:
-                run = Run(fabric, self.config, load_task(self.config), self.clip, self.record)
-                run.train(self._stop(fabric), self._tell if first else None)
-                if first and self.checkpoint is not None:
-                    run.save(self.checkpoint)
-                result = self.record
+                result = self._trained(fabric)
             except ClipwiseError as error:
                 result = error
-        if first:
+        if fabric.global_rank == 0:
             self.outcome.write_bytes(pickle.dumps(result))
 
-    def _tell(self, step: int, total: int, figures: dict[str, float]) -> None:
+    def _trained(self, fabric: Fabric) -> RunRecord | None:
+        if fabric.global_rank:
+            self._run(fabric, None, None)
+            return None
+        with RunLog(self.target, self.info, self.clip) as log:
+            run = self._run(fabric, log, self._tell)
+            if self.checkpoint is not None:
+                run.save(self.checkpoint, self.info.clip)
+            return log.finish(interrupted=run.interrupted)
+
+    def _run(self, fabric: Fabric, log: RunLog | None, progress: Progress | None) -> TrainingRun:
+        task = load_task(self.config)
+        run = TrainingRun(fabric, self.config, task, self.clip, self.info.seed, log)
+        run.train(self._stop(fabric), progress)
+        return run
+
+    def _tell(self, step: int, total: int, figures: Mapping[str, float]) -> None:
         self.messages.put((step, total, figures))
 
     def _stop(self, fabric: Fabric) -> Callable[[], bool]:

@@ -4,22 +4,23 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 
-from clipwise import config as clip_config
 from clipwise.clip import AnyClip
-from clipwise.errors import ConfigError
+from clipwise.config.spelling import spelled
 from clipwise.lab.config.lab_config import LabConfig
-from clipwise.lab.record import RunRecord
+from clipwise.lab.record import Progress, RunInfo, RunRecord
+from clipwise.lab.recording import RecordingTarget, RunLog
 from clipwise.lab.tasks.load import load_task
 from clipwise.lab.training.denormals import denormals_as_zero
 from clipwise.lab.training.devices import make_fabric, threads
 from clipwise.lab.training.interrupt import Interrupt
-from clipwise.lab.training.loop import Progress, Run
+from clipwise.lab.training.loop import TrainingRun
 from clipwise.lab.training.processes import train_in_processes
 
-__all__ = ["Progress", "train"]
+__all__ = ["train"]
 
 
 def train(
@@ -31,6 +32,7 @@ def train(
     seed: int | None = None,
     progress: Progress | None = None,
     checkpoint: Path | None = None,
+    recording: RecordingTarget | None = None,
 ) -> RunRecord:
     """Train the model of a configuration once.
 
@@ -46,6 +48,7 @@ def train(
         seed: in place of the configuration's.
         progress: called a few times a second, see `Progress`.
         checkpoint: where to write the trained weights at the end, also of an interrupted run.
+        recording: where each step is recorded while it trains; a file that goes afterwards unless given.
 
     Returns:
         The record. After Ctrl-C it ends at the step that was under way and says ``interrupted``.
@@ -54,36 +57,37 @@ def train(
         ConfigError: the device or precision is not to be had here, or does not fit the data.
         DataError: the data cannot be found, verified or understood.
         NonFiniteError: a gradient is NaN or Inf and the configuration says ``nonfinite: "error"``.
+        StoreError: the recording cannot be written.
     """
     fabric = make_fabric(config)
     task = load_task(config)
-    record = RunRecord(
+    info = RunInfo(
         label=label,
-        clip=_written(clip),
+        clip=None if clip is None else spelled(clip),
         role=role,
         seed=config.seed if seed is None else seed,
         metric=task.metric,
         lower_is_better=task.lower_is_better,
     )
-    with _reproducible(config):
+    with _reproducible(config), _target(recording) as target:
         if config.devices > 1:  # Fabric hands the settings on to the processes
-            return train_in_processes(fabric, config, clip, record, progress, checkpoint)
-        with Interrupt() as interrupt:
-            run = Run(fabric, config, task, clip, record)
+            return train_in_processes(fabric, config, clip, info, target, progress, checkpoint)
+        with Interrupt() as interrupt, RunLog(target, info, clip) as log:
+            run = TrainingRun(fabric, config, task, clip, info.seed, log)
             run.train(lambda: interrupt.asked, progress)
+            interrupt.asked = False  # a second Ctrl-C waits until the files are written
             if checkpoint is not None:
-                interrupt.asked = False  # a second Ctrl-C waits until the file is written
-                run.save(checkpoint)
-    return record
+                run.save(checkpoint, info.clip)
+            return log.finish(interrupted=run.interrupted)
 
 
-def _written(clip: AnyClip | None) -> str | None:
-    if clip is None:
-        return None
-    try:
-        return clip_config.to_string(clip)
-    except ConfigError:  # a schedule of the user's own function cannot be written as text
-        return repr(clip)
+@contextmanager
+def _target(recording: RecordingTarget | None) -> Iterator[RecordingTarget]:
+    if recording is not None:
+        yield recording
+        return
+    with TemporaryDirectory(prefix="clipwise-") as folder:
+        yield RecordingTarget(Path(folder) / "run.db")
 
 
 @contextmanager

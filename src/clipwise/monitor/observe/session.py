@@ -13,10 +13,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from clipwise import config
-from clipwise.errors import ArgumentError, StoreError
+from clipwise.errors import ArgumentError
 from clipwise.monitor.observe.process import CannotStart, run
 from clipwise.monitor.observe.settings import Settings
 from clipwise.monitor.observe.summary import summary
+from clipwise.monitor.store import recordable
 from clipwise.monitor.store._schema import open_database
 
 
@@ -53,7 +54,7 @@ def observe(
     words = _words(command)
     if clip is not None and config.parse(clip) is None:
         clip = None
-    path = _checked(Path(db))
+    path = recordable(db)
     if name is not None and not name:
         raise ArgumentError("the name of the run is empty")
     uid, name = uuid.uuid4().hex, name or _name(words)
@@ -84,21 +85,6 @@ def _name(words: Sequence[str]) -> str:
     if called is None and "-m" in words[:-1]:
         called = words[words.index("-m") + 1]
     return f"{called or Path(words[0]).stem}-{time.strftime('%Y%m%d-%H%M%S')}"
-
-
-def _checked(path: Path) -> Path:
-    """The absolute path, if something can be recorded there; an existing file is looked at and left alone."""
-    path = path.absolute()
-    if not path.parent.is_dir():
-        raise StoreError(f"there is no folder {str(path.parent)!r} for the recording")
-    if not path.exists():
-        if not os.access(path.parent, os.W_OK):
-            raise StoreError(f"nothing can be written into the folder {str(path.parent)!r}")
-    elif path.is_dir() or path.stat().st_size:
-        open_database(path).close()
-        if not os.access(path, os.W_OK):
-            raise StoreError(f"{str(path)!r} cannot be written")
-    return path
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from clipwise.monitor.store.moments import Moment, moments_of, steps_of
 from clipwise.monitor.store.naming import AT_BOUND, FIELDS, NORM, PREFIX, joined
+from clipwise.monitor.store.place import recordable
 from clipwise.monitor.store.reader import Found, Store
 from clipwise.monitor.store.records import Alert, Floats, Layers, Level, Rows, Run, Series
 from clipwise.monitor.store.writer import Writer
@@ -24,5 +25,6 @@ __all__ = [
     "Writer",
     "joined",
     "moments_of",
+    "recordable",
     "steps_of",
 ]

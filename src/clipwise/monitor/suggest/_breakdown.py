@@ -8,6 +8,7 @@ import numpy as np
 from clipwise.monitor.store import Floats
 from clipwise.monitor.suggest._given import Given
 from clipwise.monitor.suggest._typical import LOSS_IS_NO_LEVEL
+from clipwise.monitor.suggest.divergence import diverged
 
 FOLD = 10.0
 """Norms beyond so many medians have exploded."""
@@ -95,7 +96,7 @@ def _of_norms(norms: Floats) -> int | None:
 
 
 def _of_losses(losses: Floats, levelled: bool) -> int | None:
-    """The first loss from which it is not finite, above the beginning, or half of what was learnt is lost."""
+    """The first loss from which it is not finite, above the beginning, half unlearnt, or has diverged."""
     if not len(losses):
         return None
     wide = np.where(np.isfinite(losses), losses, np.inf)
@@ -105,7 +106,7 @@ def _of_losses(losses: Floats, levelled: bool) -> int | None:
         return int(np.argmax(for_good))
     if not levelled or np.isinf(wide[0]):
         return None
-    return _above_the_beginning(wide) or _unlearnt(wide)
+    return _above_the_beginning(wide) or _unlearnt(wide) or _blown_up(wide)
 
 
 def _above_the_beginning(losses: Floats) -> int | None:
@@ -145,6 +146,15 @@ def _unlearnt(losses: Floats) -> int | None:
     share = np.cumsum(above[::-1])[::-1] / np.arange(size, 0, -1)
     late = np.flatnonzero(above & (share > 0.9))
     return begin + (int(late[0]) if len(late) else size)
+
+
+def _blown_up(losses: Floats) -> int | None:
+    """From where on it has diverged, if that lasts, and is far above what came before too."""
+    at = diverged(losses)
+    if at is None or len(losses) - at < LASTING:
+        return None
+    usual = abs(float(np.median(losses[:at])))
+    return at if np.quantile(losses[at:], 0.25, method="lower") > FOLD * usual else None
 
 
 def _error(values: Floats) -> float:

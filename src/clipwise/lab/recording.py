@@ -1,0 +1,196 @@
+"""A run of the lab in a recording: what is logged under which name, and the record that is read back."""
+
+import math
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+from uuid import uuid4
+
+import numpy as np
+
+from clipwise.clip import AnyClip
+from clipwise.errors import StoreError
+from clipwise.lab.record import STEP_COLUMNS, Evaluation, RunInfo, RunRecord
+from clipwise.monitor import Monitor
+from clipwise.monitor.rules import default_rules
+from clipwise.monitor.store import PREFIX, Run, Series, Store
+
+__all__ = ["RecordingTarget", "RunLog", "finished_runs", "record_of"]
+
+HELD_OUT = "held_out_"
+"""Stands before the names of held-out figures, one of which may be called ``loss`` as well."""
+
+SECONDS = "seconds"
+"""Seconds of training up to an evaluation, the time of evaluations left out."""
+
+DROPPED = {"norm": math.nan, "norm_after": 0.0, "threshold": math.nan, "clip_fraction": 0.0, "nonfinite": 1.0}
+"""A step that a gradient scaler dropped before the clipper saw it: its gradient was not finite."""
+
+INFO = tuple(each.name for each in fields(RunInfo))
+
+
+@dataclass(frozen=True)
+class RecordingTarget:
+    """Where the runs of a call are recorded, and what is kept with each of them.
+
+    Attributes:
+        path: of the recording.
+        title: what the configuration is called; each run is named after it, its clip and its seed.
+        facts: anything else that JSON can hold, such as the settings.
+    """
+
+    path: Path
+    title: str = "run"
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+    def name(self, info: RunInfo) -> str:
+        """What the run is called: what tells it from its neighbours comes first."""
+        return f"{info.label}, seed {info.seed} ({self.title})"
+
+
+class RunLog:
+    """Records one run through a `clipwise.Monitor`.
+
+    Alerts of its rules go into the recording only: a comparison shows on purpose what they warn of.
+
+    Args:
+        target: where.
+        info: of the run.
+        clip: what is done to the gradients.
+
+    Attributes:
+        info: of the run.
+    """
+
+    def __init__(self, target: RecordingTarget, info: RunInfo, clip: AnyClip | None) -> None:
+        self.info, self._path = info, target.path
+        self._id = uuid4().hex
+        with _not_part_of_another_run():
+            self._monitor = Monitor(
+                target.path,
+                run=target.name(info),
+                rules=[replace(rule, actions=("record",)) for rule in default_rules()],
+                facts=asdict(info) | dict(target.facts) | {"id": self._id},
+            )
+        if clip is not None:
+            self._monitor.describe(clip)
+
+    def step(self, step: int, loss: Any, report: Any) -> None:
+        """Note a step; a report of None says that a gradient scaler dropped it. Nothing waits here."""
+        if report is not None:
+            self._monitor.record(report, step=step)
+        self._monitor.log(step=step, loss=loss)
+
+    def evaluation(self, step: int, seconds: float, figures: Mapping[str, float]) -> None:
+        """Note the held-out figures after so many steps, and seconds of training."""
+        values: dict[str, Any] = {HELD_OUT + name: value for name, value in figures.items()}
+        self._monitor.log(step=step, **{SECONDS: seconds} | values)
+
+    def finish(self, *, interrupted: bool) -> RunRecord:
+        """Write the rest, and read the whole run back.
+
+        Raises:
+            StoreError: it could not be written.
+        """
+        written = self._monitor.flush()
+        self._monitor.close("stopped" if interrupted else "finished")
+        if not written and self._monitor.unwritten:
+            raise StoreError(f"the run {self._monitor.run!r} could not be written to {str(self._path)!r}")
+        if not self._monitor.step:  # nothing was recorded, so there may be no file
+            return RunRecord(**asdict(self.info), interrupted=interrupted)
+        with Store(self._path) as store:
+            return record_of(store, next(run for run in store.runs() if run.facts.get("id") == self._id))
+
+    def __enter__(self) -> "RunLog":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._monitor.__exit__(kind, error, trace)  # says how it ended, unless `finish` has
+
+
+def record_of(store: Store, run: Run) -> RunRecord:
+    """The record of a run of the lab: of one that is not finished, as far as it came.
+
+    Raises:
+        StoreError: it is no run of the lab, or a step is missing or was recorded twice.
+    """
+    if not set(INFO) <= run.facts.keys():
+        raise StoreError(f"run {run.name!r} was not recorded by clipwise train or compare")
+    ours = {column: PREFIX + column for column in (*STEP_COLUMNS[1:], "skipped")}
+    names = store.names(run.id)
+    held_out = [name for name in names if name.startswith(HELD_OUT)]
+    series = store.series(run.id, ["loss", *ours.values(), SECONDS, *held_out])
+    nothing = Series(np.zeros(0, dtype=np.int64), np.zeros(0))
+    loss = series.get("loss", nothing)
+    count = len(loss.steps)
+    if not np.array_equal(loss.steps, np.arange(1, count + 1)):
+        raise StoreError(f"run {run.name!r} has steps that are missing, or recorded twice")
+    columns = {
+        column: _at_each_step(series.get(name, nothing), count, DROPPED.get(column, 1.0))
+        for column, name in ours.items()
+    }
+    seconds = series.get(SECONDS, nothing)
+    evaluations = [
+        Evaluation(step, spent, metrics)
+        for step, spent in zip(seconds.steps.tolist(), seconds.values.tolist(), strict=True)
+        if (metrics := _figures(series, held_out, step))
+    ]
+    return RunRecord(
+        **{name: run.facts[name] for name in INFO},
+        steps={"loss": loss.values.tolist()} | {name: columns[name].tolist() for name in STEP_COLUMNS[1:]},
+        evaluations=evaluations,
+        seconds=float(seconds.values[-1]) if len(seconds.values) else 0.0,
+        skipped_steps=int(np.count_nonzero(columns["skipped"])),
+        interrupted=run.status != "finished",
+    )
+
+
+def finished_runs(target: RecordingTarget) -> list[RunRecord]:
+    """The runs in a recording that came to their end with the same facts, the newest first."""
+    if not target.path.exists() or not target.path.stat().st_size:
+        return []
+    with Store(target.path) as store:
+        return [
+            record_of(store, run)
+            for run in store.runs()
+            if run.status == "finished"
+            and set(INFO) <= run.facts.keys()
+            and all(run.facts.get(name) == value for name, value in target.facts.items())
+        ]
+
+
+def _at_each_step(series: Series, count: int, missing: float) -> np.ndarray[Any, Any]:
+    """One value a step from 1 on."""
+    if len(series.steps) != len(np.unique(series.steps)):
+        raise StoreError("a step was recorded twice")
+    values = np.full(count, missing)
+    values[series.steps - 1] = series.values
+    return values
+
+
+def _figures(series: Mapping[str, Series], names: Sequence[str], step: int) -> dict[str, float]:
+    """The held-out figures after a step."""
+    found = {}
+    for name in names:
+        at = np.flatnonzero(series[name].steps == step)
+        if len(at):
+            found[name.removeprefix(HELD_OUT)] = float(series[name].values[at[0]])
+    return found
+
+
+@contextmanager
+def _not_part_of_another_run() -> Iterator[None]:
+    """Under ``clipwise observe`` each run is one of its own, too."""
+    kept = {
+        name: os.environ.pop(name) for name in ("CLIPWISE_RUN", "CLIPWISE_RUN_NAME") if name in os.environ
+    }
+    try:
+        yield
+    finally:
+        os.environ.update(kept)

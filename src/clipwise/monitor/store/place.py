@@ -1,0 +1,28 @@
+"""Whether something can be recorded at a place, asked before hours are spent on what is to be recorded."""
+
+import os
+from pathlib import Path
+
+from clipwise.errors import StoreError
+from clipwise.monitor.store._schema import open_database
+
+__all__ = ["recordable"]
+
+
+def recordable(path: str | os.PathLike[str]) -> Path:
+    """The absolute path, if something can be recorded there; an existing file is looked at and left alone.
+
+    Raises:
+        StoreError: its folder is not there or cannot be written, or the file is none of clipwise's or cannot.
+    """
+    path = Path(path).absolute()
+    if not path.parent.is_dir():
+        raise StoreError(f"there is no folder {str(path.parent)!r} for the recording")
+    if not path.exists():
+        if not os.access(path.parent, os.W_OK):
+            raise StoreError(f"nothing can be written into the folder {str(path.parent)!r}")
+    elif path.is_dir() or path.stat().st_size:
+        open_database(path).close()
+        if not os.access(path, os.W_OK):
+            raise StoreError(f"{str(path)!r} cannot be written")
+    return path
