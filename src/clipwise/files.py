@@ -59,8 +59,15 @@ def check_new(path: Path, force: bool = False) -> None:
     """Refuse a place that cannot be written to, or where there is a file already.
 
     Raises:
-        ArgumentError: it is a folder, its folder is not there, or it is a file and ``force`` is not set.
+        ArgumentError: it is a folder, its folder is not there, it is a link that leads nowhere but to itself,
+            or it is a file and ``force`` is not set.
     """
+    try:
+        path.stat()
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        raise ArgumentError(f"cannot write {str(path)!r}: {error.strerror}") from error
     if path.is_dir():
         raise ArgumentError(f"{str(path)!r} is a folder; give a file")
     if not path.absolute().parent.is_dir():

@@ -255,6 +255,56 @@ def test_given_bounds_one_side_and_columns_in_a_frame():
     assert learn(TABLE, columns=["small"], side="low", low=0.0) == Bounds({"small": (0, None)})
 
 
+LABELS = {
+    "tuples": pd.MultiIndex.from_tuples([("a", "x"), ("a", "y"), ("b", "x"), ("b", "y")]),
+    "numbers": [0, 1, 2, 7],
+    "both": ["0", 0, ("a", 1), None],
+}
+
+
+@pytest.mark.parametrize("labels", LABELS)
+@pytest.mark.parametrize("engine", ["pandas", "dask"])
+def test_labels_that_are_no_text(engine, labels):
+    if (engine, labels) == ("dask", "tuples"):
+        pytest.skip("Dask has no such columns")
+    plain = pd.DataFrame(np.exp(np.random.default_rng(0).normal(size=(50, 4))))
+    frame = plain.set_axis(LABELS[labels], axis=1)
+    given = frame if engine == "pandas" else dd.from_pandas(frame, npartitions=2)
+    bounds = learn(given, "iqr")
+    assert list(bounds) == list(frame.columns)
+    expected = Clipper("iqr").fit(plain.to_numpy())
+    np.testing.assert_allclose(list(bounds.values()), np.c_[expected.lower_, expected.upper_], rtol=1e-12)
+    out = clip(given, bounds)
+    out = out if engine == "pandas" else out.compute()
+    pd.testing.assert_index_equal(out.columns, frame.columns)
+    np.testing.assert_allclose(out.to_numpy(), expected.transform(plain.to_numpy()), rtol=1e-12)
+    assert list(given.columns) == list(frame.columns), "the frame itself was changed"
+    one = report(given, bounds)[frame.columns[2]]
+    assert one.above == expected.report_["x2"].above
+    assert Bounds.from_json(bounds.to_json()) == bounds
+    last = frame.columns[-1]
+    assert list(learn(given, "given", columns=[last], low={last: 1})) == [last]
+    with pytest.raises(ArgumentError, match=r"no column \('b', 'z'\) in this frame"):
+        clip(given, {("b", "z"): (0, 1)})
+
+
+def test_labels_that_json_does_not_hold():
+    bounds = Bounds({pd.Timestamp("2024-01-01"): (0, 1)})
+    with pytest.raises(ArgumentError, match=r"column Timestamp\(.*: JSON holds labels of text and numbers"):
+        bounds.to_json()
+
+
+def test_two_columns_of_one_name_are_refused():
+    frame = pd.DataFrame([[1.0, 2.0, 3.0]], columns=["a", "b", "b"])
+    for work in (
+        lambda: learn(frame),
+        lambda: clip(frame, {"a": (0, 1)}),
+        lambda: report(frame, {"a": (0, 1)}),
+    ):
+        with pytest.raises(ArgumentError, match="two columns of this frame are called 'b'"):
+            work()
+
+
 def test_mistakes_in_the_arguments():
     with pytest.raises(ArgumentError, match=r"expected a frame of pandas.*got builtins.dict"):
         clip({"a": [1]}, {"a": (0, 1)})

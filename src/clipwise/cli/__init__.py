@@ -3,9 +3,11 @@
 Nothing heavy is imported before a command needs it, so that ``clipwise --help`` answers at once.
 """
 
+import errno
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 
 from clipwise.errors import ClipwiseError
 from clipwise.extras import needed
@@ -59,6 +61,13 @@ def main(args: Sequence[str] | None = None) -> int:
         return _stopped()
     except ClipwiseError as error:
         return _mistake(str(error))
+    except OSError as error:
+        # One that has a file's name is not about what was printed.
+        if error.filename is not None or error.errno not in (errno.ENOSPC, errno.EPIPE, errno.EIO):
+            raise
+        with suppress(OSError, ValueError), open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), sys.stdout.fileno())  # or Python fails again when it ends
+        return _mistake(f"the output cannot be written ({error.strerror})")
 
 
 def _mistake(sentence: str) -> int:
