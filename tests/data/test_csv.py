@@ -111,6 +111,12 @@ def test_the_ending_decides(begin, ending):
         assert content.startswith(magic)
 
 
+def test_no_bounds_change_nothing():
+    write("x,y\n1.50,a\n")
+    assert clip_file("in.csv", "out.csv", {}).rows == 1
+    assert Path("out.csv").read_text() == "x,y\n1.50,a\n"
+
+
 def test_an_ending_of_something_else_is_refused(tmp_path):
     write("x\n1\n9\n")
     says = r"out.json: the ending says what is written; it must be .parquet, .csv or .tsv, got '.json'"

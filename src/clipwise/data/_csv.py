@@ -135,7 +135,7 @@ class CsvSource:
             within = clipped(number, self.table.types[column], pair)
             text = nw.when(within != number).then(within.cast(nw.String)).otherwise(nw.col(column))
             changed.append(text.alias(column))
-        return self._text.with_columns(changed)
+        return self._text.with_columns(changed) if changed else self._text
 
 
 def write_csv(
