@@ -1,6 +1,8 @@
 """The module that clips inside a model: values, gradients, NaN, saving, mistakes. The layer: tests/keras."""
 
+import copy
 import math
+import warnings
 
 import numpy as np
 import pytest
@@ -74,6 +76,23 @@ MISTAKES = [
 def test_torch_names_a_mistake(arguments, says):
     with pytest.raises(ArgumentError, match=says):
         ClipValues(*arguments)
+
+
+def test_torch_warns_of_a_feature_that_is_wiped_out():
+    sparse = np.zeros((100, 2))
+    sparse[:10, 1], sparse[:, 0] = np.arange(10), np.arange(100)
+    with pytest.warns(UserWarning, match="column 'x1': method 'iqr' makes 0.0 of all values"):
+        clipper = Clipper("iqr").fit(sparse)
+    says = r"feature 1: its bounds, 0\.0 and 0\.0, make 0\.0 of all values; give others"
+    with pytest.warns(UserWarning, match=says) as caught:
+        module = ClipValues(clipper.lower_, clipper.upper_)
+    assert [warning.filename for warning in caught] == [__file__]
+    with pytest.warns(UserWarning, match=r"^the bounds, 3\.0 and 3\.0, make 3\.0 of all values"):
+        ClipValues(3, 3)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        ClipValues(LOW, HIGH)
+        copy.deepcopy(module)(torch.tensor(sparse))
 
 
 def test_torch_names_an_input_that_does_not_fit():

@@ -7,6 +7,7 @@ import keras
 
 from clipwise.checks import feature_bounds
 from clipwise.errors import ArgumentError
+from clipwise.functional.single_values import warn_of_single_values
 
 __all__ = ["ClipValues"]
 
@@ -23,6 +24,9 @@ class ClipValues(keras.layers.Layer):  # type: ignore[misc]
             `clipwise.data.Clipper`; None, -inf and inf where there is no bound.
         kwargs: name, dtype and the like, as of every layer.
 
+    Warns:
+        UserWarning: a feature's two bounds are the same, as where a rule was given a mostly constant column.
+
     Raises:
         ArgumentError: a bound is NaN or no number, the two are crossed or differ in length; an input is not
             of floats, or its last axis does not fit.
@@ -36,6 +40,7 @@ class ClipValues(keras.layers.Layer):  # type: ignore[misc]
     def __init__(self, low: Any = None, high: Any = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self._low, self._high = feature_bounds(low, high)
+        warn_of_single_values(self._low, self._high)
         self.supports_masking = True
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:

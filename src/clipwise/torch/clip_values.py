@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from clipwise.checks import feature_bounds
 from clipwise.errors import ArgumentError
+from clipwise.functional.single_values import warn_of_single_values
 
 __all__ = ["ClipValues"]
 
@@ -22,6 +23,9 @@ class ClipValues(nn.Module):
         low, high: a number, or ``(F,)`` one a feature, such as ``lower_`` and ``upper_`` of a fitted
             `clipwise.data.Clipper`; None, -inf and inf where there is no bound. Kept in float32, or in
             float64 where they come as a float64 tensor.
+
+    Warns:
+        UserWarning: a feature's two bounds are the same, as where a rule was given a mostly constant column.
 
     Raises:
         ArgumentError: a bound is NaN or no number, the two are crossed or differ in length; an input is not
@@ -40,6 +44,7 @@ class ClipValues(nn.Module):
         tensors = [bound for bound in (low, high) if isinstance(bound, Tensor)]
         wide = torch.float64 in [bound.dtype for bound in tensors]
         both = feature_bounds(_plain(low), _plain(high), np.float64 if wide else np.float32)
+        warn_of_single_values(*both)
         device = tensors[0].device if tensors else None
         first, second = (torch.tensor(bound, device=device) for bound in np.broadcast_arrays(*both))
         self.register_buffer("low", first)

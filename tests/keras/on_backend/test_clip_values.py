@@ -47,3 +47,10 @@ def test_an_input_that_does_not_fit_is_named():
         ClipValues(LOW, HIGH)(np.zeros((2, 4), "float32"))
     with pytest.raises(ArgumentError, match="floating-point values, got int32"):
         ClipValues(LOW, HIGH)(np.array([[0, -5, 7]], "int32"))
+
+
+def test_a_feature_that_is_wiped_out_is_warned_of():
+    says = r"feature 1: its bounds, 2\.0 and 2\.0, make 2\.0 of all values; give others"
+    with pytest.warns(UserWarning, match=says) as caught:
+        ClipValues([0, 2], [1, 2])
+    assert [warning.filename for warning in caught] == [__file__]
