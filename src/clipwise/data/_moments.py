@@ -16,7 +16,7 @@ class Moments:
 
     >>> moments = Moments(np.array([1e200, -1e200]))
     >>> moments.merge(Moments(np.array([3e200])))
-    >>> moments.count, moments.statistics()
+    >>> moments.count, moments.mean_and_deviation()
     (3, (1e+200, 1.632993161855452e+200))
     """
 
