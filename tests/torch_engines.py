@@ -11,7 +11,7 @@ from clipwise.torch.engines import choice, native
 from .depth import THOROUGH
 
 # `foreach` keeps norms in torch, as on a GPU: on the CPU it stands in for the path of every other device.
-ENGINES = ["native", "reference", "foreach"]
+ENGINES = [name for name in choice.ENGINES if choice.ONLY_ON.get(name, "cpu") == "cpu"]
 USUAL = "native" if native.available() else "reference"
 """The engine that people have on this CPU."""
 

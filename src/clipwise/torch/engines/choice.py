@@ -25,6 +25,10 @@ ENGINES: dict[str, Callable[[Sequence[Tensor]], AnyBatch]] = {
 }
 
 
+ONLY_ON = {"native": "cpu", "triton": "cuda"}
+"""The kind of device that an engine is for; one that is not listed is for all."""
+
+
 def engine(device: torch.device | str = "cpu") -> str:
     """The name of the engine that does the arithmetic on a device: which code measures and scales.
 
@@ -76,7 +80,7 @@ def _name(kind: str, index: int | None) -> str:
     wanted = os.environ.get("CLIPWISE_ENGINE", "")
     if wanted:
         refuse_unknown_engine()
-        if not (wanted == "native" and kind != "cpu") and not (wanted == "triton" and kind != "cuda"):
+        if ONLY_ON.get(wanted, kind) == kind:
             return wanted
     if kind == "cpu":
         return "native" if native.available() else "reference"
