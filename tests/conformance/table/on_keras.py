@@ -13,14 +13,17 @@ from . import oracle
 from .cases import BRIEF_ROWS, FEW, FEW_SHAPES, RANGES
 from .values import narrow, rounded, wide
 
+ON_JAX = keras.backend.backend() == "jax"
+"""There each operation is compiled for each shape."""
+
 
 class OnKeras:
     """A Keras optimizer that clips, outside of any compiled function."""
 
     DTYPES: ClassVar = brief(["float32", "bfloat16"], "float32")
-    CLIPS: ClassVar = FEW
+    CLIPS: ClassVar = brief(FEW, ("unit", 2.0), ("global", 2.0)) if ON_JAX else FEW
     THRESHOLDS: ClassVar = brief([0.0, 1.0], 1.0)
-    ROWS: ClassVar = FEW_SHAPES if keras.backend.backend() == "jax" else BRIEF_ROWS
+    ROWS: ClassVar = FEW_SHAPES if ON_JAX else BRIEF_ROWS
     RANGES: ClassVar = brief(RANGES[:2], RANGES[0])
     NORMS: ClassVar = dict.fromkeys(("float32", "bfloat16"), 1e-06)
     rounded = staticmethod(rounded)
