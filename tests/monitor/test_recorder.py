@@ -155,6 +155,22 @@ def test_a_file_that_cannot_be_written_is_said_once_and_nothing_is_lost_if_it_ca
         assert store.series(1, ["loss"])["loss"].values.tolist() == losses
 
 
+def test_a_file_that_can_be_written_again_is_tried_again_unasked(tmp_path):
+    path = tmp_path / "missing" / "runs.db"
+    monitor = Monitor(path, flush=0.05)
+    with warnings.catch_warnings(record=True):
+        monitor.log(step=1, loss=0.5)
+        assert not monitor.flush()
+    path.parent.mkdir()
+    end = time.monotonic() + 120
+    while monitor.unwritten and time.monotonic() < end:
+        time.sleep(0.02)
+    assert monitor.unwritten == []
+    with Store(path) as store:
+        assert store.series(1, ["loss"])["loss"].values.tolist() == [0.5]
+    monitor.close()
+
+
 def test_what_was_not_written_is_said_at_the_end(tmp_path):
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")

@@ -50,7 +50,7 @@ BREAKS = [
     ),
     Break(
         "a negative threshold is taken",
-        "src/clipwise/thresholds/_base.py",
+        "src/clipwise/checks.py",
         "if not low <= number <= high:",
         "if not number <= high:",
         "tests/test_clip.py",
