@@ -9,6 +9,7 @@ import click
 
 from clipwise.errors import ArgumentError
 from clipwise.monitor.exporters import TOOLS, Option
+from clipwise.monitor.wording import counted
 
 
 def _flags() -> dict[str, dict[str, Option]]:
@@ -64,9 +65,9 @@ def export(run: str | None, to: str, db: Path, **given: Any) -> int:
             done = write(store, run, exporter, progress=progress)
     except OSError as error:
         raise ArgumentError(f"the export cannot be written: {error}") from error
-    parts = [_count(done.steps, "step"), f"{done.series} series"]
-    parts += [f"norms of {_count(done.parameters, 'parameter')}"] if done.parameters else []
-    parts += [_count(done.alerts, "alert")] if done.alerts else []
+    parts = [counted(done.steps, "step"), f"{done.series} series"]
+    parts += [f"norms of {counted(done.parameters, 'parameter')}"] if done.parameters else []
+    parts += [counted(done.alerts, "alert")] if done.alerts else []
     click.echo(f"run {done.run.name!r}: {', '.join(parts)}")
     click.echo(f"in {done.place}")
     if exporter.hint():
@@ -101,7 +102,3 @@ def _progress() -> Iterator[Callable[[float], object]]:
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task("export", total=1.0)
         yield lambda share: progress.update(task, completed=share)
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}" + ("" if number == 1 else "s")

@@ -4,8 +4,6 @@ from pathlib import Path
 
 import click
 
-__all__ = ["observe"]
-
 
 class Command(click.Command):
     """As others, but for ``-m``: it begins the command, as with Python."""

@@ -12,8 +12,6 @@ if TYPE_CHECKING:
     from clipwise.monitor.store import Run
     from clipwise.monitor.suggest import Suggestion
 
-__all__ = ["suggest"]
-
 PLAIN_WIDTH = 80
 """Columns in a file or a pipe, where there is no terminal to ask."""
 
@@ -70,7 +68,7 @@ def _show(suggestion: "Suggestion", run: "Run", kind: str | None) -> None:
     from rich.console import Console
     from rich.text import Text
 
-    from clipwise.monitor.suggest._say import printable
+    from clipwise.monitor.wording import printable
 
     console = Console(highlight=False)
     if not console.is_terminal and "COLUMNS" not in os.environ:
@@ -110,7 +108,7 @@ def _quoted(suggestion: "Suggestion") -> str:
 
 
 def _statistics(suggestion: "Suggestion") -> "Table":
-    from clipwise.monitor.suggest._say import number
+    from clipwise.monitor.wording import number
 
     found = suggestion.statistics
     table = _table("Gradient norm before clipping", "mean", "median", "p90", "p95", "p99", "max")
@@ -122,7 +120,7 @@ def _statistics(suggestion: "Suggestion") -> "Table":
 
 def _shape(suggestion: "Suggestion") -> "Table":
     """Tail and drift, of what came before a breakdown."""
-    from clipwise.monitor.suggest._say import number
+    from clipwise.monitor.wording import number
 
     found = suggestion.statistics
     table = _table("Tail and drift", "p99/median", "Hill's exponent", "last quarter/first", "NaN or Inf", "0")
@@ -133,7 +131,7 @@ def _shape(suggestion: "Suggestion") -> "Table":
 
 
 def _candidates(suggestion: "Suggestion") -> "Table":
-    from clipwise.monitor.suggest._say import number, percent
+    from clipwise.monitor.wording import number, percent
 
     table = _table("What a threshold would have clipped", "", "threshold", "steps", "share", first="left")
     for one in suggestion.candidates:
@@ -143,7 +141,7 @@ def _candidates(suggestion: "Suggestion") -> "Table":
 
 def _typical(suggestion: "Suggestion", kind: str | None) -> "Table":
     """With the sources where one kind was asked for; all kinds are a list to look up one in."""
-    from clipwise.monitor.suggest._say import number
+    from clipwise.monitor.wording import number
 
     heading = "What others use" + ("" if kind else " (with sources: --kind)")
     columns = ["kind", "bounded", "value", *(["source"] if kind else [])]

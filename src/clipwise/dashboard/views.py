@@ -1,13 +1,14 @@
 """Runs, alerts and series as the page is told of them: JSON, in which NaN and Inf are words or gaps."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from clipwise.dashboard.thinning import KINDS, running_mean, thin
 from clipwise.monitor.store import Alert, Floats, Run, Series
+from clipwise.monitor.store.plain import plain
 
 LISTED = 100
 """Alerts that the page lists, the last ones; of the others it draws the steps."""
@@ -65,29 +66,11 @@ def series_view(
     return {
         "count": len(series.steps),
         "first": int(series.steps[0]),
-        "last": [int(series.steps[-1]), finite_or_text(float(series.values[-1]))],
+        "last": [int(series.steps[-1]), plain(float(series.values[-1]))],
         "line": {"x": _steps(line.steps), "y": _numbers(line.values)},
         "mean": {"x": _steps(mean.steps), "y": _numbers(mean.values), "window": window},
         "marks": [[step, KINDS[kind], count] for step, kind, count in marks],
     }
-
-
-def plain(value: Any) -> Any:
-    """What JSON gave, NaN and Inf in it as words, which JSON has no place for.
-
-    >>> plain({"seed": 3, "bounds": [1.0, float("inf")]})
-    {'seed': 3, 'bounds': [1.0, 'inf']}
-    """
-    if isinstance(value, Mapping):
-        return {key: plain(one) for key, one in value.items()}
-    if isinstance(value, list):
-        return [plain(one) for one in value]
-    return finite_or_text(value) if isinstance(value, float) else value
-
-
-def finite_or_text(value: float) -> float | str:
-    """The number, or "nan", "inf" or "-inf"."""
-    return value if math.isfinite(value) else KINDS[0] if math.isnan(value) else KINDS[1 if value > 0 else 2]
 
 
 def _numbers(values: Floats) -> list[float | None]:

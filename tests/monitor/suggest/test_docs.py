@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import get_args
 
 from clipwise.monitor.suggest import TYPICAL, Verdict
-from clipwise.monitor.suggest._say import number
+from clipwise.monitor.wording import number
 
 PAGE = Path(__file__).parents[3] / "docs" / "suggest.md"
 TEXT = PAGE.read_text(encoding="utf-8")

@@ -17,6 +17,7 @@ from clipwise.monitor.rules.update_ratio import UpdateRatio
 from clipwise.monitor.store import Moment
 
 __all__ = [
+    "RULES",
     "Action",
     "Engine",
     "Finding",
@@ -37,6 +38,20 @@ __all__ = [
 ]
 
 
+RULES: tuple[type[Rule], ...] = (
+    LossNonfinite,
+    GradientNonfinite,
+    LossSpike,
+    GradientSpike,
+    GradientVanishing,
+    Stalled,
+    ThresholdTooLow,
+    ThresholdNeverBinds,
+    UpdateRatio,
+)
+"""What watches a training unless other rules are given."""
+
+
 def default_rules(*, notify: bool = False) -> tuple[Rule, ...]:
     """All rules, each with its defaults.
 
@@ -46,17 +61,7 @@ def default_rules(*, notify: bool = False) -> tuple[Rule, ...]:
     >>> [rule.name for rule in default_rules()][:3]
     ['loss_nonfinite', 'gradient_nonfinite', 'loss_spike']
     """
-    rules: tuple[Rule, ...] = (
-        LossNonfinite(),
-        GradientNonfinite(),
-        LossSpike(),
-        GradientSpike(),
-        GradientVanishing(),
-        Stalled(),
-        ThresholdTooLow(),
-        ThresholdNeverBinds(),
-        UpdateRatio(),
-    )
+    rules = tuple(rule() for rule in RULES)
     if not notify:
         return rules
     return tuple(

@@ -4,8 +4,7 @@ import math
 from bisect import bisect_left, insort
 from collections import deque
 
-SIGMA_PER_MAD = 1.4826
-"""Standard deviations in a median absolute deviation, for a normal distribution: 1 / Phi^-1(3/4)."""
+from clipwise.monitor.robust import SIGMA_PER_MAD, median
 
 
 class Recent:
@@ -57,11 +56,3 @@ class Recent:
     def quantile(self, q: float) -> float:
         """The smallest value that a share q of the values does not exceed."""
         return self._ordered[max(0, math.ceil(q * len(self._ordered)) - 1)]
-
-
-def median(ordered: list[float]) -> float:
-    """Of values in order: the middle one, or the mean of the two in the middle."""
-    half = len(ordered) // 2
-    if len(ordered) % 2:
-        return ordered[half]
-    return ordered[half - 1] / 2 + ordered[half] / 2

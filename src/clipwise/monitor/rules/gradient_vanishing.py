@@ -5,10 +5,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+from clipwise.monitor.robust import median
 from clipwise.monitor.rules._base import Action, Finding, Rule, Watcher, number, steps
-from clipwise.monitor.rules._recent import median
-from clipwise.monitor.rules._words import of, show, times
 from clipwise.monitor.store import Level, Moment
+from clipwise.monitor.wording import of, show, times
 
 NORM = "clipwise/norm"
 FEWEST = 6

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from clipwise.monitor.rules._base import Action, Finding, Rule, Watcher
-from clipwise.monitor.rules._words import of, show
 from clipwise.monitor.store import Level, Moment
+from clipwise.monitor.wording import of, show
 
 
 @dataclass(frozen=True, kw_only=True)

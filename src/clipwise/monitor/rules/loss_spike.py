@@ -7,8 +7,8 @@ from typing import ClassVar
 
 from clipwise.monitor.rules._base import Action, Finding, Rule, Watcher, number, steps
 from clipwise.monitor.rules._recent import Recent
-from clipwise.monitor.rules._words import of, show, times
 from clipwise.monitor.store import Level, Moment
+from clipwise.monitor.wording import of, show, times
 
 ENOUGH = 30
 """Losses that must be known before it can be told what is usual."""

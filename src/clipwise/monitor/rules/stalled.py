@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+from clipwise.monitor.robust import median
 from clipwise.monitor.rules._base import Action, Finding, Rule, Watcher, number, steps
-from clipwise.monitor.rules._recent import median
-from clipwise.monitor.rules._words import show
 from clipwise.monitor.store import Level, Moment
+from clipwise.monitor.wording import show
 
 BLOCKS = 20
 """How often in a window it is judged."""

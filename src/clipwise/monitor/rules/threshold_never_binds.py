@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from clipwise.monitor.rules._base import Action, Finding, Rule, Watcher, steps
-from clipwise.monitor.rules._words import of, show
 from clipwise.monitor.store import Level, Moment
+from clipwise.monitor.wording import of, show
 
 NORM, THRESHOLD, FRACTION = "clipwise/norm", "clipwise/threshold", "clipwise/clip_fraction"
 

@@ -7,8 +7,8 @@ from typing import ClassVar
 
 from clipwise.monitor.rules._base import Action, Finding, Rule, Watcher, number, steps
 from clipwise.monitor.rules._recent import Recent
-from clipwise.monitor.rules._words import of, show
 from clipwise.monitor.store import Level, Moment
+from clipwise.monitor.wording import of, show
 
 NORM, AFTER = "clipwise/norm", "clipwise/norm_after"
 THRESHOLD, FRACTION = "clipwise/threshold", "clipwise/clip_fraction"

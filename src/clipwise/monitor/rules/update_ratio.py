@@ -8,8 +8,8 @@ from typing import ClassVar
 from clipwise.errors import ArgumentError
 from clipwise.monitor.rules._base import Action, Finding, Rule, Watcher, number, steps
 from clipwise.monitor.rules._recent import Recent
-from clipwise.monitor.rules._words import of, show
 from clipwise.monitor.store import Level, Moment
+from clipwise.monitor.wording import of, show
 
 RATIO = "clipwise/update_ratio"
 

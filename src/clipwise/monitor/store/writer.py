@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from clipwise.monitor.store._plain import plain, text
 from clipwise.monitor.store._schema import open_database
+from clipwise.monitor.store.plain import plain, text
 from clipwise.monitor.store.records import Alert, Rows
 
 SAY_EVERY = 10.0

@@ -5,6 +5,7 @@ from typing import Literal
 
 import numpy as np
 
+from clipwise.monitor.robust import SIGMA_PER_MAD
 from clipwise.monitor.store import Floats
 from clipwise.monitor.suggest._given import Given
 from clipwise.monitor.suggest._typical import LOSS_IS_NO_LEVEL
@@ -166,4 +167,4 @@ def _deviation(values: Floats, middle: float) -> float:
     """The standard deviation around a middle, from the median of the deviations."""
     with np.errstate(invalid="ignore"):
         spread = float(np.median(np.abs(values - middle)))
-    return 1.4826 * spread if np.isfinite(spread) else 0.0
+    return SIGMA_PER_MAD * spread if np.isfinite(spread) else 0.0

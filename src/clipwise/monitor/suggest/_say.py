@@ -10,44 +10,10 @@ from clipwise.monitor.suggest._breakdown import Breakdown
 from clipwise.monitor.suggest._given import Given
 from clipwise.monitor.suggest._statistics import NET, Drift, Statistics, rarest, rounded, share_bounds
 from clipwise.monitor.suggest._typical import typical_of
+from clipwise.monitor.wording import counted, number, percent
 
 HEAVY_TAIL = 2.0
 AUTO_WAITS = 20  # steps before `thresholds.auto` acts with Adam
-
-
-def number(value: float | None) -> str:
-    """Three significant digits.
-
-    >>> number(0.23456), number(999.6), number(1234.5), number(2.6e21), number(None)
-    ('0.235', '1,000', '1,234', '2.6e+21', '–')
-    """
-    if value is None:
-        return "–"
-    if value and np.isfinite(value) and (abs(value) >= 1e6 or abs(value) < 1e-4):
-        return f"{value:.3g}"
-    return f"{value:,.0f}" if 999.5 <= abs(value) < np.inf else f"{value:.3g}"
-
-
-def percent(share: float) -> str:
-    """A share; never 0 % or 100 % when it is neither.
-
-    >>> percent(0.05), percent(0.0004), percent(0.0123), percent(0.0)
-    ('5 %', '<0.1 %', '1.2 %', '0 %')
-    """
-    if 0 < share < 0.001:
-        return "<0.1 %"
-    if 0.999 < share < 1:
-        return ">99.9 %"
-    return f"{100 * share:.2g} %" if share < 0.1 else f"{100 * share:.3g} %"
-
-
-def printable(text: str) -> str:
-    """A name from a file, without what a terminal would obey.
-
-    >>> printable("loss\\x1b[2J")
-    'loss\\\\x1b[2J'
-    """
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def named(clip: AnyClip | None) -> str:
@@ -264,8 +230,8 @@ def against_typical(kind: str | None, threshold: float) -> list[str]:
 
 
 def _steps(count: int) -> str:
-    return f"{count:,} step" + "s" * (count != 1)
+    return counted(count, "step")
 
 
 def _norms(count: int) -> str:
-    return f"{count:,} norm" + "s" * (count != 1)
+    return counted(count, "norm")

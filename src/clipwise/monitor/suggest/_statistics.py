@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from clipwise.monitor.robust import SIGMA_PER_MAD
 from clipwise.monitor.store import Floats
 
 SLIGHTLY = 1.1
@@ -135,7 +136,7 @@ def drift_of(values: Floats) -> Drift | None:
     quarters = np.array_split(np.log(values), 4)
     medians = np.asarray([np.median(quarter) for quarter in quarters])
     deviations = np.concatenate([np.abs(q - m) for q, m in zip(quarters, medians, strict=True)])
-    error = 1.25 * 1.4826 * float(np.median(deviations)) / math.sqrt(len(values) / 4)
+    error = 1.25 * SIGMA_PER_MAD * float(np.median(deviations)) / math.sqrt(len(values) / 4)
     return Drift(
         ratio=_exp(float(medians[-1] - medians[0])),
         wander=_exp(float(medians.max() - medians.min())),

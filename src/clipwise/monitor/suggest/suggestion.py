@@ -1,6 +1,5 @@
 """Which threshold, and why."""
 
-import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -10,12 +9,14 @@ from clipwise import config
 from clipwise.clip import AnyClip, Norm, clip_by_global_norm
 from clipwise.errors import ArgumentError, ClipwiseError
 from clipwise.monitor.store import Floats
+from clipwise.monitor.store.plain import plain
 from clipwise.monitor.suggest._decide import Verdict, decide
 from clipwise.monitor.suggest._given import Given, Positions, numbers_of, thresholds_of
 from clipwise.monitor.suggest._lines import builtin_lines, lines
-from clipwise.monitor.suggest._say import named, number, percent
+from clipwise.monitor.suggest._say import named
 from clipwise.monitor.suggest._statistics import Candidate, Statistics, candidates_of
 from clipwise.monitor.suggest._typical import Typical, kind_of, typical_of
+from clipwise.monitor.wording import number, percent
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ class Suggestion:
             "lines": self.lines,
             "builtin": self.builtin,
         }
-        return {key: _finite(value) for key, value in found.items()}
+        return {key: plain(value, lambda value: None) for key, value in found.items()}
 
     def __str__(self) -> str:
         rows = [self.headline, *(f"- {reason}" for reason in self.reasons)]
@@ -179,13 +180,3 @@ def _losses(losses: Any, count: int) -> tuple[Floats, Positions]:
     if len(found) != count:
         raise ArgumentError(f"there are {len(found)} losses for {count} norms: give one for each")
     return found, np.arange(count)
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {key: _finite(one) for key, one in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(one) for one in value]
-    return value

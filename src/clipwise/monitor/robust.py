@@ -1,0 +1,12 @@
+"""Middle and spread that outliers do not move."""
+
+SIGMA_PER_MAD = 1.4826
+"""Standard deviations in a median absolute deviation, for a normal distribution: 1 / Phi^-1(3/4)."""
+
+
+def median(ordered: list[float]) -> float:
+    """Of values in order: the middle one, or the mean of the two in the middle."""
+    half = len(ordered) // 2
+    if len(ordered) % 2:
+        return ordered[half]
+    return ordered[half - 1] / 2 + ordered[half] / 2
