@@ -27,7 +27,8 @@ def test_frames_by_name_and_by_file_the_latest_first():
     assert one.step(lambda: [frame.f_code.co_name for frame in frames_of("train", "no_such")]) == []
 
     def here():
-        return [frame.f_code.co_name for frame in frames_of(file=__file__)]
+        frames = list(frames_of(file=__file__))
+        return [frame.f_code.co_name for frame in frames]
 
     assert here()[:2] == ["here", "test_frames_by_name_and_by_file_the_latest_first"]
 

@@ -6,12 +6,11 @@ beside ``max_grad_norm``) and a near miss of a settings key (``clip_norm``) are 
 """
 
 import difflib
-import numbers
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from clipwise.checks import check_number
+from clipwise.checks import check_number, is_number
 from clipwise.clip import AnyClip, clip_by_global_norm, clip_by_norm, clip_by_value
 from clipwise.config.dicts import clip_from, number_from
 from clipwise.config.paths import Path, show
@@ -99,7 +98,7 @@ def _settings(data: Mapping[Any, Any], path: Path) -> Iterator[_Found]:
 
 def _own(data: Mapping[Any, Any], path: Path) -> _Found:
     value, here = data[OWN], path / OWN
-    if isinstance(value, numbers.Real) and not isinstance(value, bool):  # as DeepSpeed writes it
+    if is_number(value):  # as DeepSpeed writes it
         return _Found(here, True, _bounded(value, clip_by_global_norm, path, OWN))
     if value == "auto" and any(key in data for key in _OF_DEEPSPEED):
         raise here.error(

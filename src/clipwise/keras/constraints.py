@@ -15,7 +15,7 @@ from clipwise.functional.facts import Facts
 from clipwise.functional.measure import Measure
 from clipwise.functional.plan import make_plan
 from clipwise.functional.slots import make_slots
-from clipwise.namespace import Array, stop_gradient
+from clipwise.namespace import Array
 from clipwise.thresholds import Threshold
 
 __all__ = ["ClipConstraint"]
@@ -57,7 +57,7 @@ class ClipConstraint(keras.constraints.Constraint):  # type: ignore[misc]
 
     def __call__(self, w: Any) -> Array:
         """The weight, clipped; as it was, to the bit, where it is within its bound."""
-        array = stop_gradient(keras.ops.convert_to_tensor(w))
+        array = keras.ops.stop_gradient(keras.ops.convert_to_tensor(w))
         axes = None if self.units == "last" else {"*": self.units}
         slots = make_slots([("weight", tuple(array.shape))], axes)
         arithmetic, plan = arithmetic_of([array]), make_plan(self.clip, slots)
