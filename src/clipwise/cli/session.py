@@ -16,6 +16,7 @@ from typing import Any
 from clipwise.checks import number_where
 from clipwise.cli.display import preparing, say, show, watcher
 from clipwise.config.files import read_mapping
+from clipwise.errors import StoreError
 from clipwise.lab.compare.runs import Job, Watcher, plan, run, single, taken_over
 from clipwise.lab.config.lab_config import LabConfig, load_config
 from clipwise.lab.record import RunRecord
@@ -26,6 +27,7 @@ from clipwise.monitor.store import recordable
 __all__ = ["compare_command", "train_command"]
 
 RESULTS = Path("clipwise-results")
+RECORDING = Path("clipwise.db")
 INTERRUPTED = 130
 
 OF_A_RUN = ("seed", "training_parameters.gradient_clipping")
@@ -104,7 +106,7 @@ def compare_command(
     words += ["--no-auto"] * no_auto + ["--no-baseline"] * no_baseline + _words({"target": target}) + kept
     folder = RESULTS / config.stem if out is None else out
     call = Call("compare", config, given, loaded, jobs, folder, db, words, kept, target)
-    place = [*_words({"out": out}), *(["--db", str(db)] if db != Path("clipwise.db") else [])]
+    place = [*_words({"out": out, "db": None if db == RECORDING else db})]
     going_on = shlex.join([*call.line, *place, "--resume"])
     return _session(call, resume=resume, going_on=going_on, browse=show)
 
@@ -133,7 +135,10 @@ def _session(
 ) -> int:
     """Train, save, show. What was trained is saved whatever stops the training."""
     check_folder(call.folder)
-    recordable(call.db)
+    try:
+        recordable(call.db)
+    except StoreError as error:
+        raise StoreError(f"--db: {error}") from error
     # Not above: these load torch, and all that the training and its picture need.
     from clipwise.cli.saving import save_results
     from clipwise.lab.report.output import environment
@@ -148,7 +153,8 @@ def _session(
     earlier = taken_over(call.jobs, finished_runs(target)) if resume else []
     if resume:
         say(f"{sum(each is not None for each in earlier)} of {len(call.jobs)} runs are in {call.db} already")
-    say(f"recording: {call.db} (clipwise dashboard shows it live)")
+    page = shlex.join(["clipwise", "dashboard", *([] if call.db == RECORDING else [str(call.db)])])
+    say(f"recording: {call.db} ({page} shows it live)")
 
     def trained(watch: Watcher) -> Iterator[RunRecord]:
         one = partial(train, checkpoint=weights)
