@@ -9,18 +9,6 @@ import grimp
 ROOT = Path(__file__).parent.parent
 GRAPH = grimp.build_graph("clipwise", cache_dir=None)
 
-LEFT: set[tuple[str, str]] = {
-    ("clipwise.cli.suggest", "clipwise.monitor.suggest._say"),
-    ("clipwise.dashboard.recording", "clipwise.monitor.store._schema"),
-    ("clipwise.monitor.observe.meter", "clipwise.torch._report"),
-    ("clipwise.monitor.observe.meter", "clipwise.torch.engines._arrays"),
-    ("clipwise.monitor.observe.steps", "clipwise.torch._hooks"),
-    ("clipwise.monitor.observe.steps", "clipwise.torch._refusals"),
-}
-"""Imports of private modules that are left: no new one comes in."""
-
-NAMES_LEFT = {"clipwise.torch._hooks._step_frames", "clipwise.torch.hooks._step_frames"}
-
 
 def is_private(name: str) -> bool:
     """Whether a module, or a package above it, begins with an underscore."""
@@ -55,7 +43,7 @@ def test_no_private_module_is_imported_from_another_room():
         for imported in GRAPH.find_modules_directly_imported_by(module)
         if is_private(imported) and room(module) != room(imported)
     }
-    assert not found - LEFT
+    assert not found
 
 
 def test_no_private_name_is_imported_from_another_module():
@@ -66,7 +54,7 @@ def test_no_private_name_is_imported_from_another_module():
                 folder = ROOT.joinpath("src", *node.module.split("."))
                 names = [name.name for name in node.names if is_private(name.name)]
                 found |= {f"{node.module}.{name}" for name in names if not list(folder.glob(f"{name}*"))}
-    assert not found - NAMES_LEFT
+    assert not found
 
 
 def test_the_tree_of_rooms_names_every_public_module_and_none_that_is_not_there():

@@ -16,10 +16,11 @@ from rich.text import Text
 
 from clipwise.lab.compare import runs as compare
 from clipwise.lab.compare.verdict import headline, verdict
-from clipwise.lab.compare.wording import duration, number, percent, value_of
+from clipwise.lab.compare.wording import value_of
 from clipwise.lab.record import Progress, RunRecord
 from clipwise.lab.report.results import Results
 from clipwise.lab.report.table import rich_table, sheets
+from clipwise.wording import duration, number, percent
 
 __all__ = ["preparing", "say", "show", "watcher"]
 

@@ -9,7 +9,7 @@ import click
 
 from clipwise.errors import ArgumentError
 from clipwise.monitor.exporters import TOOLS, Option
-from clipwise.monitor.wording import counted
+from clipwise.wording import counted
 
 
 def _flags() -> dict[str, dict[str, Option]]:

@@ -68,7 +68,7 @@ def _show(suggestion: "Suggestion", run: "Run", kind: str | None) -> None:
     from rich.console import Console
     from rich.text import Text
 
-    from clipwise.monitor.wording import printable
+    from clipwise.wording import printable
 
     console = Console(highlight=False)
     if not console.is_terminal and "COLUMNS" not in os.environ:

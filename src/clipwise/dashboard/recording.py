@@ -15,8 +15,7 @@ from clipwise.dashboard.heat import heat_view
 from clipwise.dashboard.sources import logged_of
 from clipwise.dashboard.views import alert_views, run_view, series_view
 from clipwise.errors import StoreError
-from clipwise.monitor.store import NORM, PREFIX, Run, Store
-from clipwise.monitor.store._schema import is_settled
+from clipwise.monitor.store import NORM, PREFIX, Run, Store, is_settled
 from clipwise.monitor.store.plain import plain
 
 T = TypeVar("T")

@@ -1,6 +1,12 @@
 """Numbers and names as sentences and tables show them."""
 
 import math
+from functools import partial
+
+from clipwise import wording
+
+number = partial(wording.number, digits=3, thousands=",")
+percent = partial(wording.percent, tenths=True)
 
 
 def show(value: float) -> str:
@@ -34,47 +40,3 @@ def of(source: str) -> str:
     ('', ' of critic')
     """
     return f" of {source}" if source else ""
-
-
-def number(value: float | None) -> str:
-    """Three significant digits.
-
-    >>> number(0.23456), number(999.6), number(1234.5), number(2.6e21), number(None)
-    ('0.235', '1,000', '1,234', '2.6e+21', '–')
-    """
-    if value is None:
-        return "–"
-    if value and math.isfinite(value) and (abs(value) >= 1e6 or abs(value) < 1e-4):
-        return f"{value:.3g}"
-    return f"{value:,.0f}" if 999.5 <= abs(value) < math.inf else f"{value:.3g}"
-
-
-def percent(share: float) -> str:
-    """A share; never 0 % or 100 % when it is neither.
-
-    >>> percent(0.05), percent(0.0004), percent(0.0123), percent(0.0)
-    ('5 %', '<0.1 %', '1.2 %', '0 %')
-    """
-    if 0 < share < 0.001:
-        return "<0.1 %"
-    if 0.999 < share < 1:
-        return ">99.9 %"
-    return f"{100 * share:.2g} %" if share < 0.1 else f"{100 * share:.3g} %"
-
-
-def printable(text: str) -> str:
-    """A name from a file, without what a terminal would obey.
-
-    >>> printable("loss\\x1b[2J")
-    'loss\\\\x1b[2J'
-    """
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
-
-
-def counted(count: int, noun: str) -> str:
-    """How many of something.
-
-    >>> counted(1, "step"), counted(3000, "norm")
-    ('1 step', '3,000 norms')
-    """
-    return f"{count:,} {noun}" + "s" * (count != 1)

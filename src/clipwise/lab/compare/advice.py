@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from clipwise import config
 from clipwise.errors import ClipwiseError
 from clipwise.lab.compare.groups import Group, baseline_of, best_of
-from clipwise.lab.compare.wording import number
+from clipwise.wording import number
 
 __all__ = ["next_command"]
 

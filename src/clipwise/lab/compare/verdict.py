@@ -11,7 +11,8 @@ from clipwise.clip import Clip
 from clipwise.errors import ClipwiseError
 from clipwise.lab.compare.figures import Figures
 from clipwise.lab.compare.groups import Group, baseline_of, best_of
-from clipwise.lab.compare.wording import join, metric_name, number, percent, value_of
+from clipwise.lab.compare.wording import metric_name, value_of
+from clipwise.wording import join, number, percent
 
 __all__ = ["headline", "verdict"]
 

@@ -9,10 +9,10 @@ from clipwise.dashboard.assets import assets
 from clipwise.dashboard.document import document
 from clipwise.lab.compare.figures import DEFINITIONS
 from clipwise.lab.compare.verdict import headline, verdict
-from clipwise.lab.compare.wording import number
 from clipwise.lab.report.page_style import STYLE
 from clipwise.lab.report.results import Results
 from clipwise.lab.report.table import Cell, Sheet, sheets
+from clipwise.wording import number
 
 __all__ = ["render"]
 

@@ -9,7 +9,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from clipwise.dashboard.drawing import Look, caption, shorten
 from clipwise.lab.compare.groups import Group
-from clipwise.lab.compare.wording import heading, number, percent
+from clipwise.lab.compare.wording import heading
 from clipwise.lab.record import RunRecord
 from clipwise.lab.report.curves import (
     Curve,
@@ -21,6 +21,7 @@ from clipwise.lab.report.curves import (
     step_curve,
     thinned,
 )
+from clipwise.wording import number, percent
 
 __all__ = ["clipped", "loss", "metric", "norm"]
 

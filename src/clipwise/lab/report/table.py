@@ -18,7 +18,8 @@ from rich.text import Text
 
 from clipwise.lab.compare.figures import Figures
 from clipwise.lab.compare.groups import Group, Spread, baseline_of, best_of
-from clipwise.lab.compare.wording import duration, metric_name, number, percent
+from clipwise.lab.compare.wording import metric_name
+from clipwise.wording import duration, number, percent
 
 __all__ = ["Cell", "Sheet", "csv_text", "rich_table", "sheets"]
 

@@ -13,7 +13,8 @@ from clipwise.errors import ClipwiseError
 from clipwise.monitor.store import NORM, PREFIX, Run, Store
 from clipwise.monitor.store._schema import open_database
 from clipwise.monitor.suggest import suggest_run
-from clipwise.monitor.wording import number, printable
+from clipwise.monitor.wording import number
+from clipwise.wording import printable
 
 FRACTION, SKIPPED = f"{PREFIX}clip_fraction", f"{PREFIX}skipped"
 

@@ -1,5 +1,6 @@
 """Recordings on disk: SQLite, one file for any number of runs and processes."""
 
+from clipwise.monitor.store._schema import is_settled
 from clipwise.monitor.store.moments import Moment, moments_of, steps_of
 from clipwise.monitor.store.naming import AT_BOUND, FIELDS, NORM, PREFIX, joined
 from clipwise.monitor.store.place import recordable
@@ -23,6 +24,7 @@ __all__ = [
     "Series",
     "Store",
     "Writer",
+    "is_settled",
     "joined",
     "moments_of",
     "recordable",

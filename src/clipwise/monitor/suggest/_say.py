@@ -10,7 +10,8 @@ from clipwise.monitor.suggest._breakdown import Breakdown
 from clipwise.monitor.suggest._given import Given
 from clipwise.monitor.suggest._statistics import NET, Drift, Statistics, rarest, rounded, share_bounds
 from clipwise.monitor.suggest._typical import typical_of
-from clipwise.monitor.wording import counted, number, percent
+from clipwise.monitor.wording import number, percent
+from clipwise.wording import counted
 
 HEAVY_TAIL = 2.0
 AUTO_WAITS = 20  # steps before `thresholds.auto` acts with Adam
