@@ -146,7 +146,7 @@ def test_a_picture_needs_no_server() -> None:
         "import sys; sys.modules['starlette'] = sys.modules['uvicorn'] = None;"
         "import clipwise.lab.report.output"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
 
 
