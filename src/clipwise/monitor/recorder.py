@@ -120,6 +120,7 @@ class Monitor:
             default_rules(notify=bool(urls)) if rules is None else rules,
             Notifier(urls, self.run) if urls else None,
         )
+        self._may_stop = self._alerting.engine.may_stop
         self._consensus = Consensus()
         self._queue: deque[Item] = deque()
         self._pid, self._open = os.getpid(), True
@@ -202,7 +203,8 @@ class Monitor:
         step = self._counts.get(name, 0) + 1 if step is None else as_step(step)
         self._add(step, report, name)
         self._counts[name] = self.step = step
-        self._stop_if_told()
+        if self._may_stop:
+            self._stop_if_told()
 
     def log(self, *, step: int | None = None, name: str = "", **values: Any) -> None:
         """Record numbers of your own: ``monitor.log(loss=loss, accuracy=0.9)``.
@@ -219,9 +221,9 @@ class Monitor:
         """
         if "time" in values:
             raise ArgumentError("log takes no value called 'time': that of each step is recorded anyway")
-        if not isinstance(name, str):
+        if name.__class__ is not str:  # this is in the step: without a call
             raise ArgumentError(f"name must be that of a clipper, got {name!r}")
-        numbers = tuple(as_number(one, value) for one, value in values.items())
+        numbers = tuple([as_number(one, value) for one, value in values.items()])
         if step is None:
             step = self.step
         else:
@@ -283,7 +285,8 @@ class Monitor:
         """A clipper's step; the loss that it was told, where the user logs none, is recorded with it."""
         step = self._counts[name] = self.step = clipper.steps
         self._add(step, report, name, () if loss is None or self._said_loss else (("loss", loss),))
-        self._stop_if_told()
+        if self._may_stop:
+            self._stop_if_told()
 
     def _heard_weights(self, name: str, clipper: Any, weights: Any, report: ClipReport, loss: Any) -> None:
         """What a clipper did to the weights after its step. How many stand at the bound is not known for
@@ -296,7 +299,7 @@ class Monitor:
                 report = weights.report
             self._counts[name] = step
             self._queue.append(Reported(step, time.time(), replace(report, tensor_norms=None), name))
-        if weights is clipper:  # otherwise its clipper has asked
+        if self._may_stop and weights is clipper:  # otherwise its clipper has asked
             self._stop_if_told()
 
     def _add(self, step: int, report: Any, name: str, extra: tuple[tuple[str, Any], ...] = ()) -> None:
@@ -326,8 +329,6 @@ class Monitor:
         return self._consensus.any(self._alerting.engine.skips(moment))
 
     def _stop_if_told(self) -> None:
-        if not self._alerting.engine.may_stop:
-            return
         alert = self._alerting.stopping
         if self._consensus.soon(alert is not None):
             self._stopped = True

@@ -48,25 +48,23 @@ def moments_of(rows: Iterable[Rows], rank: int = 0) -> list[Moment]:
     >>> [(moment.step, moment.values) for moment in moments_of(some)]
     [(1, {'loss': 0.5}), (2, {'loss': 0.4})]
     """
-    found: dict[tuple[int, str], list[_Draft]] = {}
+    found: dict[tuple[int, str], _Turns] = {}
     for some in rows:
         source, names, layers = some.source, some.names, some.kind == "layers"
         for number, *numbers in some.data.tolist():
             named = dict(zip(names, numbers, strict=True))
             time = 0.0 if layers else named.pop("time", 0.0)
-            drafts = found.setdefault((int(number), source), [])
-            for draft in drafts:
-                if draft.take(named, layers, time):
-                    break
-            else:
-                drafts.append(_Draft({} if layers else named, named if layers else {}, time))
-    turns = [
+            turns = found.get((int(number), source))
+            if turns is None:
+                turns = found[int(number), source] = _Turns()
+            turns.take(named, layers, time)
+    made = [
         (step, turn, Moment(step, source, draft.values, draft.layers, rank, draft.time))
-        for (step, source), drafts in found.items()
-        for turn, draft in enumerate(drafts)
+        for (step, source), turns in found.items()
+        for turn, draft in enumerate(turns.drafts)
     ]
-    turns.sort(key=lambda one: one[:2])
-    return [moment for *_, moment in turns]
+    made.sort(key=lambda one: one[:2])
+    return [moment for *_, moment in made]
 
 
 def steps_of(moments: Iterable[Moment]) -> Iterator[Moment]:
@@ -96,15 +94,32 @@ def steps_of(moments: Iterable[Moment]) -> Iterator[Moment]:
 class _Draft:
     """A moment, as far as its rows are there."""
 
-    values: dict[str, float]
-    layers: dict[str, float]
-    time: float
+    values: dict[str, float] = field(default_factory=dict)
+    layers: dict[str, float] = field(default_factory=dict)
+    time: float = 0.0
 
-    def take(self, named: Mapping[str, float], layers: bool, time: float) -> bool:
-        """Whether a further row belongs to it, which then is taken in."""
-        there = self.layers if layers else self.values
-        if not there.keys().isdisjoint(named):
-            return False
-        there.update(named)
-        self.time = self.time or time
-        return True
+
+class _Turns:
+    """The moments of one step and source: one, unless something came again."""
+
+    __slots__ = ("_free", "drafts")
+
+    def __init__(self) -> None:
+        self.drafts = [_Draft()]
+        self._free: tuple[dict[str, int], dict[str, int]] | None = None  # by name: the first without it
+
+    def take(self, named: dict[str, float], layers: bool, time: float) -> None:
+        """A further row, into the first moment that has none of its names."""
+        first = self.drafts[0]
+        if self._free is None and not (first.layers if layers else first.values).keys().isdisjoint(named):
+            self._free = dict.fromkeys(first.values, 1), dict.fromkeys(first.layers, 1)
+        draft = first
+        if self._free is not None:
+            free = self._free[layers]
+            turn = max((free.get(name, 0) for name in named), default=0)
+            free.update(dict.fromkeys(named, turn + 1))
+            if turn == len(self.drafts):
+                self.drafts.append(_Draft())
+            draft = self.drafts[turn]
+        (draft.layers if layers else draft.values).update(named)
+        draft.time = draft.time or time
