@@ -19,6 +19,7 @@ from clipwise.lab.compare.figures import find_target
 from clipwise.lab.compare.groups import Group, group
 from clipwise.lab.compare.verdict import headline, verdict
 from clipwise.lab.record import STEP_COLUMNS, Evaluation, RunRecord
+from clipwise.monitor.store.plain import plain
 
 __all__ = ["Results", "check_folder", "interrupted_folder", "load", "save", "steps_csv"]
 
@@ -160,17 +161,12 @@ def steps_csv(record: RunRecord) -> str:
 
 
 def _dump(value: Any) -> str:
-    return json.dumps(_strict(value), allow_nan=False, ensure_ascii=False)
+    return json.dumps(plain(value, _word), allow_nan=False, ensure_ascii=False)
 
 
-def _strict(value: Any) -> Any:
-    if isinstance(value, float) and not math.isfinite(value):
-        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
-    if isinstance(value, dict):
-        return {str(key): _strict(each) for key, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [_strict(each) for each in value]
-    return value
+def _word(value: float) -> str:
+    """NaN and Infinity as `float` reads them back."""
+    return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
 
 
 def _record(data: dict[str, Any]) -> RunRecord:
