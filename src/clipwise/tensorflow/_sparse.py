@@ -47,7 +47,7 @@ def _sees_missing_rows(stage: Stage) -> bool:
         low, high = (0.0 if tf.is_tensor(bound) else bound for bound in clip.threshold)
         traced = any(tf.is_tensor(bound) for bound in clip.threshold)
         return traced or not low <= 0.0 <= high
-    return stage.policy is not None and "weight_norm" in stage.policy.needs
+    return stage.thresholds.by_entry
 
 
 def _summed_by_row(slices: Any) -> Any:

@@ -14,14 +14,16 @@ from clipwise.config.arguments import as_weight_clip
 from clipwise.config.spelling import spelled
 from clipwise.errors import ArgumentError, StateError
 from clipwise.functional.arguments import NonFinite
-from clipwise.functional.facts import Facts
+from clipwise.functional.context import StepContext
 from clipwise.functional.slots import UnitAxes
+from clipwise.namespace import Namespace
 from clipwise.stack import warn
 from clipwise.torch import _others
 from clipwise.torch._fused import FusedStep, is_fused
 from clipwise.torch._parameters import of_optimizers, refuse_unmade
 from clipwise.torch._rounds import Round
 from clipwise.torch.clipper import Clipper
+from clipwise.torch.engines import array_on
 from clipwise.torch.hooks import StepHooks
 from clipwise.torch.refusals import refuse_engine_of_caller, refuse_engines, refuse_shards
 from clipwise.torch.weights import WeightClipper
@@ -253,12 +255,12 @@ class AttachedClipper(Clipper):
             if not self._round.goes_on(optimizer):
                 others = [one for one in self.optimizers if one is not optimizer]
                 self._round.unscale(optimizer, others)
-                self._round.start(others, skipped=bool(self._step(None).skipped))
+                self._round.start(others, skipped=bool(self._step(None).report.skipped))
             return not self._round.skipped
         fused = is_fused(optimizer)
-        report = self._step(getattr(optimizer, "grad_scale", None), fused=fused)
-        if fused and (self._folded is not None or self._left_out is not None):
-            self._fused_step = FusedStep(optimizer, multiply_by=self._folded, skip_if=self._left_out)
+        report, coefficient, skip = self._step(getattr(optimizer, "grad_scale", None), fused=fused)
+        if coefficient is not None or skip is not None:
+            self._fused_step = FusedStep(optimizer, multiply_by=coefficient, skip_if=skip)
             return True
         return not report.skipped
 
@@ -327,15 +329,15 @@ class AttachedClipper(Clipper):
                 clipper._follow(kept, new, self._model)
         self._current = current
 
-    def _facts(self) -> Facts:
-        facts = super()._facts()
+    def _context(self, xp: Namespace) -> StepContext:
         if not self._sees:
-            return facts
+            return super()._context(xp)
         groups = [group for optimizer in self.optimizers for group in optimizer.param_groups]
-        return Facts(
-            step=facts.step,
-            loss=facts.loss,
-            learning_rate=_largest([group["lr"] for group in groups if "lr" in group]),
+        rate = _largest([group["lr"] for group in groups if "lr" in group])
+        return StepContext(
+            step=float(self.steps),
+            loss=self._loss(xp),
+            learning_rate=array_on(xp, rate) if isinstance(rate, Tensor) else rate,
             momentum=max((float(group.get("momentum", 0.0)) for group in groups), default=0.0),
             scale_free=any(map(_is_scale_free, self.optimizers)),
         )
