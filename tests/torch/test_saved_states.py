@@ -1,6 +1,6 @@
 """States that were saved when each back end had a step of its own go on where they were.
 
-``saved_states.pt`` holds, for each clip, the state after six of the twelve steps below, and what the other six
+``saved_states.pt`` holds, for each clip, the state after six of the twelve steps below, and what the others
 then gave: thresholds, and sums of the clipped gradients.
 """
 

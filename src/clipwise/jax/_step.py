@@ -22,8 +22,6 @@ from clipwise.namespace import Array
 from clipwise.report import ClipReport
 from clipwise.thresholds import Threshold
 
-__all__ = ["first_state", "sees", "step"]
-
 Numbers = list[Array]
 Outcome = tuple[list[Array | None], ClipState, ClipReport]
 

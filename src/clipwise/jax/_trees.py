@@ -14,8 +14,6 @@ from clipwise.errors import ParameterError
 from clipwise.functional.slots import Slot, UnitAxes, make_slots
 from clipwise.namespace import Array
 
-__all__ = ["FlatGradients", "lay_out"]
-
 Path = tuple[Hashable, ...]
 
 _HEADS = ("query", "key", "value")

@@ -24,8 +24,6 @@ from clipwise.keras._weights import WeightClipping
 from clipwise.namespace import Array
 from clipwise.report import ClipReport
 
-__all__ = ["Clipping", "refuse_own_clips", "step_variables", "stepping"]
-
 _OWN = ("clipnorm", "global_clipnorm", "clipvalue")
 
 _here = threading.local()

@@ -18,8 +18,6 @@ from clipwise.keras._backends import backend
 from clipwise.keras._memory import Memory
 from clipwise.report import ClipReport
 
-__all__ = ["WeightClipping"]
-
 
 class WeightClipping:
     """A clip of the weights of one optimizer.

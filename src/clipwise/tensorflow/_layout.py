@@ -12,8 +12,6 @@ from clipwise.errors import ParameterError
 from clipwise.functional.slots import Slot, UnitAxes, make_slots
 from clipwise.namespace import Array
 
-__all__ = ["FlatGradients", "lay_out", "slots_of"]
-
 
 @dataclass(frozen=True)
 class FlatGradients:

@@ -10,8 +10,6 @@ from clipwise.functional.slots import Slot
 from clipwise.functional.stage import Stage
 from clipwise.namespace import Array
 
-__all__ = ["coalesced", "entries", "with_entries"]
-
 
 def coalesced(gradients: Sequence[Any], plan: Plan, slots: Sequence[Slot]) -> list[Any]:
     """The gradients with one slice a row, or dense where the plan looks at rows that are not there."""

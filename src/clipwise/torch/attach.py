@@ -18,10 +18,10 @@ from clipwise.functional.context import StepContext
 from clipwise.functional.slots import UnitAxes
 from clipwise.namespace import Namespace
 from clipwise.stack import warn
-from clipwise.torch import _others
+from clipwise.torch import _foreign_clipping
 from clipwise.torch._fused import FusedStep, is_fused
+from clipwise.torch._joint_step import JointStep
 from clipwise.torch._parameters import of_optimizers, refuse_unmade
-from clipwise.torch._rounds import Round
 from clipwise.torch.clipper import Clipper
 from clipwise.torch.engines import array_on
 from clipwise.torch.hooks import StepHooks
@@ -144,7 +144,7 @@ class AttachedClipper(Clipper):
             bound = as_weight_clip(weights)
             self.weights = WeightClipper(parameters.items(), bound, model=model, unit_axes=unit_axes)
         self._current = self._ids()
-        self._round = Round()
+        self._joint_step = JointStep()
         self._fused_step: FusedStep | None = None
         self._moves = False
         self._checked: set[int] = set()
@@ -156,7 +156,7 @@ class AttachedClipper(Clipper):
             ).register(one)
         ]
         if clip is not None:  # a clip of the weights alone has nothing against another of the gradients
-            _others.listen(self)
+            _foreign_clipping.listen(self)
 
     @property
     def optimizers(self) -> list[Optimizer]:
@@ -181,7 +181,7 @@ class AttachedClipper(Clipper):
         self._handles = []
         for optimizer in self.optimizers:  # a step that raised left it as it was told to be for that step
             self._restore(optimizer)
-        _others.stop_listening(self)
+        _foreign_clipping.stop_listening(self)
 
     def __enter__(self) -> "AttachedClipper":
         return self
@@ -238,7 +238,7 @@ class AttachedClipper(Clipper):
         if self._prepare(optimizer):
             self._moves = True  # with a closure, by any of its evaluations
         else:
-            self._round.hold_back(optimizer)
+            self._joint_step.hold_back(optimizer)
 
     def _prepare(self, optimizer: Optimizer) -> bool:
         """Clip what the step is about to use; whether it happens, as far as the host knows."""
@@ -252,11 +252,11 @@ class AttachedClipper(Clipper):
         ):
             return False  # fused SGD would start its momentum with what is in memory
         if len(self._optimizers) > 1:
-            if not self._round.goes_on(optimizer):
+            if not self._joint_step.goes_on(optimizer):
                 others = [one for one in self.optimizers if one is not optimizer]
-                self._round.unscale(optimizer, others)
-                self._round.start(others, skipped=bool(self._step(None).report.skipped))
-            return not self._round.skipped
+                self._joint_step.unscale(optimizer, others)
+                self._joint_step.start(others, skipped=bool(self._step(None).report.skipped))
+            return not self._joint_step.skipped
         fused = is_fused(optimizer)
         report, coefficient, skip = self._step(getattr(optimizer, "grad_scale", None), fused=fused)
         if coefficient is not None or skip is not None:
@@ -265,7 +265,7 @@ class AttachedClipper(Clipper):
         return not report.skipped
 
     def _restore(self, optimizer: Optimizer) -> None:
-        self._round.give_back(optimizer)
+        self._joint_step.give_back(optimizer)
         if self._fused_step is not None:
             self._fused_step.take_back()
             self._fused_step = None
@@ -279,8 +279,8 @@ class AttachedClipper(Clipper):
             self.weights.clip_after(leave=left_out)
         else:
             own = {id(p) for group in optimizer.param_groups for p in group["params"]}
-            self.weights.clip_after(own, again=self._round.bounded)
-            self._round.bounded = True
+            self.weights.clip_after(own, again=self._joint_step.bounded)
+            self._joint_step.bounded = True
 
     # Being told by others.
 
@@ -290,7 +290,7 @@ class AttachedClipper(Clipper):
 
     def hear(self, function: str, threshold: float) -> None:
         """Say once that somebody else clips these gradients too."""
-        _others.stop_listening(self)
+        _foreign_clipping.stop_listening(self)
         warn(
             f"the loop clips too: {function} to {threshold:g}, and clipwise with {spelled(self.clip)} after"
             " it; keep one of them (a threshold of inf only measures)",
