@@ -12,7 +12,7 @@ from torch.nn.utils import clip_grad
 
 import clipwise
 from clipwise.errors import NonFiniteError
-from clipwise.torch import _others
+from clipwise.torch import _foreign_clipping
 from tests.depth import pairwise
 
 pytestmark = pytest.mark.device_path
@@ -227,7 +227,7 @@ def wrapped() -> list[str]:
 @pytest.fixture
 def nobody_listens():
     """Not the clippers that other tests left attached either."""
-    for listener in list(_others._listeners):
+    for listener in list(_foreign_clipping._listeners):
         listener.detach()
     assert wrapped() == []
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 from clipwise.clip import AnyClip, Chain, Clip, singles
-from clipwise.functional.measure import Measure
+from clipwise.functional.arrays import MeasuredArrays
 from clipwise.functional.names import owner_of
 from clipwise.namespace import Array
 from clipwise.report import ClipReport
@@ -68,7 +68,7 @@ def _bounds_each(clip: Clip) -> bool:
     return by_norm or "weight_norm" in policy.needs | policy.wants
 
 
-def of_measure(measure: Measure, clip: AnyClip, report: ClipReport) -> Array:
+def of_measure(measure: MeasuredArrays, clip: AnyClip, report: ClipReport) -> Array:
     """`share_at_bound` of weights whose arrays are values.
 
     Args:
@@ -77,7 +77,7 @@ def of_measure(measure: Measure, clip: AnyClip, report: ClipReport) -> Array:
     """
 
     def share(clip: Clip, places: Sequence[int], bound: Any) -> Array:
-        part = measure.part([measure.present[place] for place in places])
+        part = measure.part(tuple(measure.layout.present[place] for place in places))
         if clip.per == "element":
             return _of_entries(part, bound)
         xp = part.xp
@@ -86,11 +86,11 @@ def of_measure(measure: Measure, clip: AnyClip, report: ClipReport) -> Array:
         limit = xp.astype(xp.asarray(bound), xp.float_dtype) * (1.0 - slack)
         return xp.mean(xp.astype(norms >= limit, xp.float_dtype))
 
-    found = share_at_bound(clip, report, [slot.name for slot in measure.slots], share)
+    found = share_at_bound(clip, report, measure.layout.names, share)
     return measure.xp.asarray(found)
 
 
-def _of_entries(part: Measure, bound: Any) -> Array:
+def _of_entries(part: MeasuredArrays, bound: Any) -> Array:
     xp, arithmetic = part.xp, part.arithmetic
     ends = bound if isinstance(bound, tuple) else (None, bound)
     high = xp.astype(xp.asarray(ends[1]), xp.float_dtype)
@@ -104,4 +104,4 @@ def _of_entries(part: Measure, bound: Any) -> Array:
             top = xp.astype(high, array.dtype)
             at = (array >= top) | (array <= xp.astype(low, array.dtype))
         counts.append(xp.sum(xp.astype(at, xp.float_dtype)))
-    return xp.sum(xp.stack(counts)) / max(1, part.entries)
+    return xp.sum(xp.stack(counts)) / max(1, part.layout.entries)

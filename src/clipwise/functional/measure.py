@@ -1,127 +1,175 @@
-"""The norms of some gradients as they are now: each measured once, and kept true by what is done to them."""
+"""The norms of some arrays as they are now: each measured once, and kept true by what is done to them."""
 
-import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import Any, Self
 
 from clipwise.clip import Norm, Per
 from clipwise.functional import scaling
-from clipwise.functional.arithmetic import Arithmetic
+from clipwise.functional.layout import Layout, Places
 from clipwise.functional.scaling import order_of
-from clipwise.functional.slots import Slot
 from clipwise.namespace import Array
 
 __all__ = ["Measure"]
 
 
-class Measure:
+class Measure(ABC):
     """Norms by tensor, unit or all together, cached; scaling and clamping keep the cache true.
 
-    It replaces the arrays it holds and never writes into one, so it can be traced.
+    What measures and scales is a back end's: arrays that are values, which it replaces, or tensors, into
+    which it writes.
 
     Args:
-        arithmetic: of the arrays' framework.
-        slots: of all parameters that the gradients may be of.
-        arrays: a gradient or None for each of them. Of a gradient that is sparse along axis 0, its rows.
-        leave: whether no threshold is to learn from this step, where that is known on the device only (0-d).
+        layout: of the arrays.
 
     Attributes:
-        present: the places of the gradients that are there.
+        leave: whether the arrays are to be left as they are, and no threshold is to learn from them: a 0-d
+            array where only the device knows, True where the host does, None: they are not.
+        defers: whether it is left to the device to find out ``leave``; the host does not look.
     """
 
-    def __init__(
-        self,
-        arithmetic: Arithmetic,
-        slots: Sequence[Slot],
-        arrays: Sequence[Array | None],
-        leave: Array | None = None,
-    ) -> None:
-        self.arithmetic = arithmetic
-        self.xp = arithmetic.xp
-        self.all_slots = slots
-        self.leave = leave
-        self.present = tuple(place for place, array in enumerate(arrays) if array is not None)
-        self.slots = [slots[place] for place in self.present]
-        self.arrays: list[Array] = [arrays[place] for place in self.present]
+    defers: bool = True
+
+    def __init__(self, layout: Layout) -> None:
+        self.layout = layout
+        self.xp = layout.xp
+        self.leave: Array | bool | None = None
         self._tensors: dict[float, Array] = {}
         self._units: dict[float, Array] = {}
         self._joints: dict[Norm, Array] = {}
 
-    @property
-    def entries(self) -> int:
-        """How many entries there are, those of sparse gradients included that are 0."""
-        return sum(slot.size for slot in self.slots)
+    # What a back end gives.
+
+    @abstractmethod
+    def _norms(self, p: float) -> Array:
+        """The p-norm of each array, one vector."""
+
+    @abstractmethod
+    def _unit_norms(self, p: float) -> Array:
+        """The p-norms of the units of all arrays, one vector."""
+
+    @abstractmethod
+    def _by_tensor(self, unit_norms: Array, p: float) -> Array:
+        """The p-norms of the arrays from those of their units."""
+
+    @abstractmethod
+    def _multiply(self, coefficients: Array, per: Per) -> None:
+        """Multiply the arrays by one coefficient, or by one a tensor or unit."""
+
+    @abstractmethod
+    def clamp(self, low: Array, high: Array, *, ordered: bool = False) -> Array:
+        """Bound every entry; how many were beyond, 0-d.
+
+        Args:
+            low, high: numbers or 0-d.
+            ordered: entries have to have an order. Otherwise ``low = -high``, and moduli are bounded.
+
+        Raises:
+            ThresholdError: complex entries have none.
+        """
+
+    @abstractmethod
+    def moduli(self, position: int) -> Array:
+        """The moduli of the entries of one of the arrays, in the wide float."""
+
+    @abstractmethod
+    def moduli_beside(self, weights: Self, position: int, *, whole: bool) -> tuple[Array, Array]:
+        """`moduli` of one of the arrays and of its weight, of all entries or only of those that are stored.
+
+        Args:
+            weights: of the parameters, all of them.
+            position: among these arrays.
+            whole: all entries.
+        """
+
+    @abstractmethod
+    def bound(self, position: int, limit: Array) -> Array:
+        """Bound the moduli of one of the arrays by a limit for each entry; how many were beyond, 0-d."""
+
+    @abstractmethod
+    def part(self, places: Places) -> Self:
+        """The measure of the arrays of some of all slots, with what is known of them."""
+
+    @abstractmethod
+    def only_finite(self, bad: Array, count: Array) -> None:
+        """Put 0 in the place of NaN and Inf. ``bad`` says for each array whether it has any."""
+
+    @abstractmethod
+    def kept(self) -> Sequence[Any]:
+        """The entries as they are now, for `cosine`."""
+
+    @abstractmethod
+    def cosine(self, before: Sequence[Any], size: Array) -> Array:
+        """The cosine between what was kept, of this 2-norm, and the arrays as they are now."""
+
+    # What it may do better.
+
+    def number(self, value: Any) -> Array:
+        """A number in the wide float."""
+        return self.xp.astype(self.xp.asarray(value), self.xp.float_dtype)
+
+    def as_threshold(self, value: Any) -> Array:
+        """What a policy gave in the wide float; a negative one, of a policy of the user's own, becomes 0."""
+        threshold = self.number(value)
+        return self.xp.where(threshold < 0, self.xp.zeros(()), threshold)
+
+    def is_idle(self, clipped: Array, joint: Array) -> bool:
+        """Whether it is known here, without waiting, that no group is clipped and that all is finite."""
+        return False
+
+    def nonfinite(self, norms: Array, norm: Norm) -> tuple[Array, Array]:
+        """Which of the arrays are not finite, by their norms, and how many."""
+        bad = ~self.xp.isfinite(norms)
+        return bad, self.xp.sum(self.xp.astype(bad, self.xp.int32))
+
+    def _settled(self, coefficients: Array) -> Array:
+        """The same array, which many others are about to be computed from."""
+        return coefficients
+
+    def _combined(self, norms: Array, p: float) -> Array:
+        return scaling.combine(self.xp, norms, p)
+
+    # What is the same for all.
 
     def tensor_norms(self, p: float) -> Array:
         """The p-norm of each array, one vector."""
         if p not in self._tensors:
-            if p in self._units:
-                self._tensors[p] = self.arithmetic.joined(self._units[p], self.counts("unit"), p)
-            else:
-                self._tensors[p] = self.arithmetic.norms(self.arrays, p)
+            known = self._units.get(p)
+            self._tensors[p] = self._norms(p) if known is None else self._by_tensor(known, p)
         return self._tensors[p]
 
     def unit_norms(self, p: float) -> Array:
         """The p-norms of the units of all arrays, one vector."""
         if p not in self._units:
-            rests = []
-            for slot in self.slots:
-                whole = not slot.axes or 0 in slot.shape
-                rests.append(tuple(range(len(slot.shape))) if whole else slot.rest)
-            self._units[p] = self.arithmetic.unit_norms(self.arrays, p, rests)
+            self._units[p] = self._unit_norms(p)
         return self._units[p]
 
     def groups(self, per: Per, norm: Norm) -> Array:
         """The norms of the groups, one vector: of all units, or of each tensor."""
         p = order_of(norm)
         norms = self.unit_norms(p) if per == "unit" else self.tensor_norms(p)
-        return self.heard(norms / self.roots(per) if norm == "rms" else norms)
-
-    def heard(self, norms: Array) -> Array:
-        """Norms as a threshold is told them: NaN, which enters no history, of a step that is left out."""
-        return norms if self.leave is None else self.xp.where(self.leave, self.xp.nan, norms)
+        return self.finite_for_history(norms / self.layout.roots(per) if norm == "rms" else norms)
 
     def joint(self, norm: Norm) -> Array:
         """The norm of all arrays together, 0-d."""
         if norm not in self._joints:
             p = order_of(norm)
-            joint = scaling.combine(self.xp, self.tensor_norms(p), p)
-            self._joints[norm] = joint / self.root(norm)
+            joint = self._combined(self.tensor_norms(p), p)
+            self._joints[norm] = joint / self.layout.root(norm) if norm == "rms" else joint
         return self._joints[norm]
 
-    def counts(self, per: Per) -> list[int]:
-        """How many groups each array has."""
-        return [slot.units if per == "unit" else 1 for slot in self.slots]
-
-    def group_sizes(self, per: Per) -> Array:
-        """The number of entries of each group."""
-        pairs = zip(self.slots, self.counts(per), strict=True)
-        return self._array([slot.size / n for slot, n in pairs for _ in range(n)])
-
-    def roots(self, per: Per) -> Array:
-        """What the 2-norm of each group is divided by to be its root mean square."""
-        pairs = zip(self.slots, self.counts(per), strict=True)
-        return self._array([math.sqrt(max(slot.size / n, 1)) for slot, n in pairs for _ in range(n)])
-
-    def root(self, norm: Norm) -> float:
-        """What the joint 2-norm is divided by to be the root mean square; 1 for other norms."""
-        return math.sqrt(max(self.entries, 1)) if norm == "rms" else 1.0
+    def finite_for_history(self, norms: Array) -> Array:
+        """Norms as a threshold is told them: NaN, which enters no history, of arrays that are left alone."""
+        if self.leave is None:
+            return norms
+        if self.leave is True:
+            return norms + self.xp.nan
+        return self.xp.where(self.leave, self.xp.nan, norms)
 
     def scale(self, coefficients: Array, per: Per = "global") -> None:
         """Multiply by one coefficient, or by one a tensor or unit."""
-        xp, coefficients = self.xp, self.arithmetic.settled(coefficients)
-        if per == "unit":
-            parts, start = [], 0
-            for slot in self.slots:
-                own = coefficients[start : start + slot.units]
-                start += slot.units
-                axes = slot.axes if slot.size else ()
-                shape = tuple(n if axis in axes else 1 for axis, n in enumerate(slot.shape)) if axes else ()
-                parts.append(xp.reshape(own, shape))
-        elif per == "tensor":
-            parts = [coefficients[place] for place in range(len(self.arrays))]
-        else:
-            parts = [coefficients] * len(self.arrays)
-        self.arrays = self.arithmetic.chosen(self.arrays, parts)
+        coefficients = self._settled(coefficients)
+        self._multiply(coefficients, per)
         self._joints = {}
         if per == "unit":
             self._units = {p: norms * coefficients for p, norms in self._units.items()}
@@ -130,34 +178,25 @@ class Measure:
             self._tensors = {p: norms * coefficients for p, norms in self._tensors.items()}
             self._units = {}
 
-    def replace(self, arrays: Sequence[Array]) -> None:
-        """Other arrays in the place of these; they are measured anew."""
-        self.arrays = list(arrays)
+    def forget(self) -> None:
+        """Measure anew: the arrays were changed."""
         self._tensors, self._units, self._joints = {}, {}, {}
 
-    def part(self, places: Sequence[int]) -> "Measure":
-        """The measure of some of all slots, with what is known of them."""
-        arrays: list[Array | None] = [None] * len(self.all_slots)
-        for place, array in zip(self.present, self.arrays, strict=True):
-            arrays[place] = array
-        part = Measure(
-            self.arithmetic,
-            [self.all_slots[i] for i in places],
-            [arrays[i] for i in places],
-            self.leave,
-        )
-        where = [self.present.index(places[i]) for i in part.present]
-        if where:
-            index = self.xp.asarray(where, dtype=self.xp.int32)
-            part._tensors = {p: self.xp.take(norms, index, axis=0) for p, norms in self._tensors.items()}
-        return part
+    def join(self, parts: Sequence[Self], shares: tuple[Places, ...], norm: Norm) -> None:
+        """Learn from parts, which together are everything, what was done to them.
 
-    def full(self) -> list[Array | None]:
-        """The arrays by slot, None where there was none."""
-        arrays: list[Array | None] = [None] * len(self.all_slots)
-        for place, array in zip(self.present, self.arrays, strict=True):
-            arrays[place] = array
-        return arrays
+        Args:
+            parts: of this measure.
+            shares: the places that each was made of.
+            norm: which norm to learn.
+        """
+        p = order_of(norm)
+        norms = self.xp.concat([part.tensor_norms(p) for part in parts if part.layout.present])
+        self.forget()
+        self._tensors[p] = self.xp.take(norms, self.layout.order(shares), axis=0)
 
-    def _array(self, values: Sequence[float]) -> Array:
-        return self.xp.asarray(values, dtype=self.xp.float_dtype)
+    def _learn_part(self, whole: "Measure", index: Array) -> None:
+        """Take over what is known of these arrays from the measure that they are a part of."""
+        self.leave = whole.leave
+        if self.layout.present:
+            self._tensors = {p: self.xp.take(norms, index, axis=0) for p, norms in whole._tensors.items()}

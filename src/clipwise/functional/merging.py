@@ -1,11 +1,12 @@
 """The report of a whole from the reports of its parts, the same in every back end."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from clipwise.namespace import Array, Namespace
 from clipwise.report import ClipReport
 
-__all__ = ["merged", "untouched"]
+__all__ = ["changed", "left_out", "merged", "untouched"]
 
 
 def untouched(xp: Namespace, norm: Array) -> ClipReport:
@@ -50,4 +51,47 @@ def merged(
         clipped=xp.any(xp.stack([report.clipped for report in every])),
         clip_fraction=fraction,
         parts=dict(parts),
+    )
+
+
+def changed(report: ClipReport, changes: Mapping[str, Any]) -> ClipReport:
+    """`dataclasses.replace`, in a tenth of the time: a frozen ``__init__`` sets one field after the other."""
+    made = ClipReport.__new__(ClipReport)
+    vars(made).update(vars(report), **changes)
+    return made
+
+
+def left_out(xp: Namespace, report: ClipReport, flag: Array | bool) -> ClipReport:
+    """The report of a step, and of its parts, as that of one which is left out if a flag is set.
+
+    Args:
+        xp: of its arrays.
+        report: of what would have been done.
+        flag: 0-d, or True where it is known.
+    """
+    parts = {key: left_out(xp, part, flag) for key, part in report.parts.items()}
+    if flag is True:
+        return changed(
+            report,
+            {
+                "norm_after": xp.full((), 0.0),
+                "threshold": xp.full((), xp.nan),
+                "clipped": xp.full((), 0.0) > 0,
+                "clip_fraction": xp.full((), 0.0),
+                "direction": None,
+                "skipped": True,
+                "parts": parts,
+            },
+        )
+    zero = xp.zeros(())
+    return changed(
+        report,
+        {
+            "norm_after": xp.where(flag, zero, report.norm_after),
+            "threshold": xp.where(flag, xp.full((), xp.nan), report.threshold),
+            "clipped": report.clipped & ~flag,
+            "clip_fraction": xp.where(flag, zero, report.clip_fraction),
+            "skipped": flag,
+            "parts": parts,
+        },
     )

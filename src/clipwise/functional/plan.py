@@ -1,4 +1,4 @@
-"""A whole description, `chain` and `by_name` included, laid out over parameters whose arrays are values."""
+"""A whole description, `chain` and `by_name` included, laid out over parameters."""
 
 import dataclasses
 from abc import ABC, abstractmethod
@@ -6,20 +6,25 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from clipwise.clip import AnyClip, ByName, Chain, Clip, Norm
-from clipwise.functional.facts import Facts
+from clipwise.functional.context import StepContext
+from clipwise.functional.layout import Places
 from clipwise.functional.measure import Measure
 from clipwise.functional.merging import merged, untouched
 from clipwise.functional.names import owner_of, refuse_unmatched
 from clipwise.functional.slots import Slot
-from clipwise.functional.stage import Stage, Step
-from clipwise.namespace import Namespace
+from clipwise.functional.stage import Stage, Step, make_stage
 from clipwise.report import ClipReport
 
 __all__ = ["Plan", "make_plan"]
 
 
-def make_plan(clip: AnyClip, slots: Sequence[Slot]) -> "Plan":
+def make_plan(clip: AnyClip, slots: Sequence[Slot], *, later: bool = False) -> "Plan":
     """Lay a description out over parameters.
+
+    Args:
+        clip: what to do.
+        slots: of the parameters, in the order of the state.
+        later: they are what others have become, so not every pattern has to match one of them.
 
     Raises:
         ParameterError: a pattern of `by_name` matches no parameter.
@@ -27,8 +32,8 @@ def make_plan(clip: AnyClip, slots: Sequence[Slot]) -> "Plan":
     if isinstance(clip, Clip):
         return _Single(clip, slots)
     if isinstance(clip, Chain):
-        return _Chain(clip, slots)
-    return _ByName(clip, slots)
+        return _Chain(clip, slots, later)
+    return _ByName(clip, slots, later)
 
 
 class Plan(ABC):
@@ -36,76 +41,101 @@ class Plan(ABC):
 
     Attributes:
         norm: how the joint norm is measured that it reports: as by its first clip, or 2 where parts differ.
+        folds: all that it does is to multiply everything by one coefficient.
+        by_unit: all that it does is by unit, and the norms of the tensors follow from those of their units.
+        plans: those of its parts, in the order of their states.
     """
 
     norm: Norm
+    folds: bool = False
+    by_unit: bool = False
+    plans: Sequence["Plan"] = ()
+
+    def apply(self, measure: Measure, weights: Measure | None, state: Any, context: StepContext) -> Step:
+        """Clip what is measured: what was done, and the state after it. Without any gradient, nothing."""
+        if not measure.layout.present:
+            return self.blank(untouched(measure.xp, measure.xp.zeros(()))), state
+        return self._apply(measure, weights, state, context)
 
     @abstractmethod
+    def _apply(self, measure: Measure, weights: Measure | None, state: Any, context: StepContext) -> Step:
+        """`apply` to at least one array."""
+
     def init(self, xp: Any) -> Any:
         """The state of all its thresholds before the first step."""
+        return tuple(plan.init(xp) for plan in self.plans)
 
-    @abstractmethod
-    def apply(self, measure: Measure, weights: Measure | None, state: Any, facts: Facts) -> Step:
-        """Clip what is measured: what was done, and the state after it. Without any gradient, nothing."""
-
-    @abstractmethod
     def stages(self) -> Iterator[Stage]:
         """Every single clip, in a fixed order."""
+        for plan in self.plans:
+            yield from plan.stages()
 
+    def states(self, state: Any) -> Iterator[Any]:
+        """The state of each of its `stages`."""
+        for plan, own in zip(self.plans, state, strict=True):
+            yield from plan.states(own)
+
+    def joined(self, states: Iterator[Any]) -> Any:
+        """The state from those of its `stages`, in their order."""
+        return tuple(plan.joined(states) for plan in self.plans)
+
+    @abstractmethod
     def blank(self, report: ClipReport) -> ClipReport:
         """The report of a step in which nothing was done, with the parts that it always has."""
-        return report
-
-    def sees(self) -> frozenset[str]:
-        """What the policies use where it is there."""
-        policies = [stage.policy for stage in self.stages()]
-        return frozenset().union(*[policy.needs | policy.wants for policy in policies if policy])
 
     def needs(self) -> frozenset[str]:
         """What the policies must be told."""
-        policies = [stage.policy for stage in self.stages()]
-        return frozenset().union(*[policy.needs for policy in policies if policy])
+        return frozenset().union(*[stage.thresholds.needs for stage in self.stages()])
+
+    def sees(self) -> frozenset[str]:
+        """What the policies use where it is there."""
+        return frozenset().union(*[stage.thresholds.sees for stage in self.stages()])
+
+    def needs_all(self) -> bool:
+        """Whether what happens to one gradient depends on the others."""
+        return "global_norm" in self.sees() or any(stage.clip.per == "global" for stage in self.stages())
 
 
 class _Single(Plan):
     def __init__(self, clip: Clip, slots: Sequence[Slot]) -> None:
         self.norm = clip.norm
-        self.stage = Stage(clip, slots)
+        self.folds = clip.per == "global"
+        self.by_unit = clip.per == "unit"
+        self.stage = make_stage(clip, slots)
 
     def init(self, xp: Any) -> Any:
-        return self.stage.init(xp)
+        return self.stage.thresholds.init(xp)
 
-    def apply(self, measure: Measure, weights: Measure | None, state: Any, facts: Facts) -> Step:
-        if not measure.present:
-            return _nothing(measure.xp), state
-        return self.stage.apply(measure, weights, state, facts)
+    def _apply(self, measure: Measure, weights: Measure | None, state: Any, context: StepContext) -> Step:
+        return self.stage.apply(measure, weights, state, context)
 
     def stages(self) -> Iterator[Stage]:
         yield self.stage
 
+    def states(self, state: Any) -> Iterator[Any]:
+        yield state
+
+    def joined(self, states: Iterator[Any]) -> Any:
+        return next(states)
+
+    def blank(self, report: ClipReport) -> ClipReport:
+        return report
+
 
 class _Chain(Plan):
-    def __init__(self, clip: Chain, slots: Sequence[Slot]) -> None:
-        self.plans = [make_plan(part, slots) for part in clip.clips]
+    def __init__(self, clip: Chain, slots: Sequence[Slot], later: bool) -> None:
+        self.plans = [make_plan(part, slots, later=later) for part in clip.clips]
         self.norm = self.plans[0].norm
+        self.by_unit = len(self.plans) == 1 and self.plans[0].by_unit
 
-    def init(self, xp: Any) -> Any:
-        return tuple(plan.init(xp) for plan in self.plans)
-
-    def apply(self, measure: Measure, weights: Measure | None, state: Any, facts: Facts) -> Step:
-        steps = [
-            plan.apply(measure, weights, own, facts) for plan, own in zip(self.plans, state, strict=True)
-        ]
+    def _apply(self, measure: Measure, weights: Measure | None, state: Any, context: StepContext) -> Step:
+        pairs = zip(self.plans, state, strict=True)
+        steps = [plan.apply(measure, weights, own, context) for plan, own in pairs]
         reports = {str(place): report for place, (report, _) in enumerate(steps)}
         first, last = steps[0][0], steps[-1][0]
-        same = self.plans[-1].norm == self.norm or not measure.present
-        norm_after = last.norm_after if same else measure.joint(self.norm)
+        norm_after = last.norm_after if self.plans[-1].norm == self.norm else measure.joint(self.norm)
         report = merged(measure.xp, reports, first.norm, norm_after)
         return report, tuple(state for _, state in steps)
-
-    def stages(self) -> Iterator[Stage]:
-        for plan in self.plans:
-            yield from plan.stages()
 
     def blank(self, report: ClipReport) -> ClipReport:
         parts = {str(place): plan.blank(report) for place, plan in enumerate(self.plans)}
@@ -113,56 +143,40 @@ class _Chain(Plan):
 
 
 class _ByName(Plan):
-    def __init__(self, clip: ByName, slots: Sequence[Slot]) -> None:
-        refuse_unmatched(clip, [slot.name for slot in slots])
+    def __init__(self, clip: ByName, slots: Sequence[Slot], later: bool) -> None:
+        if not later:
+            refuse_unmatched(clip, [slot.name for slot in slots])
         owners = [owner_of(clip, slot.name) for slot in slots]
-        self.places = {
-            pattern: [place for place, owner in enumerate(owners) if owner == pattern]
-            for pattern, part in clip.parts
-            if part is not None
-        }
-        self.plans = {
-            pattern: make_plan(part, [slots[i] for i in self.places[pattern]])
-            for pattern, part in clip.parts
-            if part is not None
-        }
-        norms = {plan.norm for plan in self.plans.values()}
+
+        def of(pattern: str) -> Places:
+            return tuple(place for place, owner in enumerate(owners) if owner == pattern)
+
+        parts = [(pattern, part, of(pattern)) for pattern, part in clip.parts if part is not None]
+        self.patterns = [pattern for pattern, _, _ in parts]
+        self.plans = [make_plan(part, [slots[i] for i in own], later=later) for _, part, own in parts]
+        taken = {place for _, _, own in parts for place in own}
+        left = tuple(place for place in range(len(slots)) if place not in taken)
+        self.shares = (*(own for _, _, own in parts), left)
+        self.by_unit = len(self.plans) == 1 and not left and self.plans[0].by_unit
+        norms = {plan.norm for plan in self.plans}
         self.norm = norms.pop() if len(norms) == 1 else 2.0
 
-    def init(self, xp: Any) -> Any:
-        return tuple(plan.init(xp) for plan in self.plans.values())
-
-    def apply(self, measure: Measure, weights: Measure | None, state: Any, facts: Facts) -> Step:
-        if not measure.present:
-            return self.blank(_nothing(measure.xp)), state
+    def _apply(self, measure: Measure, weights: Measure | None, state: Any, context: StepContext) -> Step:
         norm = measure.joint(self.norm)
-        arrays, states = measure.full(), []
+        parts = [measure.part(share) for share in self.shares]
         reports: dict[str, ClipReport] = {}
-        shares: list[float] = []
-        for (pattern, plan), own in zip(self.plans.items(), state, strict=True):
-            places = self.places[pattern]
-            part = measure.part(places)
-            report, own = plan.apply(part, weights.part(places) if weights else None, own, facts)
-            reports[pattern] = report
-            states.append(own)
-            shares.append(len(part.present) / len(measure.present))
-            for place, array in zip(places, part.full(), strict=True):
-                arrays[place] = array
-        measure.replace([array for array in arrays if array is not None])
-        if not reports:
-            return untouched(measure.xp, norm), ()
+        states = []
+        for place, (pattern, plan) in enumerate(zip(self.patterns, self.plans, strict=True)):
+            own = weights.part(self.shares[place]) if weights is not None else None
+            reports[pattern], after = plan.apply(parts[place], own, state[place], context)
+            states.append(after)
+        measure.join(parts, self.shares, self.norm)
+        shares = [len(part.layout.present) / len(measure.layout.present) for part in parts[:-1]]
+        if not any(shares):
+            return dataclasses.replace(untouched(measure.xp, norm), parts=reports), tuple(states)
         report = merged(measure.xp, reports, norm, measure.joint(self.norm), shares)
         return report, tuple(states)
 
-    def stages(self) -> Iterator[Stage]:
-        for plan in self.plans.values():
-            yield from plan.stages()
-
     def blank(self, report: ClipReport) -> ClipReport:
-        parts = {pattern: plan.blank(report) for pattern, plan in self.plans.items()}
-        return dataclasses.replace(report, parts=parts)
-
-
-def _nothing(xp: Namespace) -> ClipReport:
-    """The report of a step without any gradient: norm 0."""
-    return untouched(xp, xp.zeros(()))
+        pairs = zip(self.patterns, self.plans, strict=True)
+        return dataclasses.replace(report, parts={pattern: plan.blank(report) for pattern, plan in pairs})

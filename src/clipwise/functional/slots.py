@@ -1,4 +1,4 @@
-"""What is known of one parameter by its name and shape alone, in frameworks whose arrays are values."""
+"""What is known of one parameter by its name and shape alone."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -26,12 +26,14 @@ class Slot:
         shape: of the parameter.
         axes: the axes along which its units lie, ascending; empty: it is one unit.
         embedding: whether it is the table of an embedding.
+        groups: into which axis 0 is split first, as a new axis before it; the axes are counted after that.
     """
 
     name: str
     shape: tuple[int, ...]
     axes: tuple[int, ...]
     embedding: bool = False
+    groups: int = 1
 
     @property
     def size(self) -> int:
@@ -40,7 +42,15 @@ class Slot:
     @property
     def units(self) -> int:
         """How many units it has; an empty weight is one."""
-        return math.prod(self.shape[axis] for axis in self.axes) if self.size else 1
+        shape = self.shape
+        if self.groups > 1:
+            shape = (self.groups, shape[0] // self.groups, *shape[1:])
+        return math.prod(shape[axis] for axis in self.axes) if self.size else 1
+
+    @property
+    def has_rows(self) -> bool:
+        """Whether its units lie along axis 0, or it is a vector that is one unit: so it is in PyTorch."""
+        return self.groups == 1 and self.axes == ((0,) if len(self.shape) > 1 else ())
 
     @property
     def rest(self) -> tuple[int, ...]:

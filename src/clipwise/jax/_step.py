@@ -13,16 +13,14 @@ from clipwise.clip import AnyClip, ByName, Chain, Clip, singles
 from clipwise.errors import StateError
 from clipwise.functional.arguments import NonFinite
 from clipwise.functional.arithmetic.jax import JaxArithmetic
+from clipwise.functional.arrays import MeasuredArrays
 from clipwise.functional.clipping import ClipState, clip_arrays, init_state
-from clipwise.functional.facts import Facts
-from clipwise.functional.measure import Measure
+from clipwise.functional.context import StepContext
 from clipwise.functional.plan import make_plan
 from clipwise.functional.slots import Slot
 from clipwise.namespace import Array
 from clipwise.report import ClipReport
 from clipwise.thresholds import Threshold
-
-__all__ = ["first_state", "sees", "step"]
 
 Numbers = list[Array]
 Outcome = tuple[list[Array | None], ClipState, ClipReport]
@@ -34,7 +32,7 @@ def step(
     gradients: Sequence[Array | None],
     weights: Sequence[Array] | None,
     state: Any,
-    facts: Facts,
+    context: StepContext,
     nonfinite: NonFinite,
     *,
     direction: bool = False,
@@ -52,11 +50,11 @@ def step(
         weights if "weight_norm" in sees(clip) else None,
         state,
         numbers,
-        facts.learning_rate,
-        facts.momentum,
-        facts.loss,
+        context.learning_rate,
+        context.momentum,
+        context.loss,
     )
-    options = (skeleton, slots, nonfinite, facts.scale_free, direction)
+    options = (skeleton, slots, nonfinite, context.scale_free, direction)
     try:
         hash(options)
     except TypeError:  # a policy that holds a traced number: a trace is going on anyway
@@ -86,10 +84,10 @@ def _step(
         full = _filled(state, form)
     out, after, report = clip_arrays(
         plan,
-        Measure(arithmetic, slots, gradients),
-        None if weights is None else Measure(arithmetic, slots, weights),
+        MeasuredArrays(arithmetic, slots, gradients),
+        None if weights is None else MeasuredArrays(arithmetic, slots, weights),
         full,
-        Facts(learning_rate=learning_rate, momentum=momentum, scale_free=scale_free, loss=loss),
+        StepContext(learning_rate=learning_rate, momentum=momentum, scale_free=scale_free, loss=loss),
         nonfinite,
         direction=direction,
     )

@@ -14,8 +14,6 @@ from clipwise.errors import ParameterError
 from clipwise.functional.slots import Slot, UnitAxes, make_slots
 from clipwise.namespace import Array
 
-__all__ = ["Laid", "lay_out"]
-
 Path = tuple[Hashable, ...]
 
 _HEADS = ("query", "key", "value")
@@ -23,7 +21,7 @@ _HEADS = ("query", "key", "value")
 
 
 @dataclass(frozen=True)
-class Laid:
+class FlatGradients:
     """Gradients laid out over the parameters.
 
     Attributes:
@@ -48,7 +46,7 @@ class Laid:
         return self.tree.unflatten([leaf if place is None else gradients[place] for leaf, place in pairs])
 
 
-def lay_out(gradients: Any, params: Any, unit_axes: UnitAxes | None) -> Laid:
+def lay_out(gradients: Any, params: Any, unit_axes: UnitAxes | None) -> FlatGradients:
     """The gradients by slot. Slots are of the parameters where they are given, else of the gradients.
 
     Raises:
@@ -85,7 +83,7 @@ def lay_out(gradients: Any, params: Any, unit_axes: UnitAxes | None) -> Laid:
             by_slot[place] = leaf if isinstance(leaf, jax.Array) else jnp.asarray(leaf)
         places.append(place)
     weights = None if params is None else [leaf for _, leaf in wanted]
-    return Laid(slots, by_slot, weights, [leaf for _, leaf in found], places, tree)
+    return FlatGradients(slots, by_slot, weights, [leaf for _, leaf in found], places, tree)
 
 
 def _slots(tree: Any, leaves: Sequence[tuple[Path, Any]], unit_axes: UnitAxes | None) -> tuple[Slot, ...]:

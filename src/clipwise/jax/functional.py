@@ -8,7 +8,7 @@ from clipwise.config.arguments import as_clip
 from clipwise.errors import ArgumentError, NonFiniteError
 from clipwise.functional.arguments import NonFinite, as_nonfinite
 from clipwise.functional.clipping import ClipState
-from clipwise.functional.facts import Facts
+from clipwise.functional.context import StepContext
 from clipwise.functional.slots import UnitAxes
 from clipwise.jax import _trees
 from clipwise.jax._step import first_state, step
@@ -92,10 +92,10 @@ def clip(
     laid = _trees.lay_out(grads, params, unit_axes)
     if nonfinite == "error":
         refuse_error_while_tracing(laid.gradients)
-    facts = Facts(learning_rate=learning_rate, momentum=momentum, scale_free=scale_free, loss=loss)
+    context = StepContext(learning_rate=learning_rate, momentum=momentum, scale_free=scale_free, loss=loss)
     inside: NonFinite = "propagate" if nonfinite == "error" else nonfinite
     out, after, report = step(
-        described, laid.slots, laid.gradients, laid.weights, state, facts, inside, direction=direction
+        described, laid.slots, laid.gradients, laid.weights, state, context, inside, direction=direction
     )
     if nonfinite == "error":
         raise_nonfinite(report)

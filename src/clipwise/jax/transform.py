@@ -12,7 +12,7 @@ from clipwise.config.arguments import as_clip
 from clipwise.errors import ArgumentError, ParameterError, StateError
 from clipwise.functional.arguments import NonFinite, as_nonfinite
 from clipwise.functional.clipping import ClipState
-from clipwise.functional.facts import Facts
+from clipwise.functional.context import StepContext
 from clipwise.functional.slots import Slot, UnitAxes
 from clipwise.jax import _trees, reports
 from clipwise.jax._packed import Packed, blank, form_of, known_to_flax, pack, unpack
@@ -132,10 +132,10 @@ class Updater:
 
         def first_report(gradients: list[Array | None]) -> ClipReport:
             rate = self.learning_rate(state.step) if callable(self.learning_rate) else self.learning_rate
-            facts = Facts(
+            context = StepContext(
                 learning_rate=rate, momentum=self.momentum, scale_free=self.scale_free, loss=jnp.zeros(())
             )
-            _, _, report = self._step(laid.slots, gradients, gradients, state, facts)
+            _, _, report = self._step(laid.slots, gradients, gradients, state, context)
             return reports.spread(report, laid.slots)
 
         return TransformState(state, blank(form_of(jax.eval_shape(first_report, laid.gradients))))
@@ -155,8 +155,10 @@ class Updater:
         if self.nonfinite == "error":
             refuse_error_while_tracing(laid.gradients)
         rate = self.learning_rate(taken) if callable(self.learning_rate) else self.learning_rate
-        facts = Facts(learning_rate=rate, momentum=self.momentum, scale_free=self.scale_free, loss=loss)
-        out, after, report = self._step(laid.slots, laid.gradients, laid.weights, state.clip, facts)
+        context = StepContext(
+            learning_rate=rate, momentum=self.momentum, scale_free=self.scale_free, loss=loss
+        )
+        out, after, report = self._step(laid.slots, laid.gradients, laid.weights, state.clip, context)
         if self.nonfinite == "error":
             raise_nonfinite(report)
         # Without any gradient there was no step of the report's form.
@@ -164,10 +166,10 @@ class Updater:
         return laid.rebuilt(out), TransformState(after, packed)
 
     def _step(
-        self, slots: tuple[Slot, ...], gradients: Any, weights: Any, state: ClipState, facts: Facts
+        self, slots: tuple[Slot, ...], gradients: Any, weights: Any, state: ClipState, context: StepContext
     ) -> tuple[list[Array | None], ClipState, ClipReport]:
         inside: NonFinite = "propagate" if self.nonfinite == "error" else self.nonfinite
-        return step(self.clip, slots, gradients, weights, state, facts, inside)
+        return step(self.clip, slots, gradients, weights, state, context, inside)
 
     def _refuse_others(self, slots: tuple[Slot, ...], last: tuple[str, ...]) -> None:
         names = tuple(slot.name for slot in slots)

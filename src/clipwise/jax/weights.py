@@ -12,10 +12,10 @@ from clipwise.clip import AnyClip
 from clipwise.config.arguments import as_weight_clip
 from clipwise.errors import ParameterError, StateError
 from clipwise.functional.arithmetic.jax import JaxArithmetic
+from clipwise.functional.arrays import MeasuredArrays
 from clipwise.functional.bounds import of_measure
 from clipwise.functional.clipping import ClipState
-from clipwise.functional.facts import Facts
-from clipwise.functional.measure import Measure
+from clipwise.functional.context import StepContext
 from clipwise.functional.slots import Slot, UnitAxes
 from clipwise.jax import _trees, reports
 from clipwise.jax._packed import OfWeights, blank, form_of, known_to_flax, pack, unpack
@@ -76,8 +76,8 @@ def clip_weights(
     def clipped(
         slots: tuple[Slot, ...], targets: list[Array | None], weights: list[Array], state: ClipState
     ) -> tuple[list[Array | None], ClipState, ClipReport]:
-        out, after, report = step(described, slots, targets, weights, state, Facts(), "propagate")
-        at_bound = of_measure(Measure(JaxArithmetic(), slots, out), described, report)
+        out, after, report = step(described, slots, targets, weights, state, StepContext(), "propagate")
+        at_bound = of_measure(MeasuredArrays(JaxArithmetic(), slots, out), described, report)
         # Without any weight there is nothing at the bound, and no report of the usual form.
         return out, after, dataclasses.replace(reports.spread(report, slots), at_bound=at_bound)
 

@@ -12,9 +12,9 @@ from clipwise.clip import AnyClip, clip_by_global_norm
 from clipwise.errors import ArgumentError, ParameterError
 from clipwise.functional.arguments import NonFinite
 from clipwise.functional.arithmetic import Arithmetic, arithmetic_of
+from clipwise.functional.arrays import MeasuredArrays
 from clipwise.functional.clipping import clip_arrays
-from clipwise.functional.facts import Facts
-from clipwise.functional.measure import Measure
+from clipwise.functional.context import StepContext
 from clipwise.functional.plan import Plan, make_plan
 from clipwise.functional.slots import Slot, UnitAxes, make_slots
 from clipwise.keras._backends import backend
@@ -23,8 +23,6 @@ from clipwise.keras._variables import named_shapes, units_of_layers
 from clipwise.keras._weights import WeightClipping
 from clipwise.namespace import Array
 from clipwise.report import ClipReport
-
-__all__ = ["Clipping", "refuse_own_clips", "step_variables", "stepping"]
 
 _OWN = ("clipnorm", "global_clipnorm", "clipvalue")
 
@@ -167,10 +165,10 @@ class Clipping:
         arithmetic = arithmetic_of(arrays)
         clipped, state, report = clip_arrays(
             self.plan,
-            Measure(arithmetic, self.slots, by_slot),
+            MeasuredArrays(arithmetic, self.slots, by_slot),
             self._weights(optimizer, arithmetic),
             self.memory.state(),
-            self._facts(optimizer, arithmetic),
+            self._context(optimizer, arithmetic),
             self.nonfinite,
             direction=self.direction,
         )
@@ -182,22 +180,19 @@ class Clipping:
         """Whether the rows of a sparse gradient alone would not do: units and ranges see its zeros too."""
         assert self.plan is not None
         for stage in self.plan.stages():
-            by_entry = stage.clip.per == "element" and (
-                isinstance(stage.clip.threshold, tuple)
-                or (stage.policy is not None and "weight_norm" in stage.policy.needs)
-            )
-            if stage.clip.per == "unit" or by_entry:
+            ranged = isinstance(stage.clip.threshold, tuple)
+            if stage.clip.per == "unit" or ranged or stage.thresholds.by_entry:
                 return True
         return False
 
-    def _weights(self, optimizer: Any, arithmetic: Arithmetic) -> Measure | None:
+    def _weights(self, optimizer: Any, arithmetic: Arithmetic) -> MeasuredArrays | None:
         assert self.plan is not None
         if "weight_norm" not in self.plan.sees():
             return None
         arrays = [backend().read(variable) for variable in optimizer._trainable_variables]
-        return Measure(arithmetic, self.slots, arrays)
+        return MeasuredArrays(arithmetic, self.slots, arrays)
 
-    def _facts(self, optimizer: Any, arithmetic: Arithmetic) -> Facts:
+    def _context(self, optimizer: Any, arithmetic: Arithmetic) -> StepContext:
         assert self.plan is not None
         assert self.memory is not None
         seen, xp = self.plan.sees(), arithmetic.xp
@@ -209,7 +204,7 @@ class Clipping:
             rate = xp.max(xp.stack([xp.astype(xp.asarray(r), xp.float_dtype) for r in rates]))
         if "momentum" in seen:
             momentum = max(float(getattr(part, "momentum", 0.0) or 0.0) for part in parts)
-        return Facts(
+        return StepContext(
             learning_rate=rate,
             momentum=momentum,
             scale_free=any(map(_is_scale_free, parts)),

@@ -8,17 +8,15 @@ import numpy as np
 
 from clipwise.clip import AnyClip
 from clipwise.functional.arithmetic import arithmetic_of
+from clipwise.functional.arrays import MeasuredArrays
 from clipwise.functional.bounds import of_measure
 from clipwise.functional.clipping import clip_arrays
-from clipwise.functional.facts import Facts
-from clipwise.functional.measure import Measure
+from clipwise.functional.context import StepContext
 from clipwise.functional.plan import Plan, make_plan
 from clipwise.functional.slots import Slot
 from clipwise.keras._backends import backend
 from clipwise.keras._memory import Memory
 from clipwise.report import ClipReport
-
-__all__ = ["WeightClipping"]
 
 
 class WeightClipping:
@@ -58,10 +56,12 @@ class WeightClipping:
         arithmetic = arithmetic_of(every)
         clipped, state, report = clip_arrays(
             self._plan,
-            Measure(arithmetic, self._slots, [w if i in chosen else None for i, w in enumerate(every)]),
-            Measure(arithmetic, self._slots, every),
+            MeasuredArrays(
+                arithmetic, self._slots, [w if i in chosen else None for i, w in enumerate(every)]
+            ),
+            MeasuredArrays(arithmetic, self._slots, every),
             self.memory.state(),
-            Facts(),
+            StepContext(),
             "propagate",
         )
         backend().write(optimizer, variables, [clipped[place] for place in places])
@@ -82,7 +82,7 @@ class WeightClipping:
         clipped = [
             w if slot.name in report.names else None for slot, w in zip(self._slots, every, strict=True)
         ]
-        measure = Measure(arithmetic_of(every), self._slots, clipped)
+        measure = MeasuredArrays(arithmetic_of(every), self._slots, clipped)
         return dataclasses.replace(report, at_bound=of_measure(measure, self.clip, report))
 
     def _read(self, optimizer: Any) -> list[Any]:

@@ -10,9 +10,9 @@ from clipwise.clip import AnyClip, ByName, Chain, Clip
 from clipwise.config.arguments import as_clip
 from clipwise.errors import ArgumentError
 from clipwise.functional.arithmetic import arithmetic_of
+from clipwise.functional.arrays import MeasuredArrays
 from clipwise.functional.clipping import clip_arrays, init_state
-from clipwise.functional.facts import Facts
-from clipwise.functional.measure import Measure
+from clipwise.functional.context import StepContext
 from clipwise.functional.plan import make_plan
 from clipwise.functional.slots import make_slots
 from clipwise.namespace import Array
@@ -61,9 +61,9 @@ class ClipConstraint(keras.constraints.Constraint):  # type: ignore[misc]
         axes = None if self.units == "last" else {"*": self.units}
         slots = make_slots([("weight", tuple(array.shape))], axes)
         arithmetic, plan = arithmetic_of([array]), make_plan(self.clip, slots)
-        measure = Measure(arithmetic, slots, [array])
+        measure = MeasuredArrays(arithmetic, slots, [array])
         state = init_state(plan, arithmetic.xp)
-        clipped, _, _ = clip_arrays(plan, measure, None, state, Facts(), "propagate")
+        clipped, _, _ = clip_arrays(plan, measure, None, state, StepContext(), "propagate")
         return clipped[0]
 
     def get_config(self) -> dict[str, Any]:

@@ -12,11 +12,9 @@ from clipwise.errors import ParameterError
 from clipwise.functional.slots import Slot, UnitAxes, make_slots
 from clipwise.namespace import Array
 
-__all__ = ["Laid", "lay_out", "slots_of"]
-
 
 @dataclass(frozen=True)
-class Laid:
+class FlatGradients:
     """Gradients laid out over the variables.
 
     Attributes:
@@ -49,7 +47,7 @@ def slots_of(variables: Any, unit_axes: UnitAxes | None) -> tuple[Slot, ...]:
     return laid.slots
 
 
-def lay_out(grads: Any, variables: Any, unit_axes: UnitAxes | None, what: str = "gradient") -> Laid:
+def lay_out(grads: Any, variables: Any, unit_axes: UnitAxes | None, what: str = "gradient") -> FlatGradients:
     """The gradients by slot. Slots are of the variables where they are given, else of the gradients.
 
     Raises:
@@ -90,7 +88,7 @@ def lay_out(grads: Any, variables: Any, unit_axes: UnitAxes | None, what: str = 
         gradients.append(gradient)
         chosen.append(owner)
     weights = None if variables is None else [tf.convert_to_tensor(owner) for owner in chosen]
-    return Laid(make_slots(shapes, unit_axes), gradients, weights, grads, places)
+    return FlatGradients(make_slots(shapes, unit_axes), gradients, weights, grads, places)
 
 
 def _gradient(name: str, leaf: Any, what: str) -> Any:

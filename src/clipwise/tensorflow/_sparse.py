@@ -10,8 +10,6 @@ from clipwise.functional.slots import Slot
 from clipwise.functional.stage import Stage
 from clipwise.namespace import Array
 
-__all__ = ["coalesced", "entries", "with_entries"]
-
 
 def coalesced(gradients: Sequence[Any], plan: Plan, slots: Sequence[Slot]) -> list[Any]:
     """The gradients with one slice a row, or dense where the plan looks at rows that are not there."""
@@ -47,7 +45,7 @@ def _sees_missing_rows(stage: Stage) -> bool:
         low, high = (0.0 if tf.is_tensor(bound) else bound for bound in clip.threshold)
         traced = any(tf.is_tensor(bound) for bound in clip.threshold)
         return traced or not low <= 0.0 <= high
-    return stage.policy is not None and "weight_norm" in stage.policy.needs
+    return stage.thresholds.by_entry
 
 
 def _summed_by_row(slices: Any) -> Any:

@@ -10,9 +10,9 @@ from clipwise.config.arguments import as_clip
 from clipwise.errors import ArgumentError
 from clipwise.functional.arguments import NonFinite, as_nonfinite
 from clipwise.functional.arithmetic.tensorflow import TensorFlowArithmetic
+from clipwise.functional.arrays import MeasuredArrays
 from clipwise.functional.clipping import ClipState, clip_arrays, init_state
-from clipwise.functional.facts import Facts
-from clipwise.functional.measure import Measure
+from clipwise.functional.context import StepContext
 from clipwise.functional.plan import make_plan
 from clipwise.functional.slots import UnitAxes
 from clipwise.namespace import Array
@@ -121,10 +121,10 @@ def clip(
     weights = laid.weights if "weight_norm" in plan.sees() else None
     arrays, after, report = clip_arrays(
         plan,
-        Measure(arithmetic, laid.slots, [_sparse.entries(gradient) for gradient in gradients]),
-        None if weights is None else Measure(arithmetic, laid.slots, weights),
+        MeasuredArrays(arithmetic, laid.slots, [_sparse.entries(gradient) for gradient in gradients]),
+        None if weights is None else MeasuredArrays(arithmetic, laid.slots, weights),
         state,
-        Facts(
+        StepContext(
             learning_rate=_number("learning_rate", learning_rate),
             momentum=_number("momentum", momentum),
             scale_free=scale_free,

@@ -14,7 +14,8 @@ class Observation:
 
     Attributes:
         norm: norm of each group of gradient entries before clipping; any shape, ``()`` for a global norm.
-        step: how many steps there were before this one (0 for the first), skipped ones included.
+        step: how many steps there were before this one (0 for the first), skipped ones included; a number of
+            the wide float, so ``0.5**seen.step`` is one too.
         global_norm: the norm over all groups together.
         weight_norm: norm of the weights of each group, same shape as ``norm``.
         weight_count: number of weights behind ``weight_norm``.
@@ -44,7 +45,9 @@ class Threshold(Protocol):
 
     They use array namespace operations only and never branch on a value, so the same policy runs on plain
     floats, on a GPU without waiting for it, and inside a compiled step. Every array of the state begins with
-    the axes ``shape`` given to `init`, one entry a group.
+    the axes ``shape`` given to `init`, one entry a group. With ``per="element"`` the entries of one tensor
+    after the other are shown, each time as groups of the tensor's shape, if the policy needs the weights'
+    norm; if not, all entries have one threshold, and the norm is that of everything.
 
     Attributes:
         needs: fields of `Observation` that must be there.

@@ -104,8 +104,9 @@ class exponential(_Schedule):
 class schedule:
     """Any callable of the step: ``T_t = function(t)``, t = 0 for the first step.
 
-    Under JAX the step is a traced integer; elsewhere it is a Python int. A number below 0 or NaN is an error;
-    arrays of a framework are taken as they are, since looking at them would wait for the device.
+    Where arrays are values t is a 0-d integer, in a compiled step a traced one; else it is a Python int. A
+    number below 0 or NaN is an error; arrays of a framework are taken as they are, since looking at them
+    would wait for the device.
 
     >>> import numpy as np
     >>> policy = schedule(lambda step: 5.0 if step < 1000 else 1.0)
@@ -128,7 +129,9 @@ class schedule:
         return Stateless()
 
     def update(self, xp: Any, state: Stateless, seen: Observation) -> tuple[Array, Stateless]:
-        value = self.function(seen.step)
+        known = isinstance(seen.step, numbers.Real | np.ndarray)
+        step = int(seen.step) if known else xp.astype(seen.step, xp.int32)
+        value = self.function(step)
         if isinstance(value, numbers.Number | np.generic | np.ndarray | str) or value is None:
-            value = check_number(f"the threshold that the schedule gave for step {seen.step}", value)
+            value = check_number(f"the threshold that the schedule gave for step {step}", value)
         return value, state

@@ -15,8 +15,6 @@ from torch.optim.optimizer import _global_optimizer_pre_hooks
 from clipwise.namespace import Array
 from clipwise.torch.engines._arrays import tensor_of
 
-__all__ = ["FusedStep", "is_fused"]
-
 # Known to divide by grad_scale, to write the result back into the gradients, and to heed found_inf in
 # parameters and state alike. A subclass may look at the gradients first.
 _KNOWN = (Adam, AdamW, SGD, Adagrad)

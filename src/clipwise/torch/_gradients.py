@@ -1,57 +1,56 @@
 """The gradients that are there in this step, in an engine's hands."""
 
-from collections.abc import Container, Mapping
+from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
 
-from clipwise.torch._layout import Layout
-from clipwise.torch._units import Units
+from clipwise.functional.layout import Layout
+from clipwise.functional.slots import Slot
+from clipwise.torch._slots import layout_of
 from clipwise.torch.engines import AnyBatch, gather, make_batch
-
-__all__ = ["Gradients", "Weights", "make_writable"]
 
 
 class Gradients:
     """Collects the gradients of some parameters, and keeps what stays the same from step to step.
 
     Args:
-        parameters: by name, in a fixed order.
-        units: of them.
+        parameters: by name, in the order of the slots.
+        slots: of them.
 
     Attributes:
-        names: of the parameters that had a gradient at the last `collect`; the same tuple while that is so.
-        layout: of the gradients.
+        layout: of the gradients that were there at the last `collect`; the same while that is so.
     """
 
-    names: tuple[str, ...]
     layout: Layout
 
-    def __init__(self, parameters: Mapping[str, Tensor], units: Units) -> None:
-        self._names = tuple(parameters)
+    def __init__(self, parameters: Mapping[str, Tensor], slots: Sequence[Slot]) -> None:
+        self._slots = slots
         self._parameters = list(parameters.values())
-        self._ways = units.ways(self._parameters)
         self._places: list[int] | None = None
         self._known = False
 
     def __getstate__(self) -> dict[str, Any]:
         return vars(self) | {"_known": False}
 
-    def collect(self) -> AnyBatch | None:
-        """The gradients as they are now; None if there are none. Kept by nobody: they are freed as ever."""
-        places, batch = self._take()
+    def collect(self, only: Container[int] | None = None) -> AnyBatch | None:
+        """The gradients as they are now; None if there are none. Kept by nobody: they are freed as ever.
+
+        Args:
+            only: of the parameters with these ids; None: of all.
+        """
+        places, batch = self._take(only)
         if batch is None:
             return None
         # A parameter whose data was exchanged for data of another shape keeps its identity: ask for the size.
         same = self._known and places == self._places and batch.xp is self.layout.xp
         if not same or batch.entries != self.layout.entries:
-            self.names = self._names if places is None else tuple(self._names[i] for i in places)
-            ways = self._ways if places is None else [self._ways[i] for i in places]
-            self.layout = Layout(batch.tensors, batch.xp, ways)
+            present = None if places is None else tuple(places)
+            self.layout = layout_of(batch.tensors, self._slots, batch.xp, present)
             self._places, self._known = places, True
         return batch
 
-    def _take(self) -> tuple[list[int] | None, AnyBatch | None]:
+    def _take(self, only: Container[int] | None) -> tuple[list[int] | None, AnyBatch | None]:
         places, batch = gather(self._parameters)
         if batch is not None and make_writable(self._parameters, batch):
             places, batch = gather(self._parameters)
@@ -59,14 +58,12 @@ class Gradients:
 
 
 class Weights(Gradients):
-    """The parameters themselves in the place of their gradients: all, or those whose ids are in ``only``."""
+    """The parameters themselves in the place of their gradients."""
 
-    only: Container[int] | None = None
-
-    def _take(self) -> tuple[list[int] | None, AnyBatch | None]:
-        if self.only is None:
+    def _take(self, only: Container[int] | None) -> tuple[list[int] | None, AnyBatch | None]:
+        if only is None:
             return None, make_batch(self._parameters) if self._parameters else None
-        places = [place for place, p in enumerate(self._parameters) if id(p) in self.only]
+        places = [place for place, p in enumerate(self._parameters) if id(p) in only]
         return places, make_batch([self._parameters[place] for place in places]) if places else None
 
 

@@ -9,8 +9,6 @@ from torch.nn.parameter import is_lazy
 
 from clipwise.errors import ParameterError
 
-__all__ = ["Parameters", "embedding_weights", "named", "of_optimizers", "refuse_unmade"]
-
 Parameters: TypeAlias = Tensor | nn.Module | Iterable[Tensor] | Iterable[tuple[str, Tensor]]
 
 

@@ -7,8 +7,6 @@ from torch import Tensor, nn
 from clipwise.checks import whole
 from clipwise.errors import ArgumentError
 
-__all__ = ["Projections"]
-
 
 class Projections:
     """Two linear modules, or the `torch.nn.MultiheadAttention` that has both.

@@ -1,62 +1,115 @@
-"""The state of a plan's thresholds as plain dicts of tensors and back, checked before it is set."""
+"""The state of a plan's thresholds: on which kind of arrays it is, and as plain dicts of tensors and back."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+import torch
+from torch import Tensor
+
 from clipwise.errors import StateError
-from clipwise.torch._stage import Stage
+from clipwise.functional.carry import carry
+from clipwise.functional.group_thresholds import map_state
+from clipwise.functional.plan import Plan
+from clipwise.functional.stage import Stage
+from clipwise.namespace import Array, Namespace
+from clipwise.torch.engines._arrays import NUMPY
 
-__all__ = ["dump", "load"]
 
-
-def dump(stages: Sequence[Stage], names: Mapping[int, str]) -> list[dict[str, Any]]:
-    """One entry a threshold: its policy, the parameters its groups belong to, and copies of its arrays.
+class PolicyState:
+    """What the policies of a plan remember, kept where the norms are: on the CPU numpy's, else on the device.
 
     Args:
-        stages: of the plan, in its order.
-        names: of the parameters, by id.
+        plan: whose state it is.
+        xp: of the norms; followed when they move to another device.
+
+    Attributes:
+        value: the state.
     """
-    return [
-        {"policy": _policy(stage), "parameters": _owners(stage, names), "state": _dumped(stage)}
-        for stage in stages
-    ]
 
+    def __init__(self, plan: Plan, xp: Namespace) -> None:
+        self.plan = plan
+        self.xp = xp
+        self.value = plan.init(xp)
 
-def load(stages: Sequence[Stage], names: Mapping[int, str], saved: Any) -> list[Any]:
-    """The states for the stages, in their order, None for one that keeps none; they are not set.
+    def carried(self, plan: Plan) -> "PolicyState":
+        """The state of a plan of the same description over other parameters; see `carry`."""
+        state = PolicyState(plan, self.xp)
+        state.value = carry(self.plan, plan, self.value, self.xp)
+        return state
 
-    Raises:
-        StateError: it was saved with another kind of threshold, or for other parameters.
-    """
-    if not isinstance(saved, Sequence) or len(saved) != len(stages):
-        found = len(saved) if isinstance(saved, Sequence) else 0
-        raise StateError(f"the saved state has {found} thresholds, this clip has {len(stages)}")
-    return [_load_one(stage, names, one) for stage, one in zip(stages, saved, strict=True)]
+    def on(self, xp: Namespace) -> Any:
+        """The state as arrays of this namespace."""
+        if xp is not self.xp:
+            self.xp = xp
+            self.value = map_state(lambda array: _placed(xp, array), self.value)
+        return self.value
 
+    def dump(self) -> list[dict[str, Any]]:
+        """One entry a threshold: its policy, whose its groups are, and copies of its arrays."""
+        return [
+            {"policy": _policy(stage), "parameters": _owners(stage, state), "state": _dumped(state)}
+            for stage, state in zip(self.plan.stages(), self.plan.states(self.value), strict=True)
+        ]
 
-def _load_one(stage: Stage, names: Mapping[int, str], saved: Any) -> Any:
-    if not isinstance(saved, Mapping) or not {"policy", "parameters", "state"} <= saved.keys():
-        raise StateError("this is no state of a threshold")
-    if saved["policy"] != _policy(stage):
-        raise StateError(f"the saved state is of {saved['policy']!r}, this clip has {_policy(stage)!r}")
-    owners = _owners(stage, names)
-    if saved["parameters"] != owners:
-        pairs = zip([*saved["parameters"], None], [*owners, None], strict=False)
-        then, now = next(pair for pair in pairs if pair[0] != pair[1])
-        raise StateError(f"the saved state is of other parameters: {then!r} was where {now!r} is now")
-    return stage.limit.keeper.read(saved["state"]) if stage.limit.keeper else None
+    def read(self, saved: Any) -> Any:
+        """A state from what `dump` gave; it is not set.
+
+        Raises:
+            StateError: it was saved with another kind of threshold, or for other parameters.
+        """
+        stages = list(self.plan.stages())
+        if not isinstance(saved, Sequence) or len(saved) != len(stages):
+            found = len(saved) if isinstance(saved, Sequence) else 0
+            raise StateError(f"the saved state has {found} thresholds, this clip has {len(stages)}")
+        trios = zip(stages, self.plan.states(self.value), saved, strict=True)
+        return self.plan.joined(iter([self._read(*trio) for trio in trios]))
+
+    def _read(self, stage: Stage, state: Any, saved: Any) -> Any:
+        if not isinstance(saved, Mapping) or not {"policy", "parameters", "state"} <= saved.keys():
+            raise StateError("this is no state of a threshold")
+        if saved["policy"] != _policy(stage):
+            raise StateError(f"the saved state is of {saved['policy']!r}, this clip has {_policy(stage)!r}")
+        owners = _owners(stage, state)
+        if saved["parameters"] != owners:
+            pairs = zip([*saved["parameters"], None], [*owners, None], strict=False)
+            then, now = next(pair for pair in pairs if pair[0] != pair[1])
+            raise StateError(f"the saved state is of other parameters: {then!r} was where {now!r} is now")
+        return state if stage.thresholds.policy is None else self._like(state, saved["state"], _policy(stage))
+
+    def _like(self, like: Any, saved: Any, name: str) -> Any:
+        if isinstance(like, tuple):
+            fields: tuple[str, ...] = getattr(like, "_fields", ())
+            if not isinstance(saved, Mapping) or set(saved) != set(fields):
+                raise StateError(f"the saved state of {name!r} does not fit: it should hold {list(fields)}")
+            return type(like)(*[self._like(getattr(like, field), saved[field], name) for field in fields])
+        expected = tuple(like.shape)
+        if not isinstance(saved, Tensor) or tuple(saved.shape) != expected:
+            found = tuple(saved.shape) if isinstance(saved, Tensor) else type(saved).__name__
+            raise StateError(f"the saved state of {name!r} does not fit: {found} in place of {expected}")
+        placed = _placed(self.xp, saved.clone())
+        return placed.astype(like.dtype) if isinstance(placed, np.ndarray) else placed.to(like.dtype)
 
 
 def _policy(stage: Stage) -> str:
     return type(stage.clip.threshold).__name__
 
 
-def _owners(stage: Stage, names: Mapping[int, str]) -> list[str]:
+def _owners(stage: Stage, state: Any) -> list[str]:
     """The parameters behind the places of the state; none where one norm covers everything."""
-    if stage.limit.policy is None or stage.limit.shape == ():
+    thresholds = stage.thresholds
+    if thresholds.policy is None or thresholds.counts is None or (thresholds.by_entry and not state):
         return []
-    return [names.get(id(p), "") for p in stage.limit.parameters]
+    return [slot.name for slot in stage.slots]
 
 
-def _dumped(stage: Stage) -> Any:
-    return stage.limit.keeper.dump() if stage.limit.keeper else {}
+def _dumped(state: Any) -> Any:
+    if isinstance(state, tuple):
+        return {name: _dumped(getattr(state, name)) for name in getattr(state, "_fields", ())}
+    return state.clone() if isinstance(state, Tensor) else torch.tensor(np.asarray(state))
+
+
+def _placed(xp: Namespace, array: Array) -> Array:
+    """An array of a state as this namespace's kind of array."""
+    tensor = torch.as_tensor(array)
+    return tensor.cpu().numpy() if xp.float_dtype is NUMPY.float_dtype else tensor.to(xp.device)

@@ -14,14 +14,16 @@ from clipwise.config.arguments import as_weight_clip
 from clipwise.config.spelling import spelled
 from clipwise.errors import ArgumentError, StateError
 from clipwise.functional.arguments import NonFinite
-from clipwise.functional.facts import Facts
+from clipwise.functional.context import StepContext
 from clipwise.functional.slots import UnitAxes
+from clipwise.namespace import Namespace
 from clipwise.stack import warn
-from clipwise.torch import _others
+from clipwise.torch import _foreign_clipping
 from clipwise.torch._fused import FusedStep, is_fused
+from clipwise.torch._joint_step import JointStep
 from clipwise.torch._parameters import of_optimizers, refuse_unmade
-from clipwise.torch._rounds import Round
 from clipwise.torch.clipper import Clipper
+from clipwise.torch.engines import array_on
 from clipwise.torch.hooks import StepHooks
 from clipwise.torch.refusals import refuse_engine_of_caller, refuse_engines, refuse_shards
 from clipwise.torch.weights import WeightClipper
@@ -142,7 +144,7 @@ class AttachedClipper(Clipper):
             bound = as_weight_clip(weights)
             self.weights = WeightClipper(parameters.items(), bound, model=model, unit_axes=unit_axes)
         self._current = self._ids()
-        self._round = Round()
+        self._joint_step = JointStep()
         self._fused_step: FusedStep | None = None
         self._moves = False
         self._checked: set[int] = set()
@@ -154,7 +156,7 @@ class AttachedClipper(Clipper):
             ).register(one)
         ]
         if clip is not None:  # a clip of the weights alone has nothing against another of the gradients
-            _others.listen(self)
+            _foreign_clipping.listen(self)
 
     @property
     def optimizers(self) -> list[Optimizer]:
@@ -179,7 +181,7 @@ class AttachedClipper(Clipper):
         self._handles = []
         for optimizer in self.optimizers:  # a step that raised left it as it was told to be for that step
             self._restore(optimizer)
-        _others.stop_listening(self)
+        _foreign_clipping.stop_listening(self)
 
     def __enter__(self) -> "AttachedClipper":
         return self
@@ -236,7 +238,7 @@ class AttachedClipper(Clipper):
         if self._prepare(optimizer):
             self._moves = True  # with a closure, by any of its evaluations
         else:
-            self._round.hold_back(optimizer)
+            self._joint_step.hold_back(optimizer)
 
     def _prepare(self, optimizer: Optimizer) -> bool:
         """Clip what the step is about to use; whether it happens, as far as the host knows."""
@@ -250,20 +252,20 @@ class AttachedClipper(Clipper):
         ):
             return False  # fused SGD would start its momentum with what is in memory
         if len(self._optimizers) > 1:
-            if not self._round.goes_on(optimizer):
+            if not self._joint_step.goes_on(optimizer):
                 others = [one for one in self.optimizers if one is not optimizer]
-                self._round.unscale(optimizer, others)
-                self._round.start(others, skipped=bool(self._step(None).skipped))
-            return not self._round.skipped
+                self._joint_step.unscale(optimizer, others)
+                self._joint_step.start(others, skipped=bool(self._step(None).report.skipped))
+            return not self._joint_step.skipped
         fused = is_fused(optimizer)
-        report = self._step(getattr(optimizer, "grad_scale", None), fused=fused)
-        if fused and (self._folded is not None or self._left_out is not None):
-            self._fused_step = FusedStep(optimizer, multiply_by=self._folded, skip_if=self._left_out)
+        report, coefficient, skip = self._step(getattr(optimizer, "grad_scale", None), fused=fused)
+        if coefficient is not None or skip is not None:
+            self._fused_step = FusedStep(optimizer, multiply_by=coefficient, skip_if=skip)
             return True
         return not report.skipped
 
     def _restore(self, optimizer: Optimizer) -> None:
-        self._round.give_back(optimizer)
+        self._joint_step.give_back(optimizer)
         if self._fused_step is not None:
             self._fused_step.take_back()
             self._fused_step = None
@@ -277,8 +279,8 @@ class AttachedClipper(Clipper):
             self.weights.clip_after(leave=left_out)
         else:
             own = {id(p) for group in optimizer.param_groups for p in group["params"]}
-            self.weights.clip_after(own, again=self._round.bounded)
-            self._round.bounded = True
+            self.weights.clip_after(own, again=self._joint_step.bounded)
+            self._joint_step.bounded = True
 
     # Being told by others.
 
@@ -288,7 +290,7 @@ class AttachedClipper(Clipper):
 
     def hear(self, function: str, threshold: float) -> None:
         """Say once that somebody else clips these gradients too."""
-        _others.stop_listening(self)
+        _foreign_clipping.stop_listening(self)
         warn(
             f"the loop clips too: {function} to {threshold:g}, and clipwise with {spelled(self.clip)} after"
             " it; keep one of them (a threshold of inf only measures)",
@@ -327,15 +329,15 @@ class AttachedClipper(Clipper):
                 clipper._follow(kept, new, self._model)
         self._current = current
 
-    def _facts(self) -> Facts:
-        facts = super()._facts()
+    def _context(self, xp: Namespace) -> StepContext:
         if not self._sees:
-            return facts
+            return super()._context(xp)
         groups = [group for optimizer in self.optimizers for group in optimizer.param_groups]
-        return Facts(
-            step=facts.step,
-            loss=facts.loss,
-            learning_rate=_largest([group["lr"] for group in groups if "lr" in group]),
+        rate = _largest([group["lr"] for group in groups if "lr" in group])
+        return StepContext(
+            step=float(self.steps),
+            loss=self._loss(xp),
+            learning_rate=array_on(xp, rate) if isinstance(rate, Tensor) else rate,
             momentum=max((float(group.get("momentum", 0.0)) for group in groups), default=0.0),
             scale_free=any(map(_is_scale_free, self.optimizers)),
         )

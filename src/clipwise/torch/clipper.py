@@ -1,34 +1,33 @@
 """A clip at work on one set of parameters: its history, its counts, its last report."""
 
-import dataclasses
-import math
 import numbers
-from collections.abc import Callable, Mapping
-from typing import Any, TypeAlias
+from collections.abc import Callable, Container, Mapping
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from clipwise.clip import AnyClip, Clip
+from clipwise.clip import AnyClip
 from clipwise.config.arguments import as_clip
-from clipwise.errors import ArgumentError, NonFiniteError, ParameterError, StateError
+from clipwise.errors import ArgumentError, ParameterError, StateError
 from clipwise.functional.arguments import NonFinite, as_nonfinite
-from clipwise.functional.facts import Facts
+from clipwise.functional.clipping import clip_measured, measured
+from clipwise.functional.context import StepContext
+from clipwise.functional.layout import Layout
 from clipwise.functional.merging import untouched
-from clipwise.functional.scaling import order_of
-from clipwise.functional.slots import UnitAxes
-from clipwise.namespace import Array
+from clipwise.functional.plan import make_plan
+from clipwise.functional.slots import Slot, UnitAxes
+from clipwise.namespace import Array, Namespace
 from clipwise.report import ClipReport
 from clipwise.torch._gradients import Gradients
-from clipwise.torch._measure import Measure
-from clipwise.torch._parameters import Parameters, embedding_weights, named, refuse_unmade
-from clipwise.torch._plan import make_plan
-from clipwise.torch._state import dump, load
-from clipwise.torch._units import Units
-from clipwise.torch.engines import AnyBatch, reference, refuse_unknown_engine
-from clipwise.torch.engines._arrays import NUMPY, array_on, namespace_on, tensor_of, wide
-from clipwise.torch.engines.reference import values_of
+from clipwise.torch._measure import MeasuredTensors
+from clipwise.torch._parameters import Parameters, named, refuse_unmade
+from clipwise.torch._slots import layout_of, slots_of
+from clipwise.torch._sparse import refuse_complex_ranges, refuse_sparse
+from clipwise.torch._state import PolicyState
+from clipwise.torch.engines import AnyBatch, refuse_unknown_engine
+from clipwise.torch.engines._arrays import array_on, namespace_on, wide
 from clipwise.torch.refusals import refuse_shards
 from clipwise.torch.reports import in_torch
 
@@ -36,6 +35,20 @@ __all__ = ["Clipper", "Follower", "Veto"]
 
 Follower: TypeAlias = Callable[["Clipper", ClipReport, Tensor | None], None]
 Veto: TypeAlias = Callable[["Clipper", float, float | None], bool]
+
+
+class Outcome(NamedTuple):
+    """What one step did, and what is left to what follows it.
+
+    Attributes:
+        report: in torch's tensors.
+        coefficient: what all gradients are still to be multiplied by; None: nothing is left to do.
+        skip: whether to leave the step out, where only the device knows (0-d); None: the report says.
+    """
+
+    report: ClipReport
+    coefficient: Array | None = None
+    skip: Array | None = None
 
 
 class Clipper:
@@ -76,6 +89,7 @@ class Clipper:
     """
 
     _source: type[Gradients] = Gradients
+    _weight_layout: Layout | None
 
     def __init__(
         self,
@@ -103,17 +117,15 @@ class Clipper:
         self.steps = 0
         self._clipped_steps: Array = 0
         self._skipped_steps: Array = 0
-        self._folded: Array | None = None
-        self._left_out: Array | None = None
         self._losses: list[Tensor] = []
         self._followers: list[Follower] = []
         self._vetoes: list[Veto] = []
-        self._units = Units(unit_axes)
-        self._units.extend(self.parameters, model)
-        self._gradients = self._source(self.parameters, self._units)
-        self._plan = make_plan(clip, self.parameters, embedding_weights(model), self._units)
+        self._unit_axes = unit_axes
+        self._lay_out(slots_of(self.parameters, model, unit_axes))
+        self._state = PolicyState(self._plan, self._namespace())
         self._needs_loss = "loss" in self._plan.needs()
         self._sees = self._plan.sees()
+        self._has_policies = any(stage.thresholds.policy for stage in self._plan.stages())
 
     def __getstate__(self) -> dict[str, Any]:
         return vars(self) | {"_followers": [], "_vetoes": []}  # those who listen to one do not know its copy
@@ -181,125 +193,107 @@ class Clipper:
             NonFiniteError: a gradient is NaN or Inf and ``nonfinite="error"``; nothing was touched.
             ParameterError: the threshold follows the loss and `observe` was not called.
         """
-        return self._step(None)
+        return self._step(None).report
 
     @torch.no_grad()
-    def _step(self, scale: Tensor | None, fused: bool = False, leave: Tensor | None = None) -> ClipReport:
+    def _step(
+        self,
+        scale: Tensor | None,
+        *,
+        fused: bool = False,
+        leave: Tensor | None = None,
+        only: Container[int] | None = None,
+    ) -> Outcome:
         """`clip_` of gradients that are multiplied by a scale.
 
-        Where ``fused``, what follows can multiply them by a coefficient, which is then left to it in
-        ``self._folded``; and can leave the step out, which is then asked of it in ``self._left_out`` so that
-        nothing waits for the device. With a ``leave`` above 0, on the device, all is left as it is.
+        Where ``fused``, what follows can multiply them by a coefficient, and can leave the step out, so that
+        nothing waits for the device: both is then left to it. With a ``leave`` above 0, on the device, all is
+        left as it is. ``only`` are the ids of the parameters that it is about.
         """
         if self._needs_loss and not self._losses:
             raise ParameterError(
                 "the threshold follows the loss: call clipper.observe(loss) before every step"
             )
-        self._folded = self._left_out = None
         told = self._losses[-1] if self._followers and self._losses else None
         try:
             with np.errstate(all="ignore"):  # norms of NaN and Inf are part of the business
-                batch = self._gradients.collect()
-                report = (
-                    in_torch(self._nothing()) if batch is None else self._clip(batch, scale, fused, leave)
+                batch = self._gradients.collect(only)
+                outcome = (
+                    Outcome(in_torch(self._nothing()))
+                    if batch is None
+                    else self._clip(batch, scale, fused, leave)
                 )
         finally:
             self._losses.clear()
+        report = outcome.report
         self.steps += 1
         self._skipped_steps = self._skipped_steps + report.skipped
         self._clipped_steps = self._clipped_steps + report.clipped
         self.report = report
         for follower in tuple(self._followers):
             follower(self, report, told)
-        return report
+        return outcome
 
-    def _clip(self, batch: AnyBatch, scale: Tensor | None, fused: bool, leave: Tensor | None) -> ClipReport:
-        gradients = self._gradients
-        measure = Measure(batch, gradients.layout, scale)
-        xp, names = measure.xp, gradients.names
-        self._refuse_sparse(batch, names)
-        p = order_of(self._plan.norm)
-        if isinstance(self.clip, Clip) and self.clip.per == "unit":
-            measure.unit_norms(p)  # the norms of the tensors follow from these: one read for both
-        norms = measure.tensor_norms(p)
-        bad_count: Array = 0
-        if xp is not NUMPY or not math.isfinite(measure.joint(self._plan.norm)):
-            bad = ~xp.isfinite(norms)
-            bad_count = xp.sum(bad)
-
+    def _clip(self, batch: AnyBatch, scale: Tensor | None, fused: bool, leave: Tensor | None) -> Outcome:
+        plan, layout = self._plan, self._gradients.layout
+        measure = MeasuredTensors(batch.tensors, layout, batch, scale)
+        for place in batch.odd:
+            if batch.tensors[place].is_sparse:
+                refuse_sparse(plan, batch.tensors[place], layout.names[place])
         if self._vetoes and self._is_vetoed(measure):
-            return in_torch(self._skip(measure), names=names, tensor_norms=norms, nonfinite=bad_count)
-        skipped: Array = False
-        if leave is not None:
-            skipped = measure.leave = array_on(xp, leave) > 0
-        elif fused and self.nonfinite == "skip" and xp is not NUMPY:
-            self._left_out = skipped = measure.leave = bad_count > 0
-        elif self.nonfinite != "propagate" and bool(bad_count):
-            if self.nonfinite == "error":
-                first = names[int(xp.argmax(xp.astype(bad, xp.int64)))]
-                raise NonFiniteError(
-                    f"the gradient of {first!r} holds NaN or Inf ({int(bad_count)} tensors in all)"
-                )
-            if self.nonfinite == "skip":
-                return in_torch(self._skip(measure), names=names, tensor_norms=norms, nonfinite=bad_count)
-            for gradient, is_bad in zip(measure.tensors, bad.tolist(), strict=True):
-                if is_bad:
-                    values = values_of(gradient)
-                    values.copy_(torch.where(values.isfinite(), values, torch.zeros_like(values)))
-            measure.forget()
+            measure.leave = True
+        elif leave is not None:
+            measure.leave = array_on(measure.xp, leave) > 0
+        measure.defers = fused and not measure.on_cpu
+        measure.folds = fused and not self.direction and plan.folds
+        report, self._state.value = clip_measured(
+            plan,
+            measure,
+            self._weights(layout.xp),
+            self._state.on(layout.xp),
+            self._context(layout.xp),
+            self.nonfinite,
+            direction=self.direction,
+        )
+        skip = measure.leave if measure.defers else None
+        return Outcome(in_torch(report), measure.folded, skip)
 
-        before = [values_of(g).clone() for g in measure.tensors] if self.direction else []
-        size = measure.joint(2.0) if before else None
-        measure.folds = fused and not before and self._plan.folds
-        report = self._plan.apply(names, measure, self._facts())
-        self._folded = measure.folded
-        changes: dict[str, Any] = {"names": names, "tensor_norms": norms, "nonfinite": bad_count}
-        if before:
-            changes["direction"] = _cosine(before, size, measure)
-        if skipped is not False:
-            changes |= {"skipped": skipped, "clipped": report.clipped & ~skipped}
-        return in_torch(report, **changes)
-
-    def _is_vetoed(self, measure: Measure) -> bool:
+    def _is_vetoed(self, measure: MeasuredTensors) -> bool:
+        measured(self._plan, measure)
         norm = float(measure.joint(self._plan.norm))
         loss = float(self._losses[-1]) if self._losses else None
         said = [judge(self, norm, loss) for judge in tuple(self._vetoes)]  # each hears of each step
         return any(said)
 
-    def _refuse_sparse(self, batch: AnyBatch, names: tuple[str, ...]) -> None:
-        """Ask the clips whether they take these sparse gradients, before any of them acts."""
-        for place in batch.odd:
-            if batch.tensors[place].is_sparse:
-                parameter = self.parameters[names[place]]
-                for stage in self._plan.stages():
-                    if any(parameter is one for one in stage.limit.parameters):
-                        stage.refuse_sparse(batch.tensors[place], self._units.way(parameter))
+    def _weights(self, xp: Namespace) -> MeasuredTensors | None:
+        """The parameters, for thresholds that look at them."""
+        if "weight_norm" not in self._sees:
+            return None
+        parameters = list(self.parameters.values())
+        if self._weight_layout is None or self._weight_layout.xp is not xp:
+            self._weight_layout = layout_of(parameters, self._slots, xp)
+        return MeasuredTensors(parameters, self._weight_layout)
 
-    def _facts(self) -> Facts:
-        loss = None
-        if self._losses and "loss" in self._sees:
-            device = self._losses[0].device
-            losses = [one.to(device, wide(device)) for one in self._losses]
-            loss = losses[0] if len(losses) == 1 else torch.stack(losses).mean()
-        return Facts(step=self.steps, loss=loss)
+    def _context(self, xp: Namespace) -> StepContext:
+        """What the thresholds may know of this step."""
+        if not self._has_policies:
+            return _NOTHING_TOLD
+        return StepContext(step=float(self.steps), loss=self._loss(xp))
 
-    def _skip(self, measure: Measure) -> ClipReport:
-        xp, facts = measure.xp, self._facts()
-        for stage in self._plan.stages():
-            stage.limit.listen(xp, facts)  # a loss of NaN is news to the thresholds that follow it
-        report = dataclasses.replace(
-            untouched(xp, measure.joint(self._plan.norm)),
-            norm_after=xp.asarray(0.0),
-            threshold=xp.asarray(xp.nan),
-            direction=None,
-            skipped=True,
-        )
-        return self._plan.blank(report)
+    def _loss(self, xp: Namespace) -> Array | None:
+        if not self._losses or "loss" not in self._sees:
+            return None
+        device = self._losses[0].device
+        losses = [one.to(device, wide(device)) for one in self._losses]
+        return array_on(xp, losses[0] if len(losses) == 1 else torch.stack(losses).mean())
 
     def _nothing(self) -> ClipReport:
         """The report of a call without any gradient: norm 0, on the parameters' device."""
-        xp = namespace_on(next((p.device for p in self.parameters.values()), torch.device("cpu")))
+        xp = self._namespace()
         return self._plan.blank(untouched(xp, xp.asarray(0.0)))
+
+    def _namespace(self) -> Namespace:
+        return namespace_on(next((p.device for p in self.parameters.values()), torch.device("cpu")))
 
     # Checkpoints.
 
@@ -313,7 +307,7 @@ class Clipper:
             "steps": self.steps,
             "skipped_steps": self.skipped_steps,
             "clipped_steps": self.clipped_steps,
-            "thresholds": dump(list(self._plan.stages()), self._names()),
+            "thresholds": self._state.dump(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -329,38 +323,28 @@ class Clipper:
             raise StateError("this is no state of a Clipper")
         if state["version"] != 1:
             raise StateError(f"the state has version {state['version']!r}; this clipwise reads version 1")
-        stages = list(self._plan.stages())
-        loaded = load(stages, self._names(), state["thresholds"])
+        loaded = self._state.read(state["thresholds"])
         for name in counts:
             if isinstance(state[name], bool) or not isinstance(state[name], int):
                 raise StateError(f"{name} must be a whole number, got {state[name]!r}")
         steps, skipped, clipped = (state[name] for name in counts)
-        for stage, new in zip(stages, loaded, strict=True):
-            if stage.limit.keeper:
-                stage.limit.keeper.state = new
+        self._state.value = loaded
         self.steps, self._skipped_steps, self._clipped_steps = steps, skipped, clipped
 
     def _follow(self, kept: Mapping[str, Tensor], new: Mapping[str, Tensor], model: nn.Module | None) -> None:
         """Go on with these parameters: some of the old ones, and new ones, perhaps of a model."""
-        self._units.extend(new, model, later=True)
-        ids = {id(parameter) for parameter in kept.values()}
-        self._plan.keep(ids)  # counts the units of those that go
-        self._units.keep(ids | {id(parameter) for parameter in new.values()})
-        self._plan.extend(new)
+        known = {slot.name: slot for slot in self._slots}
+        later = slots_of(new, model, self._unit_axes, later=True)
         self.parameters = {**kept, **new}
-        self._gradients = self._source(self.parameters, self._units)
+        self._lay_out((*(known[name] for name in kept), *later), later=True)
+        self._state = self._state.carried(self._plan)
 
-    def _names(self) -> dict[int, str]:
-        return {id(parameter): name for name, parameter in self.parameters.items()}
+    def _lay_out(self, slots: tuple[Slot, ...], *, later: bool = False) -> None:
+        self._slots = slots
+        self._plan = make_plan(self.clip, slots, later=later)
+        refuse_complex_ranges(self._plan, self.parameters)
+        self._gradients = self._source(self.parameters, slots)
+        self._weight_layout = None
 
 
-def _cosine(before: list[Tensor], size: Array, measure: Measure) -> Array:
-    """The cosine between tensors that had this 2-norm together and what they are now."""
-    xp = measure.xp
-    sizes = [xp.where((s > 0) & xp.isfinite(s), s, 1.0) for s in (size, measure.joint(2.0))]
-    sums = [xp.asarray(0.0) for _ in range(3)]
-    for old, new in zip(before, measure.tensors, strict=True):
-        found = reference.cosine(old, values_of(new), (tensor_of(sizes[0]), tensor_of(sizes[1])))
-        sums = [total + array_on(xp, value) for total, value in zip(sums, found, strict=True)]
-    lengths = xp.sqrt(sums[1]) * xp.sqrt(sums[2])
-    return xp.where(lengths > 0, sums[0] / lengths, 1.0)
+_NOTHING_TOLD = StepContext()

@@ -18,7 +18,7 @@ from torch.nn.utils import clip_grad as torchs
 from clipwise.checks import check_number
 from clipwise.namespace import Array
 from clipwise.stack import warn
-from clipwise.torch import _others
+from clipwise.torch import _foreign_clipping
 from clipwise.torch._gradients import make_writable
 from clipwise.torch.engines import AnyBatch, gather, make_batch
 from clipwise.torch.engines._arrays import NUMPY, array_on
@@ -94,7 +94,7 @@ def clip_grad_norm_(
     """
     max_norm = check_number("max_norm", max_norm)
     listed = _listed(parameters)
-    _others.hear("clipwise.torch.clip_grad_norm_", listed, max_norm)
+    _foreign_clipping.hear("clipwise.torch.clip_grad_norm_", listed, max_norm)
     with torch.no_grad():
         batch = _gradients(listed)
         if batch is None:
@@ -130,7 +130,7 @@ def clip_grads_with_norm_(
     """
     max_norm = check_number("max_norm", max_norm)
     listed = _listed(parameters)
-    _others.hear("clipwise.torch.clip_grads_with_norm_", listed, max_norm)
+    _foreign_clipping.hear("clipwise.torch.clip_grads_with_norm_", listed, max_norm)
     with torch.no_grad():
         batch = _gradients(listed)
         if batch is None:
@@ -160,7 +160,7 @@ def clip_grad_value_(parameters: TensorOrTensors, clip_value: float, foreach: bo
     """
     clip_value = check_number("clip_value", clip_value)
     listed = _listed(parameters)
-    _others.hear("clipwise.torch.clip_grad_value_", listed, clip_value)
+    _foreign_clipping.hear("clipwise.torch.clip_grad_value_", listed, clip_value)
     with torch.no_grad():
         batch = _gradients(listed)
         if batch is None:

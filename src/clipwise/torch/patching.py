@@ -6,7 +6,7 @@ from typing import Any
 import torch.nn.utils
 from torch.nn.utils import clip_grad
 
-from clipwise.torch import _others, dropins
+from clipwise.torch import _foreign_clipping, dropins
 
 __all__ = ["Patch", "patch"]
 
@@ -40,15 +40,18 @@ class Patch:
         parts = {f"_{name}": function for name, function in ours.items()}
         for module in (torch.nn.utils, clip_grad):
             for name, function in (ours | parts).items():
-                if hasattr(module, name) and (before := _others.behind(module, name)) is not function:
+                if (
+                    hasattr(module, name)
+                    and (before := _foreign_clipping.behind(module, name)) is not function
+                ):
                     self._before.append((module, name, before, function))
-                    _others.put(module, name, function)
+                    _foreign_clipping.put(module, name, function)
 
     def undo(self) -> None:
         """Put back what was there, unless somebody else exchanged it since."""
         for module, name, before, ours in self._before:
-            if _others.behind(module, name) is ours:
-                _others.put(module, name, before)
+            if _foreign_clipping.behind(module, name) is ours:
+                _foreign_clipping.put(module, name, before)
         self._before = []
 
     def __enter__(self) -> "Patch":

@@ -12,9 +12,9 @@ from clipwise.functional.bounds import TOLERANCE, share_at_bound
 from clipwise.functional.slots import UnitAxes
 from clipwise.report import ClipReport
 from clipwise.torch._gradients import Weights
-from clipwise.torch._layout import Layout
-from clipwise.torch._measure import Measure
+from clipwise.torch._measure import MeasuredTensors
 from clipwise.torch._parameters import Parameters
+from clipwise.torch._slots import layout_of
 from clipwise.torch.clipper import Clipper
 from clipwise.torch.engines import make_batch
 from clipwise.torch.engines._arrays import tensor_of, wide
@@ -53,7 +53,6 @@ class WeightClipper(Clipper):
     """
 
     _source = Weights
-    _gradients: Weights
     _report: ClipReport | None
 
     def __init__(
@@ -80,9 +79,7 @@ class WeightClipper(Clipper):
             self._before = self.steps, self._clipped_steps
         total = self._clipped_steps
         self.steps, self._clipped_steps = self._before
-        self._gradients.only = ids
-        report = self._step(None, leave=leave)
-        self._gradients.only = None
+        report = self._step(None, leave=leave, only=ids).report
         if again:
             self._clipped_steps = torch.maximum(total, self._clipped_steps)
         return report
@@ -112,8 +109,10 @@ class WeightClipper(Clipper):
         return torch.as_tensor(share_at_bound(self.clip, report, names, share))
 
     def _of_groups(self, clip: Clip, weights: list[Tensor], bound: Any) -> Tensor:
-        batch = make_batch(weights)
-        measure = Measure(batch, Layout(batch.tensors, batch.xp, self._units.ways(weights)))
+        batch, slots = make_batch(weights), {slot.name: slot for slot in self._slots}
+        names = {id(parameter): name for name, parameter in self.parameters.items()}
+        own = [slots[names[id(weight)]] for weight in weights]
+        measure = MeasuredTensors(weights, layout_of(weights, own, batch.xp), batch)
         norms = measure.joint(clip.norm) if clip.per == "global" else measure.groups(clip.per, clip.norm)
         found = tensor_of(norms)
         slack = max([TOLERANCE, *(torch.finfo(one.dtype).eps for one in weights)])

@@ -6,7 +6,7 @@ Compiled, the threshold is an argument and all rows are one function, so that th
 import contextlib
 import math
 from collections.abc import Iterator
-from functools import cache
+from functools import cache, partial
 from typing import Any, ClassVar
 
 import jax
@@ -17,8 +17,9 @@ import clipwise.jax
 from clipwise import Clip, ClipReport
 from tests.depth import brief, each_value, pairwise
 
-from . import oracle
+from . import oracle, own_policies
 from .cases import FEW, FEW_SHAPES, RANGES, SOME, THRESHOLDS
+from .own_policies import LOSSES, MOMENTUM, RATE
 from .values import narrow, rounded, wide
 
 
@@ -50,6 +51,7 @@ class OnJax:
     THRESHOLDS: ClassVar = brief([0.0, 1.0, math.inf], 0.0, 1.0)
     RANGES: ClassVar = RANGES[:2]
     NORMS: ClassVar = dict.fromkeys(("float32", "bfloat16", "float16", "complex64"), 1e-06)
+    OWN: ClassVar = ["Halving per element", "WeighedAverage per element"]  # compiled, all
     rounded = staticmethod(rounded)
 
     def __init__(self, name: str) -> None:
@@ -62,6 +64,39 @@ class OnJax:
                 clipped, _, report = clipwise.jax.clip(clip, to_jax(gradients, dtype))
                 found[name] = to_numpy(clipped, report)
             return found
+
+    def follow(self, clips, weights, gradients):
+        with jax.disable_jit():
+            return _followed(_step_of_all, clips, weights, gradients)
+
+
+def _step_of_all(clips, states, gradients, weights, loss):
+    """One step of each clip: the clipped gradients, and the states after it."""
+    found = {
+        name: clipwise.jax.clip(
+            clip,
+            gradients,
+            states[name],
+            weights,
+            loss=loss,
+            learning_rate=RATE,
+            momentum=MOMENTUM,
+            nonfinite="skip",
+        )
+        for name, clip in clips.items()
+    }
+    return {name: one[0] for name, one in found.items()}, {name: one[1] for name, one in found.items()}
+
+
+def _followed(step, clips, weights, gradients):
+    there = to_jax(weights, "float32")
+    states = {name: clipwise.jax.init(clip, there) for name, clip in clips.items()}
+    found = {name: [] for name in clips}
+    for given, loss in zip(gradients, LOSSES, strict=True):
+        clipped, states = step(clips, states, to_jax(given, "float32"), there, jnp.asarray(loss))
+        for name, one in clipped.items():
+            found[name].append(to_numpy(one, None)[0])
+    return found
 
 
 @cache
@@ -81,6 +116,7 @@ class OnCompiledJax(OnJax):
     CLIPS: ClassVar = FEW
     ROWS: ClassVar = None
     COMBINED = staticmethod(pairwise)
+    OWN: ClassVar = list(own_policies.CLIPS)
     RANGES: ClassVar = brief(RANGES[:2], RANGES[0])
     THRESHOLDS: ClassVar = THRESHOLDS  # an argument: none is compiled anew
 
@@ -96,9 +132,15 @@ class OnCompiledJax(OnJax):
                 found = compiled(clip.per, clip.norm)(there, jnp.asarray(clip.threshold))
             return {name: to_numpy(*pair) for name, pair in found.items()}
 
+    def follow(self, clips, weights, gradients):
+        step = jax.jit(partial(_step_of_all, clips))
+        return _followed(lambda _, *given: step(*given), clips, weights, gradients)
+
 
 class OnOptax(OnJax):
     """As the first of a chain with plain SGD, whose updates are the clipped gradients, turned round."""
+
+    OWN: ClassVar = ["WeighedAverage per element", "Told per unit", "Halving per global"]
 
     DTYPES: ClassVar = brief(["float32", "bfloat16"], "float32")
     CLIPS: ClassVar = FEW
@@ -116,3 +158,16 @@ class OnOptax(OnJax):
                 clipped = {k: None if u is None else -u for k, u in updates.items()}
                 found[name] = to_numpy(clipped, clipwise.jax.report(state))
         return found
+
+    def follow(self, clips, weights, gradients):
+        return {name: _through_optax(clip, weights, gradients) for name, clip in clips.items()}
+
+
+def _through_optax(clip, weights, gradients):
+    there = to_jax(weights, "float32")
+    optimizer = clipwise.jax.attach(optax.sgd(1.0), clip, learning_rate=RATE, momentum=MOMENTUM)
+    update, state, found = jax.jit(optimizer.update), optimizer.init(there), []
+    for given, loss in zip(gradients, LOSSES, strict=True):
+        updates, state = update(to_jax(given, "float32"), state, there, value=jnp.asarray(loss))
+        found.append(to_numpy({k: None if u is None else -u for k, u in updates.items()}, None)[0])
+    return found

@@ -11,6 +11,7 @@ from tests.depth import brief
 
 from . import oracle
 from .cases import BRIEF_ROWS, FEW, FEW_SHAPES, RANGES
+from .own_policies import LOSSES, MOMENTUM, RATE
 from .values import narrow, rounded, wide
 
 ON_JAX = keras.backend.backend() == "jax"
@@ -56,3 +57,30 @@ class OnKeras:
             if value is not None
         }
         return oracle.reshaped(found, 0), clipwise.keras.report(optimizer)
+
+    def follow(self, clips, weights, gradients):
+        return {name: follow(clip, weights, gradients) for name, clip in clips.items()}
+
+
+def follow(clip, weights, gradients):
+    there = oracle.reshaped(weights, -1)
+    variables = {name: keras.Variable(w, dtype="float32", name=name) for name, w in there.items()}
+    optimizer = clipwise.keras.attach(keras.optimizers.SGD(RATE, momentum=MOMENTUM), clip)
+    optimizer.build(list(variables.values()))
+    velocity, found = dict.fromkeys(there, 0.0), []
+    for given, loss in zip(gradients, LOSSES, strict=True):
+        own = oracle.reshaped(given, -1)
+        tensors = [
+            None if g is None else keras.ops.convert_to_tensor(g.astype("float32")) for g in own.values()
+        ]
+        clipwise.keras.observe(optimizer, loss)
+        optimizer.apply(tensors, list(variables.values()))
+        clipped = {}
+        for name, variable in variables.items():
+            moved = wide(keras.ops.convert_to_numpy(variable.value)) - wide(there[name].astype("float32"))
+            if own[name] is not None and not np.isnan(own["head"]).any():
+                clipped[name] = (MOMENTUM * velocity[name] - moved) / RATE
+                velocity[name] = moved
+            variable.assign(there[name])
+        found.append(oracle.reshaped(clipped, 0))
+    return found

@@ -1,7 +1,7 @@
 """The table on TensorFlow: eagerly, and in a function, where the threshold is an argument."""
 
 import math
-from functools import cache
+from functools import cache, partial
 from typing import Any, ClassVar
 
 import tensorflow as tf
@@ -12,6 +12,7 @@ from tests.depth import brief
 
 from . import oracle
 from .cases import FEW, RANGES, SOME, THRESHOLDS
+from .own_policies import LOSSES, MOMENTUM, RATE
 from .values import narrow, rounded, wide
 
 
@@ -50,6 +51,39 @@ class OnTensorFlow:
             found[name] = to_numpy(there, clipped, report)
         return found
 
+    def follow(self, clips, weights, gradients):
+        return _followed(partial(_step_of_all, clips), clips, weights, gradients)
+
+
+def _step_of_all(clips, states, gradients, weights, loss):
+    """One step of each clip: the clipped gradients, and the states after it."""
+    found = {
+        name: clipwise.tensorflow.clip(
+            clip,
+            gradients,
+            states[name],
+            weights,
+            loss=loss,
+            learning_rate=RATE,
+            momentum=MOMENTUM,
+            nonfinite="skip",
+        )
+        for name, clip in clips.items()
+    }
+    return {name: one[0] for name, one in found.items()}, {name: one[1] for name, one in found.items()}
+
+
+def _followed(step, clips, weights, gradients):
+    there = list(to_tensorflow(weights, "float32").values())
+    states = {name: clipwise.tensorflow.init(clip, there) for name, clip in clips.items()}
+    found = {name: [] for name in clips}
+    for given, loss in zip(gradients, LOSSES, strict=True):
+        own = list(to_tensorflow(given, "float32").values())
+        clipped, states = step(states, own, there, tf.constant(loss))
+        for name, one in clipped.items():
+            found[name].append(to_numpy(given, one, None)[0])
+    return found
+
 
 @cache
 def compiled(per: str, norm: Any):
@@ -80,3 +114,7 @@ class OnFunction(OnTensorFlow):
         else:
             found = compiled(clip.per, clip.norm)(given, tf.constant(clip.threshold, tf.float64))
         return {name: to_numpy(there[name], *pair) for name, pair in found.items()}
+
+    def follow(self, clips, weights, gradients):
+        step = tf.function(partial(_step_of_all, clips), autograph=False)
+        return _followed(step, clips, weights, gradients)

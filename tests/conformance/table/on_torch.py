@@ -13,6 +13,7 @@ from tests.depth import THOROUGH
 from tests.torch_engines import using
 
 from .cases import SOME
+from .own_policies import LOSSES, MOMENTUM, RATE
 
 
 def to_torch(value: np.ndarray, dtype: str) -> torch.Tensor:
@@ -42,6 +43,29 @@ class OnTorch:
     def run(self, rows, clip: Clip, dtype: str):
         with using(self.engine):
             return {name: run(gradients, clip, dtype) for name, gradients in rows.items()}
+
+    def follow(self, clips, weights, gradients):
+        with using(self.engine):
+            return {name: follow(clip, weights, gradients) for name, clip in clips.items()}
+
+
+def follow(clip, weights, gradients):
+    parameters = {
+        name: torch.nn.Parameter(torch.tensor(w, dtype=torch.float32)) for name, w in weights.items()
+    }
+    optimizer = torch.optim.SGD(list(parameters.items()), RATE, momentum=MOMENTUM)
+    found = []
+    with clipwise.torch.attach(optimizer, clip) as clipper:
+        for given, loss in zip(gradients, LOSSES, strict=True):
+            for name, value in given.items():
+                parameters[name].grad = None if value is None else torch.tensor(value, dtype=torch.float32)
+            clipper.observe(loss)
+            optimizer.step()
+            found.append({n: to_numpy(p.grad) for n, p in parameters.items() if p.grad is not None})
+            with torch.no_grad():
+                for name, value in weights.items():
+                    parameters[name].copy_(torch.tensor(value))
+    return found
 
 
 def run(gradients, clip, dtype: str):

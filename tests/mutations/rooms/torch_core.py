@@ -9,15 +9,15 @@ BREAKS = [
     Break(
         "scaled gradients are clipped before they are unscaled",
         "src/clipwise/torch/_measure.py",
-        "return norms if self.scale is None else norms / self.scale",
+        "return norms if self.loss_scale is None else norms / self.loss_scale",
         "return norms",
         "tests/torch/loops/test_scaler.py",
     ),
     Break(
         "a saved history is not restored",
         "src/clipwise/torch/clipper.py",
-        "stage.limit.keeper.state = new",
-        "new = stage.limit.keeper.state",
+        "self._state.value = loaded",
+        "loaded = self._state.value",
         "tests/torch/loops/test_resumed.py",
     ),
     Break(
@@ -29,7 +29,7 @@ BREAKS = [
     ),
     Break(
         "a saved state is no copy",
-        "src/clipwise/torch/_keeper.py",
+        "src/clipwise/torch/_state.py",
         "return state.clone() if isinstance(state, Tensor) else torch.tensor(np.asarray(state))",
         "return state if isinstance(state, Tensor) else torch.from_numpy(np.asarray(state))",
         CLIPPER,
@@ -57,9 +57,9 @@ BREAKS = [
     ),
     Break(
         "a transposed convolution by its input",
-        "src/clipwise/torch/_units.py",
-        "way = Way((1,)) if groups == 1 else Way((0, 2), groups)",
-        "way = Way((0,))",
+        "src/clipwise/torch/_slots.py",
+        "rows = UnitRows((1,), 1) if groups == 1 else UnitRows((0, 2), groups)",
+        "rows = UnitRows((0,), 1)",
         "tests/torch/test_unit_axes.py",
     ),
     Break(
@@ -86,8 +86,8 @@ BREAKS = [
     Break(
         "the largest learning rate of the groups is the smallest",
         "src/clipwise/torch/attach.py",
-        'learning_rate=_largest([group["lr"] for group in groups if "lr" in group])',
-        'learning_rate=groups[-1]["lr"]',
+        'rate = _largest([group["lr"] for group in groups if "lr" in group])',
+        'rate = groups[-1]["lr"]',
         ATTACH,
     ),
 ]

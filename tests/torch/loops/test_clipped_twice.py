@@ -10,7 +10,7 @@ from torch.nn import utils
 from torch.nn.utils import clip_grad, clip_grad_norm_
 
 import clipwise
-from clipwise.torch import _others
+from clipwise.torch import _foreign_clipping
 from tests.torch.loops.reference_loops import THRESHOLD, backward, make_model
 
 CLIP = clipwise.clip_by_global_norm(THRESHOLD)
@@ -44,7 +44,7 @@ def exchanged() -> list[str]:
 def nobody_listens():
     """Not the clippers that other tests left attached either."""
     clipwise.torch.attach(torch.optim.SGD(make_model().parameters(), lr=0.1), CLIP)
-    for listener in list(_others._listeners):
+    for listener in list(_foreign_clipping._listeners):
         listener.detach()
 
 

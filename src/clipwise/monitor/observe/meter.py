@@ -46,12 +46,13 @@ class NormMeter:
             xp, norms = batch.xp, batch.norms(order)
             if scale is not None:
                 norms = norms / array_on(xp, scale)
-            return in_torch(
+            report = replace(
                 untouched(xp, combine(xp, norms, order)),
                 names=self._names if places is None else tuple(self._names[i] for i in places),
                 tensor_norms=norms,
                 nonfinite=xp.sum(~xp.isfinite(norms)),
             )
+            return in_torch(report)
 
     def present(self) -> set[int]:
         """The ids of the parameters that had a gradient at the last reading."""

@@ -12,8 +12,6 @@ from torch import Tensor
 
 from clipwise.namespace import Array, Namespace, namespace_of
 
-__all__ = ["NUMPY", "array_on", "namespace_on", "tensor_of", "wide"]
-
 NUMPY = Namespace(array_api_compat.numpy, np.float64, None)
 
 

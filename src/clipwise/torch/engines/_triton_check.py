@@ -11,8 +11,6 @@ from clipwise.torch.engines import reference
 from clipwise.torch.engines._triton_tables import DTYPES
 from clipwise.torch.engines.triton import Batch
 
-__all__ = ["check"]
-
 _checked: dict[torch.device, str] = {}
 
 

@@ -14,8 +14,6 @@ by its bits. ``ORDER`` is 1 or 2, or 0 for the norm of order infinity.
 import triton
 import triton.language as tl
 
-__all__ = ["clamp", "finish", "norms", "scale", "scale_units", "unit_norms"]
-
 
 @triton.jit
 def _load(address, count, DTYPE: tl.constexpr, BLOCK: tl.constexpr):

@@ -16,8 +16,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-__all__ = ["DTYPES", "WIDTHS", "Integers", "Segments", "ShortUnits"]
-
 Integers = NDArray[np.int64]
 
 DTYPES = {

@@ -16,8 +16,6 @@ import torch.nn.utils
 from torch import Tensor
 from torch.nn.utils import clip_grad
 
-__all__ = ["behind", "hear", "listen", "put", "stop_listening"]
-
 
 class Listener(Protocol):
     def clips(self, parameters: Iterable[Tensor]) -> bool:

@@ -12,7 +12,7 @@ from clipwise.torch.engines import make_batch
 from clipwise.torch.engines._arrays import array_on
 
 
-class Round:
+class JointStep:
     """Which optimizers still have to step on gradients that were clipped together, and whether they may.
 
     Attributes:

@@ -1,0 +1,172 @@
+"""The threshold of one clip at work: a number, or what a policy says of the groups that it is shown."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from clipwise.clip import Clip
+from clipwise.functional.context import StepContext
+from clipwise.functional.measure import Measure
+from clipwise.functional.slots import Slot
+from clipwise.namespace import Array, Namespace, is_traced
+from clipwise.thresholds import Observation, Threshold
+
+__all__ = ["GroupThresholds", "map_state"]
+
+
+class GroupThresholds:
+    """Gives the threshold of each group and the policy's next state; it holds nothing that changes.
+
+    Args:
+        clip: whose threshold it is.
+        slots: all parameters that it may ever see, in the order of the state.
+
+    Attributes:
+        policy: None for a number or a range.
+        by_entry: whether each entry has a bound of its own, by what its weight says.
+        counts: how many groups each parameter has; None where there is one threshold for all.
+    """
+
+    def __init__(self, clip: Clip, slots: Sequence[Slot]) -> None:
+        self.clip = clip
+        self.slots = slots
+        self.policy = clip.threshold if isinstance(clip.threshold, Threshold) else None
+        self.traced = is_traced(clip.threshold)  # a number that nobody could check
+        self.needs: frozenset[str] = self.policy.needs if self.policy else frozenset()
+        self.sees: frozenset[str] = self.policy.needs | self.policy.wants if self.policy else frozenset()
+        self.by_entry = clip.per == "element" and "weight_norm" in self.needs
+        self.counts: list[int] | None = None
+        if self.by_entry:
+            self.counts = [slot.size for slot in slots]
+        elif clip.per in ("unit", "tensor"):
+            self.counts = [slot.units if clip.per == "unit" else 1 for slot in slots]
+        # As a guide to how far a step may go, not as the threshold itself: embeddings would dominate.
+        guides = tuple(place for place, slot in enumerate(slots) if not slot.embedding)
+        self._weighed = guides if guides and "weight_norm" not in self.needs else tuple(range(len(slots)))
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """One entry a group: () for one norm over everything, or one threshold for all entries."""
+        return () if self.counts is None else (sum(self.counts),)
+
+    def init(self, xp: Any) -> Any:
+        """The state before the first step; an empty tuple for a number."""
+        return () if self.policy is None else self.policy.init(xp, self.shape)
+
+    def of(
+        self,
+        measure: Measure,
+        weights: Measure | None,
+        state: Any,
+        context: StepContext,
+        norms: Array,
+        joint: Array,
+    ) -> tuple[Array, Any]:
+        """The threshold, or one for each of ``norms``, and the next state.
+
+        Args:
+            measure: of the gradients.
+            weights: of the parameters, where they are known.
+            state: from the step before.
+            context: what else the policy may know.
+            norms: of the groups of those parameters that have a gradient.
+            joint: of everything.
+        """
+        if self.policy is None:
+            threshold = measure.number(self.clip.threshold)
+            if self.traced:
+                threshold = measure.as_threshold(threshold)
+            return threshold, state
+        per, layout = self.clip.per, measure.layout
+        # A memory has a place for every group, with or without a gradient in this step.
+        spread = self.counts is not None and self.policy.remembers and not layout.complete
+        weight_norm, weight_count = self._weights(measure, weights, everyone=spread)
+        seen = self._seen(
+            context,
+            norm=layout.spread(norms, per) if spread else norms,
+            global_norm=joint,
+            weight_norm=weight_norm,
+            weight_count=weight_count,
+        )
+        threshold, state = self.policy.update(measure.xp, state, seen)
+        threshold = measure.as_threshold(threshold)
+        if spread and len(getattr(threshold, "shape", ())):
+            threshold = layout.gathered(threshold, per)
+        return threshold, state
+
+    def of_entries(
+        self, measure: Measure, weights: Measure, state: Any, context: StepContext, joint: Array
+    ) -> Iterator[tuple[int, Array, Any]]:
+        """For each array its position, the threshold of each of its entries, and their next state.
+
+        Where there is no array its position is -1; a state has a place for its entries all the same. The
+        entries of one tensor are looked at at a time.
+        """
+        assert self.policy is not None
+        xp, start = measure.xp, 0
+        positions = {place: position for position, place in enumerate(measure.layout.present)}
+        for place, slot in enumerate(self.slots):
+            position = positions.get(place, -1)
+            own = _of_slot(xp, state, start, slot)
+            start += slot.size
+            if position >= 0:
+                norms, sizes = measure.moduli_beside(weights, position, whole=bool(state))
+            elif state:
+                norms, sizes = xp.zeros(slot.shape), weights.moduli(place)
+            else:
+                continue
+            seen = self._seen(
+                context,
+                norm=measure.finite_for_history(norms),
+                global_norm=joint,
+                weight_norm=sizes,
+                weight_count=1,
+            )
+            threshold, own = self.policy.update(xp, own, seen)
+            yield position, measure.as_threshold(threshold), own
+
+    def joined(self, xp: Namespace, state: Any, parts: Sequence[Any]) -> Any:
+        """The state of all entries from those that `of_entries` gave, in their order."""
+        if not state or not parts:
+            return state
+        return map_state(
+            lambda before, *own: xp.concat([xp.reshape(part, (-1, *before.shape[1:])) for part in own]),
+            state,
+            *parts,
+        )
+
+    def _seen(self, context: StepContext, **seen: Any) -> Observation:
+        return Observation(
+            step=context.step,
+            learning_rate=context.learning_rate,
+            momentum=context.momentum,
+            scale_free=context.scale_free,
+            loss=context.loss,
+            **seen,
+        )
+
+    def _weights(
+        self, measure: Measure, weights: Measure | None, *, everyone: bool
+    ) -> tuple[Array | None, Array | int | None]:
+        """The norms of the weights of the groups, and how many weights each has."""
+        per, norm = self.clip.per, self.clip.norm
+        if weights is None or "weight_norm" not in self.sees:
+            return None, None
+        if self.counts is None:
+            chosen = weights.part(self._weighed)
+            return chosen.joint(norm), chosen.layout.entries
+        chosen = weights if everyone else weights.part(measure.layout.present)
+        return chosen.groups(per, norm), chosen.layout.group_sizes(per)
+
+
+def map_state(function: Any, state: Any, *others: Any) -> Any:
+    """A function of each array of a state, and of those in its place in others of the same form."""
+    if isinstance(state, tuple):
+        fields = [map_state(function, *each) for each in zip(state, *others, strict=True)]
+        return type(state)(*fields) if hasattr(state, "_fields") else tuple(fields)
+    return function(state, *others)
+
+
+def _of_slot(xp: Namespace, state: Any, start: int, slot: Slot) -> Any:
+    """The state of the entries of one slot, in its shape: they begin at ``start`` in the state of all."""
+    stop = start + slot.size
+    return map_state(lambda array: xp.reshape(array[start:stop], (*slot.shape, *array.shape[1:])), state)
