@@ -296,10 +296,10 @@ class TestState:
         before = copy.deepcopy(saved)
         backward(model, 0)
         clipper.clip_()
-        assert torch.equal(saved["thresholds"][0]["state"]["ring"], before["thresholds"][0]["state"]["ring"])
-        now = clipper.state_dict()["thresholds"][0]["state"]["ring"]
+        assert torch.equal(saved["thresholds"][0]["state"]["ordered"], before["thresholds"][0]["state"]["ordered"])
+        now = clipper.state_dict()["thresholds"][0]["state"]["ordered"]
         now.fill_(7.0)  # nor does what becomes of it reach the clipper
-        assert not torch.equal(clipper.state_dict()["thresholds"][0]["state"]["ring"], now)
+        assert not torch.equal(clipper.state_dict()["thresholds"][0]["state"]["ordered"], now)
 
     @pytest.mark.parametrize("other", ["zclip", "chain", "unit percentile"])
     def test_the_state_of_another_clip_is_refused_and_changes_nothing(self, other):
