@@ -49,13 +49,6 @@ BREAKS = [
         NATIVE,
     ),
     Break(
-        "tied weights are clipped twice",
-        f"{FOLDER}/choice.py",
-        "for place in sorted(once.values())]",
-        "for place in range(len(parameters))]",
-        "tests/torch/test_clipper.py -k once",
-    ),
-    Break(
         "foreach: halves are scaled in halves",
         f"{FOLDER}/foreach.py",
         "together = [self.tensors[i] for i in self._plain if self.tensors[i].dtype == torch.float32]",
