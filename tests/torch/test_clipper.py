@@ -291,7 +291,7 @@ class TestState:
 
     def test_a_state_is_a_copy(self):
         model = small_model()
-        clipper = clipwise.torch.Clipper(model, clipwise.autoclip(10))
+        clipper = clipwise.torch.Clipper(model, clipwise.autoclip(10, window=3))
         saved = clipper.state_dict()
         before = copy.deepcopy(saved)
         backward(model, 0)
