@@ -8,8 +8,6 @@ from torch import Tensor, nn
 
 from clipwise.errors import ArgumentError
 
-__all__ = ["Bounding", "Saturation", "says_bounds"]
-
 
 @dataclass(frozen=True)
 class Saturation:
