@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from clipwise.errors import StoreError
-from clipwise.monitor.store import Alert, Rows, Store, Writer
+from clipwise.monitor.store import Alert, Rows, Store, Writer, moments_of
 from clipwise.monitor.store._schema import APPLICATION, VERSION
 
 ODD = [[1.0, 0.1], [2.0, math.nan], [3.0, math.inf], [4.0, -math.inf], [5.0, -0.0], [6.0, 5e-324]]
@@ -309,3 +309,21 @@ def test_an_idle_process_says_now_and_then_that_it_is_there(path, monkeypatch):
         writer.write([rows("loss", data=[[1, 1.0]])])
         assert store.run().seen == 1022.0
     writer.finish()
+
+
+def test_what_comes_again_of_a_step_is_paired_in_its_order():
+    """As after going back to a checkpoint within one flush: clip, log and norms lie in tables each."""
+    tables = [
+        rows("time", "clipwise/norm", data=[[5, 50.0, 1.0], [5, 60.0, 2.0], [6, 61.0, 3.0]]),
+        rows("w", data=[[5, 0.1], [5, 0.2]], kind="layers"),
+        rows("time", "loss", data=[[5, 51.0, 7.0], [5, 62.0, 8.0], [5, 63.0, 9.0]]),
+        rows("time", "loss", "acc", data=[[5, 64.0, 10.0, 0.5]]),
+    ]
+    found = [(m.step, m.values, m.layers, m.time) for m in moments_of(tables)]
+    assert found == [
+        (5, {"clipwise/norm": 1.0, "loss": 7.0}, {"w": 0.1}, 50.0),
+        (5, {"clipwise/norm": 2.0, "loss": 8.0}, {"w": 0.2}, 60.0),
+        (5, {"loss": 9.0}, {}, 63.0),
+        (5, {"loss": 10.0, "acc": 0.5}, {}, 64.0),
+        (6, {"clipwise/norm": 3.0}, {}, 61.0),
+    ]
