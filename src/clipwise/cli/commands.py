@@ -1,5 +1,6 @@
 """The commands and their options."""
 
+import importlib
 import json
 from pathlib import Path
 from typing import Any
@@ -8,13 +9,24 @@ import click
 
 from clipwise.cli.dashboard import dashboard, report
 from clipwise.cli.data import data
-from clipwise.cli.export import export
 from clipwise.cli.observe import observe
 from clipwise.cli.suggest import suggest
 
 __all__ = ["cli"]
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+
+
+class Deferred(click.Command):
+    """A command that is imported when it is called: the options of `export` come from its exporters."""
+
+    def __init__(self, name: str, module: str, summary: str) -> None:
+        super().__init__(name, help=summary)
+        self._module = module
+
+    def make_context(self, *args: Any, **options: Any) -> click.Context:
+        command: click.Command = getattr(importlib.import_module(self._module), str(self.name))
+        return command.make_context(*args, **options)
 
 
 @click.group(context_settings=CONTEXT)
@@ -119,7 +131,13 @@ def schema() -> None:
 
 
 cli.add_command(suggest)
-cli.add_command(export)
+cli.add_command(
+    Deferred(
+        "export",
+        "clipwise.cli.export",
+        "Write a recorded RUN, its number or its name, the newest without either, for another tool.",
+    )
+)
 cli.add_command(observe)
 cli.add_command(dashboard)
 cli.add_command(report)
