@@ -551,3 +551,18 @@ def test_the_loss_of_micro_batches_counts_as_their_mean():
         clipper.clip_()
         found.append(float(clipper.report.threshold))
     assert found == [1.0] * 12 + [0.5]
+
+
+def test_an_observed_loss_is_what_it_was():
+    """A sum over micro-batches in one tensor, set back to 0 after the step, and read by a follower later."""
+    p = torch.nn.Parameter(torch.zeros(1))
+    clipper, heard = clipwise.torch.Clipper([p], clipwise.clip_by_global_norm(1.0)), []
+    clipper.follow(lambda clipper, report, loss: heard.append(loss))
+    total = torch.zeros(())
+    for loss in (1.0, 2.0, 3.0):
+        total += loss
+        clipper.observe(total)
+        p.grad = torch.tensor([0.5])
+        clipper.clip_()
+        total.zero_()
+    assert [float(loss) for loss in heard] == [1.0, 2.0, 3.0]

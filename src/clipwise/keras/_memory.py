@@ -81,7 +81,8 @@ class Memory:
 
     def state(self) -> ClipState:
         """The state as it is now."""
-        leaves = [backend().read(variable) for variable in self._state]
+        # Snapshots: a policy may hand on what it was given as another part of the state.
+        leaves = [backend().snapshot(variable) for variable in self._state]
         found: ClipState = tree.pack_sequence_as(self._layout, leaves)
         return found
 
@@ -121,8 +122,8 @@ class Memory:
     # The report.
 
     def report(self) -> ClipReport:
-        """The report of the last step, as arrays; a blank one before the first."""
-        vector = backend().read(self._report)
+        """The report of the last step, as arrays of its own; a blank one before the first."""
+        vector = backend().snapshot(self._report)
         norms = keras.ops.convert_to_numpy(backend().read(self._norms))
         present = [i for i, norm in enumerate(norms) if not norm < 0]
         reports = iter(range(vector.shape[0] // len(_FIELDS)))
@@ -136,7 +137,7 @@ class Memory:
 
     def totals(self) -> np.ndarray[Any, Any]:
         """Two rows of `TOTALS`: sums over the steps since they were cleared, and the numbers of terms."""
-        found: np.ndarray[Any, Any] = np.asarray(
+        found: np.ndarray[Any, Any] = np.array(
             keras.ops.convert_to_numpy(backend().read(self._totals)), np.float64
         )
         return found

@@ -143,11 +143,13 @@ def detach(optimizer: Any, *, model: Any = None) -> Any:
 def report(optimizer: Any) -> ClipReport:
     """What the last step of an optimizer with a clip did; norm 0 before the first.
 
-    Its norms by tensor are read from the device at once, the rest when it is looked at. Inside ``fit`` on JAX
-    the optimizer's variables stand still during an epoch: use `ClipMonitor` there.
+    Its norms by tensor are read from the device at once, the rest when it is looked at; later steps do not
+    change it. In a callback of ``fit`` on JAX go through the model, ``report(self.model.optimizer)``, which
+    gives the optimizer's variables their values.
 
     Raises:
         ArgumentError: no clip is attached.
+        StateError: on JAX, during ``fit``: the variables have no values.
     """
     return clipping_of(optimizer).report()
 
@@ -186,7 +188,10 @@ def observe(optimizer: Any, loss: Array) -> None:
     Raises:
         ArgumentError: no clip is attached.
     """
-    clipping_of(optimizer).hear(loss)
+    clipping = clipping_of(optimizer)
+    if clipping.memory is None:  # it is read when the optimizer is built
+        loss = keras.ops.copy(keras.ops.stop_gradient(keras.ops.convert_to_tensor(loss)))
+    clipping.hear(loss)
 
 
 def clipping_of(optimizer: Any) -> Clipping:

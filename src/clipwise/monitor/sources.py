@@ -27,6 +27,15 @@ def keras_callback(monitor: Any) -> Any:
     class Recording(keras.callbacks.Callback):  # type: ignore[misc]
         """Steps at the end of each batch; losses as Keras has them, means over the epoch so far."""
 
+        def __reduce__(self) -> Any:
+            raise TypeError(
+                "what monitor.callback() gives writes into the file of a Monitor in this process, so it is"
+                " neither pickled nor copied deeply: call monitor.callback() where it is needed"
+            )
+
+        def __copy__(self) -> Any:
+            return keras_callback(monitor)
+
         def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
             monitor.describe(clipping_of(self.model.optimizer).clip)
             self._seen = self._counts()

@@ -149,9 +149,10 @@ class Clipper:
             raise ArgumentError(f"observe takes one loss, got a tensor of shape {tuple(loss.shape)}")
         if not isinstance(loss, Tensor | numbers.Real):
             raise ArgumentError(f"observe takes a loss, a number or a tensor, got {loss!r}")
-        # Detached at once: an observed loss must not keep the graph of its step alive.
+        # Detached at once: an observed loss must not keep the graph of its step alive. Copied: it is read
+        # with the step, or later by those who follow, and a sum over micro-batches changes in place.
         self._losses.append(
-            loss.detach().reshape(())
+            loss.detach().reshape(()).clone()
             if isinstance(loss, Tensor)
             else torch.tensor(float(loss), dtype=torch.float64)
         )

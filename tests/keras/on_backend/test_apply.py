@@ -1,5 +1,8 @@
 """Single steps: units, names, missing gradients, and where Keras' own clips differ."""
 
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
 import keras
 import numpy as np
 import pytest
@@ -162,3 +165,31 @@ def test_attached_to_one_that_is_built_and_detached():
     clipwise.keras.detach(optimizer, model=nets.net())
     assert (type(plain), [v.path for v in plain.variables]) == (kind, names)
     np.testing.assert_allclose(step(optimizer, [[3.0, 4.0]], of)[0], [3.3, 4.4], rtol=1e-5)
+
+
+class Two(NamedTuple):
+    last: Any
+    before: Any
+
+
+@dataclass(frozen=True)
+class BeforeLast(clipwise.thresholds.Threshold):
+    """The norm of two steps ago: what is handed on is what the policy was given, in another place."""
+
+    needs = wants = frozenset()
+    remembers = watches_norm = True
+
+    def init(self, xp, shape):
+        return Two(xp.full(shape, 1e9), xp.full(shape, 1e9))
+
+    def update(self, xp, state, seen):
+        return state.before, Two(seen.norm, state.last)
+
+
+def test_a_state_that_is_handed_on():
+    optimizer = clipwise.keras.attach(keras.optimizers.SGD(1.0), clipwise.Clip(BeforeLast(), per="global"))
+    (variable,), reports = zeros((2,)), []
+    for size in (10.0, 20.0, 30.0, 40.0, 50.0):
+        step(optimizer, [[0.6 * size, 0.8 * size]], [variable])
+        reports.append(clipwise.keras.report(optimizer))
+    np.testing.assert_allclose([float(r.threshold) for r in reports], [1e9, 1e9, 10, 20, 30], rtol=1e-6)

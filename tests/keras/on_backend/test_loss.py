@@ -42,3 +42,14 @@ def test_without_observe_auto_does_without():
     optimizer = clipwise.keras.attach(keras.optimizers.SGD(1.0), "auto")
     optimizer.apply([keras.ops.ones(2)], [variable])
     assert np.isfinite(float(clipwise.keras.report(optimizer).threshold))
+
+
+def test_a_loss_that_changes_before_the_optimizer_is_built():
+    optimizer = clipwise.keras.attach(
+        keras.optimizers.SGD(1.0), "clip_by_global_norm(reduce_on_instability(1.0, 0.5, patience=1))"
+    )
+    loss = keras.Variable(1.0)
+    clipwise.keras.observe(optimizer, loss.value)
+    loss.assign(50.0)
+    optimizer.build([keras.Variable([0.0, 0.0], name="v")])
+    assert float(optimizer._clipwise.memory.loss()) == 1.0

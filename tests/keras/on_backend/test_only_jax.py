@@ -5,9 +5,29 @@ import numpy as np
 import pytest
 
 import clipwise
+import clipwise.keras
+from clipwise.errors import StateError
 from tests.keras.on_backend import nets
 
 pytestmark = pytest.mark.skipif(keras.backend.backend() != "jax", reason="of JAX alone")
+
+
+@pytest.mark.parametrize("of", [clipwise.keras.report, clipwise.keras.weights_report])
+def test_in_a_callback_the_variables_are_reached_through_the_model(of):
+    made = clipwise.keras.attach(
+        keras.optimizers.SGD(nets.RATE), "clip_by_global_norm(14.0)", weights="clip_by_value(9.0)"
+    )
+    seen = []
+
+    class Watch(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            with pytest.raises(StateError, match=r"clipwise\.keras\.report\(self\.model\.optimizer\)"):
+                of(made)
+            seen.append(of(self.model.optimizer))
+
+    nets.fitted(made, callbacks=[Watch()], run_eagerly=False)
+    assert len(seen) == 6
+    assert not any(float(report.norm) == 0.0 for report in seen)
 
 
 def test_a_compiled_loop_of_ones_own():

@@ -8,6 +8,7 @@ import clipwise
 import clipwise.keras
 from clipwise.monitor import Monitor, MonitorWarning, Store
 from clipwise.monitor.rules import GradientNonfinite
+from tests.keras.on_backend import nets
 
 
 def fit(monitor=None, accumulate=None, others=()):
@@ -42,6 +43,56 @@ def test_every_step_and_the_same_weights(tmp_path):
     assert (series["clipwise/norm_after"].values[taken] <= 0.1 * (1 + 1e-6)).all()
     assert len(series["loss"].values) == 12
     assert layers.names == ("out.kernel", "out.bias") or len(layers.names) == 2
+
+
+class Kept(keras.callbacks.Callback):
+    """Records each step by hand, too, and keeps all that is said of it."""
+
+    def __init__(self, monitor):
+        super().__init__()
+        self.monitor, self.reports, self.bounds = monitor, [], []
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.reports.append(clipwise.keras.report(self.model.optimizer))
+        self.bounds.append(clipwise.keras.weights_report(self.model.optimizer))
+        self.monitor.record(self.reports[-1], name="own")
+        self.monitor.record(self.bounds[-1], name="bounds")
+
+
+def test_each_step_as_by_hand_however_late_it_is_read(tmp_path):
+    """The recorder reads nothing before the training has ended, and the reports are looked at after that."""
+    made = clipwise.keras.attach(
+        keras.optimizers.SGD(nets.RATE), "clip_by_global_norm(14.0)", weights="clip_by_global_norm(100.0)"
+    )
+    with Monitor(tmp_path / "runs.db", layers_every=1, flush=600.0, rules=[]) as monitor:
+        kept = Kept(monitor)
+        nets.fitted(made, callbacks=[monitor.callback(), kept])
+    _, norms = nets.by_hand(nets.globally(14.0))
+    ends = [nets.by_hand(nets.globally(14.0), x=nets.X[:n])[0] for n in range(8, 49, 8)]
+    after = np.minimum(norms, 14.0)
+    assert len(set(np.round(norms, 3))) == len(norms) == 6
+    assert 0 < sum(norm > 14 for norm in norms) < len(norms)
+
+    def check(values, expected):
+        np.testing.assert_allclose(values, expected, rtol=1e-5)  # float32 after up to six steps
+
+    with Store(tmp_path / "runs.db") as store:
+        for source in ("", "own"):
+            names = ["clipwise/norm", "clipwise/norm_after", "clipwise/threshold", "clipwise/clip_fraction"]
+            series = store.series(1, names, source)
+            check(series["clipwise/norm"].values, norms)
+            check(series["clipwise/norm_after"].values, after)
+            check(series["clipwise/threshold"].values, 14.0)
+            check(series["clipwise/clip_fraction"].values, np.asarray(norms) > 14.0)
+            check(np.linalg.norm(store.layers(1, source).norms, axis=1), norms)
+        check(
+            store.series(1, ["clipwise/norm"], "bounds")["clipwise/norm"].values, list(map(nets.total, ends))
+        )
+    for report, norm, cut in zip(kept.reports, norms, after, strict=True):
+        check([float(report.norm), float(report.norm_after)], [norm, cut])
+        check(np.linalg.norm(list(report.norms().values())), norm)
+        assert bool(report.clipped) == (norm > 14.0)
+    check([float(report.norm) for report in kept.bounds], list(map(nets.total, ends)))
 
 
 def test_micro_batches_are_no_steps(tmp_path):

@@ -1,5 +1,6 @@
 """A run that is saved and resumed equals one that never stopped."""
 
+import pickle
 import subprocess
 import sys
 
@@ -16,12 +17,17 @@ CLIP = clipwise.chain(
 )
 
 FRESH = """
-import sys, keras, numpy as np
+import pickle, sys, keras, numpy as np
+with open(sys.argv[3], "rb") as file:
+    optimizer = pickle.load(file)  # by itself: nothing of clipwise is imported yet
+weight = keras.Variable([0.0, 0.0], name="weight")
+optimizer.apply([keras.ops.convert_to_tensor(np.asarray([3.0, 4.0], "float32"))], [weight])
 import clipwise.keras
 from tests.keras.on_backend import nets
 model = keras.models.load_model(sys.argv[1])
 model.fit(nets.X[24:], nets.Y[24:], batch_size=8, shuffle=False, verbose=0)
-np.savez(sys.argv[2], *model.get_weights(), **nets.variables_of(model.optimizer))
+unpickled = keras.ops.convert_to_numpy(weight)
+np.savez(sys.argv[2], *model.get_weights(), unpickled=unpickled, **nets.variables_of(model.optimizer))
 """
 
 
@@ -52,13 +58,20 @@ def test_a_whole_model_also_in_a_fresh_process(straight, tmp_path):
     straight.save(tmp_path / "half.keras")
     loaded = keras.models.load_model(tmp_path / "half.keras")
     assert str(clipwise.keras.report(loaded.optimizer)) == str(clipwise.keras.report(straight.optimizer))
-    fresh = [sys.executable, "-c", FRESH, str(tmp_path / "half.keras"), str(tmp_path / "end.npz")]
+    pickled = pickle.loads(pickle.dumps(straight))
+    other = clipwise.keras.attach(keras.optimizers.SGD(1.0), "clip_by_global_norm(1.0)")
+    (tmp_path / "other.pickle").write_bytes(pickle.dumps(other))
+    files = [str(tmp_path / name) for name in ("half.keras", "end.npz", "other.pickle")]
+    fresh = [sys.executable, "-c", FRESH, *files]
     run(straight, slice(HALF, None))
     run(loaded, slice(HALF, None))
     equal(loaded, straight)
+    run(pickled, slice(HALF, None))
+    equal(pickled, straight)
     assert loaded.optimizer.get_config() == straight.optimizer.get_config()
     subprocess.run(fresh, check=True, capture_output=True)
     with np.load(tmp_path / "end.npz") as end:
+        np.testing.assert_allclose(end["unpickled"], [-0.6, -0.8], rtol=1e-6)
         for i, weight in enumerate(straight.get_weights()):
             np.testing.assert_array_equal(end[f"arr_{i}"], weight)
         for name, value in nets.variables_of(straight.optimizer).items():

@@ -2,7 +2,8 @@
 
 Each module has the same names:
 
-- ``read(variable)``: its value; ``like()``: any array.
+- ``read(variable)``: its value, to be used before the variable is given another; ``snapshot(variable)``: its
+  value for good, which nothing waits for; ``like()``: any array.
 - ``prepare(optimizer, gradients, whole)``: gradients as plain arrays, the same on all replicas, and a
   function that gives them their form again; ``whole``: sparse ones as dense.
 - ``is_traced(arrays)``: whether they are being compiled, so that their values cannot be looked at.

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax.experimental import sparse
 
 from clipwise import namespace
+from clipwise.errors import StateError
 
 
 def like() -> Any:
@@ -16,8 +17,23 @@ def like() -> Any:
 
 
 def read(variable: Any) -> Any:
-    """The value of a variable."""
-    return variable.value
+    """The value of a variable.
+
+    Raises:
+        StateError: Keras has taken it out of the variable for the time of ``fit``.
+    """
+    try:
+        return variable.value
+    except TypeError:
+        if variable._value is not None or variable._initializer is not None:
+            raise
+        raise StateError(
+            "while fit runs, Keras on JAX keeps the values of an optimizer's variables outside of them: in a"
+            " callback go through its model, as in clipwise.keras.report(self.model.optimizer)"
+        ) from None
+
+
+snapshot = read
 
 
 def prepare(

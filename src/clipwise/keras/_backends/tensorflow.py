@@ -18,6 +18,9 @@ def read(variable: Any) -> Any:
     return tf.convert_to_tensor(variable.value if isinstance(variable, keras.Variable) else variable)
 
 
+snapshot = read
+
+
 def prepare(
     optimizer: Any, gradients: Sequence[Any], whole: bool
 ) -> tuple[list[Any], Callable[[Sequence[Any]], list[Any]]]:

@@ -14,8 +14,13 @@ def like() -> Any:
 
 
 def read(variable: Any) -> Any:
-    """The value of a variable."""
+    """The value of a variable, in the memory in which the next value is put."""
     return variable.value.detach()
+
+
+def snapshot(variable: Any) -> Any:
+    """The value of a variable as it is now, copied on its device."""
+    return variable.value.detach().clone()
 
 
 def prepare(
