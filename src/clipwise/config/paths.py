@@ -5,10 +5,13 @@ from dataclasses import dataclass
 
 from clipwise.errors import ConfigError
 
-__all__ = ["MAX_DEPTH", "Path", "show"]
+__all__ = ["MAX_DEPTH", "MAX_VALUES", "Path", "show"]
 
 MAX_DEPTH = 64
 """Levels a configuration may be nested; far more than anyone writes, far less than Python's own limit."""
+
+MAX_VALUES = 50_000
+"""Values that are read of one configuration, each as often as it stands in it: seconds of work at most."""
 
 
 @dataclass(frozen=True)

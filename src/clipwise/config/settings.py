@@ -12,6 +12,7 @@ from typing import Any
 
 from clipwise.checks import check_number, is_number
 from clipwise.clip import AnyClip, clip_by_global_norm, clip_by_norm, clip_by_value
+from clipwise.config.containers import Keys
 from clipwise.config.dicts import clip_from, number_from
 from clipwise.config.paths import Path, show
 from clipwise.config.registry import located
@@ -57,6 +58,7 @@ def read(spec: object, path: Path) -> AnyClip | None:
     """
     if not isinstance(spec, Mapping):
         return clip_from(spec, path)
+    spec = Keys(spec, path)
     if not any(key in SETTINGS for key in spec):
         if "method" not in spec and not any(key in CLIP_KEYS for key in spec):
             _check_others(spec, path, ("method", *SETTINGS), cutoff=0.75)
@@ -71,7 +73,7 @@ def read(spec: object, path: Path) -> AnyClip | None:
     return given[0].clip if given else None
 
 
-def _settings(data: Mapping[Any, Any], path: Path) -> Iterator[_Found]:
+def _settings(data: Keys, path: Path) -> Iterator[_Found]:
     present = [key for key in SETTINGS if key in data]
     _check_others(data, path, SETTINGS, cutoff=0.85)
     if not present:
@@ -87,11 +89,12 @@ def _settings(data: Mapping[Any, Any], path: Path) -> Iterator[_Found]:
         section = data[SECTION]
         if not isinstance(section, Mapping):
             raise (path / SECTION).error(f"must be a mapping, got {show(section)}")
-        yield from _settings(section, path / SECTION)
+        yield from _settings(Keys(section, path / SECTION), path / SECTION)
     for key, (_, make) in DIRECT.items():
         if key in data:
+            value = data[key]
             chosen = _algorithm(data, path) or make if key == _LIGHTNING else make
-            yield _Found(path / key, data[key] is not None, _bounded(data[key], chosen, path, key))
+            yield _Found(path / key, value is not None, _bounded(value, chosen, path, key))
     if ALGORITHM in data and _LIGHTNING not in data:
         raise (path / ALGORITHM).error(f"says how to clip, but {_LIGHTNING!r}, which says where, is missing")
 
