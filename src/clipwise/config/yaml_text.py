@@ -50,7 +50,8 @@ def _strict_loader() -> "type[yaml.SafeLoader]":
             self.extents: dict[yaml.Node, tuple[int, int]] = {}
 
         def compose_node(self, parent: Any, index: Any) -> yaml.Node | None:
-            mark, is_alias = self.peek_event().start_mark, self.check_event(yaml.AliasEvent)
+            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
+            is_alias = self.check_event(yaml.AliasEvent)
             self.composed += 1
             self.level += 1
             if self.level > MAX_DEPTH + 1:
