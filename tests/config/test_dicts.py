@@ -178,6 +178,16 @@ def test_a_mapping_that_holds_itself_is_refused():
         parse(settings)
 
 
+def test_a_value_that_stands_in_many_places_is_read_a_limited_number_of_times():
+    clip = "auto"
+    for _ in range(8):
+        clip = {"method": "chain", "clips": [clip] * 10}
+    with pytest.raises(ConfigError, match="holds more than 10,000 values"):
+        parse(clip)
+    with pytest.raises(ConfigError, match="holds more than 10,000 values"):
+        parse({"clipnorm": 1.0} | dict.fromkeys(map(str, range(10_000))))
+
+
 def test_the_mapping_is_left_as_it_was():
     data = {"gradient_clipping": {"method": "chain", "clips": [{"method": "norm", "threshold": "mean(2)"}]}}
     before = repr(data)

@@ -170,7 +170,11 @@ def test_two_settings_contradict_each_other_and_both_are_named(settings, names):
         ({"threshold": 1.0}, "threshold: a key of a clip beside"),
         ({"method": "norm"}, "method: a key of a clip beside"),
         ({"norm": "inf"}, "norm: a key of a clip beside"),
-        ({"clip_norm": 1.0}, "clip_norm: unknown key. Did you mean 'clipnorm'?"),
+        (
+            {"clip_norm": 1.0},
+            "clip_norm: unknown key. Did you mean 'clipnorm', the norm of each tensor as in Keras, or"
+            " 'global_clipnorm', the global norm as in fairseq's clip_norm?",
+        ),
         ({"gradient_clip_value": 1.0}, "gradient_clip_value: unknown key. Did you mean 'gradient_clip_val'?"),
     ],
 )
@@ -180,3 +184,57 @@ def test_what_looks_like_clipping_is_not_ignored(settings, other, message):
         with pytest.raises(ConfigError) as caught:
             parse(whole)
         assert message in str(caught.value)
+
+
+HYDRA = {"_target_": "clipwise.clip_by_norm", "threshold": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("settings", "hint"),
+    [
+        (
+            {"trainer": {"gradient_clip_val": 0.5}},
+            "there is trainer.gradient_clip_val: pass that part alone, as in parse(settings['trainer'])",
+        ),
+        (
+            {"optimizers": [{"name": "a"}, {"config": KERAS}]},
+            "there is optimizers[1].config.clipnorm: pass that part alone, as in"
+            " parse(settings['optimizers'][1]['config'])",
+        ),
+        ({"a": {"clipnorm": 1}, "b": {"max_grad_norm": 2}}, "there is a.clipnorm and b.max_grad_norm: pass"),
+        ({"optimization": {"clip_norm": 0.1}}, "there is optimization.clip_norm: pass that part alone"),
+        ({"clip": NORM, "layer": {"method": "mean"}}, "there is clip.method: pass that part alone"),
+        (
+            {"training_parameters": {"optimizer": {"clipnorm": 1}}},
+            "training_parameters.optimizer.clipnorm: pass",
+        ),
+    ],
+)
+def test_a_nested_setting_is_named_and_how_to_pass_it(settings, hint):
+    with pytest.raises(ConfigError, match="no clipping found; expected") as caught:
+        parse(settings)
+    assert hint in str(caught.value)
+
+
+def test_what_is_nested_and_sets_nothing_is_not_named():
+    around = {"trainer": {"gradient_clip_val": None}}
+    around["trainer"]["self"] = around
+    with pytest.raises(ConfigError, match=r"'gradient_clip_algorithm'$"):
+        parse(around)
+
+
+def test_fairseqs_clip_norm_is_never_taken_for_that_of_keras():
+    with pytest.raises(ConfigError, match=r"'clipnorm', the norm of each tensor .* 'global_clipnorm'"):
+        parse({"clip_norm": 0.1})
+
+
+@pytest.mark.parametrize("settings", [HYDRA, {"gradient_clipping": HYDRA}])
+def test_what_hydra_has_yet_to_make_says_how(settings):
+    with pytest.raises(
+        ConfigError, match=r"_target_: 'clipwise\.clip_by_norm' is for Hydra .*'_convert_: all'"
+    ):
+        parse(settings)
+
+
+def test_a_target_of_others_is_theirs():
+    assert parse({"_target_": "lightning.Trainer", "gradient_clip_val": 1.0}) == c.clip_by_global_norm(1)

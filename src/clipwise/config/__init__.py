@@ -40,7 +40,7 @@ def parse(spec: object) -> AnyClip | None:
     Traceback (most recent call last):
     clipwise.errors.ConfigError: gradient_clipping.treshold: unknown key. Did you mean 'threshold'?
     """
-    return _settings.read(spec, _Path())
+    return _settings.read(spec, _Path.to_read())
 
 
 @overload

@@ -9,6 +9,7 @@ from clipwise.clip import AnyClip, ByName, Chain, Clip
 from clipwise.clip import by_name as make_by_name
 from clipwise.clip import chain as make_chain
 from clipwise.config import strings
+from clipwise.config.containers import Keys, is_list, items_of
 from clipwise.config.paths import Path, show
 from clipwise.config.registry import (
     COMBINATORS,
@@ -42,7 +43,7 @@ def clip_from(data: object, path: Path) -> AnyClip | None:
     if isinstance(data, str):
         return clip_from(strings.read_clip(data, path), path)
     if isinstance(data, Mapping):
-        return _from_mapping(data, path)
+        return _from_mapping(Keys(data, path), path)
     if isinstance(data, numbers.Number) and not isinstance(data, bool):
         raise strings.lone_number(data, path)
     raise path.error(
@@ -51,7 +52,7 @@ def clip_from(data: object, path: Path) -> AnyClip | None:
     )
 
 
-def _from_mapping(data: Mapping[Any, Any], path: Path) -> AnyClip | None:
+def _from_mapping(data: Keys, path: Path) -> AnyClip | None:
     for key in data:
         if not isinstance(key, str):
             raise path.error(f"keys are texts, got {show(key)}")
@@ -86,13 +87,13 @@ def _no_other_keys(data: Mapping[str, Any], path: Path, known: Sequence[str]) ->
 
 
 def _chain(clips: object, path: Path) -> Chain:
-    if not isinstance(clips, list | tuple):
+    if not is_list(clips):
         raise path.error(f"must be a list of clips, got {show(clips)}")
     made = []
-    for i, item in enumerate(clips):
-        clip = clip_from(item, path / i)
+    for item, place in items_of(clips, path):
+        clip = clip_from(item, place)
         if clip is None:
-            raise (path / i).error("a chain holds clips; leave out the one that does nothing")
+            raise place.error("a chain holds clips; leave out the one that does nothing")
         made.append(clip)
     with located(path, ()):
         return make_chain(*made)
@@ -101,10 +102,11 @@ def _chain(clips: object, path: Path) -> Chain:
 def _by_name(clips: object, path: Path) -> ByName:
     if not isinstance(clips, Mapping):
         raise path.error(f"must map patterns of parameter names to clips, got {show(clips)}")
-    for pattern in clips:
+    parts = Keys(clips, path)
+    for pattern in parts:
         if not isinstance(pattern, str):
             raise path.error(f"a pattern of parameter names is a text, got {show(pattern)}")
-    made = {pattern: clip_from(item, path / pattern) for pattern, item in clips.items()}
+    made = {pattern: clip_from(item, path / pattern) for pattern, item in parts.items()}
     with located(path, ()):
         return make_by_name(made)
 
@@ -140,8 +142,8 @@ def _value(parameter: Parameter, value: object, path: Path) -> Any:
             return value
     elif isinstance(value, numbers.Real) and (parameter.number or parameter.whole):
         return _number(parameter, value, path)
-    elif parameter.pair and isinstance(value, list | tuple) and len(value) == 2:
-        return tuple(number_from(item, path / i) for i, item in enumerate(value))
+    elif parameter.pair and is_list(value) and len(value) == 2:
+        return tuple(number_from(item, place) for item, place in items_of(value, path))
     elif parameter.function and callable(value):
         return value
     if parameter.function:
@@ -174,6 +176,7 @@ def _number(parameter: Parameter, value: numbers.Real, path: Path) -> int | floa
 def _policy(data: str | Mapping[Any, Any], path: Path) -> Any:
     if isinstance(data, str):
         data = strings.read_policy(data, path)
+    data = Keys(data, path)
     for key in data:
         if not isinstance(key, str):
             raise path.error(f"keys are texts, got {show(key)}")

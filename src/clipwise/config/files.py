@@ -3,18 +3,19 @@
 import json
 import os
 import pathlib
-import re
-from typing import TYPE_CHECKING, Any
+import stat
+from typing import Any
 
 from clipwise.clip import AnyClip
 from clipwise.config import settings
-from clipwise.config.paths import Path
+from clipwise.config.paths import MAX_DEPTH, MAX_VALUES, Path
+from clipwise.config.yaml_text import read_yaml
 from clipwise.errors import ConfigError
 
-if TYPE_CHECKING:
-    import yaml
-
 __all__ = ["load", "read", "read_mapping"]
+
+MAX_BYTES = 2**20
+"""Bytes of a file that are read; a configuration has thousands."""
 
 
 def load(path: str | os.PathLike[str]) -> AnyClip | None:
@@ -31,7 +32,7 @@ def load(path: str | os.PathLike[str]) -> AnyClip | None:
     try:
         if data is None:
             raise ConfigError('the file is empty; for no clipping write "none"')
-        return settings.read(data, Path())
+        return settings.read(data, Path.to_read())
     except ConfigError as error:
         raise ConfigError(f"{os.fspath(path)}: {error}") from error
 
@@ -55,31 +56,69 @@ def read_mapping(path: str | os.PathLike[str]) -> dict[str, Any]:
 def read(path: str | os.PathLike[str]) -> Any:
     """What a ``.json``, ``.yaml`` or ``.yml`` file holds; None if it is empty."""
     file = pathlib.Path(path)
-    readers = {".json": _read_json, ".yaml": _read_yaml, ".yml": _read_yaml}
+    readers = {".json": _read_json, ".yaml": read_yaml, ".yml": read_yaml}
     reader = readers.get(file.suffix.lower())
     if reader is None:
         raise ConfigError(f"{file}: must end in {', '.join(readers)}, got {file.suffix!r}")
     try:
-        text = file.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise ConfigError(f"{file}: cannot be read: {error.strerror or error}") from error
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{file}: is not UTF-8 text (byte {error.start})") from error
-    try:
+        text = _text(file)
         return reader(text) if text.strip() else None
     except ConfigError as error:
         raise ConfigError(f"{file}: {error}") from error
 
 
+def _text(file: pathlib.Path) -> str:
+    try:
+        mode = file.stat().st_mode
+        if stat.S_ISCHR(mode) or stat.S_ISBLK(mode):
+            raise ConfigError("cannot be read: it is a device; give a file")
+        with file.open("rb") as stream:
+            content = stream.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise ConfigError(f"cannot be read: {error.strerror or error}") from error
+    except ConfigError:
+        raise
+    except ValueError as error:  # a null character in the name
+        raise ConfigError(f"cannot be read: {error}") from error
+    if len(content) > MAX_BYTES:
+        raise ConfigError(f"is larger than {MAX_BYTES / 2**20:g} MiB, which is no configuration")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"is not UTF-8 text (byte {error.start})") from error
+
+
 def _read_json(text: str) -> Any:
     try:
-        return json.loads(text, object_pairs_hook=_without_duplicates)
+        data = json.loads(text, object_pairs_hook=_without_duplicates)
     except json.JSONDecodeError as error:
         raise ConfigError(f"line {error.lineno}, column {error.colno}: {error.msg}") from error
     except RecursionError as error:
-        raise ConfigError("nested too deeply") from error
+        raise ConfigError(f"nested deeper than {MAX_DEPTH} levels") from error
+    except ConfigError:
+        raise
     except ValueError as error:  # an integer of thousands of digits
         raise ConfigError(str(error)) from error
+    _check_extent(data)
+    return data
+
+
+def _check_extent(data: Any) -> None:
+    """ConfigError if it holds too many values or levels; a level at a time, since JSON shares nothing."""
+    level, count = [data], 1
+    for _ in range(MAX_DEPTH + 1):
+        level = [
+            value
+            for outer in level
+            if isinstance(outer, dict | list)
+            for value in (outer.values() if isinstance(outer, dict) else outer)
+        ]
+        count += len(level)
+        if count > MAX_VALUES:
+            raise ConfigError(f"holds more than {MAX_VALUES:,} values")
+        if not level:
+            return
+    raise ConfigError(f"nested deeper than {MAX_DEPTH} levels")
 
 
 def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -89,47 +128,3 @@ def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
             raise ConfigError(f"the key {key!r} is given twice")
         found[key] = value
     return found
-
-
-def _read_yaml(text: str) -> Any:
-    try:
-        import yaml
-    except ModuleNotFoundError as error:
-        raise ConfigError(
-            'reading YAML needs PyYAML, which is not installed: pip install "clipwise[yaml]", or write JSON'
-        ) from error
-    try:
-        return yaml.load(text, Loader=_strict_loader())
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
-        raise ConfigError(f"{where}{error.problem or error.context}") from error
-    except RecursionError as error:
-        raise ConfigError("nested too deeply") from error
-    except (yaml.YAMLError, ValueError, LookupError, AttributeError) as error:
-        # PyYAML lets Python's own errors through for a tag that does not fit its text, such as "!!int x".
-        raise ConfigError(f"malformed YAML: {error}") from error
-
-
-def _strict_loader() -> "type[yaml.SafeLoader]":
-    """PyYAML's safe loader, but a key given twice is an error, and 1e-3 is a number."""
-    import yaml
-
-    class StrictLoader(yaml.SafeLoader):
-        def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
-            node = super().compose_mapping_node(anchor)
-            seen = set()
-            for key, _ in node.value:
-                if isinstance(key, yaml.ScalarNode):
-                    if (key.tag, key.value) in seen:
-                        raise yaml.MarkedYAMLError(
-                            problem=f"the key {key.value!r} is given twice", problem_mark=key.start_mark
-                        )
-                    seen.add((key.tag, key.value))
-            return node
-
-    # YAML 1.1 wants a dot in a float, so PyYAML reads 1e-3 as a text.
-    StrictLoader.add_implicit_resolver(
-        "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
-    )
-    return StrictLoader

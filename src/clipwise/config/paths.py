@@ -1,14 +1,19 @@
 """Where in a configuration something stands, and how a value is shown in a message."""
 
+import itertools
 import reprlib
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 
 from clipwise.errors import ConfigError
 
-__all__ = ["MAX_DEPTH", "Path", "show"]
+__all__ = ["MAX_DEPTH", "MAX_VALUES", "Path", "show"]
 
 MAX_DEPTH = 64
 """Levels a configuration may be nested; far more than anyone writes, far less than Python's own limit."""
+
+MAX_VALUES = 10_000
+"""Values that are read of one configuration, each as often as it stands in it: seconds of work at most."""
 
 
 @dataclass(frozen=True)
@@ -22,11 +27,21 @@ class Path:
     """
 
     parts: tuple[str | int, ...] = ()
+    places: Iterator[int] | None = field(default=None, compare=False, repr=False)
+    """Counts the places that were visited from one root on; None where they are not limited."""
+
+    @classmethod
+    def to_read(cls) -> "Path":
+        """The root of a configuration that somebody else wrote: the places visited are counted."""
+        return cls(places=itertools.count(1))
 
     def __truediv__(self, part: str | int) -> "Path":
         if len(self.parts) >= MAX_DEPTH:
             raise Path(self.parts[:4]).error(f"nested deeper than {MAX_DEPTH} levels")
-        return Path((*self.parts, part))
+        # A value is visited several times: where it is found, read and checked.
+        if self.places is not None and next(self.places) > 10 * MAX_VALUES:
+            raise Path(self.parts[:4]).error(f"holds more than {MAX_VALUES:,} values")
+        return Path((*self.parts, part), self.places)
 
     def __str__(self) -> str:
         text = ""

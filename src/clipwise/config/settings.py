@@ -12,7 +12,9 @@ from typing import Any
 
 from clipwise.checks import check_number, is_number
 from clipwise.clip import AnyClip, clip_by_global_norm, clip_by_norm, clip_by_value
+from clipwise.config.containers import Keys
 from clipwise.config.dicts import clip_from, number_from
+from clipwise.config.elsewhere import OF_OTHERS, TARGET, deeper, for_hydra
 from clipwise.config.paths import Path, show
 from clipwise.config.registry import located
 
@@ -35,6 +37,7 @@ DIRECT: Mapping[str, tuple[str, Callable[[float], AnyClip]]] = {
 _ALGORITHMS: Mapping[str, Callable[[float], AnyClip]] = {"norm": clip_by_global_norm, "value": clip_by_value}
 
 SETTINGS = (OWN, SECTION, *DIRECT, ALGORITHM)
+_HOLDERS = (OWN, *DIRECT)
 _NAMES = ", ".join(map(repr, SETTINGS))
 CLIP_KEYS = ("method", "clips", "threshold", "per", "norm", "low", "high")
 _OF_DEEPSPEED = ("zero_optimization", "train_batch_size", "train_micro_batch_size_per_gpu")
@@ -57,21 +60,31 @@ def read(spec: object, path: Path) -> AnyClip | None:
     """
     if not isinstance(spec, Mapping):
         return clip_from(spec, path)
+    spec = Keys(spec, path)
     if not any(key in SETTINGS for key in spec):
+        if TARGET in spec and "method" not in spec and _is_ours(spec[TARGET]):
+            raise for_hydra(spec[TARGET], path)
         if "method" not in spec and not any(key in CLIP_KEYS for key in spec):
             _check_others(spec, path, ("method", *SETTINGS), cutoff=0.75)
-            raise path.error(f"no clipping found; expected 'method' or one of {_NAMES}")
+            raise path.error(
+                f"no clipping found; expected 'method' or one of {_NAMES}{deeper(spec, path, _HOLDERS)}"
+            )
         return clip_from(spec, path)
     settings = list(_settings(spec, path))
     if not settings:  # training_parameters, and nothing in it
-        raise (path / SECTION).error(f"no clipping found; expected one of {_NAMES}")
+        hint = deeper(spec[SECTION], path / SECTION, _HOLDERS)
+        raise (path / SECTION).error(f"no clipping found; expected one of {_NAMES}{hint}")
     given = [setting for setting in settings if setting.given]
     if len(given) > 1:
         raise given[1].path.error(f"contradicts {given[0].path}; keep one of the two")
     return given[0].clip if given else None
 
 
-def _settings(data: Mapping[Any, Any], path: Path) -> Iterator[_Found]:
+def _is_ours(target: object) -> bool:
+    return isinstance(target, str) and target.partition(".")[0] == "clipwise"
+
+
+def _settings(data: Keys, path: Path) -> Iterator[_Found]:
     present = [key for key in SETTINGS if key in data]
     _check_others(data, path, SETTINGS, cutoff=0.85)
     if not present:
@@ -87,11 +100,12 @@ def _settings(data: Mapping[Any, Any], path: Path) -> Iterator[_Found]:
         section = data[SECTION]
         if not isinstance(section, Mapping):
             raise (path / SECTION).error(f"must be a mapping, got {show(section)}")
-        yield from _settings(section, path / SECTION)
+        yield from _settings(Keys(section, path / SECTION), path / SECTION)
     for key, (_, make) in DIRECT.items():
         if key in data:
+            value = data[key]
             chosen = _algorithm(data, path) or make if key == _LIGHTNING else make
-            yield _Found(path / key, data[key] is not None, _bounded(data[key], chosen, path, key))
+            yield _Found(path / key, value is not None, _bounded(value, chosen, path, key))
     if ALGORITHM in data and _LIGHTNING not in data:
         raise (path / ALGORITHM).error(f"says how to clip, but {_LIGHTNING!r}, which says where, is missing")
 
@@ -129,6 +143,8 @@ def _algorithm(data: Mapping[Any, Any], path: Path) -> Callable[[float], AnyClip
 def _check_others(data: Mapping[Any, Any], path: Path, known: tuple[str, ...], *, cutoff: float) -> None:
     """Refuse a key that is nearly, but not quite, one that means something."""
     for key in data:
+        if isinstance(key, str) and key in OF_OTHERS:
+            raise (path / key).error(f"unknown key. {OF_OTHERS[key]}")
         if isinstance(key, str) and key not in known:
             for near in difflib.get_close_matches(key, known, n=1, cutoff=cutoff):
                 raise (path / key).error(f"unknown key. Did you mean {near!r}?")
