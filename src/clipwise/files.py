@@ -68,6 +68,8 @@ def check_new(path: Path, force: bool = False) -> None:
         pass
     except OSError as error:
         raise ArgumentError(f"cannot write {str(path)!r}: {error.strerror}") from error
+    except ValueError as error:  # a null character in the name
+        raise ArgumentError(f"cannot write {str(path)!r}: {error}") from error
     if path.is_dir():
         raise ArgumentError(f"{str(path)!r} is a folder; give a file")
     if not path.absolute().parent.is_dir():
