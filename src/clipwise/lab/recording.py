@@ -131,6 +131,10 @@ def record_of(store: Store, run: Run) -> RunRecord:
     count = len(loss.steps)
     if not np.array_equal(loss.steps, np.arange(1, count + 1)):
         raise StoreError(f"run {run.name!r} has steps that are missing, or recorded twice")
+    # What was killed may have left the report of its last step without the loss.
+    beyond = any((one.steps > count).any() for one in series.values())
+    if beyond and run.status == "finished":
+        raise StoreError(f"run {run.name!r} has steps without a loss")
     columns = {
         column: _at_each_step(series.get(name, nothing), count, DROPPED.get(column, 1.0))
         for column, name in ours.items()
@@ -169,8 +173,8 @@ def _at_each_step(series: Series, count: int, missing: float) -> np.ndarray[Any,
     """One value a step from 1 on."""
     if len(series.steps) != len(np.unique(series.steps)):
         raise StoreError("a step was recorded twice")
-    values = np.full(count, missing)
-    values[series.steps - 1] = series.values
+    values, there = np.full(count, missing), series.steps <= count
+    values[series.steps[there] - 1] = series.values[there]
     return values
 
 

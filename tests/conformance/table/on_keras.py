@@ -11,6 +11,7 @@ from tests.depth import brief
 
 from . import oracle
 from .cases import BRIEF_ROWS, FEW, FEW_SHAPES, RANGES
+from .own_policies import CLIPS as OWN_CLIPS
 from .own_policies import LOSSES, MOMENTUM, RATE
 from .values import narrow, rounded, wide
 
@@ -27,6 +28,9 @@ class OnKeras:
     ROWS: ClassVar = FEW_SHAPES if ON_JAX else BRIEF_ROWS
     RANGES: ClassVar = brief(RANGES[:2], RANGES[0])
     NORMS: ClassVar = dict.fromkeys(("float32", "bfloat16"), 1e-06)
+    OWN: ClassVar = (
+        brief(OWN_CLIPS, "Halving per element", "WeighedAverage per global") if ON_JAX else [*OWN_CLIPS]
+    )
     rounded = staticmethod(rounded)
 
     def __init__(self, name: str) -> None:
