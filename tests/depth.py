@@ -10,13 +10,15 @@ from typing import Any, TypeVar
 
 import pytest
 
-__all__ = ["THOROUGH", "brief", "each_value", "pairwise", "thorough"]
+__all__ = ["LONG", "THOROUGH", "brief", "each_value", "pairwise", "thorough"]
 
 Case = TypeVar("Case")
 
 THOROUGH = os.environ.get("CLIPWISE_TESTS") == "all"
 
-thorough = pytest.mark.skipif(not THOROUGH, reason="long; it runs with make test-all")
+LONG = "long; it runs with make test-all"
+
+thorough = pytest.mark.skipif(not THOROUGH, reason=LONG)
 
 
 def brief(every: Iterable[Case], *some: Case) -> list[Case]:

@@ -17,6 +17,7 @@ from clipwise.functional.activations import (
     soft_cap,
     split_gate_up,
 )
+from tests.depth import brief
 from tests.functional.frameworks import ALL, DIFFERENTIABLE, Jax, TensorFlow, Torch, named
 
 SPECIAL = [-0.0, 0.0, 6.0, 1.0, -1.0, np.nan, np.inf, -np.inf, 1e-40, 3e38, -3e38]
@@ -130,12 +131,13 @@ def test_compiled_is_the_same(framework, name):
         np.testing.assert_array_equal(found, expected)
 
 
-def test_compiled_by_inductor():
+@pytest.mark.parametrize("backend", brief(["aot_eager", "inductor"], "aot_eager"))
+def test_compiled_whole(backend):
     def both(x, alpha):
         return clipped_relu(x) + pact(x, alpha, axis=0) + clamped_swiglu(x, x) + soft_cap(x, 30.0)
 
     x, alpha = Torch.array(INSIDE[:40]), torch.full((40,), 2.0)
-    found = torch.compile(both, fullgraph=True)(x, alpha)
+    found = torch.compile(both, fullgraph=True, backend=backend)(x, alpha)
     torch.testing.assert_close(found, both(x, alpha), rtol=1e-6, atol=1e-6)
 
 

@@ -76,7 +76,7 @@ in_shard_map(clipwise.chain(AGC, ADAGC, GLOBAL))
 def test_on_eight_devices():
     environment = {
         **os.environ,
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
+        "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8",
         "JAX_PLATFORMS": "cpu",
         "PYTHONPATH": str(Path(clipwise.__file__).parents[1]),
     }

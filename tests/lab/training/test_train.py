@@ -26,8 +26,8 @@ from clipwise.lab.recording import RecordingTarget, RunLog, record_of
 from clipwise.lab.tasks.load import load_task
 from clipwise.lab.tasks.models import build_model, detached
 from clipwise.lab.training.checkpoint import load_checkpoint
-from clipwise.lab.training.devices import threads
 from clipwise.lab.training.loop import CHECK_STEPS, TrainingRun
+from clipwise.lab.training.threads import threads
 from clipwise.lab.training.train import train
 from clipwise.monitor import Store
 

@@ -9,7 +9,7 @@ from clipwise.lab.report.page import render
 from clipwise.lab.report.picture import draw
 from clipwise.lab.report.results import Results
 from clipwise.lab.report.table import csv_text
-from clipwise.lab.training.devices import threads
+from clipwise.lab.training.threads import threads
 
 __all__ = ["environment", "files"]
 

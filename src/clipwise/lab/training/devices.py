@@ -8,13 +8,9 @@ from lightning_fabric import Fabric
 from clipwise.errors import ConfigError
 from clipwise.lab.config.lab_config import LabConfig
 
-__all__ = ["chosen_device", "make_fabric", "quiet", "threads"]
+__all__ = ["chosen_device", "make_fabric", "quiet"]
 
 PRECISIONS = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
-
-SMALL = 256
-"""Width up to which a recurrent step is too little work for two threads: on an idle machine they gain a
-tenth, and where another program wants the cores, waiting for each other costs a factor of up to a hundred."""
 
 
 def chosen_device(config: LabConfig) -> str:
@@ -37,16 +33,6 @@ def chosen_device(config: LabConfig) -> str:
     if config.precision == "16" and device != "cuda":
         raise ConfigError(f"precision: '16' needs a CUDA GPU, the device is {device!r}; use 'bf16' or '32'")
     return device
-
-
-def threads(config: LabConfig) -> int:
-    """The threads that each process of a run computes with on the CPU.
-
-    One for a recurrent model up to width 256; for others those that torch has now, shared among the devices.
-    """
-    if config.model_type != "Transformer" and config.model_parameters.hidden_size <= SMALL:
-        return 1
-    return max(1, torch.get_num_threads() // config.devices)
 
 
 def quiet() -> None:

@@ -15,10 +15,11 @@ from clipwise.lab.record import Progress, RunInfo, RunRecord
 from clipwise.lab.recording import RecordingTarget, RunLog
 from clipwise.lab.tasks.load import load_task
 from clipwise.lab.training.denormals import denormals_as_zero
-from clipwise.lab.training.devices import make_fabric, threads
+from clipwise.lab.training.devices import make_fabric
 from clipwise.lab.training.interrupt import Interrupt
 from clipwise.lab.training.loop import TrainingRun
 from clipwise.lab.training.processes import train_in_processes
+from clipwise.lab.training.threads import threads
 
 __all__ = ["train"]
 
