@@ -7,6 +7,7 @@ import pytest
 import clipwise
 from clipwise import Clip, thresholds
 from clipwise.errors import ArgumentError, ParameterError
+from tests.depth import each_value
 from tests.keras.on_backend import nets
 from tests.keras.on_backend.test_apply import step, zeros
 
@@ -41,9 +42,9 @@ def by_hand(bound, clip, micro=1):
     return weights
 
 
-@pytest.mark.parametrize("micro", [1, 2])
-@pytest.mark.parametrize("clip", [None, "clip_by_global_norm(2.0)"], ids=["weights only", "gradients too"])
-@pytest.mark.parametrize("kind", WEIGHTS)
+@pytest.mark.parametrize(
+    ("kind", "clip", "micro"), each_value([*WEIGHTS], [None, "clip_by_global_norm(2.0)"], [1, 2])
+)
 def test_after_every_step_of_fit(kind, clip, micro):
     weights, bound = WEIGHTS[kind]
     accumulation = {"gradient_accumulation_steps": micro} if micro > 1 else {}
