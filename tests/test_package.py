@@ -13,9 +13,11 @@ HEAVY = (*FRAMEWORKS, "sklearn", "polars", "pandas", "matplotlib", "pydantic", "
 LIGHT = ("__future__", "copy", "dataclasses", "difflib", "heapq", "_heapq", "inspect", "numbers", "importlib")
 
 
-def modules_after(statement: str) -> set[str]:
-    """The top-level modules that a fresh interpreter has loaded after a statement."""
-    code = f"{statement}\nimport sys\nprint(*{{name.partition('.')[0] for name in sys.modules}})"
+def modules_after(statement: str, beside: str = "") -> set[str]:
+    """The top-level modules that a fresh interpreter loads in a statement, after another one."""
+    names = "{name.partition('.')[0] for name in sys.modules}"
+    before = f"{beside}\nimport sys\nbefore = {names}\n" if beside else "import sys\nbefore = set()\n"
+    code = f"{before}{statement}\nprint(*{names} - before)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     return set(done.stdout.split())
 
@@ -79,8 +81,7 @@ def test_importing_clipwise_costs_little_beyond_numpy():
 )
 def test_a_back_end_imports_no_other(name, first):
     """Nothing heavy but what its own framework brings."""
-    brought = modules_after(f"import {first}")
-    assert not modules_after(f"import clipwise; clipwise.{name}") & set(HEAVY) - brought
+    assert not modules_after(f"import clipwise; clipwise.{name}", beside=f"import {first}") & set(HEAVY)
 
 
 @pytest.mark.parametrize("name", ["jax", "keras", "tensorflow"])

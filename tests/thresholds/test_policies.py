@@ -12,6 +12,7 @@ from clipwise import thresholds
 from clipwise.errors import ArgumentError, ParameterError, ThresholdError
 from clipwise.namespace import Namespace
 from clipwise.thresholds import Observation
+from tests.depth import pairwise
 
 from . import oracles
 
@@ -110,13 +111,14 @@ def shapes_of(state) -> list:
     return [tuple(state.shape), state.dtype]
 
 
-@pytest.mark.parametrize("back_end", BACK_ENDS)
 @pytest.mark.parametrize(
-    ("policy", "oracle"), POLICIES, ids=lambda p: repr(p)[:40] if not callable(p) else ""
+    ("case", "back_end", "shape"),
+    pairwise(POLICIES, [*BACK_ENDS], [(), (3,)]),
+    ids=lambda part: repr(part[0])[:40] if part in POLICIES else str(part),
 )
-@pytest.mark.parametrize("shape", [(), (3,)], ids=["one", "three"])
 @pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning", "ignore:overflow:RuntimeWarning")
-def test_policy_gives_the_thresholds_of_its_formula(policy, oracle, back_end, shape):
+def test_policy_gives_the_thresholds_of_its_formula(case, back_end, shape):
+    policy, oracle = case
     found = run(policy, back_end, shape)
     expected = np.stack([oracle(NORMS[:, k], k) for k in range(3)], axis=1)
     # float32: 300 recursive updates, each rounded at 6e-8, whose differences cancel in variances.

@@ -21,7 +21,7 @@ import clipwise
 from clipwise import Clip, clip_by_block_rms, clip_by_global_norm, clip_by_norm, clip_by_value
 from clipwise.errors import NonFiniteError, ThresholdError
 from tests.conformance.table.oracle import p_norm, units
-from tests.depth import THOROUGH
+from tests.depth import THOROUGH, pairwise
 
 from .strategies import (
     NORMS,
@@ -320,9 +320,15 @@ class TestFinite:
         beyond = ((p.values < bounds[0]) | (p.values > bounds[1])).sum()
         assert float(report.clip_fraction) == pytest.approx(beyond / max(1, p.values.size), abs=1e-12)
 
-    @pytest.mark.parametrize("per", PER)
-    @pytest.mark.parametrize("layout", ["contiguous", "offset", "transposed", "stepped", "expanded"])
-    @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.complex64], ids=str)
+    @pytest.mark.parametrize(
+        ("per", "layout", "dtype"),
+        pairwise(
+            PER,
+            ("contiguous", "offset", "transposed", "stepped", "expanded"),
+            (torch.float32, torch.bfloat16, torch.complex64),
+        ),
+        ids=str,
+    )
     def test_longer_than_any_piece_or_share_of_a_thread(self, per, layout, dtype):
         random = np.random.default_rng(1)
         givens = []
