@@ -82,6 +82,14 @@ def test_names_that_lie_are_text(path, look):
     assert tab.title() == f"{HOSTILE} · clipwise"
 
 
+def test_names_that_lie_end_no_script(path):
+    hostile(path)
+    text = report(path).read_text()
+    data = json.loads(re.search(r'id="data">(.*?)</script>', text, re.DOTALL).group(1))
+    assert data["runs"][0]["name"] == HOSTILE
+    assert data["runs"][0]["clip"] == "<script>alert(2)</script>"
+
+
 def test_the_browser_is_told_to_refuse_all_but_these_parts(path):
     typical(path)
     text = report(path).read_text()

@@ -88,6 +88,6 @@ BREAKS = [
         "src/clipwise/torch/attach.py",
         'rate = _largest([group["lr"] for group in groups if "lr" in group])',
         'rate = groups[-1]["lr"]',
-        ATTACH,
+        "tests/torch/loops/test_parameters_change.py",
     ),
 ]
