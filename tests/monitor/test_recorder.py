@@ -2,8 +2,10 @@
 
 import math
 import os
+import sqlite3
 import subprocess
 import sys
+import threading
 import time
 import warnings
 
@@ -169,6 +171,24 @@ def test_a_file_that_can_be_written_again_is_tried_again_unasked(tmp_path):
     with Store(path) as store:
         assert store.series(1, ["loss"])["loss"].values.tolist() == [0.5]
     monitor.close()
+
+
+@pytest.mark.parametrize("opened", [False, True], ids=["beginning", "ending"])
+def test_other_processes_in_the_way_at_the_end_are_waited_for(path, opened, monkeypatch):
+    monkeypatch.setattr("clipwise.monitor.store._schema.WAITING", 0.0)
+    with warnings.catch_warnings(record=True), Monitor(path, flush=60) as monitor:
+        monitor.log(step=1, loss=0.5)
+        if opened:
+            assert monitor.flush()
+            monitor.log(step=2, loss=0.25)
+        other = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
+        other.execute("BEGIN EXCLUSIVE")
+        timer = threading.Timer(0.3, other.close)
+        timer.start()
+    timer.join()
+    with Store(path) as store:
+        assert store.series(1, ["loss"])["loss"].values.tolist() == [0.5, 0.25][: 1 + opened]
+        assert store.run().status == "finished"
 
 
 def test_what_was_not_written_is_said_at_the_end(tmp_path):

@@ -14,6 +14,7 @@ from clipwise.monitor._exports import Exports
 from clipwise.monitor._rows import Item, SpikeDetector, read, without_unreadable
 from clipwise.monitor._warning import say
 from clipwise.monitor.store import Alert, Rows, Writer, moments_of
+from clipwise.monitor.store._schema import ENDING, is_busy
 
 LONGEST_WAIT = 30.0
 """Seconds between two tries on a file that cannot be written."""
@@ -59,6 +60,7 @@ class Flusher:
         self._acted: list[Alert] = []  # of these: what has been acted on before they were in the file
         self._lost: list[int] = []  # first and last step, and number of rows, of what went for good
         self._failed: str | None = None
+        self._is_busy = False  # whether it failed since others have the file locked
         self._warned: set[str] = set()
         self._next_try, self._wait = 0.0, interval
         self._turn = threading.RLock()  # an action may call `flush`
@@ -93,9 +95,18 @@ class Flusher:
         try:
             self._next_try = 0.0
             self._turn_over(last=True)
+            self._wait_for_others()
             self._finish(status, note, clip)
         finally:
             self._turn.release()
+
+    def _wait_for_others(self) -> None:
+        """Write what is left, where only other processes are in the way: there is no later time to try."""
+        end = time.monotonic() + ENDING
+        while self._rows and self._is_busy and time.monotonic() < end:
+            time.sleep(0.05)
+            self._next_try = 0.0
+            self._turn_over()
 
     def _finish(self, status: str, note: str, clip: str | None) -> None:
         said = self._loss()
@@ -159,6 +170,7 @@ class Flusher:
             news = self._writer.write(self._rows, self._alerts, self._alerting.cooldowns)
         except Exception as error:
             known = isinstance(error, sqlite3.Error | OSError | StoreError)
+            self._is_busy = is_busy(error)
             self._failed = str(error) if known else f"{type(error).__name__}: {error}"
             self._warn_once(
                 self._failed,
