@@ -1,9 +1,7 @@
 """A run of the lab in a recording: what is logged under which name, and the record that is read back."""
 
 import math
-import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from types import TracebackType
@@ -16,6 +14,7 @@ from clipwise.clip import AnyClip
 from clipwise.errors import StoreError
 from clipwise.lab.record import STEP_COLUMNS, Evaluation, RunInfo, RunRecord
 from clipwise.monitor import Monitor
+from clipwise.monitor._identity import Identity, identity
 from clipwise.monitor.rules import default_rules
 from clipwise.monitor.store import PREFIX, Run, Series, Store
 
@@ -69,13 +68,12 @@ class RunLog:
     def __init__(self, target: RecordingTarget, info: RunInfo, clip: AnyClip | None) -> None:
         self.info, self._path = info, target.path
         self._id = uuid4().hex
-        with _not_part_of_another_run():
-            self._monitor = Monitor(
-                target.path,
-                run=target.name(info),
-                rules=[replace(rule, actions=("record",)) for rule in default_rules()],
-                facts=asdict(info) | dict(target.facts) | {"id": self._id},
-            )
+        self._monitor = _OwnRun(
+            target.path,
+            run=target.name(info),
+            rules=[replace(rule, actions=("record",)) for rule in default_rules()],
+            facts=asdict(info) | dict(target.facts) | {"id": self._id},
+        )
         if clip is not None:
             self._monitor.describe(clip)
 
@@ -188,13 +186,8 @@ def _figures(series: Mapping[str, Series], names: Sequence[str], step: int) -> d
     return found
 
 
-@contextmanager
-def _not_part_of_another_run() -> Iterator[None]:
-    """Under ``clipwise observe`` each run is one of its own, too."""
-    kept = {
-        name: os.environ.pop(name) for name in ("CLIPWISE_RUN", "CLIPWISE_RUN_NAME") if name in os.environ
-    }
-    try:
-        yield
-    finally:
-        os.environ.update(kept)
+class _OwnRun(Monitor):
+    """A run of its own, under ``clipwise observe`` too."""
+
+    def _identity(self, run: str | None) -> Identity:
+        return identity(run)._replace(uid=uuid4().hex)

@@ -20,7 +20,7 @@ from clipwise.monitor._alerting import Alerting
 from clipwise.monitor._consensus import Consensus
 from clipwise.monitor._exports import Exports
 from clipwise.monitor._flusher import Flusher
-from clipwise.monitor._identity import rank_here, run_here
+from clipwise.monitor._identity import Identity, identity
 from clipwise.monitor._outcome import errors, outcome
 from clipwise.monitor._rows import Item, Logged, Reported
 from clipwise.monitor._values import as_number, as_step
@@ -105,8 +105,7 @@ class Monitor:
         if run is not None and (not isinstance(run, str) or not run):
             raise ArgumentError(f"run must be a name, got {run!r}")
         self.path = os.fspath(path)
-        self.rank = rank_here()
-        self._uid, self.run = run_here(run)
+        self._uid, self.run, self.rank = self._identity(run)
         self.every, self.layers_every = every, layers_every
         self.step = 0
         self._clip: str | None = None
@@ -137,6 +136,9 @@ class Monitor:
             exports=Exports(exporters if self.rank == 0 else (), self.run, self._facts),
         )
         atexit.register(self.close)
+
+    def _identity(self, run: str | None) -> Identity:
+        return identity(run)
 
     # What the training calls.
 

@@ -15,6 +15,7 @@ from tests.monitor.observe.running import SCRIPTS, observed, run
 CASES = (
     *("sgd", "sgd_fused", "adam_each", "adamw_loop", "adamw_fused", "accumulated", "clipped", "embedding"),
     *("lbfgs", "scaled", "scaled_fused", "netD", "netG", "loaded", "odd", "own", "traced"),
+    *("thread0", "thread3"),
 )
 
 

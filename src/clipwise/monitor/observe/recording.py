@@ -2,24 +2,53 @@
 
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+import threading
 from pathlib import Path
 
-from clipwise.monitor._identity import rank_here
+from clipwise.monitor._identity import Identity, rank_here, run_here
 from clipwise.monitor.observe.settings import Settings
 from clipwise.monitor.recorder import Monitor
 
-_here: dict[int, Monitor] = {}
-"""The recorder of this process, by its id: a fork begins with its parent's."""
+_here: list[Monitor] = []
+"""The recorder of this process, if it has one."""
+
+_making = threading.Lock()
 
 
 def monitor_here(settings: Settings) -> Monitor:
-    """The recorder of this process, whatever trains in it."""
-    if os.getpid() not in _here:
-        _here.clear()
-        _here[os.getpid()] = open_monitor(settings)
-    return _here[os.getpid()]
+    """The recorder of this process, whatever trains in it, in whichever threads."""
+    with _making:
+        if not _here:
+            _here.append(open_monitor(settings))
+        return _here[0]
+
+
+def _after_fork() -> None:
+    """A fork begins with its parent's recorder, and perhaps with a lock that another thread held."""
+    global _making
+    _making = threading.Lock()
+    _here.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+class _Recorder(Monitor):
+    """The recorder of one of several processes of the same rank: the turn is behind the name of its run."""
+
+    def __init__(self, settings: Settings, turn: int, rank: int) -> None:
+        self._suffix, self._rank = f"-{turn}" if turn > 1 else "", rank
+        super().__init__(
+            settings.db,
+            every=settings.every,
+            layers_every=settings.layers_every,
+            facts={"observed": True},
+        )
+
+    def _identity(self, run: str | None) -> Identity:
+        uid, name = run_here(run)
+        return Identity(uid + self._suffix, name + self._suffix, self._rank)
 
 
 def open_monitor(settings: Settings) -> Monitor:
@@ -29,15 +58,7 @@ def open_monitor(settings: Settings) -> Monitor:
     command (a search, a script that starts several, a restart): its run has ``-2`` behind its name.
     """
     rank = _rank()
-    turn = _claim(Path(settings.claims), rank)
-    with _run_named(f"-{turn}" if turn > 1 else ""):
-        monitor = Monitor(
-            settings.db,
-            every=settings.every,
-            layers_every=settings.layers_every,
-            facts={"observed": True},
-        )
-    monitor.rank = rank
+    monitor = _Recorder(settings, _claim(Path(settings.claims), rank), rank)
     _close_at_end(monitor)
     return monitor
 
@@ -62,17 +83,6 @@ def _claim(folder: Path, rank: int) -> int:
             return turn
         else:
             return turn
-
-
-@contextmanager
-def _run_named(suffix: str) -> Iterator[None]:
-    """Let a `Monitor` that is made meanwhile belong to another run."""
-    before = {name: os.environ[name] for name in ("CLIPWISE_RUN", "CLIPWISE_RUN_NAME")}
-    try:
-        os.environ.update({name: value + suffix for name, value in before.items()})
-        yield
-    finally:
-        os.environ.update(before)
 
 
 def _close_at_end(monitor: Monitor) -> None:

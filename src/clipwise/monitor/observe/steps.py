@@ -1,6 +1,7 @@
 """Every step of every optimizer in this process: measured, or clipped, and recorded."""
 
 import os
+import threading
 import weakref
 from collections.abc import Callable
 from functools import partial
@@ -69,22 +70,23 @@ class Observer:
         self._clip = None if self._settings.clip is None else config.parse(self._settings.clip)
         self._hooks = StepHooks(begin=_nothing, again=_nothing, ready=self._ready, end=_nothing)
         self._start()
+        if hasattr(os, "register_at_fork"):  # what is forked off later begins anew
+            os.register_at_fork(after_in_child=self._start)
 
     def _start(self) -> None:
-        self._pid = os.getpid()
+        self._meeting = threading.RLock()
         self._sources: weakref.WeakKeyDictionary[Optimizer, Source | None] = weakref.WeakKeyDictionary()
         self._names: dict[str, str] = {}
 
     def before_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> Any:
         """What torch calls: measure, or see to it that somebody clips. Nothing of this ends the training."""
         try:
-            if os.getpid() != self._pid:  # a process that was forked off after its parent's first step
-                self._start()
             if _is_inner(optimizer):
                 return None
             if optimizer not in self._sources:
-                self._sources[optimizer] = None
-                self._sources[optimizer] = self._meet(optimizer)
+                with self._meeting:  # several threads may train at once
+                    self._sources[optimizer] = None
+                    self._sources[optimizer] = self._meet(optimizer)
             source = self._sources[optimizer]
             if source is None:
                 return None

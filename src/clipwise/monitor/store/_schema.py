@@ -73,7 +73,7 @@ WAITING = 5.0
 """Seconds for which SQLite waits for a lock."""
 
 OPENING, ENDING = 2.0, 10.0
-"""Seconds that are waited for other processes, beyond SQLite's own: a run that goes on can try again later."""
+"""Seconds that are waited for other processes, beyond SQLite's own; a run that goes on can try later."""
 
 BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL)
 """What SQLite says where another process is in the way."""

@@ -1,6 +1,7 @@
 """What the script's own calls of ``torch.nn.utils.clip_grad_norm_`` found and did."""
 
 import functools
+import threading
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,8 +27,8 @@ class OwnClip:
     used: set[int] = field(default_factory=set)
 
 
-class OwnClips:
-    """The last calls, so that a step can tell the norm from before them."""
+class OwnClips(threading.local):
+    """The last calls in a thread, so that a step can tell the norm from before them."""
 
     def __init__(self) -> None:
         self._calls: list[OwnClip] = []
