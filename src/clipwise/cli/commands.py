@@ -10,6 +10,7 @@ import click
 from clipwise.cli.dashboard import dashboard, report
 from clipwise.cli.data import data
 from clipwise.cli.observe import observe
+from clipwise.cli.runs import runs
 from clipwise.cli.suggest import suggest
 
 __all__ = ["cli"]
@@ -139,6 +140,7 @@ cli.add_command(
     )
 )
 cli.add_command(observe)
+cli.add_command(runs)
 cli.add_command(dashboard)
 cli.add_command(report)
 cli.add_command(data)

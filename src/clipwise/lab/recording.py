@@ -14,7 +14,7 @@ from clipwise.clip import AnyClip
 from clipwise.errors import StoreError
 from clipwise.lab.record import STEP_COLUMNS, Evaluation, RunInfo, RunRecord
 from clipwise.monitor import Monitor
-from clipwise.monitor._identity import Identity, identity
+from clipwise.monitor.identity import Identity, identity
 from clipwise.monitor.rules import default_rules
 from clipwise.monitor.store import PREFIX, Run, Series, Store
 
@@ -72,7 +72,7 @@ class RunLog:
             target.path,
             run=target.name(info),
             rules=[replace(rule, actions=("record",)) for rule in default_rules()],
-            facts=asdict(info) | dict(target.facts) | {"id": self._id},
+            facts=asdict(info) | {"sweep": target.title} | dict(target.facts) | {"id": self._id},
         )
         if clip is not None:
             self._monitor.describe(clip)

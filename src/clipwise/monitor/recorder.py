@@ -20,11 +20,11 @@ from clipwise.monitor._alerting import Alerting
 from clipwise.monitor._consensus import Consensus
 from clipwise.monitor._exports import Exports
 from clipwise.monitor._flusher import Flusher
-from clipwise.monitor._identity import Identity, identity
 from clipwise.monitor._outcome import errors, outcome
 from clipwise.monitor._rows import Item, Logged, Reported
 from clipwise.monitor._values import as_number, as_step
 from clipwise.monitor._versions import versions
+from clipwise.monitor.identity import Identity, identity
 from clipwise.monitor.notify import Notifier
 from clipwise.monitor.rules import Rule, default_rules
 from clipwise.monitor.rules._base import steps

@@ -5,7 +5,7 @@ import sys
 import threading
 from pathlib import Path
 
-from clipwise.monitor._identity import Identity, rank_here, run_here
+from clipwise.monitor.identity import Identity, rank_here, run_here
 from clipwise.monitor.observe.settings import Settings
 from clipwise.monitor.recorder import Monitor
 
@@ -43,7 +43,7 @@ class _Recorder(Monitor):
             settings.db,
             every=settings.every,
             layers_every=settings.layers_every,
-            facts={"observed": True},
+            facts={"observed": True, "sweep": os.environ.get("CLIPWISE_RUN_NAME", "")},
         )
 
     def _identity(self, run: str | None) -> Identity:

@@ -4,9 +4,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from clipwise.monitor.store import AT_BOUND, PREFIX, Moment
-
-LOSSES = ("loss", "train_loss", "train/loss", "training_loss", "training/loss")
-"""Names under which trainers log the training loss; the first that comes is the loss."""
+from clipwise.monitor.store.naming import LOSSES
 
 
 class Shown:

@@ -6,6 +6,9 @@ PREFIX = "clipwise/"
 FIELDS = tuple(PREFIX + name for name in (*METRICS, "skipped", "at_bound"))
 """The values of a clipper."""
 
+LOSSES = ("loss", "train_loss", "train/loss", "training_loss", "training/loss")
+"""Names under which trainers log the training loss; the first that comes is the loss."""
+
 NORM, AT_BOUND = "clipwise/norm", "clipwise/at_bound"
 
 

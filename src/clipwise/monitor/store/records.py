@@ -26,7 +26,7 @@ class Run:
         ranks: of the processes that wrote, ascending.
         command: the command line.
         clip: what was done to the gradients, None where they were only measured.
-        facts: anything else, such as versions.
+        facts: anything else, such as versions; ``"sweep"`` and ``"notes"`` among them have a meaning.
         note: what its processes had to say at the end, such as what could not be written.
     """
 
@@ -41,6 +41,16 @@ class Run:
     clip: str | None = None
     facts: Mapping[str, Any] = field(default_factory=dict)
     note: str = ""
+
+    @property
+    def sweep(self) -> str:
+        """What the runs of one search or comparison have in common, "" for none: ``facts={"sweep": ...}``."""
+        return str(self.facts.get("sweep") or "")
+
+    @property
+    def notes(self) -> str:
+        """What people wrote to it, see `annotate`."""
+        return str(self.facts.get("notes") or "")
 
 
 @dataclass(frozen=True)

@@ -52,7 +52,10 @@ class Writer:
             with self._transaction():
                 now = time.time()
                 self._db.execute(
-                    "INSERT INTO runs (uid, name, started, command, clip, facts) VALUES (?, ?, ?, ?, ?, ?)"
+                    # A run that was deleted has left a frame: its number is not given again.
+                    "INSERT INTO runs (id, uid, name, started, command, clip, facts) VALUES ("
+                    "(SELECT 1 + max(id) FROM (SELECT 0 AS id UNION ALL SELECT max(id) FROM runs"
+                    " UNION ALL SELECT max(run) FROM frames)), ?, ?, ?, ?, ?, ?)"
                     " ON CONFLICT (uid) DO NOTHING",
                     (
                         uid,
