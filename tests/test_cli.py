@@ -148,6 +148,12 @@ def test_train_saves_weights_and_steps(folder: Path, capsys: pytest.CaptureFixtu
     }
     assert len((place / "steps.csv").read_text().splitlines()) == 7
     assert "clip_by_global_norm(0.1)" in capsys.readouterr().out
+    before = (place / "model.pt").read_bytes()
+    assert main(["train", "tiny.json"]) == 2
+    assert "model.pt' is there already: name another folder with --out" in capsys.readouterr().err
+    assert (place / "model.pt").read_bytes() == before
+    assert main(["train", "tiny.json", "--seed", "7", "--force"]) == 0
+    assert (place / "model.pt").read_bytes() != before
 
 
 @pytest.mark.parametrize(("clip", "label"), [("auto", "auto"), ("none", "no clipping")])
@@ -393,6 +399,7 @@ def test_sigint_to_a_real_process(folder: Path) -> None:
     assert newest in ("stopped", "finished")
     assert set(before) <= {"finished"}
     assert "no clipping" in out
+    assert out.splitlines()[-1].split(maxsplit=2)[2] == "clipwise compare tiny.json --seeds 1000 --resume"
 
 
 def test_a_reader_that_goes_away_gets_no_traceback(folder: Path) -> None:

@@ -72,17 +72,18 @@ def _common(command: Any) -> Any:
     metavar="EXPR",
     help="A clip in place of the configured one, e.g. 'clip_by_norm(1.0)', auto, none.",
 )
-def train(config: Path, clip: str | None, out: Path | None, db: Path, **overrides: Any) -> int:
+@click.option("--force", is_flag=True, help="Replace the weights (model.pt) of an earlier training.")
+def train(config: Path, clip: str | None, out: Path | None, db: Path, force: bool, **overrides: Any) -> int:
     """Train what CONFIG (a JSON or YAML file) describes.
 
     The result, with the trained weights in model.pt, goes to clipwise-results/<name of CONFIG>-train, unless
-    --out says otherwise. Every key of CONFIG is in docs/training.md.
+    --out says otherwise; weights that are there are left alone. Every key of CONFIG is in docs/training.md.
 
     Example: clipwise train examples/chatbot-gru.json --clip auto
     """
     from clipwise.cli.session import train_command
 
-    return train_command(config, clip=clip, out=out, db=db, overrides=overrides)
+    return train_command(config, clip=clip, out=out, db=db, force=force, overrides=overrides)
 
 
 @cli.command()

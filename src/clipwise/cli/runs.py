@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from clipwise.monitor.store import Overview, Run
 
-STATUSES = ("running", "finished", "stopped", "failed", "lost")
+STATUSES = ("running", "finished", "diverged", "stopped", "failed", "lost")
 WIDTH = 120
 """Columns in a file or a pipe."""
 

@@ -29,6 +29,9 @@ SECONDS = "seconds"
 DROPPED = {"norm": math.nan, "norm_after": 0.0, "threshold": math.nan, "clip_fraction": 0.0, "nonfinite": 1.0}
 """A step that a gradient scaler dropped before the clipper saw it: its gradient was not finite."""
 
+ENDED = ("finished", "diverged")
+"""The status of a run that came to its end, whatever that was."""
+
 INFO = tuple(each.name for each in fields(RunInfo))
 
 
@@ -95,7 +98,7 @@ class RunLog:
             StoreError: it could not be written.
         """
         written = self._monitor.flush()
-        self._monitor.close("stopped" if interrupted else "finished")
+        self._monitor.close("stopped" if interrupted else None)
         if not written and self._monitor.unwritten:
             raise StoreError(f"the run {self._monitor.run!r} could not be written to {str(self._path)!r}")
         if not self._monitor.step:  # nothing was recorded, so there may be no file
@@ -131,7 +134,7 @@ def record_of(store: Store, run: Run) -> RunRecord:
         raise StoreError(f"run {run.name!r} has steps that are missing, or recorded twice")
     # What was killed may have left the report of its last step without the loss.
     beyond = any((one.steps > count).any() for one in series.values())
-    if beyond and run.status == "finished":
+    if beyond and run.status in ENDED:
         raise StoreError(f"run {run.name!r} has steps without a loss")
     columns = {
         column: _at_each_step(series.get(name, nothing), count, DROPPED.get(column, 1.0))
@@ -149,7 +152,7 @@ def record_of(store: Store, run: Run) -> RunRecord:
         evaluations=evaluations,
         seconds=float(seconds.values[-1]) if len(seconds.values) else 0.0,
         skipped_steps=int(np.count_nonzero(columns["skipped"])),
-        interrupted=run.status != "finished",
+        interrupted=run.status not in ENDED,
     )
 
 
@@ -161,7 +164,7 @@ def finished_runs(target: RecordingTarget) -> list[RunRecord]:
         return [
             record_of(store, run)
             for run in store.runs()
-            if run.status == "finished"
+            if run.status in ENDED
             and set(INFO) <= run.facts.keys()
             and all(run.facts.get(name) == value for name, value in target.facts.items())
         ]

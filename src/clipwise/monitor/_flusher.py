@@ -13,8 +13,9 @@ from clipwise.monitor._alerting import Alerting
 from clipwise.monitor._exports import Exports
 from clipwise.monitor._rows import Item, SpikeDetector, read, without_unreadable
 from clipwise.monitor._warning import say
-from clipwise.monitor.store import Alert, Rows, Writer, moments_of
+from clipwise.monitor.store import Alert, Rows, Store, Writer, moments_of
 from clipwise.monitor.store._schema import ENDING, is_busy
+from clipwise.monitor.suggest.condition import divergence
 
 LONGEST_WAIT = 30.0
 """Seconds between two tries on a file that cannot be written."""
@@ -81,8 +82,13 @@ class Flusher:
             self._turn_over()
             return not self._rows
 
-    def close(self, status: str, note: str, clip: str | None) -> None:
-        """Write the rest, say how it ended and what was done to the gradients, and stop."""
+    def close(self, status: str, note: str, clip: str | None, *, judge: bool = False) -> None:
+        """Write the rest, say how it ended and what was done to the gradients, and stop.
+
+        Args:
+            status, note, clip: of the run.
+            judge: whether to look first if it diverged, which then is its status.
+        """
         self._ended.set()
         if self._thread is not threading.current_thread():
             self._thread.join(PATIENCE)
@@ -96,7 +102,8 @@ class Flusher:
             self._next_try = 0.0
             self._turn_over(last=True)
             self._wait_for_others()
-            self._finish(status, note, clip)
+            said = self._divergence() if judge else None
+            self._finish(*((status, note) if said is None else ("diverged", said)), clip)
         finally:
             self._turn.release()
 
@@ -107,6 +114,16 @@ class Flusher:
             time.sleep(0.05)
             self._next_try = 0.0
             self._turn_over()
+
+    def _divergence(self) -> str | None:
+        """Where the run broke down, in a sentence; None where it did not."""
+        if self._number is None:
+            return None
+        try:
+            with Store(self._path) as store:
+                return divergence(store, self._number)
+        except Exception:  # only an opinion: the run is in the file
+            return None
 
     def _finish(self, status: str, note: str, clip: str | None) -> None:
         said = self._loss()

@@ -257,8 +257,9 @@ class Monitor:
         """Write the rest, and say how the run ended.
 
         Args:
-            status: in one word; unless given ``"finished"``, or ``"failed"`` where an exception is under way,
-                or is the last that nobody caught, and came after this monitor.
+            status: in one word; unless given ``"finished"``, ``"diverged"`` where the loss or the norms broke
+                down for good before, or ``"failed"`` where an exception is under way, or is the last that
+                nobody caught, and came after this monitor.
         """
         error = next((one for one in errors() if one is not None and one not in self._before), None)
         self._close(error, status)
@@ -271,7 +272,8 @@ class Monitor:
         for undo in self._handles:
             undo()
         found, note = outcome(error, self._stopped)
-        self._flusher.close(status or found, note, self._clip)
+        judge = status is None and found == "finished"
+        self._flusher.close(status or found, note, self._clip, judge=judge)
 
     def __enter__(self) -> "Monitor":
         return self

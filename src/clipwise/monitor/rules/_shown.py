@@ -3,8 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import replace
 
-from clipwise.monitor.store import AT_BOUND, PREFIX, Moment
-from clipwise.monitor.store.naming import LOSSES
+from clipwise.monitor.store import AT_BOUND, LOSSES, PREFIX, Moment
 
 
 class Shown:

@@ -3,7 +3,7 @@
 from clipwise.monitor.store._schema import is_settled
 from clipwise.monitor.store.editing import annotate, delete, rename
 from clipwise.monitor.store.moments import Moment, moments_of, steps_of
-from clipwise.monitor.store.naming import AT_BOUND, FIELDS, NORM, PREFIX, joined
+from clipwise.monitor.store.naming import AT_BOUND, FIELDS, LOSSES, NORM, PREFIX, joined
 from clipwise.monitor.store.overview import Overview, arranged, sweeps
 from clipwise.monitor.store.place import recordable
 from clipwise.monitor.store.reader import Found, Store
@@ -13,6 +13,7 @@ from clipwise.monitor.store.writer import Writer
 __all__ = [
     "AT_BOUND",
     "FIELDS",
+    "LOSSES",
     "NORM",
     "PREFIX",
     "Alert",

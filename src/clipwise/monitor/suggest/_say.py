@@ -14,6 +14,13 @@ from clipwise.monitor.wording import number, percent
 from clipwise.wording import counted
 
 HEAVY_TAIL = 2.0
+SIGNS = {
+    "nonfinite": "from there it ends in NaN or Inf",
+    "loss": "from there the loss is worse for good",
+    "norm": "from there the norms are more than ten times what they were, for good",
+}
+"""By what a breakdown shows."""
+
 AUTO_WAITS = 20  # steps before `thresholds.auto` acts with Adam
 
 
@@ -56,17 +63,12 @@ def of_the_record(given: Given, statistics: Statistics) -> list[str]:
 
 def broke(given: Given, broken: Breakdown, left: int) -> list[str]:
     """Where the run broke down."""
-    sign = {
-        "nonfinite": "from there it ends in NaN or Inf",
-        "loss": "from there the loss is worse for good",
-        "norm": "from there the norms are more than ten times what they were, for good",
-    }[broken.sign]
     doubt = ""
     if broken.sign == "norm" and not len(given.losses):
         doubt = " Whether that is an explosion or a late start only the loss could say, and none was given."
     return [
-        f"The run broke down at step {given.step(broken.at):,}: {sign}. Only the {_norms(left)} before that"
-        f" count, so that the explosion does not lift the threshold.{doubt}"
+        f"The run broke down at step {given.step(broken.at):,}: {SIGNS[broken.sign]}. Only the"
+        f" {_norms(left)} before that count, so that the explosion does not lift the threshold.{doubt}"
     ]
 
 
@@ -122,6 +124,13 @@ def kept(given: Given, threshold: float | None) -> list[str]:
         f"The threshold in force{at} acted in most steps, so it has made these norms what they are: how"
         " large they would be without it is not known. The run did not break down with it: keep it. If the"
         " training is too slow, try twice the threshold."
+    ]
+
+
+def was_too_low(step: int) -> list[str]:
+    return [
+        f"Up to step {step:,} most norms were more than five times the threshold, so that little was left of"
+        " them; that is over, and nothing has to be raised for it."
     ]
 
 
