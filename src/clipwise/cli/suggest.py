@@ -17,7 +17,7 @@ import click
     help="The recording.",
 )
 @click.option("--kind", metavar="KIND", help="transformer, recurrent, gan, ppo, dqn or vision.")
-@click.option("--source", metavar="NAME", help="Whose norms, where several clippers were recorded.")
+@click.option("--source", metavar="NAME", help="Of one of several clippers only.")
 @click.option("--loss", metavar="NAME", help="The recorded loss, if it is not called loss.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def suggest(
@@ -26,7 +26,7 @@ def suggest(
     """Recommend a threshold from the gradient norms of RUN (its name or number; the newest when left out).
 
     Prints the recommendation with its reasons, what other thresholds would have clipped, and the lines to
-    paste.
+    paste; of several clippers in one run the recommendation for each.
 
     Example: clipwise suggest lstm --kind recurrent
     """
@@ -35,12 +35,19 @@ def suggest(
 
     with Store(db) as store:
         found = store.run(run)
-        suggestion = suggest_run(store, found, kind=kind, source=source, loss=loss)
+        # Each of several gets an answer: what holds for one says nothing of the others.
+        sources = [source] if source is not None else store.clippers(found.id, weights=False) or [None]
+        answers = {one: suggest_run(store, found, kind=kind, source=one, loss=loss) for one in sources}
     if as_json:
         about = {"id": found.id, "name": found.name, "status": found.status, "steps": found.steps}
-        click.echo(json.dumps({"run": about} | suggestion.to_dict(), indent=2, allow_nan=False))
-    else:
-        from clipwise.cli.suggestion import show
+        said = {one or "": answer.to_dict() for one, answer in answers.items()}
+        own = {"sources": said} if len(said) > 1 else next(iter(said.values()))
+        click.echo(json.dumps({"run": about} | own, indent=2, allow_nan=False))
+        return 0
+    from clipwise.cli.suggestion import show, show_each
 
-        show(suggestion, found, kind)
+    if len(answers) > 1:
+        show_each({one or "": answer for one, answer in answers.items()}, found)
+    else:
+        show(next(iter(answers.values())), found, kind)
     return 0

@@ -1,7 +1,11 @@
 """A recommended threshold as people read it: why, what others would have clipped, and the lines to paste."""
 
 import shlex
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
 
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -24,14 +28,9 @@ FRAMEWORKS = {
 def show(suggestion: Suggestion, run: Run, kind: str | None) -> None:
     """Print a recommendation with all that belongs to it."""
     console = plain_console()
-    title = f"run {printable(run.name)} (number {run.id}, {run.status}, {run.steps:,} steps)"
-    console.print(Text(title, style="dim"))
-    console.print()
-    console.print(Text(suggestion.headline, style="bold"))
-    for reason in suggestion.reasons:
-        console.print(bullet(reason))
-    tables = (_statistics(suggestion), _shape(suggestion), _candidates(suggestion))
-    for each in (*tables, _typical(suggestion, kind)):
+    _head(console, run)
+    _answer(console, suggestion)
+    for each in (_statistics(suggestion), _candidates(suggestion), _typical(suggestion, kind)):
         if each.row_count:
             console.print()
             console.print(each)
@@ -43,33 +42,58 @@ def show(suggestion: Suggestion, run: Run, kind: str | None) -> None:
             console.print(Text(f"# {FRAMEWORKS[name]}", style="dim"))
             # Whole lines, whatever the width: what is broken cannot be pasted.
             console.print(Text(text), soft_wrap=True)
-    if not suggestion.lines:
+    if not suggestion.lines or "role" in run.facts:  # a run of the lab takes --clip itself
         return
     console.print()
-    tried = f"clipwise observe --clip {_quoted(suggestion)} -- python train.py"
+    clip = shlex.quote(config.to_string(suggestion.clip))
+    tried = f"clipwise observe --clip {clip} -- {_command(run)}"
     console.print(Text.assemble(("# with no change to a script\n", "dim"), tried), soft_wrap=True)
 
 
-def _quoted(suggestion: Suggestion) -> str:
-    return shlex.quote(config.to_string(suggestion.clip))
+def show_each(suggestions: Mapping[str, Suggestion], run: Run) -> None:
+    """Print the recommendations for several sources of one run."""
+    console = plain_console()
+    _head(console, run)
+    for source, suggestion in suggestions.items():
+        console.print(Text(f"{printable(run.title(source))}:", style="bold"))
+        _answer(console, suggestion)
+        console.print()
+    names = ", ".join(shlex.quote(source) for source in suggestions)
+    console.print(
+        Text(f"--source NAME shows the figures of one, and lines to paste: {names}"), soft_wrap=True
+    )
+
+
+def _head(console: Console, run: Run) -> None:
+    title = f"run {printable(run.name)} (number {run.id}, {run.status}, {run.steps:,} steps)"
+    console.print(Text(title, style="dim"))
+    console.print()
+
+
+def _answer(console: Console, suggestion: Suggestion) -> None:
+    console.print(Text(suggestion.headline, style="bold"))
+    for reason in suggestion.reasons:
+        console.print(bullet(reason))
+
+
+def _command(run: Run) -> str:
+    """The recorded command, where it is what a person would type; else what stands for it."""
+    words = shlex.split(run.command or "")
+    if len(run.ranks) > 1 or not words or {"-c", "observe"} & set(words):
+        return "python train.py"
+    python = Path(words[0])
+    if python.is_absolute() and shutil.which(python.name) == str(python):
+        words[0] = python.name
+    return printable(shlex.join(words))
 
 
 def _statistics(suggestion: Suggestion) -> Table:
     found = suggestion.statistics
-    made = table("Gradient norm before clipping", "mean", "median", "p90", "p95", "p99", "max")
+    names = ("mean", "median", "90 % below", "95 % below", "99 % below", "largest")
+    made = table("Gradient norm before clipping", *names)
     if found.mean is not None:
         values = (found.mean, found.median, found.p90, found.p95, found.p99, found.max)
         made.add_row(*map(number, values))
-    return made
-
-
-def _shape(suggestion: Suggestion) -> Table:
-    """Tail and drift, of what came before a breakdown."""
-    found = suggestion.statistics
-    made = table("Tail and drift", "p99/median", "Hill's exponent", "last quarter/first", "NaN or Inf", "0")
-    if found.tail is not None:
-        shown = map(number, (found.tail, found.hill, found.drift))
-        made.add_row(*shown, f"{found.nonfinite:,}", f"{found.zeros:,}")
     return made
 
 

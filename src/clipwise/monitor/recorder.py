@@ -182,11 +182,19 @@ class Monitor:
                 self._handles.append(source.veto(partial(self._vetoes, name)))
         return source
 
-    def callback(self) -> Any:
-        """A callback for Keras' ``fit``: it records each step of an optimizer with a clip attached."""
+    def callback(self, name: str = "") -> Any:
+        """A callback for Keras' ``fit``: it records each step of an optimizer with a clip attached.
+
+        Args:
+            name: as for `attach`, where several models are trained.
+        """
         from clipwise.monitor.sources import keras_callback
 
-        return keras_callback(self)
+        return keras_callback(self, name)
+
+    def steps_of(self, name: str = "") -> int:
+        """The number of the last step that was recorded of a clipper."""
+        return self._counts.get(name, 0)
 
     def record(self, report: Any, *, step: int | None = None, name: str = "") -> None:
         """Record a step: a `ClipReport`, or the state of an optax optimizer with a clip in it.

@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 
 import numpy as np
 import pytest
@@ -105,6 +106,36 @@ def test_a_clip_of_one_number_from_another_source(path, capsys):
     assert "broke down" in output(capsys, "gan", "--source", "critic").out  # the loss rises
 
 
+def test_each_of_several_gets_an_answer(tmp_path, capsys):
+    """Folds of one script: the first has no name of its own."""
+    norms, losses = recorded("pm25-lstm-none")
+    writer = Writer(tmp_path / "a.db", "u", "folds", command="python train.py", facts={"unnamed": "net"})
+    writer.write([rows(clipwise__norm=np.ones(200)), rows("net2", clipwise__norm=norms, loss=losses)])
+    writer.finish()
+    text = output(capsys, "--db", str(tmp_path / "a.db")).out
+    first, second = text.split("net2:")
+    assert "net:\nClipping is not needed." in first
+    assert "Use auto()." in second
+    assert "broke down" in second
+    data = json.loads(output(capsys, "--json", "--db", str(tmp_path / "a.db")).out)
+    assert {name: one["verdict"] for name, one in data["sources"].items()} == {
+        "": "not needed",
+        "net2": "adapt",
+    }
+    assert "Use auto()." in output(capsys, "--source", "net2", "--db", str(tmp_path / "a.db")).out
+    with Store(tmp_path / "a.db") as store, pytest.raises(StoreError, match="norms of '', 'net2': name one"):
+        suggest_run(store)
+
+
+def test_the_recorded_command_is_in_the_line_to_try(tmp_path, capsys):
+    for number, command in enumerate([f"{sys.executable} train.py --lr 0.1", "python -c 'import x'"]):
+        writer = Writer(tmp_path / f"{number}.db", "u", "run", command=command)
+        writer.write([rows(clipwise__norm=spiked())])
+        writer.finish()
+        text = output(capsys, "--db", str(tmp_path / f"{number}.db")).out
+        assert text.rstrip().endswith(("python train.py --lr 0.1", "-- python train.py")[number])
+
+
 def test_another_loss(path, capsys):
     assert output(capsys, "--loss", "train").out == output(capsys, "--loss", "loss").out
 
@@ -119,7 +150,6 @@ def test_another_loss(path, capsys):
         (["--db", "."], "a folder"),
         (["logs"], "run 'logs' has no gradient norms"),
         (["empty"], "run 'empty' has no gradient norms"),
-        (["gan"], "norms of 'critic', 'generator': name one as source"),
         (["gan", "--source", "critics"], "no source 'critics'. Did you mean 'critic'?"),
         (["spiked", "--source", "critic"], "no source 'critic'. It has only one."),
         (["--loss", "trains"], "Did you mean 'train'?"),

@@ -9,13 +9,13 @@ from clipwise.monitor.identity import Identity, rank_here, run_here
 from clipwise.monitor.observe.settings import Settings
 from clipwise.monitor.recorder import Monitor
 
-_here: list[Monitor] = []
+_here: "list[Recorder]" = []
 """The recorder of this process, if it has one."""
 
 _making = threading.Lock()
 
 
-def monitor_here(settings: Settings) -> Monitor:
+def monitor_here(settings: Settings) -> "Recorder":
     """The recorder of this process, whatever trains in it, in whichever threads."""
     with _making:
         if not _here:
@@ -34,7 +34,7 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
 
 
-class _Recorder(Monitor):
+class Recorder(Monitor):
     """The recorder of one of several processes of the same rank: the turn is behind the name of its run."""
 
     def __init__(self, settings: Settings, turn: int, rank: int) -> None:
@@ -46,19 +46,23 @@ class _Recorder(Monitor):
             facts={"observed": True, "sweep": os.environ.get("CLIPWISE_RUN_NAME", "")},
         )
 
+    def name_unnamed(self, title: str) -> None:
+        """What the source "" is called, where others come; before the first step is handed over."""
+        self._facts.setdefault("unnamed", title)
+
     def _identity(self, run: str | None) -> Identity:
         uid, name = run_here(run)
         return Identity(uid + self._suffix, name + self._suffix, self._rank)
 
 
-def open_monitor(settings: Settings) -> Monitor:
+def open_monitor(settings: Settings) -> "Recorder":
     """The recorder of this process; processes that train something of their own get a run of their own.
 
     Ranks of one training belong to one run. A second process of the same rank is another training of the same
     command (a search, a script that starts several, a restart): its run has ``-2`` behind its name.
     """
     rank = _rank()
-    monitor = _Recorder(settings, _claim(Path(settings.claims), rank), rank)
+    monitor = Recorder(settings, _claim(Path(settings.claims), rank), rank)
     _close_at_end(monitor)
     return monitor
 

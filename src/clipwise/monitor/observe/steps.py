@@ -20,7 +20,7 @@ from clipwise.monitor.observe.bootstrap.own_clips import OwnClips
 from clipwise.monitor.observe.clipped import GuardedClipper
 from clipwise.monitor.observe.meter import NormMeter, with_own_clip
 from clipwise.monitor.observe.names import Owners, is_shared, others, owners
-from clipwise.monitor.observe.recording import monitor_here
+from clipwise.monitor.observe.recording import Recorder, monitor_here
 from clipwise.monitor.observe.settings import Settings
 from clipwise.monitor.recorder import Monitor
 from clipwise.stack import frames_of
@@ -171,6 +171,7 @@ class Observer:
         names = self._names
         if not names and not others(optimizer):
             names[""] = title
+            self._open().name_unnamed(title)
             return ""
         name = title
         if not name or name in names or title in names.values():
@@ -241,7 +242,7 @@ class Observer:
         every, layers = self._settings.every, self._settings.layers_every
         return step % every == 0 or (layers > 0 and step % layers == 0)
 
-    def _open(self) -> Monitor:
+    def _open(self) -> Recorder:
         return monitor_here(self._settings)
 
     def _give_up(self, optimizer: Optimizer, error: Exception) -> None:

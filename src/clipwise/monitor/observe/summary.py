@@ -62,7 +62,7 @@ def _about(path: Path, run: Run, asked: str, command: Sequence[str], clip: str |
         yield f"clipwise: run {printable(run.name)!r} in {asked}: {run.steps:,} steps{ranks}, {run.status}"
         sources = store.clippers(run.id, weights=False)
         for source in sources:
-            yield f"  {_norms(store, run, source)}"
+            yield f"  {_norms(store, run, source, len(sources) > 1)}"
         if not sources:
             yield "  no gradient norm was measured"
         for alert in _alerts(store, run):
@@ -80,13 +80,13 @@ def _about(path: Path, run: Run, asked: str, command: Sequence[str], clip: str |
         yield f"  try next: {shlex.join(words)}{where} -- {shlex.join(command)}"
 
 
-def _norms(store: Store, run: Run, source: str) -> str:
+def _norms(store: Store, run: Run, source: str, several: bool) -> str:
     """``gradient norm: median 1.2, 95 % below 3.4, largest 56 (step 78); clipped in 9 % of the steps``."""
     found = store.series(run.id, [NORM, FRACTION, SKIPPED], source)
     norms = found[NORM]
     finite = np.isfinite(norms.values)
     values = norms.values[finite]
-    called = f"gradient norm of {printable(source)}" if source else "gradient norm"
+    called = f"gradient norm of {printable(run.title(source))}" if several or source else "gradient norm"
     if not len(values):
         return f"{called}: NaN or Inf in all of the {len(norms.values):,} steps"
     largest = int(np.argmax(values))
@@ -126,5 +126,5 @@ def _suggestion(store: Store, run: Run, source: str, several: bool) -> tuple[str
         if found.clip is not None and found.verdict != "keep":
             line = config.to_string(found.clip)
     except ClipwiseError as error:
-        return f"no threshold can be recommended: {error}", None
-    return (f"{printable(source)}: {said}" if several else said), line
+        said, line = f"no threshold can be recommended: {error}", None
+    return (f"{printable(run.title(source))}: {said}" if several else said), line

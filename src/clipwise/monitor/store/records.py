@@ -27,7 +27,8 @@ class Run:
         ranks: of the processes that wrote, ascending.
         command: the command line.
         clip: what was done to the gradients, None where they were only measured.
-        facts: anything else, such as versions; ``"sweep"`` and ``"notes"`` among them have a meaning.
+        facts: anything else, such as versions; ``"sweep"``, ``"notes"`` and ``"unnamed"`` (what the
+            source "" is called, where there are others) have a meaning.
         note: what its processes had to say at the end, such as what could not be written.
     """
 
@@ -47,6 +48,10 @@ class Run:
     def sweep(self) -> str:
         """What the runs of one search or comparison have in common, "" for none: ``facts={"sweep": ...}``."""
         return str(self.facts.get("sweep") or "")
+
+    def title(self, source: str) -> str:
+        """What people call a source: "" has no name of its own, but may be known by its model."""
+        return source or str(self.facts.get("unnamed") or "the one without a name")
 
     @property
     def notes(self) -> str:

@@ -35,7 +35,7 @@ def suggest_run(
         store: the recording.
         run: as for `Store.run`; the newest when left out.
         kind: of the model.
-        source: whose norms, where several clippers were recorded.
+        source: whose norms, where several clippers were recorded; "" is one of them.
         loss: name of the recorded loss, of that source or of none; the training loss when left out.
 
     Raises:
@@ -83,9 +83,7 @@ def _source(run: Run, sources: list[str], source: str | None) -> str:
             " clipwise observe"
         )
     if source is None:
-        if "" in sources:
-            source = ""
-        elif len(sources) == 1:
+        if len(sources) == 1:
             source = sources[0]
         else:
             known = ", ".join(repr(name) for name in sources)

@@ -149,8 +149,8 @@ def drifts(drift: Drift, before: Floats, usual: Floats) -> list[str]:
             f" {number(factor)}."
         )
     return [
-        f"{seen} No single number fits all of it: {number(fixed)}, the 95th percentile of all, would clip"
-        f" {one} of the first quarter and {other} of the last. auto() follows the norms."
+        f"{seen} No single number fits all of it: {number(fixed)}, above 95 % of all, would clip {one} of the"
+        f" first quarter and {other} of the last. auto() follows the norms."
     ]
 
 
@@ -168,7 +168,7 @@ def calm(before: Floats, few: bool) -> list[str]:
         )
     else:
         said.append(
-            f"As a net for what may come, clip_by_global_norm at five medians ({number(5 * median)}) costs"
+            f"To be safe from what may come, clip_by_global_norm at five medians ({number(5 * median)}) costs"
             " nothing."
         )
     return said
@@ -205,14 +205,13 @@ def a_number(
     spikes = len(before) - len(usual)
     apart = f" that are not beyond ten medians ({_norms(spikes)} are)" if spikes else ""
     said.append(
-        f"{threshold:g} is the 95th percentile of the norms{apart}, rounded to two significant digits: only"
-        f" unusual gradients are clipped, {clipped:,} of these {len(before):,}"
-        f" ({percent(clipped / len(before))})."
+        f"95 % of the norms{apart} lie below {threshold:g} (rounded to two significant digits): only unusual"
+        f" gradients are clipped, {clipped:,} of these {len(before):,} ({percent(clipped / len(before))})."
     )
     if hill is not None and hill < HEAVY_TAIL:
         said.append(
-            f"The tail is heavy (Hill's exponent {number(hill)}, below 2): single steps can be as large as"
-            " many usual ones together."
+            "Single gradients can be as large as many usual ones together (Hill's exponent of the largest is"
+            f" {number(hill)}, below 2)."
         )
     if few:
         low, high = share_bounds(int(np.count_nonzero(before > threshold)), len(before))
