@@ -7,6 +7,7 @@ import pytest
 
 from clipwise.cli import main
 from clipwise.cli.export import export
+from clipwise.monitor.exporters import TOOLS
 
 from .conftest import rows
 
@@ -96,3 +97,27 @@ def test_any_exporter_is_one():
     assert isinstance(Mine(), exporters.Exporter)
     assert isinstance(exporters.CSV(), exporters.Exporter)
     assert not isinstance(rows, exporters.Exporter)
+
+
+@pytest.mark.parametrize("to", ["tensorboard", "parquet", "csv"])
+def test_an_export_that_fails_is_a_sentence_and_can_be_tried_again(command, tmp_path, monkeypatch, to):
+    polars = pytest.importorskip("polars")
+    tool = TOOLS[to]
+
+    def full(*args, **kwargs):
+        raise polars.exceptions.ComputeError("No space left on device")
+
+    def fails(self, moments, alerts=()):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as disk:
+        if to == "parquet":
+            disk.setattr(polars.DataFrame, "write_parquet", full)
+        else:
+            disk.setattr(tool, "write", fails)
+        code, _, err = command("--to", to, "--out", tmp_path / "out" / "here")
+        assert code == 2
+        assert "the export cannot be written" in err
+        assert "No space left on device" in err
+    assert not [one for one in (tmp_path / "out").rglob("*") if one.is_file()]
+    assert command("--to", to, "--out", tmp_path / "out" / "here")[0] == 0

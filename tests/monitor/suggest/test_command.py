@@ -1,5 +1,6 @@
 """``clipwise suggest``, and `suggest_run` behind it."""
 
+import io
 import json
 import re
 import sys
@@ -134,6 +135,14 @@ def test_the_recorded_command_is_in_the_line_to_try(tmp_path, capsys):
         writer.finish()
         text = output(capsys, "--db", str(tmp_path / f"{number}.db")).out
         assert text.rstrip().endswith(("python train.py --lr 0.1", "-- python train.py")[number])
+
+
+def test_a_terminal_that_takes_ascii_only(path, monkeypatch):
+    ascii_only = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", ascii_only)
+    assert main(["suggest"]) == 0
+    ascii_only.flush()
+    assert b"\n* " in ascii_only.buffer.getvalue()
 
 
 def test_another_loss(path, capsys):

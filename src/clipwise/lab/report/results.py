@@ -129,6 +129,13 @@ def check_folder(folder: Path) -> None:
     Raises:
         ArgumentError: the path is a file, or neither it nor the nearest folder above it can be written.
     """
+    try:
+        folder.stat()
+    except FileNotFoundError:
+        if folder.is_symlink():
+            raise ArgumentError(f"--out: {folder} is a link that leads nowhere") from None
+    except (OSError, ValueError) as error:
+        raise ArgumentError(f"--out: {folder}: {getattr(error, 'strerror', error)}") from error
     if folder.exists() and not folder.is_dir():
         raise ArgumentError(f"--out: {folder} is a file; give a folder")
     there = next(

@@ -69,6 +69,12 @@ CREATE INDEX alerts_of_run ON alerts (run, id);
 
 VERSION = 2
 
+ODD = (
+    "SELECT iif(type = 'table', 'the virtual table', 'the ' || type), name FROM sqlite_master"
+    " WHERE type IN ('view', 'trigger') OR (type = 'table' AND sql LIKE 'CREATE VIRTUAL%')"
+)
+"""What would be computed when it is read or written, however long that takes: only tables are read."""
+
 WAITING = 5.0
 """Seconds for which SQLite waits for a lock."""
 
@@ -154,6 +160,8 @@ def _check(connection: sqlite3.Connection, path: Path, write: bool) -> None:
     ours = application == APPLICATION
     if ours:
         _check_version(version, path)
+        if odd := connection.execute(ODD).fetchone():
+            raise StoreError(f"{str(path)!r} is no sound recording: it holds {odd[0]} {odd[1]!r}")
     elif application or tables:
         raise StoreError(f"{str(path)!r} is no recording of clipwise")
     elif not write:

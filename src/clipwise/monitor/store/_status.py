@@ -38,9 +38,18 @@ def run_of(row: Any, writers: list[Any], steps: int) -> Run:
         ranks=tuple(sorted({writer[0] for writer in writers})),
         command=command,
         clip=clip,
-        facts=json.loads(facts),
+        facts=_facts(facts),
         note="\n".join(dict.fromkeys(writer[5] for writer in writers if writer[5])),
     )
+
+
+def _facts(text: str) -> dict[str, Any]:
+    """Facts are no part of what is measured: without them, as after damage, the run is read all the same."""
+    try:
+        found = json.loads(text)
+    except (TypeError, ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _status(rank: int, pid: int, host: str, seen: float, status: str, note: str) -> str:

@@ -66,7 +66,10 @@ class Store:
         for run, *rest in self._all("SELECT run, rank, pid, host, seen, status, note FROM writers"):
             writers.setdefault(run, []).append(rest)
         self._look()
-        return [run_of(row, writers.get(row[0], []), self._last.get(row[0], 0)) for row in rows]
+        try:
+            return [run_of(row, writers.get(row[0], []), self._last.get(row[0], 0)) for row in rows]
+        except (TypeError, ValueError) as error:
+            raise self._damaged(error) from error
 
     def run(self, which: int | str | None = None) -> Run:
         """One run: by its number, by its name (the newest of that name), or the newest.
@@ -261,6 +264,8 @@ class Store:
             " WHERE id > ? GROUP BY run, kind, source, rank, layout ORDER BY min(id)",
             self._seen,
         ):
+            if not isinstance(step, int):
+                raise self._damaged(f"the step {step!r}")
             self._seen = max(self._seen, frame)
             self._last[run] = max(self._last.get(run, 0), step)
             self._columns.setdefault(run, {})[kind, source, rank, layout] = frame
@@ -297,17 +302,28 @@ class Store:
 
     def _names(self, layout: int) -> tuple[str, ...]:
         if layout not in self._layouts:
-            ((text,),) = self._all("SELECT names FROM layouts WHERE id = ?", layout)
-            self._layouts[layout] = tuple(json.loads(text))
+            rows = self._all("SELECT names FROM layouts WHERE id = ?", layout)
+            try:
+                names = json.loads(rows[0][0])
+                if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+                    raise TypeError(f"the names of columns are {names!r:.100}")
+            except (IndexError, TypeError, ValueError, RecursionError) as error:
+                raise self._damaged(error) from error
+            self._layouts[layout] = tuple(names)
         return self._layouts[layout]
 
     def _table(self, data: bytes, columns: tuple[str, ...]) -> Any:
         width = 1 + len(columns)
+        if not isinstance(data, bytes):
+            raise self._damaged("a frame that is none")
         if len(data) % (8 * width):
             raise StoreError(
                 f"{str(self.path)!r} is damaged: a frame of {len(data)} bytes for {width} columns"
             )
         return np.frombuffer(data, dtype="<f8").reshape(-1, width)
+
+    def _damaged(self, what: object) -> StoreError:
+        return StoreError(f"{str(self.path)!r} is damaged: {what}")
 
     def _rows(self, query: str, *values: object) -> Iterable[Any]:
         try:
