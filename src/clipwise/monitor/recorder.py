@@ -317,7 +317,7 @@ class Monitor:
     def _add(self, step: int, report: Any, name: str, extra: tuple[tuple[str, Any], ...] = ()) -> None:
         layers = self._has_layers(step)
         if layers or not step % self.every:
-            if not isinstance(report, ClipReport):
+            if not (isinstance(report, ClipReport) or hasattr(report, "on_host")):
                 from clipwise.monitor.sources import report_in
 
                 report = report_in(report)

@@ -18,7 +18,7 @@ from clipwise.errors import ClipwiseError, TrainingStopped
 from clipwise.monitor.observe.bootstrap.losses import Losses
 from clipwise.monitor.observe.bootstrap.own_clips import OwnClips
 from clipwise.monitor.observe.clipped import GuardedClipper
-from clipwise.monitor.observe.meter import NormMeter, with_own_clip
+from clipwise.monitor.observe.meter import NormMeter
 from clipwise.monitor.observe.names import Owners, is_shared, others, owners
 from clipwise.monitor.observe.recording import Recorder, monitor_here
 from clipwise.monitor.observe.settings import Settings
@@ -201,19 +201,15 @@ class Observer:
             if _places(optimizer) != source.places:
                 self._lay_out(optimizer, source, owners(optimizer))
             scale = getattr(optimizer, "grad_scale", None)
-            report = source.meter.read(scale)
+            call = self._own_clips.of(optimizer, source.meter.present) if self._own_clips else None
+            report = source.meter.read(scale, 2.0 if call is None else call.order, call)
             if report is None:  # a step without any gradient does nothing
                 return
-            call = self._own_clips.of(optimizer, source.meter.present())
-            if call is not None:
-                if call.order != 2.0:
-                    report = source.meter.read(scale, call.order) or report
-                report = with_own_clip(report, call)
-                if 0 <= call.threshold < float("inf"):
-                    self._open().describe(clip_by_global_norm(call.threshold, call.order))
+            if call is not None and 0 <= call.threshold < float("inf"):
+                self._open().describe(clip_by_global_norm(call.threshold, call.order))
             found_inf = getattr(optimizer, "found_inf", None)
             if found_inf is not None:  # a fused optimizer leaves the step out by itself
-                vars(report)["skipped"] = found_inf.detach().reshape(()) > 0
+                object.__setattr__(report, "skipped", found_inf.detach().reshape(()) > 0)
             self._open().record(report, step=source.steps + 1, name=source.name)
         source.steps += 1
         self._log(source, source.steps, loss)

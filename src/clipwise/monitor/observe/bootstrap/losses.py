@@ -74,7 +74,10 @@ class Losses(threading.local):
                     self._scale = None
                     return loss
             scale, self._scale = self._scale, None
-            self._scaled.clear()
+            if self._scaled:
+                self._scaled.clear()
+            if scale is None and tensors.device.type == "cpu":
+                return tensors.item()
             with torch.no_grad():
                 loss = tensors.detach().reshape(())
                 # Scaled, and then divided by the number of micro-batches, say.

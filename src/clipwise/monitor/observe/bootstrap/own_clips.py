@@ -2,6 +2,7 @@
 
 import functools
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -50,8 +51,18 @@ class OwnClips(threading.local):
             if not parted:
                 module.clip_grad_norm_ = self._clipping(module.clip_grad_norm_)  # type: ignore[attr-defined]
 
-    def of(self, optimizer: Any, parameters: set[int]) -> OwnClip | None:
-        """The call before this step that had all these gradients, once for each optimizer."""
+    def __bool__(self) -> bool:
+        """Whether there was any."""
+        return bool(self._calls)
+
+    def of(self, optimizer: Any, present: Callable[[], set[int]]) -> OwnClip | None:
+        """The call before this step that had all gradients, once for each optimizer.
+
+        Args:
+            optimizer: that is about to step.
+            present: gives the ids of its parameters that have one.
+        """
+        parameters = present()
         for call in reversed(self._calls):
             if id(optimizer) not in call.used and parameters <= call.parameters:
                 call.used.add(id(optimizer))
