@@ -1,7 +1,9 @@
 """The recorder: what it keeps is what the reports say, and no disk ends a training."""
 
+import copy
 import math
 import os
+import pickle
 import sqlite3
 import subprocess
 import sys
@@ -67,7 +69,7 @@ def test_every_step_of_a_clipper_and_what_is_logged(path):
         expected = [float(getattr(report, name)) for report in reports]
         np.testing.assert_array_equal(found[f"clipwise/{name}"].values, expected)
     assert found["clipwise/skipped"].values.sum() == 1.0
-    assert layers.steps.tolist() == [7, 10, 20]  # and where NaN turned up
+    assert layers.steps.tolist() == [1, 7, 10, 20]  # and where NaN turned up
     assert layers.names == ("weight", "bias")
     for step, norms in zip(layers.steps, layers.norms, strict=True):
         np.testing.assert_array_equal(norms, reports[step - 1].tensor_norms.numpy())
@@ -137,7 +139,7 @@ def test_optax(path):
         layers = store.layers(1)
     np.testing.assert_allclose(found["clipwise/norm"].values, [5.0, 10.0, 15.0], rtol=1e-6)
     np.testing.assert_allclose(found["clipwise/norm_after"].values, [1.0] * 3, rtol=1e-6)
-    assert (layers.names, layers.steps.tolist()) == (("w",), [2])
+    assert (layers.names, layers.steps.tolist()) == (("w",), [1, 2])
 
 
 def test_a_file_that_cannot_be_written_is_said_once_and_nothing_is_lost_if_it_can_later(tmp_path):
@@ -311,7 +313,7 @@ warnings.simplefilter("always")
 disk = Path(sys.argv[1])
 monitor = Monitor(disk / "runs.db", flush=60, rules=[], keep=1000)
 for step in range(1, 1001):
-    monitor.log(step=step, loss=float(step), other=1.0)
+    monitor.log(step=step, loss=1.0 / step, other=1.0)
     if step % 100 == 0:
         monitor.flush()
     if step == 300:
@@ -375,3 +377,36 @@ def test_where_a_norm_explodes_every_layer_is_kept_and_the_worst_is_named(path):
         assert layers.steps.tolist() == [41]
         assert layers.norms[0, layers.names.index("last.bias")] == pytest.approx(2**0.5 * 100)
         assert [(alert.rule, alert.step) for alert in store.alerts(1)] == [("gradient_spike", 41)]
+
+
+def test_a_monitor_is_no_copy_of_another(path):
+    with Monitor(path, run="first") as monitor:
+        for way in (pickle.dumps, copy.copy, copy.deepcopy):
+            with pytest.raises(TypeError, match="make one in each process"):
+                way(monitor)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
+def test_a_forked_process_is_told_that_nothing_of_it_is_kept(path):
+    with Monitor(path, rules=[]) as monitor:
+        monitor.log(step=1, loss=0.5)
+        child = os.fork()
+        if not child:
+            with warnings.catch_warnings(record=True) as said:
+                warnings.simplefilter("always")
+                for step in (2, 3):
+                    monitor.log(step=step, loss=0.25)
+            told = [one for one in said if "forked" in str(one.message)]
+            os._exit(0 if len(told) == 1 and not monitor.flush() else 1)
+        assert os.waitpid(child, 0)[1] == 0
+    with Store(path) as store:
+        assert store.series(1, ["loss"])["loss"].steps.tolist() == [1]
+
+
+def test_a_warning_is_wrapped_sentences_and_no_line_of_code(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "40")
+    shown = warnings.formatwarning("a few words " * 6, MonitorWarning, "clipwise.monitor", 1)
+    assert shown.splitlines()[0].startswith("clipwise: a few words")
+    assert max(map(len, shown.splitlines())) <= 40
+    other = warnings.formatwarning("as ever", UserWarning, "file.py", 3, "")
+    assert other == "file.py:3: UserWarning: as ever\n"

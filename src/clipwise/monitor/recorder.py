@@ -6,6 +6,7 @@ import os
 import shlex
 import sys
 import time
+import weakref
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -24,6 +25,7 @@ from clipwise.monitor._outcome import errors, outcome
 from clipwise.monitor._rows import Item, Logged, Reported
 from clipwise.monitor._values import as_number, as_step
 from clipwise.monitor._versions import versions
+from clipwise.monitor._warning import say
 from clipwise.monitor.identity import Identity, identity
 from clipwise.monitor.notify import Notifier
 from clipwise.monitor.rules import Rule, default_rules
@@ -55,8 +57,8 @@ class Monitor:
         run: what the run is called; the script and the time unless given. With ``torchrun`` and its kin all
             ranks belong to one run.
         every: record each step (1), or each n-th.
-        layers_every: the norm of each parameter's gradient at each n-th step, and wherever NaN or Inf turned
-            up or the norm is far above those before it; 0: only there.
+        layers_every: the norm of each parameter's gradient at the first and each n-th step, and wherever NaN
+            or Inf turned up or the norm is far above those before it; 0: only there.
         flush: seconds after which a step is in the file at the latest.
         facts: anything to be kept with the run; JSON is made of it.
         keep: rows that are kept in memory while the file cannot be written.
@@ -112,6 +114,7 @@ class Monitor:
         self._facts = versions() | dict(facts or {})
         self._counts: dict[str, int] = {}
         self._attached: set[str] = set()
+        self._first: set[str] = set()  # whose first step was recorded
         self._said_loss = self._stopped = False
         self._handles: list[Callable[[], None]] = []
         urls = (notify,) if isinstance(notify, str) else tuple(notify)
@@ -123,6 +126,7 @@ class Monitor:
         self._consensus = Consensus()
         self._queue: deque[Item] = deque()
         self._pid, self._open = os.getpid(), True
+        _alive.add(self)
         self._before = errors()
         self._flusher = Flusher(
             self._queue,
@@ -259,6 +263,8 @@ class Monitor:
 
     def flush(self) -> bool:
         """Write now, and wait for it; whether all that was recorded is in the file."""
+        if os.getpid() != self._pid:
+            return False
         return self._flusher.flush()
 
     def close(self, status: str | None = None) -> None:
@@ -282,6 +288,17 @@ class Monitor:
         found, note = outcome(error, self._stopped)
         judge = status is None and found == "finished"
         self._flusher.close(status or found, note, self._clip, judge=judge)
+
+    def __reduce__(self) -> Any:
+        raise TypeError(
+            "a Monitor writes from the process that made it, so it is neither pickled nor copied: make one in"
+            f" each process, as clipwise.Monitor({self.path!r}, run={self.run!r}); processes of one torchrun"
+            " then share a run"
+        )
+
+    def _after_fork(self) -> None:
+        """In a forked process no thread takes what is recorded."""
+        self._queue = _Nowhere(self.path)
 
     def __enter__(self) -> "Monitor":
         return self
@@ -315,8 +332,9 @@ class Monitor:
             self._stop_if_told()
 
     def _add(self, step: int, report: Any, name: str, extra: tuple[tuple[str, Any], ...] = ()) -> None:
-        layers = self._has_layers(step)
+        layers = self._has_layers(step) or (self.layers_every > 0 and name not in self._first)
         if layers or not step % self.every:
+            self._first.add(name)
             if not (isinstance(report, ClipReport) or hasattr(report, "on_host")):
                 from clipwise.monitor.sources import report_in
 
@@ -358,3 +376,31 @@ class Monitor:
             clip=self._clip,
             facts=self._facts,
         )
+
+
+class _Nowhere(deque[Item]):
+    """Where a forked process appends: it is said once that nothing of it is kept."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(maxlen=0)
+        self._path, self._said = path, False
+
+    def append(self, item: Item) -> None:
+        if not self._said:
+            self._said = True
+            say(
+                f"this process was forked from the one that records into {self._path!r}: what it logs is not"
+                " kept; make a Monitor in it"
+            )
+
+
+_alive: "weakref.WeakSet[Monitor]" = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for monitor in list(_alive):
+        monitor._after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

@@ -184,10 +184,16 @@ def test_summary_of_a_recording(tmp_path):
     lines = done.stderr.splitlines()
     assert lines[0] == "clipwise: run 'a b' in my runs.db: 200 steps, finished"
     assert lines[1] == "  gradient norm: median 1, 95 % below 60, largest 60 (step 10)"
-    assert lines[2] == "  warning, step 10: A norm of 60. It is much. Clip. (and 1 more like it)"
+    assert lines[2] == "  warning: spike (2 times): A norm of 60."
     assert lines[3].startswith("  Use clip_by_global_norm(1.2).")
-    assert lines[4] == "  more: clipwise suggest 'a b' --db 'my runs.db'"
-    assert lines[5].startswith(
+    assert lines[4].startswith("    ")
+    end = next(place for place, line in enumerate(lines) if line.startswith("  try next"))
+    assert max(map(len, lines[:end])) <= 80
+    assert lines[end - 2 : end] == [
+        "  to look at: clipwise dashboard 'my runs.db'",
+        "  more: clipwise suggest 'a b' --db 'my runs.db'",
+    ]
+    assert lines[end].startswith(
         "  try next: clipwise observe --clip 'clip_by_global_norm(1.2)' --db 'my runs.db' -- "
     )
     with Store(tmp_path / "my runs.db") as store:

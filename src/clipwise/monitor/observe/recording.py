@@ -1,9 +1,12 @@
 """The recorder of a process, made when it is needed: at the first step of an optimizer."""
 
+import contextlib
+import functools
 import os
 import sys
 import threading
 from pathlib import Path
+from typing import NoReturn
 
 from clipwise.monitor.identity import Identity, rank_here, run_here
 from clipwise.monitor.observe.settings import Settings
@@ -75,6 +78,11 @@ def _rank() -> int:
     return rank_here()
 
 
+def has_stepped(folder: Path) -> bool:
+    """Whether any process of the command was about to record something."""
+    return any(one.name.partition("-")[0].isdigit() for one in folder.iterdir())
+
+
 def _claim(folder: Path, rank: int) -> int:
     """Which one of the processes of this rank this is, from 1 on."""
     turn = 1
@@ -90,7 +98,17 @@ def _claim(folder: Path, rank: int) -> int:
 
 
 def _close_at_end(monitor: Monitor) -> None:
-    """Processes of ``multiprocessing`` end without calling what is registered with ``atexit``."""
+    """``os._exit``, and processes of multiprocessing, call nothing that is registered with ``atexit``."""
+    leave = os._exit
+
+    @functools.wraps(leave)
+    def closing(status: int) -> NoReturn:
+        if monitor in _here:  # it is this process', and no fork's parent's
+            with contextlib.suppress(Exception):
+                monitor.close("finished" if status == 0 else "failed")
+        leave(status)
+
+    os._exit = closing
     process = sys.modules.get("multiprocessing.process")
     if process is not None and process.parent_process() is not None:
         from multiprocessing.util import Finalize
