@@ -35,7 +35,7 @@ class _Metadata:
         return []
 
     def prepare_metadata_for_build_wheel(self, folder, config_settings=None):
-        name = "metadata-0.dist-info"
+        name = "{archive.package}-{archive.version}.dist-info".replace("-", "_", {dashes})
         os.mkdir(os.path.join(folder, name))
         with open(os.path.join(folder, name, "METADATA"), "w") as file:
             file.write("Metadata-Version: 2.1\\nName: {archive.package}\\nVersion: {archive.version}\\n")
@@ -130,7 +130,7 @@ def download(archive: Archive, folder: Path) -> Path:
     if not wheel:
         # pip asks a source archive for its metadata, for which setuptools would run its setup.py.
         command += ["--use-pep517", "--no-build-isolation"]
-        environment["PYTHONPATH"] = str(_write_backend(archive, folder / "backend"))
+        environment["PYTHONPATH"] = str(_write_backend(archive, folder.absolute() / "backend"))
     done = subprocess.run(
         command, capture_output=True, text=True, errors="replace", check=False, env=environment
     )
@@ -151,7 +151,7 @@ def _write_backend(archive: Archive, folder: Path) -> Path:
     package = folder / "setuptools"
     package.mkdir(parents=True)
     (package / "__init__.py").touch()
-    (package / "build_meta.py").write_text(BACKEND.format(archive=archive), encoding="utf-8")
+    (package / "build_meta.py").write_text(BACKEND.format(archive=archive, dashes=archive.package.count("-")), encoding="utf-8")
     return folder
 
 
