@@ -386,19 +386,25 @@ def test_a_monitor_is_no_copy_of_another(path):
                 way(monitor)
 
 
+FORKED = """
+import clipwise, os, sys
+monitor = clipwise.Monitor(sys.argv[1], rules=[])
+monitor.log(step=1, loss=0.5)
+child = os.fork()
+if not child:
+    for step in (2, 3):
+        monitor.log(step=step, loss=0.25)
+    os._exit(monitor.flush())
+assert os.waitpid(child, 0)[1] == 0
+monitor.close()
+"""
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
 def test_a_forked_process_is_told_that_nothing_of_it_is_kept(path):
-    with Monitor(path, rules=[]) as monitor:
-        monitor.log(step=1, loss=0.5)
-        child = os.fork()
-        if not child:
-            with warnings.catch_warnings(record=True) as said:
-                warnings.simplefilter("always")
-                for step in (2, 3):
-                    monitor.log(step=step, loss=0.25)
-            told = [one for one in said if "forked" in str(one.message)]
-            os._exit(0 if len(told) == 1 and not monitor.flush() else 1)
-        assert os.waitpid(child, 0)[1] == 0
+    done = subprocess.run([sys.executable, "-c", FORKED, path], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("was forked from the one that records") == 1
     with Store(path) as store:
         assert store.series(1, ["loss"])["loss"].steps.tolist() == [1]
 
@@ -410,3 +416,27 @@ def test_a_warning_is_wrapped_sentences_and_no_line_of_code(capsys, monkeypatch)
     assert max(map(len, shown.splitlines())) <= 40
     other = warnings.formatwarning("as ever", UserWarning, "file.py", 3, "")
     assert other == "file.py:3: UserWarning: as ever\n"
+
+
+def test_each_part_of_by_name_has_its_norm_and_its_threshold(path):
+    model = torch.nn.ModuleDict({"body": torch.nn.Linear(2, 2), "head": torch.nn.Linear(2, 2)})
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
+    parts = clipwise.by_name({"body.*": clipwise.clip_by_global_norm(3.0), "head.*": clipwise.autoclip(10)})
+    with Monitor(path) as monitor:
+        monitor.attach(clipwise.torch.attach(optimizer, parts, model=model), "net")
+        for size in (1.0, 2.0):
+            for name, p in model.named_parameters():
+                p.grad = torch.full_like(p, size * (2.0 if name.startswith("body") else 1.0))
+            optimizer.step()
+    names = [f"clipwise/{name}" for name in ("norm", "norm_after", "threshold", "clip_fraction")]
+    with Store(path) as store:
+        assert store.sources(1) == ["net", "net/by_name/body.*", "net/by_name/head.*"]
+        body, head = (store.series(1, names, one) for one in store.sources(1)[1:])
+        assert store.parameters(1, "net/by_name/body.*") == []
+        assert all(alert.source == "net" for alert in store.alerts(1))
+    six = 6**0.5  # entries of a part
+    np.testing.assert_allclose(body["clipwise/norm"].values, [2 * six, 4 * six], rtol=1e-6)
+    np.testing.assert_allclose(body["clipwise/norm_after"].values, [3.0, 3.0], rtol=1e-6)
+    assert body["clipwise/threshold"].values.tolist() == [3.0, 3.0]
+    np.testing.assert_allclose(head["clipwise/norm"].values, [six, 2 * six], rtol=1e-6)
+    assert head["clipwise/clip_fraction"].values.tolist() == [0.0, 1.0]

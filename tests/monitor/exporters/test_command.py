@@ -37,6 +37,11 @@ def test_csv_of_the_newest_run_and_of_one_by_name(command, tmp_path):
     assert (tmp_path / "there" / "x.layers.csv").exists()
 
 
+def test_without_a_terminal_lines_say_how_far_it_is(command, monkeypatch):
+    monkeypatch.setattr("clipwise.cli.export.EVERY", 0.0)
+    assert command("--to", "csv")[2] == "100% is exported\n"
+
+
 def test_every_tool_is_called_with_its_place(command, tmp_path):
     pytest.importorskip("tensorboard", reason="tensorboard is not installed")
     code, out, _ = command("1", "--to", "tensorboard", "--out", "logs")

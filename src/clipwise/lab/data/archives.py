@@ -151,7 +151,9 @@ def _write_backend(archive: Archive, folder: Path) -> Path:
     package = folder / "setuptools"
     package.mkdir(parents=True)
     (package / "__init__.py").touch()
-    (package / "build_meta.py").write_text(BACKEND.format(archive=archive, dashes=archive.package.count("-")), encoding="utf-8")
+    (package / "build_meta.py").write_text(
+        BACKEND.format(archive=archive, dashes=archive.package.count("-")), encoding="utf-8"
+    )
     return folder
 
 
