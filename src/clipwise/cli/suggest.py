@@ -36,7 +36,9 @@ def suggest(
     with Store(db) as store:
         found = store.run(run)
         # Each of several gets an answer: what holds for one says nothing of the others.
-        sources = [source] if source is not None else store.clippers(found.id, weights=False) or [None]
+        sources: list[str | None] = [source]
+        if source is None:
+            sources = [*store.clippers(found.id, weights=False)] or sources
         answers = {one: suggest_run(store, found, kind=kind, source=one, loss=loss) for one in sources}
     if as_json:
         about = {"id": found.id, "name": found.name, "status": found.status, "steps": found.steps}

@@ -5,7 +5,6 @@ import lzma
 import zlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO
 
 from clipwise.errors import DataError
 
@@ -14,7 +13,7 @@ __all__ = ["read_file"]
 MOST = 1 << 30
 """Bytes that a packed file may hold: a few kilobytes can unpack to more than any memory."""
 
-PACKED: dict[str, tuple[str, Callable[[Path], IO[bytes]]]] = {
+PACKED: dict[str, tuple[str, Callable[[Path], lzma.LZMAFile | gzip.GzipFile]]] = {
     ".xz": ("an xz", lzma.LZMAFile),
     ".gz": ("a gzip", gzip.GzipFile),
 }
