@@ -258,6 +258,8 @@ def test_a_link_to_itself_is_no_place_for_a_recording(tmp_path):
     link.symlink_to(link)
     with pytest.raises(StoreError, match="symbolic links"):
         recordable(link)
+    with pytest.raises(StoreError, match="is no file"):
+        recordable(os.devnull)
     (tmp_path / "b.db").symlink_to(tmp_path / "nowhere" / "b.db")
     with pytest.raises(StoreError, match=r"there is no folder .*nowhere"):
         recordable(tmp_path / "b.db")

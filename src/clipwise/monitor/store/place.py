@@ -30,6 +30,8 @@ def recordable(path: str | os.PathLike[str]) -> Path:
     if not path.exists():
         if not os.access(folder, os.W_OK):
             raise StoreError(f"nothing can be written into the folder {str(folder)!r}")
+    elif not path.is_dir() and not path.is_file():
+        raise StoreError(f"{str(path)!r} is no file")
     elif path.is_dir() or path.stat().st_size:
         open_database(path).close()
         if not os.access(path, os.W_OK):
