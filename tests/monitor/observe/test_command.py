@@ -177,12 +177,13 @@ def test_summary_of_a_recording(tmp_path):
         "rows = np.stack([np.arange(1, 201), np.full(200, time.time()), norms], axis=1)\n"
         "alert = Alert('spike', 'warning', 10, 'A norm of 60.', 'It is much.', 'Clip.')\n"
         "w.write([Rows('steps', ('time', 'clipwise/norm'), rows)], [alert, alert])\n"
-        "w.finish()\n"
+        "w.finish('diverged', 'The run broke down at step 190.')\n"
     )
     done = observed("--db", "my runs.db", "--run", "a b", "--", sys.executable, "-c", code, cwd=tmp_path)
     assert done.returncode == 0
     lines = done.stderr.splitlines()
-    assert lines[0] == "clipwise: run 'a b' in my runs.db: 200 steps, finished"
+    assert lines[0] == "clipwise: run 'a b' in my runs.db: 200 steps, diverged"
+    assert lines.pop(1) == "  The run broke down at step 190."
     assert lines[1] == "  gradient norm: median 1, 95 % below 60, largest 60 (step 10)"
     assert lines[2] == "  warning: spike (2 times): A norm of 60."
     assert lines[3].startswith("  Use clip_by_global_norm(1.2).")

@@ -70,6 +70,8 @@ def _about(path: Path, run: Run, asked: str, command: Sequence[str], clip: str |
     with Store(path) as store:
         ranks = f", {len(run.ranks)} ranks" if len(run.ranks) > 1 else ""
         yield f"clipwise: run {printable(run.name)!r} in {asked}: {run.steps:,} steps{ranks}, {run.status}"
+        if run.status == "diverged":
+            yield from _wrapped(printable(run.note))
         sources = store.clippers(run.id, weights=False)
         for source in sources:
             yield f"  {_norms(store, run, source, len(sources) > 1)}"
