@@ -134,6 +134,8 @@ def check_folder(folder: Path) -> None:
     except FileNotFoundError:
         if folder.is_symlink():
             raise ArgumentError(f"--out: {folder} is a link that leads nowhere") from None
+    except NotADirectoryError:
+        pass  # said below, with what is in the way
     except (OSError, ValueError) as error:
         raise ArgumentError(f"--out: {folder}: {getattr(error, 'strerror', error)}") from error
     if folder.exists() and not folder.is_dir():
