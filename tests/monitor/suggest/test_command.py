@@ -10,6 +10,7 @@ import pytest
 
 from clipwise import auto, clip_by_global_norm
 from clipwise.cli import main
+from clipwise.config import parse
 from clipwise.errors import ArgumentError, StoreError
 from clipwise.monitor.store import Rows, Store, Writer
 from clipwise.monitor.suggest import suggest, suggest_run
@@ -261,6 +262,23 @@ def test_of_several_clippers_each_has_its_own(tmp_path):
     assert critic.threshold == 4.5
     assert "clip_by_global_norm(0.9)" not in " ".join(critic.reasons)
     assert "Which clip that was is not recorded" in " ".join(critic.reasons)
+
+
+def test_the_parts_of_by_name_have_their_own_clip(tmp_path):
+    norms, bound = noise(200), np.full(200, 0.5)
+    columns = {
+        "clipwise__norm": norms,
+        "clipwise__threshold": bound,
+        "clipwise__clip_fraction": norms > bound,
+    }
+    tables = [rows(**columns), rows("by_name/head.*", **columns)]
+    clip = "by_name({'head.*': clip_by_global_norm(0.5), '*': agc})"
+    write(tmp_path / "r.db", "u", *tables, clip=clip)
+    with Store(tmp_path / "r.db") as store:
+        whole, head = (suggest_run(store, source=source) for source in ("", "by_name/head.*"))
+    assert whole.verdict == head.verdict == "keep"
+    assert head.clip == clip_by_global_norm(0.5)
+    assert whole.clip == parse(clip)
 
 
 def test_weights_that_are_clipped_are_no_gradients(tmp_path):

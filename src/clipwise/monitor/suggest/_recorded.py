@@ -7,9 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clipwise import config
-from clipwise.clip import AnyClip, Chain, Clip, Norm
+from clipwise.clip import AnyClip, ByName, Chain, Clip, Norm
 from clipwise.errors import ClipwiseError, StoreError, did_you_mean
-from clipwise.monitor.store import FIELDS, NORM, PREFIX, Floats, Run, Series, Store
+from clipwise.monitor.store import FIELDS, NORM, PREFIX, Floats, Run, Series, Store, is_part
+from clipwise.monitor.store.naming import PART
 from clipwise.monitor.suggest._given import Given
 from clipwise.monitor.suggest._typical import kind_of
 from clipwise.monitor.suggest.condition import losses_of, places_of
@@ -56,8 +57,8 @@ def suggest_run(
         raise StoreError(f"run {found.name!r} holds a norm below 0: the file is damaged")
     thresholds, fraction, after = (_at(norms, series.get(name)) for name in (THRESHOLD, FRACTION, AFTER))
     clipped = None if fraction is None else np.nan_to_num(fraction) > 0
-    several = len(sources) > 1
-    clip = _clip(found, thresholds, several)
+    several = sum(not is_part(one) for one in sources) > 1
+    clip = _clip(found, source, thresholds, several)
     return suggestion_of(
         Given(
             norms=norms.values,
@@ -120,7 +121,7 @@ def _at(norms: Series, other: Series | None) -> Floats | None:
     return found
 
 
-def _clip(run: Run, thresholds: Floats | None, several: bool) -> AnyClip | None:
+def _clip(run: Run, source: str, thresholds: Floats | None, several: bool) -> AnyClip | None:
     """What was done to the gradients; None where they were only measured, or it cannot be read.
 
     Of several clippers a run keeps the first one's clip: it is this one's where the thresholds say so.
@@ -130,9 +131,17 @@ def _clip(run: Run, thresholds: Floats | None, several: bool) -> AnyClip | None:
         return None
     with contextlib.suppress(ClipwiseError):
         clip = config.parse(run.clip)
+        if is_part(source):
+            clip = _part(clip, source)
         if not several or (isinstance(clip, Clip) and clip.per == "global" and _is_all(clip, bounded)):
             return clip
     return None
+
+
+def _part(clip: AnyClip | None, source: str) -> AnyClip | None:
+    """What is done to a part, as the clip of the whole says it."""
+    parts = dict(clip.parts) if isinstance(clip, ByName) else {}
+    return parts.get(source.partition(PART)[2])
 
 
 def _is_all(clip: Clip, thresholds: Floats) -> bool:
