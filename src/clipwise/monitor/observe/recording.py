@@ -105,7 +105,7 @@ def _close_at_end(monitor: Monitor) -> None:
     def closing(status: int) -> NoReturn:
         if monitor in _here:  # it is this process', and no fork's parent's
             with contextlib.suppress(Exception):
-                monitor.close("finished" if status == 0 else "failed")
+                monitor.close(None if status == 0 else "failed")
         leave(status)
 
     os._exit = closing
