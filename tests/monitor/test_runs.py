@@ -8,8 +8,20 @@ import numpy as np
 import pytest
 
 from clipwise.cli import main
+from clipwise.cli.runs import ORDERS
 from clipwise.errors import ArgumentError, StoreError
-from clipwise.monitor.store import Alert, Rows, Store, Writer, annotate, arranged, delete, rename, sweeps
+from clipwise.monitor.store import (
+    Alert,
+    Rows,
+    Store,
+    Writer,
+    annotate,
+    arranged,
+    delete,
+    overview,
+    rename,
+    sweeps,
+)
 
 
 @pytest.fixture
@@ -106,6 +118,7 @@ def test_the_command_lists_and_changes_runs(path, capsys, monkeypatch):
     monkeypatch.chdir(path.parent)
     monkeypatch.delenv("COLUMNS", raising=False)
     db = ("--db", path)
+    assert ORDERS == overview.ORDERS
     code, text = said(capsys, *db, "--sort", "loss")
     assert code == 0
     lines = text.splitlines()

@@ -7,9 +7,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from clipwise.monitor.store import Store, annotate, arranged, rename, sweeps
-from clipwise.monitor.store import delete as delete_runs
-from clipwise.monitor.store.overview import ORDERS
 from clipwise.wording import counted, join, number, printable
 
 if TYPE_CHECKING:
@@ -17,6 +14,7 @@ if TYPE_CHECKING:
 
     from clipwise.monitor.store import Overview, Run
 
+ORDERS = ("started", "name", "loss", "steps", "alerts")
 STATUSES = ("running", "finished", "diverged", "stopped", "failed", "lost")
 WIDTH = 120
 """Columns in a file or a pipe."""
@@ -63,6 +61,8 @@ def runs(
     """
     if context.invoked_subcommand is not None:
         return None
+    from clipwise.monitor.store import Store, arranged, sweeps
+
     with Store(db) as store:
         there = store.overview()
     found = arranged(there, order=sort, reverse=reverse, match=match, status=status)
@@ -93,6 +93,8 @@ def rename_(run: str, name: str, db: Path) -> int:
 
     Example: clipwise runs rename 3 'lstm, lower learning rate'
     """
+    from clipwise.monitor.store import rename
+
     (found,) = _found(db, [run])
     rename(db, found.id, name)
     click.echo(f"run {found.id} is called {name!r} now")
@@ -108,6 +110,8 @@ def note(run: str, text: str, db: Path) -> int:
 
     Example: clipwise runs note lstm 'the data of March was missing'
     """
+    from clipwise.monitor.store import annotate
+
     (found,) = _found(db, [run])
     annotate(db, found.id, text)
     click.echo(f"noted with run {found.name!r} (number {found.id})")
@@ -123,6 +127,8 @@ def delete(run: Sequence[str], yes: bool, db: Path) -> int:
 
     Example: clipwise runs delete 3 4
     """
+    from clipwise.monitor.store import delete as delete_runs
+
     found = _found(db, run)
     named = join([f"{each.name!r} (number {each.id}, {counted(each.steps, 'step')})" for each in found])
     if not yes:
@@ -133,6 +139,8 @@ def delete(run: Sequence[str], yes: bool, db: Path) -> int:
 
 
 def _found(db: Path, which: Sequence[str]) -> "list[Run]":
+    from clipwise.monitor.store import Store
+
     with Store(db) as store:
         return list({found.id: found for found in map(store.run, which)}.values())
 
