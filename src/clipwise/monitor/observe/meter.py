@@ -40,15 +40,14 @@ class NormMeter:
             order: of the norms.
             call: by which the script has clipped them.
         """
-        with np.errstate(all="ignore"):  # norms of NaN and Inf are part of the business
-            places, batch = self._batch()
-            if batch is None:
-                return None
-            names = self._names if places is None else tuple(self._names[i] for i in places)
-            norms = batch.norms(order)
-            if isinstance(norms, np.ndarray):
-                return Measured(names, norms, order, None if scale is None else float(scale), _plainly(call))
-            return _report(batch.xp, names, norms, order, scale, call)
+        places, batch = self._batch()
+        if batch is None:
+            return None
+        names = self._names if places is None else tuple(self._names[i] for i in places)
+        norms = batch.norms(order)
+        if isinstance(norms, np.ndarray):
+            return Measured(names, norms, order, None if scale is None else float(scale), _plainly(call))
+        return _report(batch.xp, names, norms, order, scale, call)
 
     def present(self) -> set[int]:
         """The ids of the parameters that have a gradient."""
@@ -112,6 +111,10 @@ class Measured:
 
     def on_host(self) -> ClipReport:
         """The report."""
+        with np.errstate(all="ignore"):  # norms of NaN and Inf are part of the business
+            return self._report()
+
+    def _report(self) -> ClipReport:
         norms = self.norms if self.scale is None else self.norms / self.scale
         norm = after = _whole(norms, self.order)
         threshold, factor = math.inf, 1.0
@@ -147,8 +150,7 @@ def _whole(norms: np.ndarray[Any, np.dtype[np.float64]], order: float) -> float:
     parts = norms.tolist()
     if order == 2.0 and not math.isnan(sum(parts)):
         return math.hypot(*parts)
-    with np.errstate(all="ignore"):
-        return float(combine(np, norms, order))
+    return float(combine(np, norms, order))
 
 
 def _plainly(call: OwnClip | None) -> tuple[float, float] | None:
