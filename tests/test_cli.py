@@ -148,6 +148,12 @@ def test_train_saves_weights_and_steps(folder: Path, capsys: pytest.CaptureFixtu
     }
     assert len((place / "steps.csv").read_text().splitlines()) == 7
     assert "clip_by_global_norm(0.1)" in capsys.readouterr().out
+    before = (place / "model.pt").read_bytes()
+    assert main(["train", "tiny.json"]) == 2
+    assert "model.pt' is there already: name another folder with --out" in capsys.readouterr().err
+    assert (place / "model.pt").read_bytes() == before
+    assert main(["train", "tiny.json", "--seed", "7", "--force"]) == 0
+    assert (place / "model.pt").read_bytes() != before
 
 
 @pytest.mark.parametrize(("clip", "label"), [("auto", "auto"), ("none", "no clipping")])
@@ -244,14 +250,19 @@ def test_a_mistake_is_one_sentence_and_touches_nothing(
 
 def test_a_mistake_is_said_before_torch_is_loaded(folder: Path) -> None:
     write(folder, training_parameters__lerning_rate=2)
-    code = (
-        "import sys; from clipwise.cli import main; code = main(['compare', 'tiny.json']);"
-        "heavy = {'torch', 'lightning_fabric', 'matplotlib', 'polars', 'sklearn'} & set(sys.modules);"
-        "assert code == 2 and not heavy, (code, heavy)"
+    (folder / "good.json").write_text('{"model_type": "LSTM"}')
+    lines = (
+        "train tiny.json|compare tiny.json|train good.json --precision 17|compare good.json --clip nope(1)|"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
-    assert "lerning_rate" in done.stderr
+    lines += "suggest|export --to csv|runs|report|observe --clip nope(1) -- true"
+    words = [line.split() for line in lines.split("|")]
+    code = (
+        f"import sys; from clipwise.cli import main; codes = [main(each) for each in {words}]\n"
+        "print(codes, {'torch', 'lightning_fabric', 'matplotlib', 'polars', 'sklearn'} & sys.modules.keys())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == f"{[2] * len(words)} set()\n", done.stderr
+    assert "lerning_rate: unknown key" in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -393,6 +404,7 @@ def test_sigint_to_a_real_process(folder: Path) -> None:
     assert newest in ("stopped", "finished")
     assert set(before) <= {"finished"}
     assert "no clipping" in out
+    assert out.splitlines()[-1].split(maxsplit=2)[2] == "clipwise compare tiny.json --seeds 1000 --resume"
 
 
 def test_a_reader_that_goes_away_gets_no_traceback(folder: Path) -> None:

@@ -84,14 +84,21 @@ class TrainingStopped(ClipwiseError, RuntimeError):
     """A rule of `clipwise.Monitor` with the action ``"stop"`` spoke; the message says why."""
 
 
+MOST = 50
+"""Known names that a sentence lists."""
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """A sentence naming the nearest known name, or all of them where none is near.
+    """A sentence naming the nearest known name; where none is near all of them, or the first of very many.
 
     >>> did_you_mean("clip_by_nrom", ["clip_by_norm", "auto"])
     "Did you mean 'clip_by_norm'?"
+    >>> did_you_mean("x", map(str, range(2000)))
+    "Known: '0', '1', '2', '3', '4', '5', '6', '7', '8', '9' and 1,990 more."
     """
     known = list(known)
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
     if near:
         return f"Did you mean {near[0]!r}?"
-    return "Known: " + ", ".join(repr(k) for k in known) + "."
+    shown, more = (known, "") if len(known) <= MOST else (known[:10], f" and {len(known) - 10:,} more")
+    return "Known: " + ", ".join(repr(k) for k in shown) + f"{more}."

@@ -6,6 +6,7 @@ import pytest
 
 from clipwise.errors import TrainingStopped
 from clipwise.monitor import Monitor, Store
+from clipwise.monitor.suggest import suggest
 
 
 @pytest.fixture
@@ -75,3 +76,35 @@ def test_what_ended_the_cell_before_it_was_closed(path, monkeypatch):
     monkeypatch.setattr(sys, "last_value", ValueError("of a cell"), raising=False)
     monitor.close()
     assert ended(path) == ("failed", "ValueError: of a cell")
+
+
+NAN, INF = float("nan"), float("inf")
+
+
+@pytest.mark.parametrize(
+    ("losses", "status", "note"),
+    [
+        ([3.0, NAN, NAN, NAN], "diverged", "broke down at step 2: from there it ends in NaN or Inf"),
+        ([82.0, 2e26, 3e26, *[2e26] * 40], "diverged", "broke down at step 2: from there the loss is worse"),
+        ([3.0, 2.0, 1.0, 2.9] * 10, "finished", ""),
+    ],
+)
+@pytest.mark.parametrize("name", ["loss", "train/loss"])
+def test_a_run_that_broke_down_is_no_finished_one(path, losses, status, note, name):
+    with Monitor(path, rules=[]) as monitor:
+        for step, loss in enumerate(losses, start=1):
+            monitor.log(step=step, **{name: loss})
+    found, said = ended(path)
+    assert found == status
+    assert note in said
+
+
+def test_a_step_that_was_left_out_at_the_end_is_no_breakdown(path):
+    norms = [1.0] * 99 + [INF]
+    with Monitor(path, rules=[]) as monitor:
+        for step, norm in enumerate(norms, start=1):
+            monitor.log(step=step, **{"clipwise/norm": norm})
+    assert ended(path) == ("finished", "")
+    found = suggest(norms)
+    assert found.verdict == "not needed"
+    assert "broke down" not in " ".join(found.reasons)

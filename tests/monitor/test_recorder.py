@@ -1,9 +1,13 @@
 """The recorder: what it keeps is what the reports say, and no disk ends a training."""
 
+import copy
 import math
 import os
+import pickle
+import sqlite3
 import subprocess
 import sys
+import threading
 import time
 import warnings
 
@@ -65,7 +69,7 @@ def test_every_step_of_a_clipper_and_what_is_logged(path):
         expected = [float(getattr(report, name)) for report in reports]
         np.testing.assert_array_equal(found[f"clipwise/{name}"].values, expected)
     assert found["clipwise/skipped"].values.sum() == 1.0
-    assert layers.steps.tolist() == [7, 10, 20]  # and where NaN turned up
+    assert layers.steps.tolist() == [1, 7, 10, 20]  # and where NaN turned up
     assert layers.names == ("weight", "bias")
     for step, norms in zip(layers.steps, layers.norms, strict=True):
         np.testing.assert_array_equal(norms, reports[step - 1].tensor_norms.numpy())
@@ -135,7 +139,7 @@ def test_optax(path):
         layers = store.layers(1)
     np.testing.assert_allclose(found["clipwise/norm"].values, [5.0, 10.0, 15.0], rtol=1e-6)
     np.testing.assert_allclose(found["clipwise/norm_after"].values, [1.0] * 3, rtol=1e-6)
-    assert (layers.names, layers.steps.tolist()) == (("w",), [2])
+    assert (layers.names, layers.steps.tolist()) == (("w",), [1, 2])
 
 
 def test_a_file_that_cannot_be_written_is_said_once_and_nothing_is_lost_if_it_can_later(tmp_path):
@@ -169,6 +173,24 @@ def test_a_file_that_can_be_written_again_is_tried_again_unasked(tmp_path):
     with Store(path) as store:
         assert store.series(1, ["loss"])["loss"].values.tolist() == [0.5]
     monitor.close()
+
+
+@pytest.mark.parametrize("opened", [False, True], ids=["beginning", "ending"])
+def test_other_processes_in_the_way_at_the_end_are_waited_for(path, opened, monkeypatch):
+    monkeypatch.setattr("clipwise.monitor.store._schema.WAITING", 0.0)
+    with warnings.catch_warnings(record=True), Monitor(path, flush=60) as monitor:
+        monitor.log(step=1, loss=0.5)
+        if opened:
+            assert monitor.flush()
+            monitor.log(step=2, loss=0.25)
+        other = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
+        other.execute("BEGIN EXCLUSIVE")
+        timer = threading.Timer(0.3, other.close)
+        timer.start()
+    timer.join()
+    with Store(path) as store:
+        assert store.series(1, ["loss"])["loss"].values.tolist() == [0.5, 0.25][: 1 + opened]
+        assert store.run().status == "finished"
 
 
 def test_what_was_not_written_is_said_at_the_end(tmp_path):
@@ -291,7 +313,7 @@ warnings.simplefilter("always")
 disk = Path(sys.argv[1])
 monitor = Monitor(disk / "runs.db", flush=60, rules=[], keep=1000)
 for step in range(1, 1001):
-    monitor.log(step=step, loss=float(step), other=1.0)
+    monitor.log(step=step, loss=1.0 / step, other=1.0)
     if step % 100 == 0:
         monitor.flush()
     if step == 300:
@@ -355,3 +377,66 @@ def test_where_a_norm_explodes_every_layer_is_kept_and_the_worst_is_named(path):
         assert layers.steps.tolist() == [41]
         assert layers.norms[0, layers.names.index("last.bias")] == pytest.approx(2**0.5 * 100)
         assert [(alert.rule, alert.step) for alert in store.alerts(1)] == [("gradient_spike", 41)]
+
+
+def test_a_monitor_is_no_copy_of_another(path):
+    with Monitor(path, run="first") as monitor:
+        for way in (pickle.dumps, copy.copy, copy.deepcopy):
+            with pytest.raises(TypeError, match="make one in each process"):
+                way(monitor)
+
+
+FORKED = """
+import clipwise, os, sys
+monitor = clipwise.Monitor(sys.argv[1], rules=[])
+monitor.log(step=1, loss=0.5)
+child = os.fork()
+if not child:
+    for step in (2, 3):
+        monitor.log(step=step, loss=0.25)
+    os._exit(monitor.flush())
+assert os.waitpid(child, 0)[1] == 0
+monitor.close()
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
+def test_a_forked_process_is_told_that_nothing_of_it_is_kept(path):
+    done = subprocess.run([sys.executable, "-c", FORKED, path], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("was forked from the one that records") == 1
+    with Store(path) as store:
+        assert store.series(1, ["loss"])["loss"].steps.tolist() == [1]
+
+
+def test_a_warning_is_wrapped_sentences_and_no_line_of_code(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "40")
+    shown = warnings.formatwarning("a few words " * 6, MonitorWarning, "clipwise.monitor", 1)
+    assert shown.splitlines()[0].startswith("clipwise: a few words")
+    assert max(map(len, shown.splitlines())) <= 40
+    other = warnings.formatwarning("as ever", UserWarning, "file.py", 3, "")
+    assert other == "file.py:3: UserWarning: as ever\n"
+
+
+def test_each_part_of_by_name_has_its_norm_and_its_threshold(path):
+    model = torch.nn.ModuleDict({"body": torch.nn.Linear(2, 2), "head": torch.nn.Linear(2, 2)})
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
+    parts = clipwise.by_name({"body.*": clipwise.clip_by_global_norm(3.0), "head.*": clipwise.autoclip(10)})
+    with Monitor(path) as monitor:
+        monitor.attach(clipwise.torch.attach(optimizer, parts, model=model), "net")
+        for size in (1.0, 2.0):
+            for name, p in model.named_parameters():
+                p.grad = torch.full_like(p, size * (2.0 if name.startswith("body") else 1.0))
+            optimizer.step()
+    names = [f"clipwise/{name}" for name in ("norm", "norm_after", "threshold", "clip_fraction")]
+    with Store(path) as store:
+        assert store.sources(1) == ["net", "net/by_name/body.*", "net/by_name/head.*"]
+        body, head = (store.series(1, names, one) for one in store.sources(1)[1:])
+        assert store.parameters(1, "net/by_name/body.*") == []
+        assert all(alert.source == "net" for alert in store.alerts(1))
+    six = 6**0.5  # entries of a part
+    np.testing.assert_allclose(body["clipwise/norm"].values, [2 * six, 4 * six], rtol=1e-6)
+    np.testing.assert_allclose(body["clipwise/norm_after"].values, [3.0, 3.0], rtol=1e-6)
+    assert body["clipwise/threshold"].values.tolist() == [3.0, 3.0]
+    np.testing.assert_allclose(head["clipwise/norm"].values, [six, 2 * six], rtol=1e-6)
+    assert head["clipwise/clip_fraction"].values.tolist() == [0.0, 1.0]

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from clipwise.errors import StoreError
-from clipwise.monitor.store import Alert, Rows, Store, Writer, moments_of
+from clipwise.monitor.store import Alert, Rows, Store, Writer, moments_of, recordable
 from clipwise.monitor.store._schema import APPLICATION, VERSION
 
 ODD = [[1.0, 0.1], [2.0, math.nan], [3.0, math.inf], [4.0, -math.inf], [5.0, -0.0], [6.0, 5e-324]]
@@ -212,6 +212,57 @@ def test_a_damaged_frame_is_said(path):
         database.execute("UPDATE frames SET data = x'00112233'")
     with Store(path) as store, pytest.raises(StoreError, match="damaged: a frame of 4 bytes for 2 columns"):
         store.series(1, ["loss"])
+
+
+@pytest.mark.parametrize("facts", ["{", "[1]", "{" * 2000, b"\xff"])
+def test_facts_that_are_none_do_not_keep_a_run_from_being_read(path, facts):
+    Writer(path, "u", "run", facts={"seed": 3}).finish()
+    with sqlite3.connect(path) as database:
+        database.execute("UPDATE runs SET facts = ?", (facts,))
+    with Store(path) as store:
+        assert (store.run().name, store.run().facts) == ("run", {})
+
+
+ENDLESS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT i AS id FROM n"
+
+
+def read(path):
+    with Store(path) as store:
+        return store.overview(), store.series(1, ["loss"])
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (f"ALTER TABLE runs RENAME TO r; CREATE VIEW runs AS {ENDLESS}", "the view 'runs'"),
+        ("CREATE TRIGGER t AFTER UPDATE ON writers BEGIN DELETE FROM runs; END", "the trigger 't'"),
+        ("DROP TABLE alerts; CREATE VIRTUAL TABLE alerts USING fts5(run)", "the virtual table 'alerts'"),
+        ("UPDATE layouts SET names = '{}'", "is damaged"),
+        ("UPDATE frames SET data = 'text'", "is damaged"),
+        ("UPDATE frames SET last_step = 'two'", "is damaged"),
+        ("UPDATE writers SET seen = 'late', status = 'running'", "is damaged"),
+    ],
+)
+def test_only_tables_are_read_and_damage_is_a_sentence(path, damage, said):
+    writer = Writer(path, "u", "run")
+    writer.write([rows("loss", data=[[1, 0.5]])])
+    writer.finish()
+    with sqlite3.connect(path) as database:
+        database.executescript(damage)
+    with pytest.raises(StoreError, match=said):
+        read(path)
+
+
+def test_a_link_to_itself_is_no_place_for_a_recording(tmp_path):
+    link = tmp_path / "a.db"
+    link.symlink_to(link)
+    with pytest.raises(StoreError, match="symbolic links"):
+        recordable(link)
+    with pytest.raises(StoreError, match="is no file"):
+        recordable(os.devnull)
+    (tmp_path / "b.db").symlink_to(tmp_path / "nowhere" / "b.db")
+    with pytest.raises(StoreError, match=r"there is no folder .*nowhere"):
+        recordable(tmp_path / "b.db")
 
 
 def test_a_write_is_all_or_nothing(path):

@@ -3,6 +3,7 @@
 Nothing heavy is imported before a command needs it, so that ``clipwise --help`` answers at once.
 """
 
+import codecs
 import errno
 import os
 import sys
@@ -29,6 +30,9 @@ EXTRA = frozenset(
 
 INTERRUPTED = 130
 
+SIGNS = dict(zip("•–—×µ━╸", "*--xu--", strict=True)) | {"…": "...", "∞": "inf", "→": "->"}
+"""What stands for a sign that an encoding lacks."""
+
 
 def main(args: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code.
@@ -44,6 +48,8 @@ def main(args: Sequence[str] | None = None) -> int:
     # The command that observe runs is to find the environment as it was.
     if list(sys.argv[1:] if args is None else args)[:1] != ["observe"]:
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    for stream in (sys.stdout, sys.stderr):
+        _spell_out(stream)
     try:
         with needed("the command line", "lab", EXTRA):
             import click
@@ -68,6 +74,21 @@ def main(args: Sequence[str] | None = None) -> int:
         with suppress(OSError, ValueError), open(os.devnull, "wb") as nowhere:
             os.dup2(nowhere.fileno(), sys.stdout.fileno())  # or Python fails again when it ends
         return _mistake(f"the output cannot be written ({error.strerror})")
+
+
+def _spell_out(stream: object) -> None:
+    """Where the terminal or the pipe takes ASCII only, say, signs are written as near as they can be."""
+    reconfigure = getattr(stream, "reconfigure", None)
+    if reconfigure is not None and getattr(stream, "errors", "") == "strict":
+        codecs.register_error("clipwise", _nearest)
+        reconfigure(errors="clipwise")
+
+
+def _nearest(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    found = error.object[error.start : error.end]
+    return "".join(SIGNS.get(sign, "?") for sign in found), error.end
 
 
 def _mistake(sentence: str) -> int:

@@ -10,6 +10,7 @@ import click
 from clipwise.cli.dashboard import dashboard, report
 from clipwise.cli.data import data
 from clipwise.cli.observe import observe
+from clipwise.cli.runs import runs
 from clipwise.cli.suggest import suggest
 
 __all__ = ["cli"]
@@ -71,17 +72,18 @@ def _common(command: Any) -> Any:
     metavar="EXPR",
     help="A clip in place of the configured one, e.g. 'clip_by_norm(1.0)', auto, none.",
 )
-def train(config: Path, clip: str | None, out: Path | None, db: Path, **overrides: Any) -> int:
+@click.option("--force", is_flag=True, help="Replace the weights (model.pt) of an earlier training.")
+def train(config: Path, clip: str | None, out: Path | None, db: Path, force: bool, **overrides: Any) -> int:
     """Train what CONFIG (a JSON or YAML file) describes.
 
     The result, with the trained weights in model.pt, goes to clipwise-results/<name of CONFIG>-train, unless
-    --out says otherwise. Every key of CONFIG is in docs/training.md.
+    --out says otherwise; weights that are there are left alone. Every key of CONFIG is in docs/training.md.
 
     Example: clipwise train examples/chatbot-gru.json --clip auto
     """
     from clipwise.cli.session import train_command
 
-    return train_command(config, clip=clip, out=out, db=db, overrides=overrides)
+    return train_command(config, clip=clip, out=out, db=db, force=force, overrides=overrides)
 
 
 @cli.command()
@@ -139,6 +141,7 @@ cli.add_command(
     )
 )
 cli.add_command(observe)
+cli.add_command(runs)
 cli.add_command(dashboard)
 cli.add_command(report)
 cli.add_command(data)

@@ -1,5 +1,6 @@
 """``clipwise export``: a recorded run in another tool."""
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +11,9 @@ import click
 from clipwise.errors import ArgumentError
 from clipwise.monitor.exporters import TOOLS, Option
 from clipwise.wording import counted
+
+EVERY = 10.0
+"""Seconds between two lines about how far it is."""
 
 
 def _flags() -> dict[str, dict[str, Option]]:
@@ -94,11 +98,26 @@ def _arguments(name: str, given: dict[str, Any]) -> dict[str, Any]:
 
 @contextmanager
 def _progress() -> Iterator[Callable[[float], object]]:
-    """On a terminal, how far it is."""
+    """How far it is: a bar on a terminal, elsewhere a line now and then."""
     from rich.console import Console
     from rich.progress import Progress
 
     console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+    if not console.is_terminal:
+        yield _lines()
+        return
+    with Progress(console=console, transient=True) as progress:
         task = progress.add_task("export", total=1.0)
         yield lambda share: progress.update(task, completed=share)
+
+
+def _lines() -> Callable[[float], object]:
+    said = time.monotonic()
+
+    def tell(share: float) -> None:
+        nonlocal said
+        if time.monotonic() - said >= EVERY:
+            said = time.monotonic()
+            click.echo(f"{share:.0%} is exported", err=True)
+
+    return tell

@@ -16,7 +16,7 @@ from typing import Any
 from clipwise.checks import number_where
 from clipwise.cli.display import preparing, say, show, watcher
 from clipwise.config.files import read_mapping
-from clipwise.errors import StoreError
+from clipwise.errors import ArgumentError, StoreError
 from clipwise.lab.compare.runs import Job, Watcher, plan, run, single, taken_over
 from clipwise.lab.config.lab_config import LabConfig, load_config
 from clipwise.lab.record import RunRecord
@@ -64,7 +64,9 @@ class Call:
     def line(self) -> list[str]:
         return ["clipwise", self.command, str(self.path), *self.words]
 
-    def results(self, data: str, environment: Mapping[str, str], records: Sequence[RunRecord]) -> Results:
+    def results(
+        self, data: str, environment: Mapping[str, str], records: Sequence[RunRecord], going_on: str = ""
+    ) -> Results:
         return Results(
             name="comparison" if self.command == "compare" else "training",
             records=tuple(records),
@@ -75,6 +77,7 @@ class Call:
             options=tuple(self.kept),
             target=self.target,
             environment={"data": data, **environment},
+            going_on=going_on,
         )
 
 
@@ -112,12 +115,17 @@ def compare_command(
 
 
 def train_command(
-    config: Path, *, clip: str | None, out: Path | None, db: Path, overrides: Mapping[str, Any]
+    config: Path, *, clip: str | None, out: Path | None, db: Path, force: bool, overrides: Mapping[str, Any]
 ) -> int:
     """``clipwise train``; returns the exit code."""
     given = read_mapping(config)
     loaded = load_config(config).override(**overrides)
     folder = RESULTS / f"{config.stem}-train" if out is None else out
+    if not force and (folder / "model.pt").exists():
+        raise ArgumentError(
+            f"{str(folder / 'model.pt')!r} is there already: name another folder with --out, or replace these"
+            " weights with --force"
+        )
     kept = _words(overrides)
     words = [*_words({"clip": clip}), *kept]
     call = Call("train", config, given, loaded, [single(loaded, clip)], folder, db, words, kept)
@@ -160,6 +168,7 @@ def _session(
         one = partial(train, checkpoint=weights)
         return run(call.jobs, call.config, one, watch, recording=target, earlier=earlier)
 
+    again = going_on or shlex.join(call.line)
     records: list[RunRecord] = []
     expected = len(call.jobs)
     try:
@@ -172,7 +181,7 @@ def _session(
     except BaseException:
         if usable := _any(records):
             place = interrupted_folder(call.folder)
-            save_results(call.results(data, where, usable), place, weights)
+            save_results(call.results(data, where, usable, again), place, weights)
             say(f"Stopped by an error: {_counted(usable, expected)} saved in {place}")
         raise
     usable = _any(records)
@@ -180,7 +189,7 @@ def _session(
     if not usable:
         say("Interrupted before the first step; nothing was written.")
         return INTERRUPTED
-    results = call.results(data, where, usable)
+    results = call.results(data, where, usable, "" if complete else again)
     place = call.folder if complete else interrupted_folder(call.folder)
     save_results(results, place, weights)
     show(results, place, call.db)

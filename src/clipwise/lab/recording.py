@@ -1,9 +1,7 @@
 """A run of the lab in a recording: what is logged under which name, and the record that is read back."""
 
 import math
-import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from types import TracebackType
@@ -16,6 +14,7 @@ from clipwise.clip import AnyClip
 from clipwise.errors import StoreError
 from clipwise.lab.record import STEP_COLUMNS, Evaluation, RunInfo, RunRecord
 from clipwise.monitor import Monitor
+from clipwise.monitor.identity import Identity, identity
 from clipwise.monitor.rules import default_rules
 from clipwise.monitor.store import PREFIX, Run, Series, Store
 
@@ -29,6 +28,9 @@ SECONDS = "seconds"
 
 DROPPED = {"norm": math.nan, "norm_after": 0.0, "threshold": math.nan, "clip_fraction": 0.0, "nonfinite": 1.0}
 """A step that a gradient scaler dropped before the clipper saw it: its gradient was not finite."""
+
+ENDED = ("finished", "diverged")
+"""The status of a run that came to its end, whatever that was."""
 
 INFO = tuple(each.name for each in fields(RunInfo))
 
@@ -69,13 +71,12 @@ class RunLog:
     def __init__(self, target: RecordingTarget, info: RunInfo, clip: AnyClip | None) -> None:
         self.info, self._path = info, target.path
         self._id = uuid4().hex
-        with _not_part_of_another_run():
-            self._monitor = Monitor(
-                target.path,
-                run=target.name(info),
-                rules=[replace(rule, actions=("record",)) for rule in default_rules()],
-                facts=asdict(info) | dict(target.facts) | {"id": self._id},
-            )
+        self._monitor = _OwnRun(
+            target.path,
+            run=target.name(info),
+            rules=[replace(rule, actions=("record",)) for rule in default_rules()],
+            facts=asdict(info) | {"sweep": target.title} | dict(target.facts) | {"id": self._id},
+        )
         if clip is not None:
             self._monitor.describe(clip)
 
@@ -97,7 +98,7 @@ class RunLog:
             StoreError: it could not be written.
         """
         written = self._monitor.flush()
-        self._monitor.close("stopped" if interrupted else "finished")
+        self._monitor.close("stopped" if interrupted else None)
         if not written and self._monitor.unwritten:
             raise StoreError(f"the run {self._monitor.run!r} could not be written to {str(self._path)!r}")
         if not self._monitor.step:  # nothing was recorded, so there may be no file
@@ -133,7 +134,7 @@ def record_of(store: Store, run: Run) -> RunRecord:
         raise StoreError(f"run {run.name!r} has steps that are missing, or recorded twice")
     # What was killed may have left the report of its last step without the loss.
     beyond = any((one.steps > count).any() for one in series.values())
-    if beyond and run.status == "finished":
+    if beyond and run.status in ENDED:
         raise StoreError(f"run {run.name!r} has steps without a loss")
     columns = {
         column: _at_each_step(series.get(name, nothing), count, DROPPED.get(column, 1.0))
@@ -151,7 +152,7 @@ def record_of(store: Store, run: Run) -> RunRecord:
         evaluations=evaluations,
         seconds=float(seconds.values[-1]) if len(seconds.values) else 0.0,
         skipped_steps=int(np.count_nonzero(columns["skipped"])),
-        interrupted=run.status != "finished",
+        interrupted=run.status not in ENDED,
     )
 
 
@@ -163,7 +164,7 @@ def finished_runs(target: RecordingTarget) -> list[RunRecord]:
         return [
             record_of(store, run)
             for run in store.runs()
-            if run.status == "finished"
+            if run.status in ENDED
             and set(INFO) <= run.facts.keys()
             and all(run.facts.get(name) == value for name, value in target.facts.items())
         ]
@@ -188,13 +189,8 @@ def _figures(series: Mapping[str, Series], names: Sequence[str], step: int) -> d
     return found
 
 
-@contextmanager
-def _not_part_of_another_run() -> Iterator[None]:
-    """Under ``clipwise observe`` each run is one of its own, too."""
-    kept = {
-        name: os.environ.pop(name) for name in ("CLIPWISE_RUN", "CLIPWISE_RUN_NAME") if name in os.environ
-    }
-    try:
-        yield
-    finally:
-        os.environ.update(kept)
+class _OwnRun(Monitor):
+    """A run of its own, under ``clipwise observe`` too."""
+
+    def _identity(self, run: str | None) -> Identity:
+        return identity(run)._replace(uid=uuid4().hex)

@@ -13,7 +13,9 @@ from clipwise.monitor._alerting import Alerting
 from clipwise.monitor._exports import Exports
 from clipwise.monitor._rows import Item, SpikeDetector, read, without_unreadable
 from clipwise.monitor._warning import say
-from clipwise.monitor.store import Alert, Rows, Writer, moments_of
+from clipwise.monitor.store import Alert, Rows, Store, Writer, moments_of
+from clipwise.monitor.store._schema import ENDING, is_busy
+from clipwise.monitor.suggest.condition import divergence
 
 LONGEST_WAIT = 30.0
 """Seconds between two tries on a file that cannot be written."""
@@ -59,6 +61,7 @@ class Flusher:
         self._acted: list[Alert] = []  # of these: what has been acted on before they were in the file
         self._lost: list[int] = []  # first and last step, and number of rows, of what went for good
         self._failed: str | None = None
+        self._is_busy = False  # whether it failed since others have the file locked
         self._warned: set[str] = set()
         self._next_try, self._wait = 0.0, interval
         self._turn = threading.RLock()  # an action may call `flush`
@@ -79,8 +82,13 @@ class Flusher:
             self._turn_over()
             return not self._rows
 
-    def close(self, status: str, note: str, clip: str | None) -> None:
-        """Write the rest, say how it ended and what was done to the gradients, and stop."""
+    def close(self, status: str, note: str, clip: str | None, *, judge: bool = False) -> None:
+        """Write the rest, say how it ended and what was done to the gradients, and stop.
+
+        Args:
+            status, note, clip: of the run.
+            judge: whether to look first if it diverged, which then is its status.
+        """
         self._ended.set()
         if self._thread is not threading.current_thread():
             self._thread.join(PATIENCE)
@@ -93,9 +101,29 @@ class Flusher:
         try:
             self._next_try = 0.0
             self._turn_over(last=True)
-            self._finish(status, note, clip)
+            self._wait_for_others()
+            said = self._divergence() if judge else None
+            self._finish(*((status, note) if said is None else ("diverged", said)), clip)
         finally:
             self._turn.release()
+
+    def _wait_for_others(self) -> None:
+        """Write what is left, where only other processes are in the way: there is no later time to try."""
+        end = time.monotonic() + ENDING
+        while self._rows and self._is_busy and time.monotonic() < end:
+            time.sleep(0.05)
+            self._next_try = 0.0
+            self._turn_over()
+
+    def _divergence(self) -> str | None:
+        """Where the run broke down, in a sentence; None where it did not."""
+        if self._number is None:
+            return None
+        try:
+            with Store(self._path) as store:
+                return divergence(store, self._number)
+        except Exception:  # only an opinion: the run is in the file
+            return None
 
     def _finish(self, status: str, note: str, clip: str | None) -> None:
         said = self._loss()
@@ -159,6 +187,7 @@ class Flusher:
             news = self._writer.write(self._rows, self._alerts, self._alerting.cooldowns)
         except Exception as error:
             known = isinstance(error, sqlite3.Error | OSError | StoreError)
+            self._is_busy = is_busy(error)
             self._failed = str(error) if known else f"{type(error).__name__}: {error}"
             self._warn_once(
                 self._failed,

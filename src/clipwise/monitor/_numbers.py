@@ -18,7 +18,9 @@ def floats(values: Sequence[Any]) -> Floats:
     found = np.empty(len(values), dtype=np.float64)
     away: dict[Any, list[int]] = {}
     for place, value in enumerate(values):
-        if framework_of(value) == "torch":
+        if value.__class__ is float:
+            found[place] = value
+        elif framework_of(value) == "torch":
             if value.device.type == "cpu":
                 found[place] = value.item()
             else:

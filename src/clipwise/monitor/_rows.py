@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from clipwise.monitor._numbers import floats, vector
-from clipwise.monitor.store import FIELDS, NORM, PREFIX, Rows
+from clipwise.monitor.store import FIELDS, NORM, PREFIX, Rows, part_of
 from clipwise.report import ClipReport
 
 NONFINITE = f"{PREFIX}nonfinite"
@@ -85,7 +85,7 @@ class SpikeDetector:
 def read(items: Sequence[Item], spikes: SpikeDetector) -> list[Rows]:
     """The rows that some items make; this waits for their devices."""
     tables: dict[tuple[str, str, tuple[str, ...]], Table] = {}
-    items = [_on_host(item) for item in items]
+    items = [each for item in items for each in _with_parts(_on_host(item))]
     parts = [_parts(item) for item in items]
     numbers = iter(_in_turn(floats([value for _, values in parts for value in values]), parts))
     for item, (names, _) in zip(items, parts, strict=True):
@@ -135,6 +135,18 @@ def _on_host(item: Item) -> Item:
     if isinstance(item, Logged) or isinstance(item.report, ClipReport):
         return item
     return replace(item, report=item.report.on_host())
+
+
+def _with_parts(item: Item) -> Iterator[Item]:
+    """A step, and what was done to each part of `clipwise.by_name` as one of a source of its own."""
+    yield item
+    if isinstance(item, Logged) or not item.report.parts or item.report.at_bound is not None:
+        return
+    if list(item.report.parts) == [str(place) for place in range(len(item.report.parts))]:
+        return  # of a chain: one after the other on the same gradients
+    for pattern, part in item.report.parts.items():
+        report = replace(part, tensor_norms=None)  # layers are those of the whole
+        yield Reported(item.step, item.time, report, part_of(item.source, pattern))
 
 
 def _has_layers(report: ClipReport) -> bool:

@@ -1,7 +1,12 @@
 """Saying something from the background, where an exception would be heard by nobody."""
 
+import shutil
 import sys
+import textwrap
 import warnings
+
+WIDEST = 110
+"""Columns of a line, however wide the terminal is."""
 
 
 class MonitorWarning(UserWarning):
@@ -14,4 +19,28 @@ def say(sentence: str) -> None:
         # No line of anybody's stands behind it: it is about the training.
         warnings.warn_explicit(sentence, MonitorWarning, "clipwise.monitor", 1)
     except MonitorWarning:
-        print(f"MonitorWarning: {sentence}", file=sys.stderr)
+        print(_shown(sentence), end="", file=sys.stderr)
+
+
+def line_width() -> int:
+    """Columns that a line on stderr may have."""
+    return min(WIDEST, shutil.get_terminal_size().columns)
+
+
+def _shown(sentence: object) -> str:
+    return textwrap.fill(f"clipwise: {sentence}", line_width(), subsequent_indent="  ") + "\n"
+
+
+_format = warnings.formatwarning
+
+
+def _formatted(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+) -> str:
+    """As ever; but where no line of code is meant, none is shown, and the sentences are wrapped."""
+    if issubclass(category, MonitorWarning):
+        return _shown(message)
+    return _format(message, category, filename, lineno, line)
+
+
+warnings.formatwarning = _formatted

@@ -6,6 +6,7 @@ import os
 import shlex
 import sys
 import time
+import weakref
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -20,11 +21,12 @@ from clipwise.monitor._alerting import Alerting
 from clipwise.monitor._consensus import Consensus
 from clipwise.monitor._exports import Exports
 from clipwise.monitor._flusher import Flusher
-from clipwise.monitor._identity import rank_here, run_here
 from clipwise.monitor._outcome import errors, outcome
 from clipwise.monitor._rows import Item, Logged, Reported
 from clipwise.monitor._values import as_number, as_step
 from clipwise.monitor._versions import versions
+from clipwise.monitor._warning import say
+from clipwise.monitor.identity import Identity, identity
 from clipwise.monitor.notify import Notifier
 from clipwise.monitor.rules import Rule, default_rules
 from clipwise.monitor.rules._base import steps
@@ -55,8 +57,8 @@ class Monitor:
         run: what the run is called; the script and the time unless given. With ``torchrun`` and its kin all
             ranks belong to one run.
         every: record each step (1), or each n-th.
-        layers_every: the norm of each parameter's gradient at each n-th step, and wherever NaN or Inf turned
-            up or the norm is far above those before it; 0: only there.
+        layers_every: the norm of each parameter's gradient at the first and each n-th step, and wherever NaN
+            or Inf turned up or the norm is far above those before it; 0: only there.
         flush: seconds after which a step is in the file at the latest.
         facts: anything to be kept with the run; JSON is made of it.
         keep: rows that are kept in memory while the file cannot be written.
@@ -105,14 +107,14 @@ class Monitor:
         if run is not None and (not isinstance(run, str) or not run):
             raise ArgumentError(f"run must be a name, got {run!r}")
         self.path = os.fspath(path)
-        self.rank = rank_here()
-        self._uid, self.run = run_here(run)
+        self._uid, self.run, self.rank = self._identity(run)
         self.every, self.layers_every = every, layers_every
         self.step = 0
         self._clip: str | None = None
         self._facts = versions() | dict(facts or {})
         self._counts: dict[str, int] = {}
         self._attached: set[str] = set()
+        self._first: set[str] = set()  # whose first step was recorded
         self._said_loss = self._stopped = False
         self._handles: list[Callable[[], None]] = []
         urls = (notify,) if isinstance(notify, str) else tuple(notify)
@@ -124,6 +126,7 @@ class Monitor:
         self._consensus = Consensus()
         self._queue: deque[Item] = deque()
         self._pid, self._open = os.getpid(), True
+        _alive.add(self)
         self._before = errors()
         self._flusher = Flusher(
             self._queue,
@@ -137,6 +140,9 @@ class Monitor:
             exports=Exports(exporters if self.rank == 0 else (), self.run, self._facts),
         )
         atexit.register(self.close)
+
+    def _identity(self, run: str | None) -> Identity:
+        return identity(run)
 
     # What the training calls.
 
@@ -180,11 +186,19 @@ class Monitor:
                 self._handles.append(source.veto(partial(self._vetoes, name)))
         return source
 
-    def callback(self) -> Any:
-        """A callback for Keras' ``fit``: it records each step of an optimizer with a clip attached."""
+    def callback(self, name: str = "") -> Any:
+        """A callback for Keras' ``fit``: it records each step of an optimizer with a clip attached.
+
+        Args:
+            name: as for `attach`, where several models are trained.
+        """
         from clipwise.monitor.sources import keras_callback
 
-        return keras_callback(self)
+        return keras_callback(self, name)
+
+    def steps_of(self, name: str = "") -> int:
+        """The number of the last step that was recorded of a clipper."""
+        return self._counts.get(name, 0)
 
     def record(self, report: Any, *, step: int | None = None, name: str = "") -> None:
         """Record a step: a `ClipReport`, or the state of an optax optimizer with a clip in it.
@@ -249,14 +263,17 @@ class Monitor:
 
     def flush(self) -> bool:
         """Write now, and wait for it; whether all that was recorded is in the file."""
+        if os.getpid() != self._pid:
+            return False
         return self._flusher.flush()
 
     def close(self, status: str | None = None) -> None:
         """Write the rest, and say how the run ended.
 
         Args:
-            status: in one word; unless given ``"finished"``, or ``"failed"`` where an exception is under way,
-                or is the last that nobody caught, and came after this monitor.
+            status: in one word; unless given ``"finished"``, ``"diverged"`` where the loss or the norms broke
+                down for good before, or ``"failed"`` where an exception is under way, or is the last that
+                nobody caught, and came after this monitor.
         """
         error = next((one for one in errors() if one is not None and one not in self._before), None)
         self._close(error, status)
@@ -269,7 +286,19 @@ class Monitor:
         for undo in self._handles:
             undo()
         found, note = outcome(error, self._stopped)
-        self._flusher.close(status or found, note, self._clip)
+        judge = status is None and found == "finished"
+        self._flusher.close(status or found, note, self._clip, judge=judge)
+
+    def __reduce__(self) -> Any:
+        raise TypeError(
+            "a Monitor writes from the process that made it, so it is neither pickled nor copied: make one in"
+            f" each process, as clipwise.Monitor({self.path!r}, run={self.run!r}); processes of one torchrun"
+            " then share a run"
+        )
+
+    def _after_fork(self) -> None:
+        """In a forked process no thread takes what is recorded."""
+        self._queue = _Nowhere(self.path)
 
     def __enter__(self) -> "Monitor":
         return self
@@ -303,9 +332,10 @@ class Monitor:
             self._stop_if_told()
 
     def _add(self, step: int, report: Any, name: str, extra: tuple[tuple[str, Any], ...] = ()) -> None:
-        layers = self._has_layers(step)
+        layers = self._has_layers(step) or (self.layers_every > 0 and name not in self._first)
         if layers or not step % self.every:
-            if not isinstance(report, ClipReport):
+            self._first.add(name)
+            if not (isinstance(report, ClipReport) or hasattr(report, "on_host")):
                 from clipwise.monitor.sources import report_in
 
                 report = report_in(report)
@@ -346,3 +376,31 @@ class Monitor:
             clip=self._clip,
             facts=self._facts,
         )
+
+
+class _Nowhere(deque[Item]):
+    """Where a forked process appends: it is said once that nothing of it is kept."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(maxlen=0)
+        self._path, self._said = path, False
+
+    def append(self, item: Item) -> None:
+        if not self._said:
+            self._said = True
+            say(
+                f"this process was forked from the one that records into {self._path!r}: what it logs is not"
+                " kept; make a Monitor in it"
+            )
+
+
+_alive: "weakref.WeakSet[Monitor]" = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for monitor in list(_alive):
+        monitor._after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

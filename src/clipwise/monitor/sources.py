@@ -18,7 +18,7 @@ def report_in(state: Any) -> Any:
     return packed_report(state)
 
 
-def keras_callback(monitor: Any) -> Any:
+def keras_callback(monitor: Any, name: str = "") -> Any:
     """A callback that records the steps of the model's optimizer, and what ``fit`` logs."""
     import keras
 
@@ -34,12 +34,12 @@ def keras_callback(monitor: Any) -> Any:
             )
 
         def __copy__(self) -> Any:
-            return keras_callback(monitor)
+            return keras_callback(monitor, name)
 
         def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
             monitor.describe(clipping_of(self.model.optimizer).clip)
             self._seen = self._counts()
-            monitor.step = max(monitor.step, self._iterations())
+            self._step = max(monitor.steps_of(name), self._iterations())
 
         def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
             seen = self._counts()
@@ -47,7 +47,8 @@ def keras_callback(monitor: Any) -> Any:
                 return
             self._seen = seen
             try:
-                monitor.record(clipping_of(self.model.optimizer).report(), step=monitor.step + 1)
+                self._step += 1
+                monitor.record(clipping_of(self.model.optimizer).report(), step=self._step, name=name)
             except TrainingStopped as stop:
                 self.model.stop_training = True
                 say(f"a rule stopped the training: {stop}")
@@ -67,6 +68,10 @@ def keras_callback(monitor: Any) -> Any:
             values = {n: float(v) for n, v in (logs or {}).items() if not n.startswith("clipwise/")}
             if values:  # a metric may have a name that `log` gives something else
                 taken = ("step", "name", "time")
-                monitor.log(**{f"{n} (2)" if n in taken else n: v for n, v in values.items()})
+                monitor.log(
+                    step=self._step,
+                    name=name,
+                    **{f"{n} (2)" if n in taken else n: v for n, v in values.items()},
+                )
 
     return Recording()

@@ -57,6 +57,22 @@ def test_a_member_is_fetched_once_and_never_imported(
     assert members(shelf, [MEMBER]) == [path]
 
 
+def test_nothing_of_a_source_archive_is_run(shelf: Archive, tmp_path: Path) -> None:
+    name = "clipwise-test-source-1.0"
+    with tarfile.open(tmp_path / "shelf" / f"{name}.tar.gz", "w:gz") as tar:
+        for file, content in {
+            "setup.py": b"raise SystemExit('it was run')",
+            "data/text.txt": CONTENT,
+        }.items():
+            entry = tarfile.TarInfo(f"{name}/{file}")
+            entry.size = len(content)
+            tar.addfile(entry, io.BytesIO(content))
+    digest = hashlib.sha256((tmp_path / "shelf" / f"{name}.tar.gz").read_bytes()).hexdigest()
+    source = Archive("clipwise-test-source", "1.0", f"{name}.tar.gz", digest)
+    (path,) = members(source, [f"{name}/data/text.txt"])
+    assert path.read_bytes() == CONTENT
+
+
 def test_an_archive_with_another_hash_is_refused_before_it_is_opened(shelf: Archive, tmp_path: Path) -> None:
     other = Archive(shelf.package, shelf.version, shelf.filename, "0" * 64)
     with pytest.raises(DataError, match=r"clipwise-test-data 1\.0 cannot be fetched .*its hash is not"):

@@ -100,3 +100,15 @@ def test_a_packed_table_and_a_broken_one(tmp_path: Path) -> None:
         with pytest.raises(DataError, match="not a gzip file, or a damaged one") as caught:
             read_csv(path)
         assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("suffix", "pack"), [(".gz", gzip.compress), (".xz", lzma.compress)])
+def test_a_packed_file_is_unpacked_up_to_a_bound(tmp_path, monkeypatch, suffix, pack):
+    path = tmp_path / f"t.csv{suffix}"
+    content = b"a\n" + b"1\n" * 499
+    path.write_bytes(pack(content))
+    monkeypatch.setattr("clipwise.lab.data.files.MOST", len(content))
+    assert len(read_csv(path)) == 499
+    monkeypatch.setattr("clipwise.lab.data.files.MOST", len(content) - 1)
+    with pytest.raises(DataError, match="unpacks to more than"):
+        read_csv(path)

@@ -92,6 +92,10 @@ def test_check_folder(tmp_path: Path) -> None:
         check_folder(file)
     with pytest.raises(ArgumentError, match=f"{file} is not a folder"):
         check_folder(file / "below")
+    link = tmp_path / "link"
+    link.symlink_to(link)
+    with pytest.raises(ArgumentError, match="symbolic links"):
+        check_folder(link)
 
 
 @pytest.mark.parametrize("place", [".", "new"])

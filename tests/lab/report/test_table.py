@@ -49,7 +49,9 @@ def test_a_run_that_diverged_keeps_its_row() -> None:
 
 
 def test_several_seeds_show_median_and_range() -> None:
-    held_out = tables(*(clipped(seed=s, held_out=[v]) for s, v in enumerate((2.0, 3.0, 2.2))))[0]
+    runs = [clipped(seed=s, held_out=[v], norm=[1.0, 3 * v, 1.0, 1.0]) for s, v in enumerate((2.0, 3.0, 2.2))]
+    held_out, gradients, _ = tables(*runs)
+    assert row(gradients, "clip_by_global_norm(0.5)")["largest"] == "9"  # of all, as the sentences have it
     cell = held_out.rows[0][1]
     assert (cell.text, cell.range, cell.mood) == ("2.2", "2 – 3", "best")
 

@@ -7,6 +7,7 @@ import pytest
 
 from clipwise.cli import main
 from clipwise.cli.export import export
+from clipwise.monitor.exporters import TOOLS
 
 from .conftest import rows
 
@@ -34,6 +35,11 @@ def test_csv_of_the_newest_run_and_of_one_by_name(command, tmp_path):
         "run 'lstm: <b>/1': 5 steps, 3 series, norms of 2 parameters, 2 alerts",
     )
     assert (tmp_path / "there" / "x.layers.csv").exists()
+
+
+def test_without_a_terminal_lines_say_how_far_it_is(command, monkeypatch):
+    monkeypatch.setattr("clipwise.cli.export.EVERY", 0.0)
+    assert command("--to", "csv")[2] == "100% is exported\n"
 
 
 def test_every_tool_is_called_with_its_place(command, tmp_path):
@@ -96,3 +102,27 @@ def test_any_exporter_is_one():
     assert isinstance(Mine(), exporters.Exporter)
     assert isinstance(exporters.CSV(), exporters.Exporter)
     assert not isinstance(rows, exporters.Exporter)
+
+
+@pytest.mark.parametrize("to", ["tensorboard", "parquet", "csv"])
+def test_an_export_that_fails_is_a_sentence_and_can_be_tried_again(command, tmp_path, monkeypatch, to):
+    polars = pytest.importorskip("polars")
+    tool = TOOLS[to]
+
+    def full(*args, **kwargs):
+        raise polars.exceptions.ComputeError("No space left on device")
+
+    def fails(self, moments, alerts=()):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as disk:
+        if to == "parquet":
+            disk.setattr(polars.DataFrame, "write_parquet", full)
+        else:
+            disk.setattr(tool, "write", fails)
+        code, _, err = command("--to", to, "--out", tmp_path / "out" / "here")
+        assert code == 2
+        assert "the export cannot be written" in err
+        assert "No space left on device" in err
+    assert not [one for one in (tmp_path / "out").rglob("*") if one.is_file()]
+    assert command("--to", to, "--out", tmp_path / "out" / "here")[0] == 0

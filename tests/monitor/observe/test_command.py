@@ -1,5 +1,6 @@
 """The command as such: words, streams, signals, exit codes, mistakes. No framework is loaded."""
 
+import ast
 import json
 import os
 import signal
@@ -12,6 +13,7 @@ from functools import partial
 import pytest
 
 from clipwise.monitor import Store
+from clipwise.monitor.observe.settings import BOOTSTRAP
 from clipwise.monitor.store import Writer
 from tests.monitor.observe.running import ENVIRONMENT, observed, run
 
@@ -175,21 +177,53 @@ def test_summary_of_a_recording(tmp_path):
         "rows = np.stack([np.arange(1, 201), np.full(200, time.time()), norms], axis=1)\n"
         "alert = Alert('spike', 'warning', 10, 'A norm of 60.', 'It is much.', 'Clip.')\n"
         "w.write([Rows('steps', ('time', 'clipwise/norm'), rows)], [alert, alert])\n"
-        "w.finish()\n"
+        "w.finish('diverged', 'The run broke down at step 190.')\n"
     )
     done = observed("--db", "my runs.db", "--run", "a b", "--", sys.executable, "-c", code, cwd=tmp_path)
     assert done.returncode == 0
     lines = done.stderr.splitlines()
-    assert lines[0] == "clipwise: run 'a b' in my runs.db: 200 steps, finished"
+    assert lines[0] == "clipwise: run 'a b' in my runs.db: 200 steps, diverged"
+    assert lines.pop(1) == "  The run broke down at step 190."
     assert lines[1] == "  gradient norm: median 1, 95 % below 60, largest 60 (step 10)"
-    assert lines[2] == "  warning, step 10: A norm of 60. It is much. Clip. (and 1 more like it)"
+    assert lines[2] == "  warning: spike (2 times): A norm of 60."
     assert lines[3].startswith("  Use clip_by_global_norm(1.2).")
-    assert lines[4] == "  more: clipwise suggest 'a b' --db 'my runs.db'"
-    assert lines[5].startswith(
+    assert lines[4].startswith("    ")
+    end = next(place for place, line in enumerate(lines) if line.startswith("  try next"))
+    assert max(map(len, lines[:end])) <= 80
+    assert lines[end - 2 : end] == [
+        "  to look at: clipwise dashboard 'my runs.db'",
+        "  more: clipwise suggest 'a b' --db 'my runs.db'",
+    ]
+    assert lines[end].startswith(
         "  try next: clipwise observe --clip 'clip_by_global_norm(1.2)' --db 'my runs.db' -- "
     )
     with Store(tmp_path / "my runs.db") as store:
         assert len(store.runs()) == 1
+
+
+def test_a_python_that_is_too_old_says_so_once_and_is_left_alone(tmp_path):
+    """What it loads it must understand, hence no annotations; the rest is tried with another version."""
+    for name in ("sitecustomize.py", "old_python.py"):
+        tree = ast.parse((BOOTSTRAP / name).read_text(encoding="utf-8"), feature_version=(3, 4))
+        kinds = {type(node) for node in ast.walk(tree)}
+        assert not kinds & {ast.JoinedStr, ast.AnnAssign, ast.NamedExpr, ast.Match}
+        functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
+        assert not any(one.returns or any(a.annotation for a in one.args.args) for one in functions)
+    (tmp_path / "torch.py").touch()
+    (tmp_path / "losses.py").write_text("here = True")
+    code = (
+        f"import sys; sys.version_info = (3, 8, 18); sys.path[:0] = [{str(BOOTSTRAP)!r}, '']\n"
+        "import sitecustomize, json; print(len(sys.meta_path)); import torch, losses\n"
+        "print(losses.here, len(sys.meta_path), any('bootstrap' in entry for entry in sys.path))"
+    )
+    settings = {"CLIPWISE_OBSERVE": json.dumps({"claims": str(tmp_path)})}
+    said = [run(sys.executable, "-S", "-c", code, env=settings, cwd=tmp_path) for _ in range(2)]
+    for done in said:
+        assert done.returncode == 0, done.stderr
+        before, (here, after, shadowed) = [line.split() for line in done.stdout.splitlines()]
+        assert (here, int(after), shadowed) == ("True", int(before[0]) - 1, "False")
+    sentence = "clipwise observe: nothing is recorded: clipwise needs Python 3.11, and this is 3.8\n"
+    assert [done.stderr for done in said] == [sentence, ""]
 
 
 @pytest.mark.skipif(os.name != "posix", reason="the page is ended by a signal")

@@ -23,6 +23,9 @@ def test_fit_is_recorded_and_as_ever(backend, tmp_path):
     assert done.stdout == plain.stdout
     with Store(tmp_path / "a.db") as store:
         found = store.series(store.run().id, ["clipwise/norm", "loss"])
+        second = store.series(store.run().id, ["clipwise/norm", "loss"], "second")
+        assert store.run().title("").startswith("sequential")
+    assert {name: one.steps.tolist() for name, one in second.items()} == {"clipwise/norm": [1], "loss": [1]}
     assert found["clipwise/norm"].steps.tolist() == list(range(1, 14))
     assert (found["clipwise/norm"].values > 0).all()
     assert np.isfinite(found["loss"].values).all()

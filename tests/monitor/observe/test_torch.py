@@ -15,6 +15,7 @@ from tests.monitor.observe.running import SCRIPTS, observed, run
 CASES = (
     *("sgd", "sgd_fused", "adam_each", "adamw_loop", "adamw_fused", "accumulated", "clipped", "embedding"),
     *("lbfgs", "scaled", "scaled_fused", "netD", "netG", "loaded", "odd", "own", "traced"),
+    *("thread0", "thread3"),
 )
 
 
@@ -80,8 +81,11 @@ def test_own_clipping_is_told_from_before_it(both):
 
 def test_own_clipping_of_another_order_is_of_that_order(tmp_path):
     script = SCRIPTS / "simple.py"
-    done = observed("--db", tmp_path / "a.db", "--layers-every", "1", "--", sys.executable, script, "largest")
+    done = observed(
+        "--db", tmp_path / "a.db", "--layers-every", "1", "--", sys.executable, script, "largest", "leave"
+    )
     assert done.returncode == 0, done.stderr
+    assert "12 steps, finished" in done.stderr
     with Store(tmp_path / "a.db") as store:
         run_ = store.run()
         assert run_.clip == "clip_by_global_norm(0.001, norm=inf)"
@@ -107,11 +111,11 @@ def test_parameters_have_the_names_of_their_modules(tmp_path):
         assert "out of luck" in first.note
         assert (second.steps, second.status) == (7, "finished")
         layers = store.layers(first.id)
-        assert layers.steps.tolist() == [3, 6, 9, 12]
+        assert layers.steps.tolist() == [1, 3, 6, 9, 12]
         expected = [f"rnn.{kind}_{to}_l0" for kind in ("weight", "bias") for to in ("ih", "hh")]
         assert sorted(layers.names) == sorted([*expected, "head.weight", "head.bias"])
         norm = store.series(first.id, ["clipwise/norm"])["clipwise/norm"].values
-        np.testing.assert_allclose(np.sqrt((layers.norms**2).sum(axis=1)), norm[2::3], rtol=1e-6)
+        np.testing.assert_allclose(np.sqrt((layers.norms[1:] ** 2).sum(axis=1)), norm[2::3], rtol=1e-6)
 
 
 def test_a_clip_from_outside_is_the_one_attached_inside(tmp_path):

@@ -192,3 +192,11 @@ def test_the_median_counts_and_what_is_no_number_does_not():
     ratios = [1e-3 if i % 3 else 10.0 for i in range(300)]
     assert heard(UpdateRatio(), of(update_ratio=ratios)) == []
     assert heard(UpdateRatio(), of(update_ratio=[NAN, INF] * 100)) == []
+
+
+@pytest.mark.parametrize("at", [2, 3])
+def test_an_explosion_of_the_second_or_third_norm(at):
+    [alert] = heard(GradientSpike(), of(norm=[2.0, 1.0][: at - 1] + [1e13] + [1e12] * 40))
+    assert alert.step == at
+    assert "the 2 that was usual before" in alert.seen
+    assert heard(GradientSpike(), of(norm=[0.3, 20.0, 9.0, 1.0] * 20)) == []

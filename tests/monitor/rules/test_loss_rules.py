@@ -127,3 +127,12 @@ def test_slow_is_not_stalled_and_other_losses_are_not_judged():
     assert heard(Stalled(), of(loss=slow.tolist())) == []
     values = {"clipwise/norm": 1.0, "loss": 1.0}
     assert heard(Stalled(window=40, patience=1), [Moment(i, "critic", values) for i in range(100)]) == []
+
+
+@pytest.mark.parametrize("at", [2, 3])
+def test_an_explosion_of_the_second_or_third_loss(at):
+    losses = [82.0, 80.0][: at - 1] + [2e26, 3e26, 1e27] + [5e26] * 40
+    [alert] = heard(LossSpike(), of(loss=losses))
+    assert alert.step == at + 2  # patience
+    assert "far above the 82 " in alert.seen
+    assert heard(LossSpike(), of(loss=[0.3, 2.9, 1.0, 0.2] * 20)) == []  # a noisy beginning

@@ -1,13 +1,16 @@
 """``clipwise suggest``, and `suggest_run` behind it."""
 
+import io
 import json
 import re
+import sys
 
 import numpy as np
 import pytest
 
 from clipwise import auto, clip_by_global_norm
 from clipwise.cli import main
+from clipwise.config import parse
 from clipwise.errors import ArgumentError, StoreError
 from clipwise.monitor.store import Rows, Store, Writer
 from clipwise.monitor.suggest import suggest, suggest_run
@@ -105,6 +108,44 @@ def test_a_clip_of_one_number_from_another_source(path, capsys):
     assert "broke down" in output(capsys, "gan", "--source", "critic").out  # the loss rises
 
 
+def test_each_of_several_gets_an_answer(tmp_path, capsys):
+    """Folds of one script: the first has no name of its own."""
+    norms, losses = recorded("pm25-lstm-none")
+    writer = Writer(tmp_path / "a.db", "u", "folds", command="python train.py", facts={"unnamed": "net"})
+    writer.write([rows(clipwise__norm=np.ones(200)), rows("net2", clipwise__norm=norms, loss=losses)])
+    writer.finish()
+    text = output(capsys, "--db", str(tmp_path / "a.db")).out
+    first, second = text.split("net2:")
+    assert "net:\nClipping is not needed." in first
+    assert "Use auto()." in second
+    assert "broke down" in second
+    data = json.loads(output(capsys, "--json", "--db", str(tmp_path / "a.db")).out)
+    assert {name: one["verdict"] for name, one in data["sources"].items()} == {
+        "": "not needed",
+        "net2": "adapt",
+    }
+    assert "Use auto()." in output(capsys, "--source", "net2", "--db", str(tmp_path / "a.db")).out
+    with Store(tmp_path / "a.db") as store, pytest.raises(StoreError, match="norms of '', 'net2': name one"):
+        suggest_run(store)
+
+
+def test_the_recorded_command_is_in_the_line_to_try(tmp_path, capsys):
+    for number, command in enumerate([f"{sys.executable} train.py --lr 0.1", "python -c 'import x'"]):
+        writer = Writer(tmp_path / f"{number}.db", "u", "run", command=command)
+        writer.write([rows(clipwise__norm=spiked())])
+        writer.finish()
+        text = output(capsys, "--db", str(tmp_path / f"{number}.db")).out
+        assert text.rstrip().endswith(("python train.py --lr 0.1", "-- python train.py")[number])
+
+
+def test_a_terminal_that_takes_ascii_only(path, monkeypatch):
+    ascii_only = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", ascii_only)
+    assert main(["suggest"]) == 0
+    ascii_only.flush()
+    assert b"\n* " in ascii_only.buffer.getvalue()
+
+
 def test_another_loss(path, capsys):
     assert output(capsys, "--loss", "train").out == output(capsys, "--loss", "loss").out
 
@@ -119,7 +160,6 @@ def test_another_loss(path, capsys):
         (["--db", "."], "a folder"),
         (["logs"], "run 'logs' has no gradient norms"),
         (["empty"], "run 'empty' has no gradient norms"),
-        (["gan"], "norms of 'critic', 'generator': name one as source"),
         (["gan", "--source", "critics"], "no source 'critics'. Did you mean 'critic'?"),
         (["spiked", "--source", "critic"], "no source 'critic'. It has only one."),
         (["--loss", "trains"], "Did you mean 'train'?"),
@@ -222,6 +262,23 @@ def test_of_several_clippers_each_has_its_own(tmp_path):
     assert critic.threshold == 4.5
     assert "clip_by_global_norm(0.9)" not in " ".join(critic.reasons)
     assert "Which clip that was is not recorded" in " ".join(critic.reasons)
+
+
+def test_the_parts_of_by_name_have_their_own_clip(tmp_path):
+    norms, bound = noise(200), np.full(200, 0.5)
+    columns = {
+        "clipwise__norm": norms,
+        "clipwise__threshold": bound,
+        "clipwise__clip_fraction": norms > bound,
+    }
+    tables = [rows(**columns), rows("by_name/head.*", **columns)]
+    clip = "by_name({'head.*': clip_by_global_norm(0.5), '*': agc})"
+    write(tmp_path / "r.db", "u", *tables, clip=clip)
+    with Store(tmp_path / "r.db") as store:
+        whole, head = (suggest_run(store, source=source) for source in ("", "by_name/head.*"))
+    assert whole.verdict == head.verdict == "keep"
+    assert head.clip == clip_by_global_norm(0.5)
+    assert whole.clip == parse(clip)
 
 
 def test_weights_that_are_clipped_are_no_gradients(tmp_path):

@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 
 from clipwise import auto, autoclip, clip_by_global_norm
+from clipwise.monitor.rules import ThresholdTooLow
 from clipwise.monitor.suggest import suggest
 from clipwise.monitor.suggest._breakdown import breakdown
 from clipwise.monitor.suggest._given import Given
 from clipwise.monitor.suggest.divergence import diverged
+from tests.monitor.rules.recordings import heard, of
 from tests.monitor.suggest.series import INF, NAN, falling, noise, recorded, spiked
 
 
@@ -261,6 +263,19 @@ def test_thresholds_in_force():
     kept = suggest(calm, thresholds=moving)
     assert (kept.verdict, kept.threshold) == ("keep", None)
     assert kept.clip == clip_by_global_norm(0.6)
+
+
+@pytest.mark.parametrize("early", [3.0, 600.0])
+@pytest.mark.parametrize("late", [4.9, 5.1])
+def test_a_clip_is_too_low_where_the_rule_says_so(early, late):
+    norms = np.concatenate([np.full(300, early), np.full(500, late)])
+    ones = np.ones(800)
+    moments = of(norm=norms, norm_after=ones, threshold=ones, clip_fraction=ones)
+    alerts = heard(ThresholdTooLow(cooldown=0), moments)
+    assert (late > 5) == (bool(alerts) and alerts[-1].step == 800)
+    found = suggest(norms, thresholds=1.0)
+    assert (found.verdict == "keep") == (late < 5)
+    assert said(found, "Up to step 400 most norms") == (early == 600.0 and late < 5)
 
 
 def test_a_run_that_explodes_in_spite_of_a_clip_is_not_told_to_keep_it():

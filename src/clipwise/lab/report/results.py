@@ -38,6 +38,7 @@ class Results:
         options: its options that a next command should keep.
         target: the target asked for, or None for the automatic one.
         environment: versions and the device.
+        going_on: the command that goes on, where not all was trained: then it is the next one.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Results:
     options: tuple[str, ...] = ()
     target: float | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
+    going_on: str = ""
 
     def the_target(self) -> float | None:
         """The target asked for, or else a value that every good run reached."""
@@ -58,7 +60,7 @@ class Results:
         return group(self.records, target=self.the_target())
 
     def next_command(self) -> str:
-        return next_command(self.groups(), self.config_path, self.options)
+        return self.going_on or next_command(self.groups(), self.config_path, self.options)
 
     def to_json(self) -> str:
         """All figures and all records as standard JSON; NaN and Infinity are written as these strings.
@@ -127,6 +129,15 @@ def check_folder(folder: Path) -> None:
     Raises:
         ArgumentError: the path is a file, or neither it nor the nearest folder above it can be written.
     """
+    try:
+        folder.stat()
+    except FileNotFoundError:
+        if folder.is_symlink():
+            raise ArgumentError(f"--out: {folder} is a link that leads nowhere") from None
+    except NotADirectoryError:
+        pass  # said below, with what is in the way
+    except (OSError, ValueError) as error:
+        raise ArgumentError(f"--out: {folder}: {getattr(error, 'strerror', error)}") from error
     if folder.exists() and not folder.is_dir():
         raise ArgumentError(f"--out: {folder} is a file; give a folder")
     there = next(

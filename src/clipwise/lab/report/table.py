@@ -78,7 +78,7 @@ def _gradients(groups: Sequence[Group]) -> Sheet:
             Cell(each.label),
             _cell(each, "norm_median", number),
             _cell(each, "norm_p95", number),
-            _cell(each, "norm_max", number),
+            _largest(each),
             none if each.role == "baseline" else _cell(each, "threshold", number),
             none if each.role == "baseline" else _clipped(each),
         )
@@ -115,6 +115,14 @@ def _cell(group: Group, name: str, show: Show) -> Cell:
     if math.isinf(spread.median):
         return Cell("NaN", "bad") if group.diverged else Cell("–", "quiet")
     return _of(spread, show)
+
+
+def _largest(group: Group) -> Cell:
+    """Of all seeds together, as the sentences say it."""
+    high = group.spread("norm_max").high
+    if math.isinf(high):
+        return Cell("NaN", "bad") if group.diverged else Cell("–", "quiet")
+    return Cell(number(high))
 
 
 def _final(group: Group, best: Group | None) -> Cell:

@@ -31,7 +31,7 @@ class Exporter(Protocol):
         """Steps, in their order, and alerts that are new."""
 
     def close(self, status: str = "finished") -> None:
-        """The run has ended: ``"finished"``, ``"stopped"``, ``"failed"`` or ``"lost"``."""
+        """The run has ended: ``"finished"``, ``"diverged"``, ``"stopped"``, ``"failed"`` or ``"lost"``."""
 
 
 @dataclass(frozen=True)

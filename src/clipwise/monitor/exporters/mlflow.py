@@ -107,7 +107,12 @@ class MLflow(Tool):
 
     def close(self, status: str = "finished") -> None:
         if self.run_id:
-            said = {"finished": "FINISHED", "failed": "FAILED", "running": "RUNNING"}.get(status, "KILLED")
+            said = {
+                "finished": "FINISHED",
+                "diverged": "FINISHED",
+                "failed": "FAILED",
+                "running": "RUNNING",
+            }.get(status, "KILLED")
             self._client.set_terminated(self.run_id, said, end_time=_ms(self._last))
             self.run_id = ""
 

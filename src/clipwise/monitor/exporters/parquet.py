@@ -1,6 +1,6 @@
 """Parquet: a table with types, for data frames."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -91,14 +91,21 @@ class _Polars:
     def add(self, columns: Sequence[Sequence[Any]]) -> None:
         piece = self._path.with_name(f"{self._path.name}.{len(self._pieces)}")
         named = dict(zip(self._schema, columns, strict=True))
-        self._polars.DataFrame(named, schema=self._schema).write_parquet(piece)
+        self._written(lambda: self._polars.DataFrame(named, schema=self._schema).write_parquet(piece))
         self._pieces.append(piece)
 
     def close(self) -> None:
         if len(self._pieces) == 1:
             self._pieces[0].replace(self._path)
         else:
-            self._polars.scan_parquet(self._pieces).sink_parquet(self._path)
+            self._written(lambda: self._polars.scan_parquet(self._pieces).sink_parquet(self._path))
+
+    def _written(self, write: Callable[[], object]) -> None:
+        """A full disk is an error of the system, whatever polars calls it."""
+        try:
+            write()
+        except self._polars.exceptions.PolarsError as error:
+            raise OSError(str(error)) from error
 
 
 class _PyArrow:

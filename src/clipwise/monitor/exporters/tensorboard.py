@@ -6,6 +6,7 @@ import socket
 import time
 import uuid
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -55,11 +56,13 @@ class TensorBoard(Tool):
 
     def begin(self, run: str, facts: Mapping[str, Any], started: float | None = None) -> None:
         place = vacant(self._folder / file_name(run), self._taken, lambda one: any(one.glob(PATTERN)))
+        self._made = [one for one in (place, *place.parents) if not one.exists()]
         place.mkdir(parents=True, exist_ok=True)
         self._before = list(place.glob(PATTERN))
         started = time.time() if started is None else started
         name = f"events.out.tfevents.{int(started):010d}.{socket.gethostname()}.{uuid.uuid4().hex[:8]}"
-        self._file = self._records.RecordWriter((place / name).open("xb"))
+        self._path = place / name
+        self._file = self._records.RecordWriter(self._path.open("xb"))
         self._clock, self._alerts = Clock(started), 0
         self.place = place
         self._add(self._events.Event(wall_time=started, file_version="brain.Event:2"))
@@ -86,6 +89,15 @@ class TensorBoard(Tool):
         if self._taken == "replace":
             for path in self._before:
                 path.unlink(missing_ok=True)
+
+    def abandon(self) -> None:
+        """The export has failed: nothing is left of it, so that it can be tried again."""
+        with suppress(OSError):
+            self._file.close()
+        self._path.unlink(missing_ok=True)
+        for folder in self._made:
+            with suppress(OSError):  # there is something else in it
+                folder.rmdir()
 
     def hint(self) -> str:
         return "" if self.place is None else shlex.join(["tensorboard", "--logdir", str(self.place.parent)])

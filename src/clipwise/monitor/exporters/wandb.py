@@ -105,7 +105,7 @@ class Wandb(Tool):
 
     def close(self, status: str = "finished") -> None:
         if self._run is not None:
-            self._run.finish(exit_code=0 if status in ("finished", "running") else 1)
+            self._run.finish(exit_code=0 if status in ("finished", "diverged", "running") else 1)
             self._run = None
 
     def hint(self) -> str:

@@ -1,6 +1,8 @@
 """Keras' ``fit`` and ``train_on_batch``, recorded: a clip that only measures, or that of ``--clip``."""
 
 import inspect
+import threading
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -24,6 +26,21 @@ class Fits:
         self._say = say
         self._settings = Settings.here()
         self._clip = None if self._settings.clip is None else config.parse(self._settings.clip)
+        self._names: weakref.WeakKeyDictionary[Any, str] = weakref.WeakKeyDictionary()
+        self._given: list[str] = []
+        self._naming = threading.Lock()
+
+    def _name(self, model: Any) -> str:
+        """Whose the values of a model are: "" of the first, its own name of every further one."""
+        with self._naming:
+            if model not in self._names:
+                title = str(getattr(model, "name", "") or type(model).__name__)
+                name = title if title not in self._given else f"model{len(self._given) + 1}"
+                if not self._given:
+                    monitor_here(self._settings).name_unnamed(title)
+                self._names[model] = name if self._given else ""
+                self._given.append(name)
+            return self._names[model]
 
     def fit(self, model: Any, function: Any, args: Any, kwargs: Any) -> tuple[Any, Any]:
         """The arguments of ``fit``, with a callback that records."""
@@ -32,7 +49,7 @@ class Fits:
                 return args, kwargs
             bound = inspect.signature(function).bind(model, *args, **kwargs)
             given = bound.arguments.get("callbacks")
-            ours = monitor_here(self._settings).callback()
+            ours = monitor_here(self._settings).callback(self._name(model))
             if given is not None and hasattr(given, "append") and not isinstance(given, list):
                 # Keras' own list of callbacks
                 given.append(ours)
@@ -68,11 +85,13 @@ class Fits:
         try:
             monitor = monitor_here(self._settings)
             monitor.describe(clipping_of(model.optimizer).clip)
-            monitor.record(clipping_of(model.optimizer).report(), step=monitor.step + 1)
+            name = self._name(model)
+            step = monitor.steps_of(name) + 1
+            monitor.record(clipping_of(model.optimizer).report(), step=step, name=name)
             loss = result.get("loss") if isinstance(result, dict) else result
             loss = loss[0] if isinstance(loss, list | tuple) else loss
             if loss is not None:
-                monitor.log(loss=float(loss))
+                monitor.log(step=step, name=name, loss=float(loss))
         except Exception as error:
             self._failed(error)
 

@@ -1,5 +1,6 @@
 """Norms of the gradients as they lie there, which stay as they are."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -26,10 +27,10 @@ class NormMeter:
     def __init__(self, parameters: Mapping[str, Tensor]) -> None:
         self._names, self._parameters = tuple(parameters), list(parameters.values())
         self._spread = any(hasattr(parameter, "placements") for parameter in self._parameters)
-        self._present: Sequence[int] = ()
 
-    @torch.no_grad()
-    def read(self, scale: Tensor | None, order: float = 2.0) -> ClipReport | None:
+    def read(
+        self, scale: Any, order: float = 2.0, call: OwnClip | None = None
+    ) -> "ClipReport | Measured | None":
         """A report of the gradients as they are now, without a scale that they were multiplied by.
 
         None where there is no gradient.
@@ -37,26 +38,20 @@ class NormMeter:
         Args:
             scale: what they were multiplied by.
             order: of the norms.
+            call: by which the script has clipped them.
         """
-        with np.errstate(all="ignore"):  # norms of NaN and Inf are part of the business
-            places, batch = self._batch()
-            if batch is None:
-                return None
-            self._present = range(len(self._names)) if places is None else places
-            xp, norms = batch.xp, batch.norms(order)
-            if scale is not None:
-                norms = norms / array_on(xp, scale)
-            report = replace(
-                untouched(xp, combine(xp, norms, order)),
-                names=self._names if places is None else tuple(self._names[i] for i in places),
-                tensor_norms=norms,
-                nonfinite=xp.sum(~xp.isfinite(norms)),
-            )
-            return in_torch(report)
+        places, batch = self._batch()
+        if batch is None:
+            return None
+        names = self._names if places is None else tuple(self._names[i] for i in places)
+        norms = batch.norms(order)
+        if isinstance(norms, np.ndarray):
+            return Measured(names, norms, order, None if scale is None else float(scale), _plainly(call))
+        return _report(batch.xp, names, norms, order, scale, call)
 
     def present(self) -> set[int]:
-        """The ids of the parameters that had a gradient at the last reading."""
-        return {id(self._parameters[i]) for i in self._present}
+        """The ids of the parameters that have a gradient."""
+        return {id(p) for p in self._parameters if p.grad is not None}
 
     def _batch(self) -> tuple[Sequence[int] | None, AnyBatch | None]:
         if not self._spread:
@@ -69,7 +64,6 @@ class NormMeter:
         return [i for i, _ in there], make_batch([_plain(gradient) for _, gradient in there])
 
 
-@torch.no_grad()
 def with_own_clip(report: ClipReport, call: OwnClip) -> ClipReport:
     """The report of a step whose gradients the script has clipped by itself: norms are those from before.
 
@@ -90,6 +84,95 @@ def with_own_clip(report: ClipReport, call: OwnClip) -> ClipReport:
         # A factor of 0, or of NaN, has left nothing to say of it.
         tensor_norms=torch.where(factor > 0, norms / factor, norms),
     )
+
+
+class Measured:
+    """Norms on the host. What a report says of them is computed when it is read, which is not in the step.
+
+    Args:
+        names, norms: of the gradients.
+        order: of the norms.
+        scale: what they were multiplied by, None for 1.
+        call: norm and threshold of a clip of the script's own.
+    """
+
+    __slots__ = ("call", "names", "norms", "order", "scale", "skipped")
+
+    def __init__(
+        self,
+        names: Sequence[str],
+        norms: np.ndarray[Any, np.dtype[np.float64]],
+        order: float,
+        scale: float | None,
+        call: tuple[float, float] | None,
+    ) -> None:
+        self.names, self.norms, self.order, self.scale, self.call = names, norms, order, scale, call
+        self.skipped: Any = False
+
+    def on_host(self) -> ClipReport:
+        """The report."""
+        with np.errstate(all="ignore"):  # norms of NaN and Inf are part of the business
+            return self._report()
+
+    def _report(self) -> ClipReport:
+        norms = self.norms if self.scale is None else self.norms / self.scale
+        norm = after = _whole(norms, self.order)
+        threshold, factor = math.inf, 1.0
+        if self.call is not None:
+            norm, threshold = self.call
+            factor = _factor(norm, threshold)
+            after = norm * factor
+            if factor > 0:
+                norms = norms / factor
+        clipped = factor < 1.0
+        return ClipReport(
+            norm=norm,
+            norm_after=after,
+            threshold=threshold,
+            clipped=clipped,
+            clip_fraction=float(clipped),
+            direction=1.0,
+            nonfinite=0.0 if math.isfinite(norm) else float(np.count_nonzero(~np.isfinite(norms))),
+            skipped=self.skipped,
+            names=self.names,
+            tensor_norms=norms,
+        )
+
+
+def _factor(norm: float, threshold: float) -> float:
+    """What torch multiplies by: ``min(1, threshold / (norm + 1e-6))``; NaN stays NaN."""
+    factor = threshold / (norm + 1e-6)
+    return 1.0 if factor > 1.0 else factor
+
+
+def _whole(norms: np.ndarray[Any, np.dtype[np.float64]], order: float) -> float:
+    """The norm of a whole from those of its parts; `math.hypot` scales by the largest by itself."""
+    parts = norms.tolist()
+    if order == 2.0 and not math.isnan(sum(parts)):
+        return math.hypot(*parts)
+    return float(combine(np, norms, order))
+
+
+def _plainly(call: OwnClip | None) -> tuple[float, float] | None:
+    return None if call is None else (float(call.norm), call.threshold)
+
+
+@torch.no_grad()
+def _report(
+    xp: Any, names: Sequence[str], norms: Any, order: float, scale: Any, call: OwnClip | None
+) -> ClipReport:
+    """Of norms on a device, which nothing waits for."""
+    if scale is not None:
+        norms = norms / array_on(xp, scale)
+    report = in_torch(
+        replace(
+            untouched(xp, combine(xp, norms, order)),
+            names=names,
+            tensor_norms=norms,
+            nonfinite=xp.sum(~xp.isfinite(norms)),
+        )
+    )
+    return report if call is None else with_own_clip(report, call)
 
 
 def _is_odd(gradient: Tensor) -> bool:

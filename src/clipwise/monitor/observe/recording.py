@@ -1,43 +1,71 @@
 """The recorder of a process, made when it is needed: at the first step of an optimizer."""
 
+import contextlib
+import functools
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+import threading
 from pathlib import Path
+from typing import NoReturn
 
-from clipwise.monitor._identity import rank_here
+from clipwise.monitor.identity import Identity, rank_here, run_here
 from clipwise.monitor.observe.settings import Settings
 from clipwise.monitor.recorder import Monitor
 
-_here: dict[int, Monitor] = {}
-"""The recorder of this process, by its id: a fork begins with its parent's."""
+_here: "list[Recorder]" = []
+"""The recorder of this process, if it has one."""
+
+_making = threading.Lock()
 
 
-def monitor_here(settings: Settings) -> Monitor:
-    """The recorder of this process, whatever trains in it."""
-    if os.getpid() not in _here:
-        _here.clear()
-        _here[os.getpid()] = open_monitor(settings)
-    return _here[os.getpid()]
+def monitor_here(settings: Settings) -> "Recorder":
+    """The recorder of this process, whatever trains in it, in whichever threads."""
+    with _making:
+        if not _here:
+            _here.append(open_monitor(settings))
+        return _here[0]
 
 
-def open_monitor(settings: Settings) -> Monitor:
+def _after_fork() -> None:
+    """A fork begins with its parent's recorder, and perhaps with a lock that another thread held."""
+    global _making
+    _making = threading.Lock()
+    _here.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+class Recorder(Monitor):
+    """The recorder of one of several processes of the same rank: the turn is behind the name of its run."""
+
+    def __init__(self, settings: Settings, turn: int, rank: int) -> None:
+        self._suffix, self._rank = f"-{turn}" if turn > 1 else "", rank
+        super().__init__(
+            settings.db,
+            every=settings.every,
+            layers_every=settings.layers_every,
+            facts={"observed": True, "sweep": os.environ.get("CLIPWISE_RUN_NAME", "")},
+        )
+
+    def name_unnamed(self, title: str) -> None:
+        """What the source "" is called, where others come; before the first step is handed over."""
+        self._facts.setdefault("unnamed", title)
+
+    def _identity(self, run: str | None) -> Identity:
+        uid, name = run_here(run)
+        return Identity(uid + self._suffix, name + self._suffix, self._rank)
+
+
+def open_monitor(settings: Settings) -> "Recorder":
     """The recorder of this process; processes that train something of their own get a run of their own.
 
     Ranks of one training belong to one run. A second process of the same rank is another training of the same
     command (a search, a script that starts several, a restart): its run has ``-2`` behind its name.
     """
     rank = _rank()
-    turn = _claim(Path(settings.claims), rank)
-    with _run_named(f"-{turn}" if turn > 1 else ""):
-        monitor = Monitor(
-            settings.db,
-            every=settings.every,
-            layers_every=settings.layers_every,
-            facts={"observed": True},
-        )
-    monitor.rank = rank
+    monitor = Recorder(settings, _claim(Path(settings.claims), rank), rank)
     _close_at_end(monitor)
     return monitor
 
@@ -48,6 +76,11 @@ def _rank() -> int:
     if distributed is not None and distributed.is_available() and distributed.is_initialized():
         return int(distributed.get_rank())
     return rank_here()
+
+
+def has_stepped(folder: Path) -> bool:
+    """Whether any process of the command was about to record something."""
+    return any(one.name.partition("-")[0].isdigit() for one in folder.iterdir())
 
 
 def _claim(folder: Path, rank: int) -> int:
@@ -64,19 +97,18 @@ def _claim(folder: Path, rank: int) -> int:
             return turn
 
 
-@contextmanager
-def _run_named(suffix: str) -> Iterator[None]:
-    """Let a `Monitor` that is made meanwhile belong to another run."""
-    before = {name: os.environ[name] for name in ("CLIPWISE_RUN", "CLIPWISE_RUN_NAME")}
-    try:
-        os.environ.update({name: value + suffix for name, value in before.items()})
-        yield
-    finally:
-        os.environ.update(before)
-
-
 def _close_at_end(monitor: Monitor) -> None:
-    """Processes of ``multiprocessing`` end without calling what is registered with ``atexit``."""
+    """``os._exit``, and processes of multiprocessing, call nothing that is registered with ``atexit``."""
+    leave = os._exit
+
+    @functools.wraps(leave)
+    def closing(status: int) -> NoReturn:
+        if monitor in _here:  # it is this process', and no fork's parent's
+            with contextlib.suppress(Exception):
+                monitor.close(None if status == 0 else "failed")
+        leave(status)
+
+    os._exit = closing
     process = sys.modules.get("multiprocessing.process")
     if process is not None and process.parent_process() is not None:
         from multiprocessing.util import Finalize

@@ -15,6 +15,7 @@ from pathlib import Path
 from clipwise import config
 from clipwise.errors import ArgumentError
 from clipwise.monitor.observe.process import CannotStart, run
+from clipwise.monitor.observe.recording import has_stepped
 from clipwise.monitor.observe.settings import Settings
 from clipwise.monitor.observe.summary import summary
 from clipwise.monitor.store import recordable
@@ -58,16 +59,21 @@ def observe(
     if name is not None and not name:
         raise ArgumentError("the name of the run is empty")
     uid, name = uuid.uuid4().hex, name or _name(words)
-    with _claims() as claims, _page(path) as open_page:
+    with _claims() as claims, _page(path) as (open_page, wait):
         settings = Settings(str(path), claims, clip=clip, every=every, layers_every=layers_every)
         try:
             code = run(words, settings.environment(uid, name), open_page if show else None)
         except CannotStart as error:
             print(f"Error: {error}", file=sys.stderr)
             return error.code
-    sys.stdout.flush()
-    for line in summary(path, uid, asked=str(db), command=command, clip=clip):
-        print(line, file=sys.stderr)
+        sys.stdout.flush()
+        stepped = has_stepped(Path(claims))
+        for line in summary(path, uid, asked=str(db), command=command, clip=clip, stepped=stepped):
+            print(line, file=sys.stderr)
+        if show and sys.stdin.isatty() and sys.stderr.isatty():
+            print("The page stays as it is until Ctrl-C.", file=sys.stderr)
+            with contextlib.suppress(KeyboardInterrupt):
+                wait()
     return code
 
 
@@ -97,8 +103,8 @@ def _claims() -> Iterator[str]:
 
 
 @contextmanager
-def _page(path: Path) -> Iterator[Callable[[], None]]:
-    """What opens the live page; it is closed at the end."""
+def _page(path: Path) -> Iterator[tuple[Callable[[], None], Callable[[], None]]]:
+    """What opens the live page, and what waits until it ends by itself; it is closed at the end."""
     pages: list[subprocess.Popen[bytes]] = []
 
     def open_page() -> None:
@@ -114,8 +120,12 @@ def _page(path: Path) -> Iterator[Callable[[], None]]:
             )
         )
 
+    def wait() -> None:
+        for page in pages:
+            page.wait()
+
     try:
-        yield open_page
+        yield open_page, wait
     finally:
         for page in pages:
             page.terminate()

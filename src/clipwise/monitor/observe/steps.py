@@ -1,6 +1,7 @@
 """Every step of every optimizer in this process: measured, or clipped, and recorded."""
 
 import os
+import threading
 import weakref
 from collections.abc import Callable
 from functools import partial
@@ -17,9 +18,9 @@ from clipwise.errors import ClipwiseError, TrainingStopped
 from clipwise.monitor.observe.bootstrap.losses import Losses
 from clipwise.monitor.observe.bootstrap.own_clips import OwnClips
 from clipwise.monitor.observe.clipped import GuardedClipper
-from clipwise.monitor.observe.meter import NormMeter, with_own_clip
+from clipwise.monitor.observe.meter import NormMeter
 from clipwise.monitor.observe.names import Owners, is_shared, others, owners
-from clipwise.monitor.observe.recording import monitor_here
+from clipwise.monitor.observe.recording import Recorder, monitor_here
 from clipwise.monitor.observe.settings import Settings
 from clipwise.monitor.recorder import Monitor
 from clipwise.stack import frames_of
@@ -69,22 +70,23 @@ class Observer:
         self._clip = None if self._settings.clip is None else config.parse(self._settings.clip)
         self._hooks = StepHooks(begin=_nothing, again=_nothing, ready=self._ready, end=_nothing)
         self._start()
+        if hasattr(os, "register_at_fork"):  # what is forked off later begins anew
+            os.register_at_fork(after_in_child=self._start)
 
     def _start(self) -> None:
-        self._pid = os.getpid()
+        self._meeting = threading.RLock()
         self._sources: weakref.WeakKeyDictionary[Optimizer, Source | None] = weakref.WeakKeyDictionary()
         self._names: dict[str, str] = {}
 
     def before_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> Any:
         """What torch calls: measure, or see to it that somebody clips. Nothing of this ends the training."""
         try:
-            if os.getpid() != self._pid:  # a process that was forked off after its parent's first step
-                self._start()
             if _is_inner(optimizer):
                 return None
             if optimizer not in self._sources:
-                self._sources[optimizer] = None
-                self._sources[optimizer] = self._meet(optimizer)
+                with self._meeting:  # several threads may train at once
+                    self._sources[optimizer] = None
+                    self._sources[optimizer] = self._meet(optimizer)
             source = self._sources[optimizer]
             if source is None:
                 return None
@@ -169,6 +171,7 @@ class Observer:
         names = self._names
         if not names and not others(optimizer):
             names[""] = title
+            self._open().name_unnamed(title)
             return ""
         name = title
         if not name or name in names or title in names.values():
@@ -198,19 +201,15 @@ class Observer:
             if _places(optimizer) != source.places:
                 self._lay_out(optimizer, source, owners(optimizer))
             scale = getattr(optimizer, "grad_scale", None)
-            report = source.meter.read(scale)
+            call = self._own_clips.of(optimizer, source.meter.present) if self._own_clips else None
+            report = source.meter.read(scale, 2.0 if call is None else call.order, call)
             if report is None:  # a step without any gradient does nothing
                 return
-            call = self._own_clips.of(optimizer, source.meter.present())
-            if call is not None:
-                if call.order != 2.0:
-                    report = source.meter.read(scale, call.order) or report
-                report = with_own_clip(report, call)
-                if 0 <= call.threshold < float("inf"):
-                    self._open().describe(clip_by_global_norm(call.threshold, call.order))
+            if call is not None and 0 <= call.threshold < float("inf"):
+                self._open().describe(clip_by_global_norm(call.threshold, call.order))
             found_inf = getattr(optimizer, "found_inf", None)
             if found_inf is not None:  # a fused optimizer leaves the step out by itself
-                vars(report)["skipped"] = found_inf.detach().reshape(()) > 0
+                object.__setattr__(report, "skipped", found_inf.detach().reshape(()) > 0)
             self._open().record(report, step=source.steps + 1, name=source.name)
         source.steps += 1
         self._log(source, source.steps, loss)
@@ -239,7 +238,7 @@ class Observer:
         every, layers = self._settings.every, self._settings.layers_every
         return step % every == 0 or (layers > 0 and step % layers == 0)
 
-    def _open(self) -> Monitor:
+    def _open(self) -> Recorder:
         return monitor_here(self._settings)
 
     def _give_up(self, optimizer: Optimizer, error: Exception) -> None:

@@ -3,6 +3,7 @@
 import contextlib
 import shlex
 import sqlite3
+import textwrap
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -10,16 +11,19 @@ import numpy as np
 
 from clipwise import config
 from clipwise.errors import ClipwiseError
-from clipwise.monitor.store import NORM, PREFIX, Run, Store
+from clipwise.monitor._warning import line_width
+from clipwise.monitor.store import NORM, PREFIX, Alert, Run, Store
 from clipwise.monitor.store._schema import open_database
 from clipwise.monitor.suggest import suggest_run
 from clipwise.monitor.wording import number
-from clipwise.wording import printable
+from clipwise.wording import counted, printable
 
 FRACTION, SKIPPED = f"{PREFIX}clip_fraction", f"{PREFIX}skipped"
 
 
-def summary(path: Path, uid: str, *, asked: str, command: Sequence[str], clip: str | None) -> Iterator[str]:
+def summary(
+    path: Path, uid: str, *, asked: str, command: Sequence[str], clip: str | None, stepped: bool = False
+) -> Iterator[str]:
     """Lines for people: steps, norms, alerts, the recommended threshold and the command to try next.
 
     Args:
@@ -28,10 +32,16 @@ def summary(path: Path, uid: str, *, asked: str, command: Sequence[str], clip: s
         asked: how the recording was named.
         command: what was run.
         clip: what was done to the gradients.
+        stepped: whether an optimizer was seen to step.
     """
     try:
         runs = _runs(path, uid)
-        if not runs:
+        if not runs and stepped:
+            yield (
+                f"clipwise: steps were seen, but the process ended before they were written to {asked}: what"
+                " is killed loses its last second"
+            )
+        elif not runs:
             yield (
                 f"clipwise: no step of an optimizer was seen, so nothing was recorded in {asked}"
                 " (PyTorch's optimizers and Keras' fit are observed)"
@@ -60,19 +70,23 @@ def _about(path: Path, run: Run, asked: str, command: Sequence[str], clip: str |
     with Store(path) as store:
         ranks = f", {len(run.ranks)} ranks" if len(run.ranks) > 1 else ""
         yield f"clipwise: run {printable(run.name)!r} in {asked}: {run.steps:,} steps{ranks}, {run.status}"
+        if run.status == "diverged":
+            yield from _wrapped(printable(run.note))
         sources = store.clippers(run.id, weights=False)
         for source in sources:
-            yield f"  {_norms(store, run, source)}"
+            yield f"  {_norms(store, run, source, len(sources) > 1)}"
         if not sources:
             yield "  no gradient norm was measured"
         for alert in _alerts(store, run):
-            yield f"  {alert}"
+            yield from _wrapped(alert)
         proposed: set[str | None] = set()
         for source in sources:
             said, line = _suggestion(store, run, source, len(sources) > 1)
             if said:
-                yield f"  {said}"
+                yield from _wrapped(said)
             proposed.add(line)
+    page = shlex.join(["clipwise", "dashboard", *([] if asked == "clipwise.db" else [asked])])
+    yield f"  to look at: {page}"
     yield f"  more: clipwise suggest {shlex.quote(run.name)}{where}"
     line = proposed.pop() if len(proposed) == 1 else None  # --clip is one for all optimizers
     if line is not None and clip is None:
@@ -80,13 +94,13 @@ def _about(path: Path, run: Run, asked: str, command: Sequence[str], clip: str |
         yield f"  try next: {shlex.join(words)}{where} -- {shlex.join(command)}"
 
 
-def _norms(store: Store, run: Run, source: str) -> str:
+def _norms(store: Store, run: Run, source: str, several: bool) -> str:
     """``gradient norm: median 1.2, 95 % below 3.4, largest 56 (step 78); clipped in 9 % of the steps``."""
     found = store.series(run.id, [NORM, FRACTION, SKIPPED], source)
     norms = found[NORM]
     finite = np.isfinite(norms.values)
     values = norms.values[finite]
-    called = f"gradient norm of {printable(source)}" if source else "gradient norm"
+    called = f"gradient norm of {printable(run.title(source))}" if several or source else "gradient norm"
     if not len(values):
         return f"{called}: NaN or Inf in all of the {len(norms.values):,} steps"
     largest = int(np.argmax(values))
@@ -106,15 +120,20 @@ def _norms(store: Store, run: Run, source: str) -> str:
 
 
 def _alerts(store: Store, run: Run) -> Iterator[str]:
-    """The first of each kind, and how many more there were."""
-    by_rule: dict[str, list[str]] = {}
+    """How often each rule spoke, and what it saw first; all it said was printed when it did."""
+    by_rule: dict[str, list[Alert]] = {}
     for alert in store.alerts(run.id):
-        by_rule.setdefault(alert.rule, []).append(
-            f"{alert.level}, step {alert.step:,}: {alert.seen} {alert.why} {alert.advice}"
-        )
-    for said in by_rule.values():
-        more = f" (and {len(said) - 1} more like it)" if len(said) > 1 else ""
-        yield printable(said[0]) + more
+        by_rule.setdefault(alert.rule, []).append(alert)
+    for rule, alerts in by_rule.items():
+        first = alerts[0]
+        said = first.seen if first.level != "info" else f"{first.seen} {first.why} {first.advice}"
+        often = f" ({counted(len(alerts), 'time')})" if len(alerts) > 1 else ""
+        yield printable(f"{first.level}: {rule}{often}: {said}")
+
+
+def _wrapped(text: str) -> Iterator[str]:
+    """Lines that fit; what follows the first stands below it."""
+    yield from textwrap.wrap(text, line_width(), initial_indent="  ", subsequent_indent="    ")
 
 
 def _suggestion(store: Store, run: Run, source: str, several: bool) -> tuple[str, str | None]:
@@ -126,5 +145,5 @@ def _suggestion(store: Store, run: Run, source: str, several: bool) -> tuple[str
         if found.clip is not None and found.verdict != "keep":
             line = config.to_string(found.clip)
     except ClipwiseError as error:
-        return f"no threshold can be recommended: {error}", None
-    return (f"{printable(source)}: {said}" if several else said), line
+        said, line = f"no threshold can be recommended: {error}", None
+    return (f"{printable(run.title(source))}: {said}" if several else said), line

@@ -3,17 +3,15 @@
 from collections.abc import Mapping
 from dataclasses import replace
 
-from clipwise.monitor.store import AT_BOUND, PREFIX, Moment
-
-LOSSES = ("loss", "train_loss", "train/loss", "training_loss", "training/loss")
-"""Names under which trainers log the training loss; the first that comes is the loss."""
+from clipwise.monitor.store import AT_BOUND, LOSSES, PREFIX, Moment, is_part
 
 
 class Shown:
     """Makes of the moments of one source what its rules are shown.
 
     A source with ``"clipwise/at_bound"`` clips weights: nothing else is shown of what it does, since rules
-    would take it for what was done to gradients.
+    would take it for what was done to gradients. Of a part of `clipwise.by_name` nothing is: it would be said
+    of the whole again.
     """
 
     def __init__(self) -> None:
@@ -22,6 +20,8 @@ class Shown:
 
     def of(self, moment: Moment) -> Moment | None:
         """The moment as it is shown; None where nothing is."""
+        if is_part(moment.source):
+            return None
         values = self._named(moment.values)
         self._is_of_weights = self._is_of_weights or AT_BOUND in values
         if self._is_of_weights:

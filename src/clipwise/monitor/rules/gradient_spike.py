@@ -25,7 +25,8 @@ class GradientSpike(Rule):
     A norm is high if ``norm > factor * median`` and ``log(norm) > log(median) + z * sigma``, with the median
     and ``sigma = 1.4826 * MAD`` of the logarithms of the last ``window`` norms before it: norms vary by
     factors. Before 30 norms are known, one is high if it is more than ``factor`` times their median and the
-    largest of the first three. Where the norms of the parameters at that step are known, the largest of
+    largest of the first three; one of these is, if it is more than ``factor**2`` times those before it, and
+    then does not count among them. Where the norms of the parameters at that step are known, the largest of
     them is named.
 
     Args:
@@ -66,8 +67,9 @@ class _Watcher(Watcher):
             return None
         high = self._is_high(norm)
         if high:
-            self._bad, self._usual = moment, self._recent.median()
-        if len(self._recent) < FIRST:
+            early = len(self._recent) < ENOUGH
+            self._bad, self._usual = moment, self._first if early else self._recent.median()
+        elif len(self._recent) < FIRST:
             self._first = max(self._first, norm)
         self._recent.add(norm)
         return high
@@ -75,7 +77,7 @@ class _Watcher(Watcher):
     def _is_high(self, norm: float) -> bool | None:
         recent, rule = self._recent, self._rule
         if len(recent) < FIRST:
-            return None
+            return norm > rule.factor**2 * self._first if len(recent) else None
         middle = recent.median()
         if norm <= rule.factor * middle:
             return False

@@ -16,6 +16,9 @@ ENOUGH = 30
 FIRST = 3
 """Losses at the beginning; until enough are known, what is more than twice the highest of them is high."""
 
+FAR = 10.0
+"""Times the ones before it that a loss is high already among the first: what is known then is little."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class LossSpike(Rule):
@@ -25,7 +28,8 @@ class LossSpike(Rule):
     and ``sigma = 1.4826 * MAD`` of the last ``window`` losses before it, and, where all of them are positive,
     also ``log(loss) > log(median) + z * sigma(log)``. So neither a falling loss nor one whose noise shrinks
     with it counts, nor a single hard batch (that is what patience is for). Before 30 losses are known, a loss
-    is high if it is more than twice the highest of the first three.
+    is high if it is more than twice the highest of the first three; one of these is, if it is more than ten
+    times those before it, and then does not count among them.
 
     Args:
         window: losses that count as the last ones.
@@ -67,7 +71,7 @@ class _Watcher(Watcher):
         if high:
             early = len(self._recent) < ENOUGH
             self._bad = moment.step, loss, self._first if early else self._recent.median()
-        if len(self._recent) < FIRST:
+        elif len(self._recent) < FIRST:
             self._first = max(self._first, loss)
         self._recent.add(loss)
         return high
@@ -75,7 +79,10 @@ class _Watcher(Watcher):
     def _is_high(self, loss: float) -> bool | None:
         recent, rule = self._recent, self._rule
         if len(recent) < ENOUGH:
-            return None if len(recent) < FIRST else loss > self._first + abs(self._first)
+            if not len(recent) or (len(recent) < FIRST and not self._first):
+                return None
+            times = FAR if len(recent) < FIRST else 2.0
+            return loss > self._first + (times - 1.0) * abs(self._first)
         middle = recent.median()
         # The cheap test comes first: the others are asked for few losses of a run.
         if loss <= middle + rule.rise * abs(middle) or loss <= middle + rule.z * recent.sigma():

@@ -91,14 +91,14 @@ class _Watcher(Watcher):
         return often and self._left.median() < self._rule.left
 
     def finding(self) -> Finding:
-        low, high = self._norms.quantile(0.5), self._norms.quantile(0.9)
+        low, high = self._norms.quantile(0.5), self._norms.quantile(0.95)
         return Finding(
             seen=f"{self._hit:,} of the {self._rule.window:,} steps{of(self._source)} recorded since step"
             f" {self._steps[0]:,} hit the threshold (now {show(self._threshold)}), and clipping leaves"
             f" {self._left.median():.2g} of the gradient's norm, whose median is {show(low)}.",
             why="Every step then has the same length, set by the threshold instead of by the gradient: it"
-            " acts as a much smaller learning rate, and training crawls.",
-            advice=f"Raise the threshold so that only the largest gradients meet it: a global norm of"
-            f" {show(high)} would have clipped one step in ten here. Or let autoclip() or auto() learn it. If"
-            " steps of one length are what you want, leave this rule out.",
+            " acts as a much smaller learning rate, and training may crawl.",
+            advice=f"If it is too slow, try twice the threshold, and twice that: only the largest gradients"
+            f" meet a global norm of {show(high)}, which would have clipped one step in twenty here. Or let"
+            " autoclip() or auto() learn it. If steps of one length are what you want, leave this rule out.",
         )

@@ -1,8 +1,10 @@
 """Recordings on disk: SQLite, one file for any number of runs and processes."""
 
 from clipwise.monitor.store._schema import is_settled
+from clipwise.monitor.store.editing import annotate, delete, rename
 from clipwise.monitor.store.moments import Moment, moments_of, steps_of
-from clipwise.monitor.store.naming import AT_BOUND, FIELDS, NORM, PREFIX, joined
+from clipwise.monitor.store.naming import AT_BOUND, FIELDS, LOSSES, NORM, PREFIX, is_part, joined, part_of
+from clipwise.monitor.store.overview import Overview, arranged, sweeps
 from clipwise.monitor.store.place import recordable
 from clipwise.monitor.store.reader import Found, Store
 from clipwise.monitor.store.records import Alert, Floats, Layers, Level, Rows, Run, Series
@@ -11,6 +13,7 @@ from clipwise.monitor.store.writer import Writer
 __all__ = [
     "AT_BOUND",
     "FIELDS",
+    "LOSSES",
     "NORM",
     "PREFIX",
     "Alert",
@@ -19,14 +22,22 @@ __all__ = [
     "Layers",
     "Level",
     "Moment",
+    "Overview",
     "Rows",
     "Run",
     "Series",
     "Store",
     "Writer",
+    "annotate",
+    "arranged",
+    "delete",
+    "is_part",
     "is_settled",
     "joined",
     "moments_of",
+    "part_of",
     "recordable",
+    "rename",
     "steps_of",
+    "sweeps",
 ]

@@ -2,7 +2,10 @@
 
 import os
 import sqlite3
+import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 from clipwise.errors import StoreError
 from clipwise.stack import warn
@@ -66,11 +69,29 @@ CREATE INDEX alerts_of_run ON alerts (run, id);
 
 VERSION = 2
 
+ODD = (
+    "SELECT iif(type = 'table', 'the virtual table', 'the ' || type), name FROM sqlite_master"
+    " WHERE type IN ('view', 'trigger') OR (type = 'table' AND sql LIKE 'CREATE VIRTUAL%')"
+)
+"""What would be computed when it is read or written, however long that takes: only tables are read."""
+
+WAITING = 5.0
+"""Seconds for which SQLite waits for a lock."""
+
+OPENING, ENDING = 2.0, 10.0
+"""Seconds that are waited for other processes, beyond SQLite's own; a run that goes on can try later."""
+
+BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL)
+"""What SQLite says where another process is in the way."""
+
+T = TypeVar("T")
+
 
 def open_database(path: str | os.PathLike[str], *, write: bool = False) -> sqlite3.Connection:
     """Open a recording, or begin one where there is no file and ``write``.
 
     The connection may be used by one thread at a time, and commits only what is asked for by ``BEGIN``.
+    Where other processes are just making the file, this waits for them.
 
     Raises:
         StoreError: there is no such file, it is none of clipwise's, damaged, or of another version.
@@ -85,10 +106,13 @@ def open_database(path: str | os.PathLike[str], *, write: bool = False) -> sqlit
     if not write and is_settled(path):
         mode = "ro&immutable=1"
     connection = sqlite3.connect(
-        f"{name}?mode={mode}", uri=True, timeout=5.0, isolation_level=None, check_same_thread=False
+        f"{name}?mode={mode}", uri=True, timeout=WAITING, isolation_level=None, check_same_thread=False
     )
     try:
-        _check(connection, path, write)
+        if write:
+            patiently(lambda: _check(connection, path, write), OPENING)
+        else:
+            _check(connection, path, write)
     except sqlite3.DatabaseError as error:
         connection.close()
         if isinstance(error, sqlite3.OperationalError):
@@ -98,6 +122,28 @@ def open_database(path: str | os.PathLike[str], *, write: bool = False) -> sqlit
         connection.close()
         raise
     return connection
+
+
+def patiently(act: Callable[[], T], seconds: float) -> T:
+    """The result of something, tried again as long as other processes have the file locked.
+
+    SQLite waits by itself for a lock, but not for the moment in which another process turns the write-ahead
+    log on, and no longer than its timeout.
+    """
+    end = time.monotonic() + seconds
+    while True:
+        try:
+            return act()
+        except sqlite3.OperationalError as error:
+            if not is_busy(error) or time.monotonic() > end:
+                raise
+        time.sleep(0.05)
+
+
+def is_busy(error: Exception) -> bool:
+    """Whether it is only that another process has the file locked."""
+    code = getattr(error, "sqlite_errorcode", None)
+    return code is not None and code & 0xFF in BUSY
 
 
 def is_settled(path: str | os.PathLike[str]) -> bool:
@@ -110,14 +156,13 @@ def is_settled(path: str | os.PathLike[str]) -> bool:
 
 
 def _check(connection: sqlite3.Connection, path: Path, write: bool) -> None:
-    ours = _number(connection, "application_id") == APPLICATION
-    if not ours and connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
-        ours = _number(connection, "application_id") == APPLICATION  # another process may have just made it
-        if not ours:
-            raise StoreError(f"{str(path)!r} is no recording of clipwise")
+    application, version, tables = _seen(connection)
+    ours = application == APPLICATION
     if ours:
-        _check_version(_number(connection, "user_version"), path)
-    elif _number(connection, "application_id") not in (0, APPLICATION):
+        _check_version(version, path)
+        if odd := connection.execute(ODD).fetchone():
+            raise StoreError(f"{str(path)!r} is no sound recording: it holds {odd[0]} {odd[1]!r}")
+    elif application or tables:
         raise StoreError(f"{str(path)!r} is no recording of clipwise")
     elif not write:
         raise StoreError(f"{str(path)!r} is empty: nothing has been recorded yet")
@@ -126,6 +171,17 @@ def _check(connection: sqlite3.Connection, path: Path, write: bool) -> None:
     if not ours:
         _make_tables(connection)
     connection.execute("PRAGMA synchronous = NORMAL")
+
+
+def _seen(connection: sqlite3.Connection) -> tuple[int, int, int]:
+    """Application, version and number of tables, all of one moment: another process may be making them."""
+    connection.execute("BEGIN")
+    try:
+        (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        return _number(connection, "application_id"), _number(connection, "user_version"), int(tables)
+    finally:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
 
 
 def _check_version(version: int, path: Path) -> None:

@@ -8,6 +8,9 @@ from typing import Any
 
 from clipwise.monitor.store.records import Run
 
+ENDS = ("running", "failed", "lost", "stopped", "diverged", "finished")
+"""What can have become of a process; of a run what comes first, of any of them."""
+
 LOST_AFTER = 60.0
 """Seconds without a sign of life after which a process that cannot be looked for counts as lost."""
 GONE_AFTER = 600.0
@@ -24,7 +27,7 @@ def run_of(row: Any, writers: list[Any], steps: int) -> Run:
     """
     id_, name, started, command, clip, facts = row
     states = [_status(*writer) for writer in writers]
-    status = next((s for s in ("running", "failed", "lost", "stopped", "finished") if s in states), "lost")
+    status = next((s for s in ENDS if s in states), "lost")
     return Run(
         id=id_,
         name=name,
@@ -35,9 +38,18 @@ def run_of(row: Any, writers: list[Any], steps: int) -> Run:
         ranks=tuple(sorted({writer[0] for writer in writers})),
         command=command,
         clip=clip,
-        facts=json.loads(facts),
+        facts=_facts(facts),
         note="\n".join(dict.fromkeys(writer[5] for writer in writers if writer[5])),
     )
+
+
+def _facts(text: str) -> dict[str, Any]:
+    """Facts are no part of what is measured: without them, as after damage, the run is read all the same."""
+    try:
+        found = json.loads(text)
+    except (TypeError, ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _status(rank: int, pid: int, host: str, seen: float, status: str, note: str) -> str:

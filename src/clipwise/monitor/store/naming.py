@@ -6,7 +6,28 @@ PREFIX = "clipwise/"
 FIELDS = tuple(PREFIX + name for name in (*METRICS, "skipped", "at_bound"))
 """The values of a clipper."""
 
+LOSSES = ("loss", "train_loss", "train/loss", "training_loss", "training/loss")
+"""Names under which trainers log the training loss; the first that comes is the loss."""
+
 NORM, AT_BOUND = "clipwise/norm", "clipwise/at_bound"
+
+
+PART = "by_name/"
+"""Stands before the pattern of a part in the source of what `clipwise.by_name` did to it."""
+
+
+def part_of(source: str, pattern: str) -> str:
+    """The source of one part of what a clipper does.
+
+    >>> part_of("", "head.*"), part_of("critic", "head.*")
+    ('by_name/head.*', 'critic/by_name/head.*')
+    """
+    return joined(source, f"{PART}{pattern}")
+
+
+def is_part(source: str) -> bool:
+    """Whether a source is a part of another: what it did is in that one, too."""
+    return source.startswith(PART) or f"/{PART}" in source
 
 
 def joined(source: str, name: str) -> str:

@@ -15,7 +15,8 @@ from clipwise.errors import StoreError, did_you_mean
 from clipwise.monitor.store._schema import open_database
 from clipwise.monitor.store._status import run_of
 from clipwise.monitor.store.moments import Moment, moments_of
-from clipwise.monitor.store.naming import AT_BOUND, NORM
+from clipwise.monitor.store.naming import AT_BOUND, LOSSES, NORM
+from clipwise.monitor.store.overview import Overview
 from clipwise.monitor.store.records import Alert, Layers, Rows, Run, Series
 
 AT_ONCE = 5000
@@ -42,7 +43,8 @@ class Store:
         self._layouts: dict[int, tuple[str, ...]] = {}
         self._seen = 0  # the last frame that was looked at
         self._last: dict[int, int] = {}  # by run: the largest number of a step
-        self._columns: dict[int, dict[tuple[str, str, int, int], None]] = {}  # by run: what came, in order
+        # By run, what came in its order: kind, source, rank and layout, and the last such frame.
+        self._columns: dict[int, dict[tuple[str, str, int, int], int]] = {}
 
     def close(self) -> None:
         self._db.close()
@@ -64,7 +66,10 @@ class Store:
         for run, *rest in self._all("SELECT run, rank, pid, host, seen, status, note FROM writers"):
             writers.setdefault(run, []).append(rest)
         self._look()
-        return [run_of(row, writers.get(row[0], []), self._last.get(row[0], 0)) for row in rows]
+        try:
+            return [run_of(row, writers.get(row[0], []), self._last.get(row[0], 0)) for row in rows]
+        except (TypeError, ValueError) as error:
+            raise self._damaged(error) from error
 
     def run(self, which: int | str | None = None) -> Run:
         """One run: by its number, by its name (the newest of that name), or the newest.
@@ -85,6 +90,34 @@ class Store:
             names = dict.fromkeys([*(run.name for run in runs), *(str(run.id) for run in runs)])
             raise StoreError(f"no run {text!r} in {str(self.path)!r}. {did_you_mean(text, names)}")
         return found
+
+    def overview(self) -> list[Overview]:
+        """All runs, the newest first, with their last losses and the number of their alerts."""
+        runs = self.runs()
+        alerts: dict[int, dict[str, int]] = {}
+        for run, level, count in self._all("SELECT run, level, count(*) FROM alerts GROUP BY run, level"):
+            alerts.setdefault(run, {})[level] = count
+        return [Overview(run, self._last_loss(run.id), alerts.get(run.id, {})) for run in runs]
+
+    def _last_loss(self, run: int) -> float | None:
+        """Of the lowest rank, and of nobody's before that of one of several sources."""
+        there = [
+            (rank, source != "", source, LOSSES.index(name), name, frame)
+            for (kind, source, rank, layout), frame in self._columns.get(run, {}).items()
+            if kind == "steps"
+            for name in self._names(layout)
+            if name in LOSSES
+        ]
+        if not there:
+            return None
+        whose = min(one[:4] for one in there)
+        *_, name, frame = max((one for one in there if one[:4] == whose), key=lambda one: one[-1])
+        rows = self._all("SELECT layout, data FROM frames WHERE id = ?", frame)
+        if not rows:  # deleted meanwhile
+            return None
+        ((layout, data),) = rows
+        names = self._names(layout)
+        return float(self._table(data, names)[-1, 1 + names.index(name)])
 
     # Steps.
 
@@ -231,9 +264,11 @@ class Store:
             " WHERE id > ? GROUP BY run, kind, source, rank, layout ORDER BY min(id)",
             self._seen,
         ):
+            if not isinstance(step, int):
+                raise self._damaged(f"the step {step!r}")
             self._seen = max(self._seen, frame)
             self._last[run] = max(self._last.get(run, 0), step)
-            self._columns.setdefault(run, {}).setdefault((kind, source, rank, layout))
+            self._columns.setdefault(run, {})[kind, source, rank, layout] = frame
 
     def _known(self, run: int, kind: str, source: str, rank: int | None) -> list[str]:
         self._look()
@@ -267,17 +302,28 @@ class Store:
 
     def _names(self, layout: int) -> tuple[str, ...]:
         if layout not in self._layouts:
-            ((text,),) = self._all("SELECT names FROM layouts WHERE id = ?", layout)
-            self._layouts[layout] = tuple(json.loads(text))
+            rows = self._all("SELECT names FROM layouts WHERE id = ?", layout)
+            try:
+                names = json.loads(rows[0][0])
+                if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+                    raise TypeError(f"the names of columns are {names!r:.100}")
+            except (IndexError, TypeError, ValueError, RecursionError) as error:
+                raise self._damaged(error) from error
+            self._layouts[layout] = tuple(names)
         return self._layouts[layout]
 
     def _table(self, data: bytes, columns: tuple[str, ...]) -> Any:
         width = 1 + len(columns)
+        if not isinstance(data, bytes):
+            raise self._damaged("a frame that is none")
         if len(data) % (8 * width):
             raise StoreError(
                 f"{str(self.path)!r} is damaged: a frame of {len(data)} bytes for {width} columns"
             )
         return np.frombuffer(data, dtype="<f8").reshape(-1, width)
+
+    def _damaged(self, what: object) -> StoreError:
+        return StoreError(f"{str(self.path)!r} is damaged: {what}")
 
     def _rows(self, query: str, *values: object) -> Iterable[Any]:
         try:

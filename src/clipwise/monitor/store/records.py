@@ -19,14 +19,16 @@ class Run:
         id: its number in the file.
         name: what people call it; several may be called the same.
         started: seconds since the epoch.
-        status: ``"running"``, ``"finished"``, ``"stopped"`` (by a rule), ``"failed"`` (an exception ended
-            it), or ``"lost"``: no process of it is there any more, and none said why.
+        status: ``"running"``, ``"finished"``, ``"diverged"`` (it came to its end, but broke down before),
+            ``"stopped"`` (by a rule), ``"failed"`` (an exception ended it), or ``"lost"``: no process of it
+            is there any more, and none said why.
         seen: when something was last heard of it, in seconds since the epoch.
         steps: the largest number of a step.
         ranks: of the processes that wrote, ascending.
         command: the command line.
         clip: what was done to the gradients, None where they were only measured.
-        facts: anything else, such as versions.
+        facts: anything else, such as versions; ``"sweep"``, ``"notes"`` and ``"unnamed"`` (what the
+            source "" is called, where there are others) have a meaning.
         note: what its processes had to say at the end, such as what could not be written.
     """
 
@@ -41,6 +43,20 @@ class Run:
     clip: str | None = None
     facts: Mapping[str, Any] = field(default_factory=dict)
     note: str = ""
+
+    @property
+    def sweep(self) -> str:
+        """What the runs of one search or comparison have in common, "" for none: ``facts={"sweep": ...}``."""
+        return str(self.facts.get("sweep") or "")
+
+    def title(self, source: str) -> str:
+        """What people call a source: "" has no name of its own, but may be known by its model."""
+        return source or str(self.facts.get("unnamed") or "the one without a name")
+
+    @property
+    def notes(self) -> str:
+        """What people wrote to it, see `annotate`."""
+        return str(self.facts.get("notes") or "")
 
 
 @dataclass(frozen=True)

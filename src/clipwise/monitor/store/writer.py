@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from clipwise.monitor.store._schema import open_database
+from clipwise.monitor.store._schema import ENDING, open_database, patiently
 from clipwise.monitor.store.plain import plain, text
 from clipwise.monitor.store.records import Alert, Rows
 
@@ -52,7 +52,10 @@ class Writer:
             with self._transaction():
                 now = time.time()
                 self._db.execute(
-                    "INSERT INTO runs (uid, name, started, command, clip, facts) VALUES (?, ?, ?, ?, ?, ?)"
+                    # A run that was deleted has left a frame: its number is not given again.
+                    "INSERT INTO runs (id, uid, name, started, command, clip, facts) VALUES ("
+                    "(SELECT 1 + max(id) FROM (SELECT 0 AS id UNION ALL SELECT max(id) FROM runs"
+                    " UNION ALL SELECT max(run) FROM frames)), ?, ?, ?, ?, ?, ?)"
                     " ON CONFLICT (uid) DO NOTHING",
                     (
                         uid,
@@ -114,13 +117,17 @@ class Writer:
 
     def finish(self, status: str = "finished", note: str = "", clip: str | None = None) -> None:
         """Say how this process ended, and the clip if that was not known before; close the file."""
-        try:
+
+        def end() -> None:
             with self._transaction():
                 self._db.execute("UPDATE runs SET clip = coalesce(clip, ?) WHERE id = ?", (clip, self.run))
                 self._db.execute(
                     "UPDATE writers SET seen = ?, status = ?, note = ? WHERE id = ?",
                     (time.time(), status, text(note), self._id),
                 )
+
+        try:
+            patiently(end, ENDING)  # nobody says it later
         finally:
             self.close()
 

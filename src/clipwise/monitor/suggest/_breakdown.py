@@ -15,7 +15,8 @@ FOLD = 10.0
 """Norms beyond so many medians have exploded."""
 
 MOST = 2048  # medians of so many pieces stand for a longer run
-LASTING = 5  # norms that make an end and no spike; where the last is NaN or Inf, fewer do
+LASTING = 5  # norms that make an end and no spike; where the last are NaN or Inf, fewer do
+ENDING = 3  # norms that are NaN or Inf and make an end, where no loss says so: a step may be left out
 BEFORE = 3  # norms that say what was usual before
 PIECES = 16
 FEWEST = 8  # losses that show a level
@@ -83,7 +84,7 @@ def _of_norms(norms: Floats) -> int | None:
                 continue
             if not np.quantile(pieces[piece:], 0.25, method="lower") > FOLD * usual:
                 continue
-            if len(values) - first < LASTING and np.isfinite(values[-1]):
+            if len(values) - first < LASTING and not np.isinf(values[-ENDING:]).all():
                 continue
         elif np.isfinite(np.quantile(pieces[piece:], 0.25, method="lower")):
             continue

@@ -6,6 +6,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 
 from clipwise.clip import AnyClip, auto, clip_by_global_norm
+from clipwise.monitor.rules import ThresholdTooLow
 from clipwise.monitor.store import Floats
 from clipwise.monitor.suggest import _say as say
 from clipwise.monitor.suggest._breakdown import FOLD, Breakdown, breakdown
@@ -27,7 +28,7 @@ FEWEST = 10
 FAR = 3.0  # quarters of which the medians differ by more have no threshold in common
 MOSTLY = 0.5  # of the steps: a clip that acts so often has made these norms what they are
 HARDLY = 0.01
-MUCH_TOO_LOW = 10.0  # a threshold so many times below the usual norm
+TOO_LOW = ThresholdTooLow()  # the rule that speaks of it while a run goes on: one judgement for both
 
 
 @dataclass(frozen=True)
@@ -103,16 +104,45 @@ def _rule(
 
 def _kept(given: Given, before: Floats) -> _Ruling | None:
     """A clip that has acted most of the time goes on; None if it is far too low."""
+    too_low = _too_low(given)
+    if too_low is not None and too_low == len(given.norms) - 1:
+        return None
+    once = [] if too_low is None else say.was_too_low(given.step(too_low))
     if given.thresholds is None:
-        return ("keep", given.clip, None, say.kept(given, None)) if given.clip is not None else None
+        if given.clip is None:
+            return None
+        return "keep", given.clip, None, say.kept(given, None) + once
     bounded = given.thresholds[np.isfinite(given.thresholds)]
     if not len(bounded):
         return None
     threshold = float(np.median(bounded))
-    if float(np.median(before)) > MUCH_TOO_LOW * threshold:
-        return None
     clip = given.clip
     if clip is None:
         clip = clip_by_global_norm(rounded(threshold), given.order)
     steady = bool(np.all(bounded == bounded[0]))
-    return "keep", clip, threshold if steady else None, say.kept(given, threshold)
+    return "keep", clip, threshold if steady else None, say.kept(given, threshold) + once
+
+
+def _too_low(given: Given) -> int | None:
+    """The last place up to which nearly all steps hit the threshold and little was left of them, if any.
+
+    As the rule judges it, but for how often: where the threshold never rose in a window.
+    """
+    after = given.after
+    if after is None and given.thresholds is not None:
+        after = np.minimum(given.norms, given.thresholds)
+    if after is None or given.clipped is None:
+        return None
+    places = np.flatnonzero(np.isfinite(given.norms) & (given.norms > 0) & np.isfinite(after))
+    left, hit = after[places] / given.norms[places], given.clipped[places]
+    rose = np.zeros(len(places), bool)
+    if given.thresholds is not None:
+        rose[1:] = np.diff(given.thresholds[places]) > 0
+    size = min(TOO_LOW.window, len(places))
+    for end in range(len(places), size - 1, -max(1, size // 8)):
+        window = slice(end - size, end)
+        if np.mean(hit[window]) < TOO_LOW.often or rose[window][1:].any():
+            continue
+        if np.median(left[window]) < TOO_LOW.left:
+            return int(places[end - 1]) if end < len(places) else len(given.norms) - 1
+    return None

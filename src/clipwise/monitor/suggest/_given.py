@@ -30,6 +30,7 @@ class Given:
         clip: what did that, where it is known.
         steps: ``(n,)``, the number of each norm's step; 1, 2, ... where it is None.
         unknown: whether something clipped of which it is not known what it was; `order` is a guess then.
+        after: ``(n,)``, the norms after clipping.
     """
 
     norms: Floats
@@ -42,6 +43,7 @@ class Given:
     clip: AnyClip | None = None
     steps: Positions | None = None
     unknown: bool = False
+    after: Floats | None = None
 
     def step(self, place: int) -> int:
         """The number of the step of one norm."""

@@ -7,14 +7,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clipwise import config
-from clipwise.clip import AnyClip, Chain, Clip, Norm
+from clipwise.clip import AnyClip, ByName, Chain, Clip, Norm
 from clipwise.errors import ClipwiseError, StoreError, did_you_mean
-from clipwise.monitor.store import FIELDS, NORM, PREFIX, Floats, Run, Series, Store
-from clipwise.monitor.suggest._given import Given, Positions
+from clipwise.monitor.store import FIELDS, NORM, PREFIX, Floats, Run, Series, Store, is_part
+from clipwise.monitor.store.naming import PART
+from clipwise.monitor.suggest._given import Given
 from clipwise.monitor.suggest._typical import kind_of
+from clipwise.monitor.suggest.condition import losses_of, places_of
 from clipwise.monitor.suggest.suggestion import Suggestion, suggestion_of
 
-THRESHOLD, FRACTION = f"{PREFIX}threshold", f"{PREFIX}clip_fraction"
+THRESHOLD, FRACTION, AFTER = (f"{PREFIX}{name}" for name in ("threshold", "clip_fraction", "norm_after"))
 ODD = 0.01
 
 Marks: TypeAlias = NDArray[np.bool_]
@@ -34,8 +36,8 @@ def suggest_run(
         store: the recording.
         run: as for `Store.run`; the newest when left out.
         kind: of the model.
-        source: whose norms, where several clippers were recorded.
-        loss: name of the recorded loss, of that source or of none; ``loss`` when left out, if there is one.
+        source: whose norms, where several clippers were recorded; "" is one of them.
+        loss: name of the recorded loss, of that source or of none; the training loss when left out.
 
     Raises:
         StoreError: there is no such run, source or loss, it has no norms, or several sources and none named.
@@ -46,22 +48,22 @@ def suggest_run(
     sources = store.clippers(found.id, weights=False)
     source = _source(found, sources, source)
     losses = _losses(store, found, source, loss)
-    series = store.series(found.id, [NORM, THRESHOLD, FRACTION], source)
+    series = store.series(found.id, [NORM, THRESHOLD, FRACTION, AFTER], source)
     norms = series.get(NORM)
     if norms is None or not len(norms.values):
         raise StoreError(f"run {found.name!r} has no gradient norm yet")
     # A norm below 0 was never measured; it would come from a damaged file.
     if (norms.values < 0).any():
         raise StoreError(f"run {found.name!r} holds a norm below 0: the file is damaged")
-    thresholds, fraction = (_at(norms, series.get(name)) for name in (THRESHOLD, FRACTION))
+    thresholds, fraction, after = (_at(norms, series.get(name)) for name in (THRESHOLD, FRACTION, AFTER))
     clipped = None if fraction is None else np.nan_to_num(fraction) > 0
-    several = len(sources) > 1
-    clip = _clip(found, thresholds, several)
+    several = sum(not is_part(one) for one in sources) > 1
+    clip = _clip(found, source, thresholds, several)
     return suggestion_of(
         Given(
             norms=norms.values,
             losses=np.zeros(0) if losses is None else losses.values,
-            loss_at=np.zeros(0, dtype=np.int64) if losses is None else _places(norms, losses),
+            loss_at=np.zeros(0, dtype=np.int64) if losses is None else places_of(norms, losses),
             kind=kind,
             order=_order(clip),
             thresholds=_thresholds(norms.values, thresholds, clipped, clip),
@@ -69,6 +71,7 @@ def suggest_run(
             clip=clip,
             steps=norms.steps,
             unknown=several and clip is None,
+            after=after,
         )
     )
 
@@ -81,9 +84,7 @@ def _source(run: Run, sources: list[str], source: str | None) -> str:
             " clipwise observe"
         )
     if source is None:
-        if "" in sources:
-            source = ""
-        elif len(sources) == 1:
+        if len(sources) == 1:
             source = sources[0]
         else:
             known = ", ".join(repr(name) for name in sources)
@@ -96,21 +97,15 @@ def _source(run: Run, sources: list[str], source: str | None) -> str:
 
 def _losses(store: Store, run: Run, source: str, asked: str | None) -> Series | None:
     """Those that were asked for; else those of the source, or those that are nobody's."""
-    name = "loss" if asked is None else asked
+    if asked is None:
+        return losses_of(store, run.id, source)
     whose = dict.fromkeys((source, ""))
     for one in whose:
-        if name in store.names(run.id, one):
-            return store.series(run.id, [name], one).get(name)
-    if asked is None:
-        return None
+        if asked in store.names(run.id, one):
+            return store.series(run.id, [asked], one).get(asked)
     logged = [n for one in whose for n in store.names(run.id, one) if n != "time" and n not in FIELDS]
     hint = did_you_mean(asked, logged) if logged else "None was logged."
     raise StoreError(f"run {run.name!r} has no series {asked!r}. {hint}")
-
-
-def _places(norms: Series, losses: Series) -> Positions:
-    """At which norm each loss was seen: that of its step, or else the next."""
-    return np.minimum(np.searchsorted(norms.steps, losses.steps), len(norms.steps) - 1).astype(np.int64)
 
 
 def _at(norms: Series, other: Series | None) -> Floats | None:
@@ -120,13 +115,13 @@ def _at(norms: Series, other: Series | None) -> Floats | None:
     if len(other.steps) == len(norms.steps) and (other.steps == norms.steps).all():
         return other.values
     found = np.full(len(norms.steps), np.nan)
-    place = _places(norms, other)
+    place = places_of(norms, other)
     same = norms.steps[place] == other.steps
     found[place[same]] = other.values[same]
     return found
 
 
-def _clip(run: Run, thresholds: Floats | None, several: bool) -> AnyClip | None:
+def _clip(run: Run, source: str, thresholds: Floats | None, several: bool) -> AnyClip | None:
     """What was done to the gradients; None where they were only measured, or it cannot be read.
 
     Of several clippers a run keeps the first one's clip: it is this one's where the thresholds say so.
@@ -136,9 +131,17 @@ def _clip(run: Run, thresholds: Floats | None, several: bool) -> AnyClip | None:
         return None
     with contextlib.suppress(ClipwiseError):
         clip = config.parse(run.clip)
+        if is_part(source):
+            clip = _part(clip, source)
         if not several or (isinstance(clip, Clip) and clip.per == "global" and _is_all(clip, bounded)):
             return clip
     return None
+
+
+def _part(clip: AnyClip | None, source: str) -> AnyClip | None:
+    """What is done to a part, as the clip of the whole says it."""
+    parts = dict(clip.parts) if isinstance(clip, ByName) else {}
+    return parts.get(source.partition(PART)[2])
 
 
 def _is_all(clip: Clip, thresholds: Floats) -> bool:

@@ -14,6 +14,13 @@ from clipwise.monitor.wording import number, percent
 from clipwise.wording import counted
 
 HEAVY_TAIL = 2.0
+SIGNS = {
+    "nonfinite": "from there it ends in NaN or Inf",
+    "loss": "from there the loss is worse for good",
+    "norm": "from there the norms are more than ten times what they were, for good",
+}
+"""By what a breakdown shows."""
+
 AUTO_WAITS = 20  # steps before `thresholds.auto` acts with Adam
 
 
@@ -56,17 +63,12 @@ def of_the_record(given: Given, statistics: Statistics) -> list[str]:
 
 def broke(given: Given, broken: Breakdown, left: int) -> list[str]:
     """Where the run broke down."""
-    sign = {
-        "nonfinite": "from there it ends in NaN or Inf",
-        "loss": "from there the loss is worse for good",
-        "norm": "from there the norms are more than ten times what they were, for good",
-    }[broken.sign]
     doubt = ""
     if broken.sign == "norm" and not len(given.losses):
         doubt = " Whether that is an explosion or a late start only the loss could say, and none was given."
     return [
-        f"The run broke down at step {given.step(broken.at):,}: {sign}. Only the {_norms(left)} before that"
-        f" count, so that the explosion does not lift the threshold.{doubt}"
+        f"The run broke down at step {given.step(broken.at):,}: {SIGNS[broken.sign]}. Only the"
+        f" {_norms(left)} before that count, so that the explosion does not lift the threshold.{doubt}"
     ]
 
 
@@ -125,6 +127,13 @@ def kept(given: Given, threshold: float | None) -> list[str]:
     ]
 
 
+def was_too_low(step: int) -> list[str]:
+    return [
+        f"Up to step {step:,} most norms were more than five times the threshold, so that little was left of"
+        " them; that is over, and nothing has to be raised for it."
+    ]
+
+
 def drifts(drift: Drift, before: Floats, usual: Floats) -> list[str]:
     first, *_, last = np.array_split(before, 4)
     fixed = float(np.percentile(usual, 95))
@@ -140,8 +149,8 @@ def drifts(drift: Drift, before: Floats, usual: Floats) -> list[str]:
             f" {number(factor)}."
         )
     return [
-        f"{seen} No single number fits all of it: {number(fixed)}, the 95th percentile of all, would clip"
-        f" {one} of the first quarter and {other} of the last. auto() follows the norms."
+        f"{seen} No single number fits all of it: {number(fixed)}, above 95 % of all, would clip {one} of the"
+        f" first quarter and {other} of the last. auto() follows the norms."
     ]
 
 
@@ -159,7 +168,7 @@ def calm(before: Floats, few: bool) -> list[str]:
         )
     else:
         said.append(
-            f"As a net for what may come, clip_by_global_norm at five medians ({number(5 * median)}) costs"
+            f"To be safe from what may come, clip_by_global_norm at five medians ({number(5 * median)}) costs"
             " nothing."
         )
     return said
@@ -196,14 +205,13 @@ def a_number(
     spikes = len(before) - len(usual)
     apart = f" that are not beyond ten medians ({_norms(spikes)} are)" if spikes else ""
     said.append(
-        f"{threshold:g} is the 95th percentile of the norms{apart}, rounded to two significant digits: only"
-        f" unusual gradients are clipped, {clipped:,} of these {len(before):,}"
-        f" ({percent(clipped / len(before))})."
+        f"95 % of the norms{apart} lie below {threshold:g} (rounded to two significant digits): only unusual"
+        f" gradients are clipped, {clipped:,} of these {len(before):,} ({percent(clipped / len(before))})."
     )
     if hill is not None and hill < HEAVY_TAIL:
         said.append(
-            f"The tail is heavy (Hill's exponent {number(hill)}, below 2): single steps can be as large as"
-            " many usual ones together."
+            "Single gradients can be as large as many usual ones together (Hill's exponent of the largest is"
+            f" {number(hill)}, below 2)."
         )
     if few:
         low, high = share_bounds(int(np.count_nonzero(before > threshold)), len(before))

@@ -106,8 +106,8 @@ def suggest(
     2. The run broke down, with fewer than 50 norms before: ``auto()``. What comes after the breakdown never
        counts, so that an explosion does not lift the threshold.
     3. Fewer than 10 norms: ``auto()``.
-    4. A clip was in force and acted in half of the steps or more: keep it, unless its threshold is ten times
-       below the median.
+    4. A clip was in force and acted in half of the steps or more: keep it, unless it is far
+       too low, as the rule `clipwise.monitor.rules.ThresholdTooLow` has it of the last steps.
     5. The medians of the four quarters of the run differ by more than a factor of 3 beyond the noise:
        ``auto()``.
     6. No norm exceeds five medians, and no clip acted in more than 1 % of the steps: clipping is not needed.

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import sys
+import threading
 
 import numpy as np
 import torch
@@ -212,8 +213,39 @@ def compiled():
     found["whole"] = {"digest": digest(model), "norms": [], "losses": []}
 
 
+def threads(count=4):
+    """As a search with several jobs does: all have gone backward when the first of them steps."""
+    torch.manual_seed(12)
+    together = threading.Barrier(count)
+    models = [net() for _ in range(count)]
+    data = [batches(STEPS) for _ in range(count)]
+
+    def work(number):
+        name, model = f"thread{number}", models[number]
+        globals()[name] = model
+        optimizer = torch.optim.SGD(model.parameters(), 0.1)
+        norms, losses = [], []
+        for x in data[number]:
+            optimizer.zero_grad()
+            loss = model(x).pow(2).mean()
+            loss.backward()
+            norms.append(norm(model))
+            losses.append(loss.item())
+            together.wait()
+            optimizer.step()
+            together.wait()
+        found[name] = {"digest": digest(model), "norms": norms, "losses": losses}
+
+    workers = [threading.Thread(target=work, args=(number,)) for number in range(count)]
+    for one in workers:
+        one.start()
+    for one in workers:
+        one.join()
+
+
 def main(path):
     keeping = (torch.optim.SGD(net().parameters(), 0.1), net())  # one more, so that each has its name
+    threads()
     train("sgd", lambda p: torch.optim.SGD(p, 0.1, momentum=0.9, foreach=False))
     train("sgd_fused", lambda p: torch.optim.SGD(p, 0.1, momentum=0.9, fused=True))
     train("adam_each", lambda p: torch.optim.Adam(p, 0.01, foreach=True))

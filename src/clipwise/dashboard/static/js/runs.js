@@ -91,4 +91,4 @@ export class Runs {
   }
 }
 
-const STATES = new Set(["running", "finished", "stopped", "failed", "lost"]);
+const STATES = new Set(["running", "finished", "diverged", "stopped", "failed", "lost"]);

@@ -1,6 +1,7 @@
 """The loss, where it can be seen: the tensor of one number whose backward pass ran."""
 
 import functools
+import threading
 import weakref
 from collections import deque
 from typing import Any
@@ -11,8 +12,11 @@ LONGEST = 1000
 """Backward passes without a step of which the losses are kept."""
 
 
-class Losses:
-    """The losses since the last step of an optimizer: several count as their mean."""
+class Losses(threading.local):
+    """The losses since the last step of an optimizer: several count as their mean.
+
+    Each thread has its own: what trains in one is no loss of what trains in another.
+    """
 
     def __init__(self) -> None:
         self._new: deque[Any] = deque(maxlen=LONGEST)
@@ -70,7 +74,10 @@ class Losses:
                     self._scale = None
                     return loss
             scale, self._scale = self._scale, None
-            self._scaled.clear()
+            if self._scaled:
+                self._scaled.clear()
+            if scale is None and tensors.device.type == "cpu":
+                return tensors.item()
             with torch.no_grad():
                 loss = tensors.detach().reshape(())
                 # Scaled, and then divided by the number of micro-batches, say.

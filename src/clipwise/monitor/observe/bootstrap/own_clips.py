@@ -1,6 +1,8 @@
 """What the script's own calls of ``torch.nn.utils.clip_grad_norm_`` found and did."""
 
 import functools
+import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,8 +28,8 @@ class OwnClip:
     used: set[int] = field(default_factory=set)
 
 
-class OwnClips:
-    """The last calls, so that a step can tell the norm from before them."""
+class OwnClips(threading.local):
+    """The last calls in a thread, so that a step can tell the norm from before them."""
 
     def __init__(self) -> None:
         self._calls: list[OwnClip] = []
@@ -49,8 +51,18 @@ class OwnClips:
             if not parted:
                 module.clip_grad_norm_ = self._clipping(module.clip_grad_norm_)  # type: ignore[attr-defined]
 
-    def of(self, optimizer: Any, parameters: set[int]) -> OwnClip | None:
-        """The call before this step that had all these gradients, once for each optimizer."""
+    def __bool__(self) -> bool:
+        """Whether there was any."""
+        return bool(self._calls)
+
+    def of(self, optimizer: Any, present: Callable[[], set[int]]) -> OwnClip | None:
+        """The call before this step that had all gradients, once for each optimizer.
+
+        Args:
+            optimizer: that is about to step.
+            present: gives the ids of its parameters that have one.
+        """
+        parameters = present()
         for call in reversed(self._calls):
             if id(optimizer) not in call.used and parameters <= call.parameters:
                 call.used.add(id(optimizer))

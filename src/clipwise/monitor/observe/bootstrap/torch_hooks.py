@@ -1,5 +1,6 @@
 """What is put into torch when the script has imported it: one hook before every step, losses, own clips."""
 
+import threading
 from typing import Any
 
 import torch
@@ -16,13 +17,16 @@ def begin() -> None:
     losses.listen()
     clips.listen()
     observers: list[Any] = []
+    making = threading.RLock()
 
     def before_step(optimizer: Any, args: Any, kwargs: Any) -> Any:
         # Seen by the compiler this hook does nothing: a break in the graph would be a change.
         if torch.compiler.is_compiling():
             return None
         if not observers:
-            observers.append(_observer(losses, clips))
+            with making:
+                if not observers:
+                    observers.append(_observer(losses, clips))
         return None if observers[0] is None else observers[0].before_step(optimizer, args, kwargs)
 
     before_step.only_reads = True  # type: ignore[attr-defined]  # clipwise's own clips then act as ever

@@ -5,6 +5,26 @@ import sys
 import time
 import uuid
 from pathlib import Path
+from typing import NamedTuple
+
+
+class Identity(NamedTuple):
+    """What a process of a run is.
+
+    Attributes:
+        uid: of the run, the same in all its processes.
+        run: what people call it.
+        rank: of this process.
+    """
+
+    uid: str
+    run: str
+    rank: int
+
+
+def identity(name: str | None) -> Identity:
+    """Who this process is, as its environment says."""
+    return Identity(*run_here(name), rank_here())
 
 
 def rank_here() -> int:

@@ -1,0 +1,190 @@
+"""``clipwise runs``: what a recording holds, and what people change of it."""
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from clipwise.wording import counted, join, number, printable
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from clipwise.monitor.store import Overview, Run
+
+ORDERS = ("started", "name", "loss", "steps", "alerts")
+STATUSES = ("running", "finished", "diverged", "stopped", "failed", "lost")
+WIDTH = 120
+"""Columns in a file or a pipe."""
+
+MOST = 50
+"""Runs that are listed unless more are asked for."""
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def _db(command: F) -> F:
+    return click.option(
+        "--db",
+        type=click.Path(path_type=Path),
+        default=Path("clipwise.db"),
+        show_default=True,
+        metavar="FILE",
+        help="The recording.",
+    )(command)
+
+
+@click.group(invoke_without_command=True)
+@click.option("--sort", type=click.Choice(ORDERS), default="started", show_default=True, help="The order.")
+@click.option("--reverse", is_flag=True, help="The other way round.")
+@click.option("--match", default="", metavar="TEXT", help="Only with TEXT in name, clip, notes or sweep.")
+@click.option("--status", type=click.Choice(STATUSES), help="Only these.")
+@click.option("--limit", type=click.IntRange(min=0), default=MOST, show_default=True, help="So many; 0: all.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@_db
+@click.pass_context
+def runs(
+    context: click.Context,
+    sort: str,
+    reverse: bool,
+    match: str,
+    status: str | None,
+    limit: int,
+    as_json: bool,
+    db: Path,
+) -> int | None:
+    """List the runs of a recording, those of one sweep together; rename, delete and note change one.
+
+    Example: clipwise runs --sort loss --match lstm
+    """
+    if context.invoked_subcommand is not None:
+        return None
+    from clipwise.monitor.store import Store, arranged, sweeps
+
+    with Store(db) as store:
+        there = store.overview()
+    found = arranged(there, order=sort, reverse=reverse, match=match, status=status)
+    shown = found[:limit] if limit else found
+    if as_json:
+        click.echo(json.dumps([_plain(one) for one in shown], indent=2, allow_nan=False))
+        return 0
+    if not found:
+        click.echo(f"{str(db)!r} has {f'none of these {len(there):,} runs' if there else 'no run yet'}")
+        return 0
+    from clipwise.cli.table import plain_console
+
+    console = plain_console(WIDTH)
+    for sweep, group in sweeps(shown).items():
+        title = f"{printable(sweep)} ({counted(len(group), 'run')})" if sweep and len(group) > 1 else ""
+        console.print(_table(title, group))
+    if len(shown) < len(found):
+        click.echo(f"{len(found) - len(shown):,} more: --limit 0 lists all")
+    return 0
+
+
+@runs.command("rename")
+@click.argument("run")
+@click.argument("name")
+@_db
+def rename_(run: str, name: str, db: Path) -> int:
+    """Call RUN (its name or number) NAME.
+
+    Example: clipwise runs rename 3 'lstm, lower learning rate'
+    """
+    from clipwise.monitor.store import rename
+
+    (found,) = _found(db, [run])
+    rename(db, found.id, name)
+    click.echo(f"run {found.id} is called {name!r} now")
+    return 0
+
+
+@runs.command()
+@click.argument("run")
+@click.argument("text")
+@_db
+def note(run: str, text: str, db: Path) -> int:
+    """Keep TEXT with RUN (its name or number), in the place of what was noted before; '' takes it away.
+
+    Example: clipwise runs note lstm 'the data of March was missing'
+    """
+    from clipwise.monitor.store import annotate
+
+    (found,) = _found(db, [run])
+    annotate(db, found.id, text)
+    click.echo(f"noted with run {found.name!r} (number {found.id})")
+    return 0
+
+
+@runs.command()
+@click.argument("run", nargs=-1, required=True)
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@_db
+def delete(run: Sequence[str], yes: bool, db: Path) -> int:
+    """Take each RUN (its name or number) out of the recording, with all that was recorded of it.
+
+    Example: clipwise runs delete 3 4
+    """
+    from clipwise.monitor.store import delete as delete_runs
+
+    found = _found(db, run)
+    named = join([f"{each.name!r} (number {each.id}, {counted(each.steps, 'step')})" for each in found])
+    if not yes:
+        click.confirm(f"Delete {named}?", abort=True, err=True)
+    delete_runs(db, [each.id for each in found])
+    click.echo(f"deleted {named}")
+    return 0
+
+
+def _found(db: Path, which: Sequence[str]) -> "list[Run]":
+    from clipwise.monitor.store import Store
+
+    with Store(db) as store:
+        return list({found.id: found for found in map(store.run, which)}.values())
+
+
+def _plain(one: "Overview") -> dict[str, Any]:
+    from clipwise.monitor.store.plain import plain
+
+    run = one.run
+    found = {
+        "id": run.id,
+        "name": run.name,
+        "status": run.status,
+        "started": run.started,
+        "steps": run.steps,
+        "loss": one.loss,
+        "clip": run.clip,
+        "alerts": dict(one.alerts),
+        "sweep": run.sweep,
+        "notes": run.notes,
+    }
+    return {key: plain(value) for key, value in found.items()}
+
+
+def _table(title: str, group: "Sequence[Overview]") -> "Table":
+    from datetime import datetime
+
+    from clipwise.cli.table import table
+
+    noted = any(one.run.notes for one in group)
+    names = ["number", "run", "started", "status", "steps", "last loss", "alerts", "clip"]
+    found = table(
+        title, *names, *(["notes"] if noted else []), left=("run", "started", "status", "clip", "notes")
+    )
+    for one in group:
+        run = one.run
+        row = [
+            str(run.id),
+            printable(run.name),
+            f"{datetime.fromtimestamp(run.started):%Y-%m-%d %H:%M}",
+            run.status,
+            f"{run.steps:,}",
+            number(one.loss),
+            f"{sum(one.alerts.values()):,}",
+            printable(run.clip or "–"),
+        ]
+        found.add_row(*row, *([printable(run.notes)] if noted else []))
+    return found

@@ -1,0 +1,93 @@
+"""All runs of a recording at a glance: the last loss, how many alerts, to which sweep each belongs."""
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal, TypeAlias, get_args
+
+from clipwise.errors import ArgumentError, did_you_mean
+from clipwise.monitor.store.records import Run
+
+Order: TypeAlias = Literal["started", "name", "loss", "steps", "alerts"]
+ORDERS: tuple[str, ...] = get_args(Order)
+
+
+@dataclass(frozen=True)
+class Overview:
+    """A run in a list of runs.
+
+    Attributes:
+        run: the run.
+        loss: the last one that was recorded, NaN and Inf included; None where none was.
+        alerts: how many there are of each level.
+    """
+
+    run: Run
+    loss: float | None = None
+    alerts: Mapping[str, int] = field(default_factory=dict)
+
+
+def arranged(
+    runs: Iterable[Overview],
+    *,
+    order: str = "started",
+    reverse: bool = False,
+    match: str = "",
+    status: str | None = None,
+) -> list[Overview]:
+    """Those of some runs that are asked for, in order.
+
+    Args:
+        runs: as `Store.overview` gives them.
+        order: ``"started"`` (the newest first), ``"name"``, ``"loss"`` (the lowest first; NaN, Inf and none
+            last), ``"steps"`` or ``"alerts"`` (most first).
+        reverse: the other way round; what has no finite loss stays last.
+        match: what the name, the clip, the notes or the sweep must contain, in capital or small letters.
+        status: of the run.
+
+    Raises:
+        ArgumentError: there is no such order.
+
+    >>> a, b = (Overview(Run(i, name, i, "finished", i, 9, (0,)), loss)
+    ...         for i, name, loss in ((1, "lstm", 0.5), (2, "gru", math.nan)))
+    >>> [one.run.name for one in arranged([a, b])], [one.run.name for one in arranged([a, b], order="loss")]
+    (['gru', 'lstm'], ['lstm', 'gru'])
+    """
+    if order not in ORDERS:
+        raise ArgumentError(
+            f"order must be one of {', '.join(map(repr, ORDERS))}, got {order!r}. "
+            f"{did_you_mean(str(order), ORDERS)}"
+        )
+    wanted = match.casefold()
+    found = [
+        one
+        for one in runs
+        if status in (None, one.run.status)
+        and any(wanted in (text or "").casefold() for text in _texts(one.run))
+    ]
+    found.sort(key=lambda one: one.run.started, reverse=True)
+    if order == "name":
+        found.sort(key=lambda one: one.run.name.casefold(), reverse=reverse)
+    elif order == "loss":
+        sign = -1.0 if reverse else 1.0
+        known = [one for one in found if one.loss is not None and math.isfinite(one.loss)]
+        unknown = [one for one in found if one.loss is None or not math.isfinite(one.loss)]
+        found = sorted(known, key=lambda one: sign * (one.loss or 0.0)) + unknown
+    elif order in ("steps", "alerts"):
+        size = {"steps": lambda one: one.run.steps, "alerts": lambda one: sum(one.alerts.values())}[order]
+        found.sort(key=size, reverse=not reverse)
+    elif reverse:
+        found.reverse()
+    return found
+
+
+def sweeps(runs: Iterable[Overview]) -> dict[str, list[Overview]]:
+    """Runs by the sweep that they belong to, "" for none; in the order in which each sweep first comes."""
+    found: dict[str, list[Overview]] = {}
+    for one in runs:
+        found.setdefault(one.run.sweep, []).append(one)
+    return found
+
+
+def _texts(run: Run) -> tuple[str | None, ...]:
+    return run.name, run.clip, run.notes, run.sweep
