@@ -173,7 +173,7 @@ def test_aggregate(kind, how):
 def test_a_ratio_at_its_bound_is_not_changed_and_does_not_count(kind):
     """Here 1, which every arithmetic computes exactly; nor does one beyond it whose advantage is 0."""
     old = np.array([[-1.0, -2.0, -3.0, -1.0]])
-    new = old + [[0.0, 0.0, 1.0, -1.0]]
+    new = old + np.array([[0.0, 0.0, 1.0, -1.0]])
     worth = np.array([[1.0, -1.0, 0.0, 0.0]])
     found = frameworks.value(kind, lambda x: ratios.ppo_clip(x, old, worth, low=0.0), new)
     near(found.figures.binding, 0.0)
