@@ -52,7 +52,7 @@ class Traced:
             elif isinstance(high, Tensor):
                 tensor.clamp_(torch.as_tensor(low).to(tensor), high.to(tensor))
             elif high <= torch.finfo(tensor.dtype).max:  # torch refuses one beyond
-                tensor.clamp_(low, high)
+                tensor.clamp_(float(low), high)
 
 
 def _moduli(values: Tensor) -> Tensor:

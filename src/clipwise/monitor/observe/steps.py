@@ -67,7 +67,9 @@ class Observer:
         self._losses, self._own_clips, self._say = losses, clips, say
         self._settings = Settings.here()
         self._clip = None if self._settings.clip is None else config.parse(self._settings.clip)
-        self._hooks = StepHooks(begin=_nothing, again=_nothing, ready=self._ready, end=_nothing)
+        self._hooks = StepHooks(
+            begin=_nothing, again=_nothing, ready=self._ready, halt=_nothing, end=_nothing
+        )
         self._start()
 
     def _start(self) -> None:
