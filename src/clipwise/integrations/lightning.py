@@ -14,7 +14,15 @@ from torch.optim import Optimizer
 
 from clipwise.errors import ArgumentError, StateError
 from clipwise.functional.arguments import NonFinite
-from clipwise.integrations._common import ClipLike, Order, follows_loss, is_listed, load, orders
+from clipwise.integrations._common import (
+    ClipLike,
+    Order,
+    follows_loss,
+    is_listed,
+    load,
+    orders,
+    say_if_unseen,
+)
 from clipwise.stack import warn
 from clipwise.torch.attach import AttachedClipper
 
@@ -59,6 +67,9 @@ class ClipCallback(*_BASES):  # type: ignore[misc]
         ArgumentError: at once, if this is no clip; when the fit begins, if ``gradient_clip_val`` is set too,
             there is no optimizer, or another number of them than was listed.
         ParameterError: when the fit begins, if a pattern of `by_name` matches no parameter.
+
+    Warns:
+        UserWarning: with the first logs and at the end, if the weights moved and no gradient was seen.
 
     >>> import clipwise
     >>> ClipCallback(clipwise.autoclip(10)).clippers
@@ -167,6 +178,8 @@ class ClipCallback(*_BASES):  # type: ignore[misc]
         if not self._log or not (connector.should_update_logs or trainer.fast_dev_run):
             return
         for place, clipper in enumerate(self.clippers):
+            if clipper is not None:
+                say_if_unseen(clipper)
             if clipper is None or clipper.report is None or clipper.steps == self._logged[place]:
                 continue
             self._logged[place] = clipper.steps

@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 from clipwise.errors import ArgumentError
 from clipwise.files import replacing
 from clipwise.functional.arguments import NonFinite
-from clipwise.integrations._common import ClipLike, follows_loss, is_listed, load, orders
+from clipwise.integrations._common import ClipLike, follows_loss, is_listed, load, orders, say_if_unseen
 from clipwise.stack import frames_of, warn
 from clipwise.torch.attach import AttachedClipper
 from clipwise.torch.dropins import get_total_norm
@@ -50,9 +50,13 @@ class ClipCallback(_transformers.TrainerCallback):  # type: ignore[misc]
 
     Raises:
         ArgumentError: at once, if this is no clip; when the training begins, if the optimizer holds shards
-            (FSDP, DeepSpeed), or no Trainer is training.
+            (FSDP, DeepSpeed) or takes no steps (``optim="lomo"``, layer-wise GaLore), or no Trainer is
+            training.
         ParameterError: when the training begins, if a pattern of `by_name` matches no parameter.
         StateError: when a training is resumed, if the checkpoint is of another kind of clip.
+
+    Warns:
+        UserWarning: with the first logs and at the end, if the weights moved and no gradient was seen.
 
     >>> import clipwise
     >>> ClipCallback(clipwise.autoclip(10)).clipper
@@ -158,6 +162,8 @@ class ClipCallback(_transformers.TrainerCallback):  # type: ignore[misc]
             clipper = self.clipper
             if "loss" in logs and clipper and clipper.report and clipper.steps > self._steps:
                 logs.update(clipper.report.metrics(per_tensor=self._per_tensor))
+            if clipper:
+                say_if_unseen(clipper)
             log(logs, *args, **kwargs)
 
         return log_with_report

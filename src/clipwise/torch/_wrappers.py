@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 
 from clipwise.errors import ArgumentError
 from clipwise.stack import frames_of
-from clipwise.torch.refusals import refuse_engines
+from clipwise.torch.refusals import refuse_engines, refuse_steps_elsewhere
 
 _PLACES = ("optimizer", "base_optimizer", "_base_optimizer", "optim", "_optimizer")
 _HOOKS = ("_optimizer_step_pre_hooks", "_optimizer_step_post_hooks")
@@ -36,6 +36,7 @@ def unwrapped(optimizer: Any) -> list[Optimizer]:
         while not _acts_itself(one) and (inner := inner_of(one)) is not None:
             refuse_engines(inner)
             one = inner
+        refuse_steps_elsewhere(one)
         _refuse_without_hooks(one)
         if any(one is other for other in found):
             raise ArgumentError("attach got the same optimizer twice")

@@ -23,8 +23,9 @@ from clipwise.torch._fused import FusedStep, is_fused
 from clipwise.torch._joint_step import JointStep
 from clipwise.torch._left_out import can_leave_out
 from clipwise.torch._parameters import of_optimizers, refuse_unmade
+from clipwise.torch._unseen import Unseen
 from clipwise.torch._wrappers import chain, unwrapped, wrapper_of_caller
-from clipwise.torch.clipper import Clipper
+from clipwise.torch.clipper import Clipper, Outcome
 from clipwise.torch.engines import array_on
 from clipwise.torch.hooks import StepHooks
 from clipwise.torch.refusals import refuse_engine_of_caller, refuse_shards
@@ -89,11 +90,17 @@ def attach(
 
     Raises:
         ArgumentError: this is no optimizer, an engine's inner one (DeepSpeed, Megatron, ZeRO) that holds a
-            part of the gradients only, or a clip is attached to it already; the bound of the weights follows
+            part of the gradients only, one that takes no steps itself (Lomo, layer-wise GaLore), or a clip is
+            attached to it already; the bound of the weights follows
             the loss; or, from the first step, it is stepped inside ``backward`` with a clip that needs all
             gradients.
         ParameterError: a pattern of `by_name` or of ``unit_axes`` matches no parameter, or the model is
             another one.
+
+    Warns:
+        UserWarning: once, if the loop clips too; at the end (detached, or nobody holds it), if it saw no
+            gradient and yet the weights moved; at the first step, if what is around the optimizer cannot be
+            left out with a step.
     """
     return AttachedClipper(
         optimizer,
@@ -157,6 +164,9 @@ class AttachedClipper(Clipper):
         if weights is not None:
             bound = as_weight_clip(weights)
             self.weights = WeightClipper(parameters.items(), bound, model=model, unit_axes=unit_axes)
+        names = ", ".join(type(one).__name__ for one in optimizers)
+        self._unseen = Unseen(parameters.values(), f"{spelled(self.clip)}, attached to {names},")
+        weakref.finalize(self, self._unseen.say)
         self._current = self._ids()
         self._joint_step = JointStep()
         self._fused_step: FusedStep | None = None
@@ -187,13 +197,21 @@ class AttachedClipper(Clipper):
         return next(iter(self.optimizers), None)
 
     def __getstate__(self) -> dict[str, Any]:
-        return super().__getstate__() | {"_optimizers": self.optimizers}
+        return super().__getstate__() | {"_optimizers": self.optimizers, "_unseen": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state, _optimizers=[weakref.ref(one) for one in state["_optimizers"]])
+        self._unseen = Unseen((), "a copy")
 
     def detach(self) -> None:
-        """Stop clipping; the report and the counts stay."""
+        """Stop clipping; the report and the counts stay.
+
+        Warns:
+            UserWarning: no gradient was seen, and the weights moved.
+        """
+        if self._handles:
+            self._unseen.say()
+            self._unseen.end()
         for handle in self._handles:
             handle.remove()
         self._handles = []
@@ -281,6 +299,10 @@ class AttachedClipper(Clipper):
             self._fused_step = FusedStep(optimizer, multiply_by=coefficient, skip_if=skip)
             return True
         return not report.skipped
+
+    def _clip(self, *args: Any) -> Outcome:
+        self._unseen.end()
+        return super()._clip(*args)
 
     def _restore(self, optimizer: Optimizer) -> None:
         self._joint_step.give_back(optimizer)
