@@ -1,6 +1,8 @@
 """Lightning's Trainer for real, on the CPU, against loops written out by hand."""
 
+import copy
 import itertools
+import pickle
 import types
 
 import pytest
@@ -274,3 +276,17 @@ def test_a_clip_that_sees_no_gradient_says_so_once():
     with pytest.warns(UserWarning, match="attached to SGD, saw no gradient, and yet the weights") as caught:
         fit(Automatic(past_the_hooks), ClipCallback(CLIP), log_every_n_steps=2)
     assert sum("saw no gradient" in str(warning.message) for warning in caught) == 1
+
+
+def test_a_copy_in_the_middle_of_a_fit_is_a_record():
+    class Copying(pl.Callback):
+        def on_train_batch_end(self, trainer, *_):
+            self.copies = [copy.copy(callback), copy.deepcopy(callback), pickle.loads(pickle.dumps(callback))]
+
+    callback, copying = ClipCallback("autoclip(60)"), Copying()
+    fit(Automatic(), callback, copying, limit_train_batches=3)
+    assert [one.clipper.steps for one in (callback, *copying.copies)] == [3] * 4
+    for one in copying.copies:
+        assert one.state_dict()["clippers"][0]["steps"] == 3
+        fit(Automatic(), one, limit_train_batches=2)
+        assert (one.clipper.steps, callback.clipper.steps) == (2, 3)

@@ -3,6 +3,7 @@
 import copy
 import functools
 import math
+import pickle
 
 import pytest
 import torch
@@ -407,3 +408,19 @@ class TestAClipThatNeverActs:
         with pytest.warns(UserWarning, match="attached to SGD, saw no gradient, and yet") as caught:
             trainer.train()
         assert sum("saw no gradient" in str(warning.message) for warning in caught) == 1
+
+
+def test_a_copy_in_the_middle_of_a_training_is_a_record(tmp_path):
+    class Copying(TrainerCallback):
+        def on_step_end(self, args, state, control, **kwargs):
+            self.copies = [copy.copy(callback), copy.deepcopy(callback), pickle.loads(pickle.dumps(callback))]
+
+    callback, copying = ClipCallback(CLIP), Copying()
+    trainer = trainer_for(tmp_path, callback, copying, max_steps=3)
+    trainer.train()
+    assert [one.clipper.steps for one in (callback, *copying.copies)] == [3] * 4
+    for one in copying.copies:
+        again = trainer_for(tmp_path, one, max_steps=2)
+        again.train()
+        assert (one.clipper.steps, callback.clipper.steps) == (2, 3)
+        assert len(logged(again, "clipwise/norm")) == 2

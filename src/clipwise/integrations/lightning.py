@@ -114,6 +114,11 @@ class ClipCallback(*_BASES):  # type: ignore[misc]
             raise ArgumentError(f"there are {len(self.clippers)} optimizers: see clippers")
         return self.clippers[0] if self.clippers else None
 
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy is in no fit, and keeps the record of the last."""
+        kept = {"_attached": False, "_by_optimizer": {}, "_losses": [], "_kept": self.state_dict()}
+        return vars(self) | kept
+
     # The run.
 
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:

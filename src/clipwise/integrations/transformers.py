@@ -87,6 +87,10 @@ class ClipCallback(_transformers.TrainerCallback):  # type: ignore[misc]
         self._loss: Tensor | None = None
         self._steps = 0  # of the clipper, before the step that is under way
 
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy is in no training, and keeps the record of the last."""
+        return vars(self) | {"_trainer": None, "_trial": None, "_replaced": [], "_loss": None}
+
     # The training.
 
     def on_train_begin(

@@ -1,5 +1,6 @@
 """Clip before every step of an optimizer, from one line, through its own hooks."""
 
+import copy
 import weakref
 from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
@@ -65,8 +66,9 @@ def attach(
     steps, over the gradients of all, which must be complete then; each further one that steps on gradients
     which did not change since belongs to the same step.
 
-    A copy of the optimizer (`copy.deepcopy`, pickle) has no clip attached, as it has none of its hooks:
-    attach again. ``optimizer.load_state_dict`` leaves the clip attached.
+    A copy of the optimizer (`copy.copy`, `copy.deepcopy`, pickle) has no clip attached, as it has none of its
+    hooks: attach again. A copy of the clipper is a record that acts on nothing.
+    ``optimizer.load_state_dict`` leaves the clip attached.
 
     Args:
         optimizer: any `torch.optim.Optimizer`, wrappers that carry one, or several. Of one around another
@@ -197,7 +199,15 @@ class AttachedClipper(Clipper):
         return next(iter(self.optimizers), None)
 
     def __getstate__(self) -> dict[str, Any]:
-        return super().__getstate__() | {"_optimizers": self.optimizers, "_unseen": None}
+        """A copy is a record: it acts on nothing, and to detach it ends nothing."""
+        return super().__getstate__() | {
+            "_optimizers": self.optimizers,
+            "_handles": [],
+            "_joint_step": JointStep(),
+            "_fused_step": None,
+            "_unseen": None,
+            "weights": copy.copy(self.weights),
+        }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state, _optimizers=[weakref.ref(one) for one in state["_optimizers"]])

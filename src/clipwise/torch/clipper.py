@@ -1,5 +1,6 @@
 """A clip at work on one set of parameters: its history, its counts, its last report."""
 
+import copy
 import numbers
 from collections.abc import Callable, Container, Mapping
 from typing import Any, NamedTuple, TypeAlias
@@ -128,7 +129,14 @@ class Clipper:
         self._has_policies = any(stage.thresholds.policy for stage in self._plan.stages())
 
     def __getstate__(self) -> dict[str, Any]:
-        return vars(self) | {"_followers": [], "_vetoes": []}  # those who listen to one do not know its copy
+        """Those who listen to one do not know its copy, and a shallow copy remembers by itself, too."""
+        return vars(self) | {
+            "_followers": [],
+            "_vetoes": [],
+            "_losses": list(self._losses),
+            "_state": copy.copy(self._state),
+            "_gradients": copy.copy(self._gradients),
+        }
 
     @property
     def clipped_steps(self) -> int:
