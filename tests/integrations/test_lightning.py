@@ -282,6 +282,8 @@ def test_a_copy_in_the_middle_of_a_fit_is_a_record():
     class Copying(pl.Callback):
         def on_train_batch_end(self, trainer, *_):
             self.copies = [copy.copy(callback), copy.deepcopy(callback), pickle.loads(pickle.dumps(callback))]
+            for one in self.copies:
+                one.teardown(trainer, None, "fit")
 
     callback, copying = ClipCallback("autoclip(60)"), Copying()
     fit(Automatic(), callback, copying, limit_train_batches=3)

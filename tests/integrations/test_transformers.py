@@ -414,6 +414,8 @@ def test_a_copy_in_the_middle_of_a_training_is_a_record(tmp_path):
     class Copying(TrainerCallback):
         def on_step_end(self, args, state, control, **kwargs):
             self.copies = [copy.copy(callback), copy.deepcopy(callback), pickle.loads(pickle.dumps(callback))]
+            for one in self.copies:
+                one.on_train_end(args, state, control)
 
     callback, copying = ClipCallback(CLIP), Copying()
     trainer = trainer_for(tmp_path, callback, copying, max_steps=3)

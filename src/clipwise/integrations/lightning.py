@@ -4,6 +4,7 @@ The callback is one of `lightning.pytorch` and of `pytorch_lightning`, which hav
 """
 
 import contextlib
+import copy
 import importlib.util
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -116,8 +117,8 @@ class ClipCallback(*_BASES):  # type: ignore[misc]
 
     def __getstate__(self) -> dict[str, Any]:
         """A copy is in no fit, and keeps the record of the last."""
-        kept = {"_attached": False, "_by_optimizer": {}, "_losses": [], "_kept": self.state_dict()}
-        return vars(self) | kept
+        none = {"_attached": False, "_by_optimizer": {}, "_losses": [], "_kept": self.state_dict()}
+        return vars(self) | none | {"clippers": [copy.copy(clipper) for clipper in self.clippers]}
 
     # The run.
 

@@ -1,5 +1,6 @@
 """Clipping in Hugging Face's Trainer, and in those that derive from it, by one callback."""
 
+import copy
 import os
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -89,7 +90,8 @@ class ClipCallback(_transformers.TrainerCallback):  # type: ignore[misc]
 
     def __getstate__(self) -> dict[str, Any]:
         """A copy is in no training, and keeps the record of the last."""
-        return vars(self) | {"_trainer": None, "_trial": None, "_replaced": [], "_loss": None}
+        none = {"_trainer": None, "_trial": None, "_replaced": [], "_loss": None}
+        return vars(self) | none | {"clipper": copy.copy(self.clipper)}
 
     # The training.
 
