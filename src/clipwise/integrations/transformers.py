@@ -90,7 +90,7 @@ class ClipCallback(_transformers.TrainerCallback):  # type: ignore[misc]
 
     def __getstate__(self) -> dict[str, Any]:
         """A copy is in no training, and keeps the record of the last."""
-        none = {"_trainer": None, "_trial": None, "_replaced": [], "_loss": None}
+        none: dict[str, Any] = {"_trainer": None, "_trial": None, "_replaced": [], "_loss": None}
         return vars(self) | none | {"clipper": copy.copy(self.clipper)}
 
     # The training.
