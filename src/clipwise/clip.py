@@ -271,6 +271,9 @@ def zclip(z: float = 2.5, norm: Norm = 2.0, *, decay: float = 0.97, warmup: int 
 def adagc(factor: float = 1.05, norm: Norm = 2.0, *, decay: float = 0.98, warmup: int = 100) -> Clip:
     """AdaGC: each tensor relative to a moving average of its own clipped norm.
 
+    The first ``warmup`` steps are clipped by the global norm to 1; see `thresholds.tensor_average`, also for
+    whose count of steps this is.
+
     Source: Wang et al. 2025, arXiv:2502.11034.
 
     >>> adagc().per

@@ -1,6 +1,9 @@
 """Lightning's Trainer for real, on the CPU, against loops written out by hand."""
 
+import copy
 import itertools
+import pickle
+import types
 
 import pytest
 import torch
@@ -13,6 +16,7 @@ from lightning.pytorch.plugins.precision import MixedPrecision
 import clipwise
 from clipwise.integrations.lightning import ClipCallback
 from tests.integrations.lightning_runs import Automatic, Two, fit, sgd, steps
+from tests.torch.loops.left_out import Lomo
 from tests.torch.loops.reference_loops import (
     STEPS,
     THRESHOLD,
@@ -259,3 +263,32 @@ def test_left_as_it_was_after_an_error():
     assert callback.clipper.steps == 3
     assert not callback.clipper.optimizer._optimizer_step_pre_hooks
     assert callback.state_dict()["clippers"][0]["steps"] == 3
+
+
+def test_a_clip_that_sees_no_gradient_says_so_once():
+    def past_the_hooks(parameters):
+        opt = torch.optim.SGD(parameters, lr=0.1)
+        take_away = lambda p: Lomo.move(types.SimpleNamespace(lr=0.1), p)  # noqa: E731
+        for p in opt.param_groups[0]["params"]:
+            p.register_post_accumulate_grad_hook(take_away)
+        return opt
+
+    with pytest.warns(UserWarning, match="attached to SGD, saw no gradient, and yet the weights") as caught:
+        fit(Automatic(past_the_hooks), ClipCallback(CLIP), log_every_n_steps=2)
+    assert sum("saw no gradient" in str(warning.message) for warning in caught) == 1
+
+
+def test_a_copy_in_the_middle_of_a_fit_is_a_record():
+    class Copying(pl.Callback):
+        def on_train_batch_end(self, trainer, *_):
+            self.copies = [copy.copy(callback), copy.deepcopy(callback), pickle.loads(pickle.dumps(callback))]
+            for one in self.copies:
+                one.teardown(trainer, None, "fit")
+
+    callback, copying = ClipCallback("autoclip(60)"), Copying()
+    fit(Automatic(), callback, copying, limit_train_batches=3)
+    assert [one.clipper.steps for one in (callback, *copying.copies)] == [3] * 4
+    for one in copying.copies:
+        assert one.state_dict()["clippers"][0]["steps"] == 3
+        fit(Automatic(), one, limit_train_batches=2)
+        assert (one.clipper.steps, callback.clipper.steps) == (2, 3)

@@ -3,6 +3,7 @@
 import copy
 import functools
 import math
+import pickle
 
 import pytest
 import torch
@@ -24,6 +25,7 @@ from tests.integrations.transformers_runs import (
     train_by_hand,
     trainer_for,
 )
+from tests.torch.loops.left_out import Lomo, hand_over
 from tests.torch.loops.reference_loops import ClipAtPercentile, assert_identical, assert_same
 
 CLIP = clipwise.clip_by_global_norm(THRESHOLD)
@@ -388,3 +390,39 @@ class TestRefused:
             ClipCallback(CLIP).on_train_begin(
                 trainer.args, trainer.state, trainer.control, model=trainer.model, optimizer=trainer.optimizer
             )
+
+
+class TestAClipThatNeverActs:
+    def test_lomo_is_refused(self, tmp_path):
+        model = make_gpt2()
+        trainer = trainer_for(tmp_path, ClipCallback(CLIP), model=model)
+        trainer.optimizer = Lomo(model, lr=0.1)
+        with pytest.raises(ArgumentError, match=r"Lomo moves the weights in its fused_backward"):
+            trainer.train()
+
+    def test_steps_that_are_not_seen_are_said_with_the_first_logs(self, tmp_path):
+        model = make_gpt2()
+        trainer = trainer_for(tmp_path, ClipCallback(CLIP), model=model, logging_steps=2, max_steps=4)
+        trainer.optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        hand_over(trainer.optimizer)
+        with pytest.warns(UserWarning, match="attached to SGD, saw no gradient, and yet") as caught:
+            trainer.train()
+        assert sum("saw no gradient" in str(warning.message) for warning in caught) == 1
+
+
+def test_a_copy_in_the_middle_of_a_training_is_a_record(tmp_path):
+    class Copying(TrainerCallback):
+        def on_step_end(self, args, state, control, **kwargs):
+            self.copies = [copy.copy(callback), copy.deepcopy(callback), pickle.loads(pickle.dumps(callback))]
+            for one in self.copies:
+                one.on_train_end(args, state, control)
+
+    callback, copying = ClipCallback(CLIP), Copying()
+    trainer = trainer_for(tmp_path, callback, copying, max_steps=3)
+    trainer.train()
+    assert [one.clipper.steps for one in (callback, *copying.copies)] == [3] * 4
+    for one in copying.copies:
+        again = trainer_for(tmp_path, one, max_steps=2)
+        again.train()
+        assert (one.clipper.steps, callback.clipper.steps) == (2, 3)
+        assert len(logged(again, "clipwise/norm")) == 2

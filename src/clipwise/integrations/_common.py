@@ -101,6 +101,11 @@ def follows_loss(clipper: AttachedClipper) -> bool:
     return "loss" in clipper._sees
 
 
+def say_if_unseen(clipper: AttachedClipper) -> None:
+    """Warn, once, if the weights move and it sees no gradient."""
+    clipper._unseen.say()
+
+
 def load(name: str, extra: str) -> ModuleType:
     """A trainer's package; where it is not installed, the error says how to install it."""
     return extras.load(name, purpose=f"clipwise.integrations.{extra}", extra=extra)

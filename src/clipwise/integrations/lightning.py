@@ -4,6 +4,7 @@ The callback is one of `lightning.pytorch` and of `pytorch_lightning`, which hav
 """
 
 import contextlib
+import copy
 import importlib.util
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,7 +15,15 @@ from torch.optim import Optimizer
 
 from clipwise.errors import ArgumentError, StateError
 from clipwise.functional.arguments import NonFinite
-from clipwise.integrations._common import ClipLike, Order, follows_loss, is_listed, load, orders
+from clipwise.integrations._common import (
+    ClipLike,
+    Order,
+    follows_loss,
+    is_listed,
+    load,
+    orders,
+    say_if_unseen,
+)
 from clipwise.stack import warn
 from clipwise.torch.attach import AttachedClipper
 
@@ -60,6 +69,9 @@ class ClipCallback(*_BASES):  # type: ignore[misc]
             there is no optimizer, or another number of them than was listed.
         ParameterError: when the fit begins, if a pattern of `by_name` matches no parameter.
 
+    Warns:
+        UserWarning: with the first logs and at the end, if the weights moved and no gradient was seen.
+
     >>> import clipwise
     >>> ClipCallback(clipwise.autoclip(10)).clippers
     []
@@ -102,6 +114,11 @@ class ClipCallback(*_BASES):  # type: ignore[misc]
         if len(self.clippers) > 1:
             raise ArgumentError(f"there are {len(self.clippers)} optimizers: see clippers")
         return self.clippers[0] if self.clippers else None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy is in no fit, and keeps the record of the last."""
+        none = {"_attached": False, "_by_optimizer": {}, "_losses": [], "_kept": self.state_dict()}
+        return vars(self) | none | {"clippers": [copy.copy(clipper) for clipper in self.clippers]}
 
     # The run.
 
@@ -167,6 +184,8 @@ class ClipCallback(*_BASES):  # type: ignore[misc]
         if not self._log or not (connector.should_update_logs or trainer.fast_dev_run):
             return
         for place, clipper in enumerate(self.clippers):
+            if clipper is not None:
+                say_if_unseen(clipper)
             if clipper is None or clipper.report is None or clipper.steps == self._logged[place]:
                 continue
             self._logged[place] = clipper.steps

@@ -1,5 +1,6 @@
 """Clipping in Hugging Face's Trainer, and in those that derive from it, by one callback."""
 
+import copy
 import os
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -11,7 +12,7 @@ from torch.optim import Optimizer
 from clipwise.errors import ArgumentError
 from clipwise.files import replacing
 from clipwise.functional.arguments import NonFinite
-from clipwise.integrations._common import ClipLike, follows_loss, is_listed, load, orders
+from clipwise.integrations._common import ClipLike, follows_loss, is_listed, load, orders, say_if_unseen
 from clipwise.stack import frames_of, warn
 from clipwise.torch.attach import AttachedClipper
 from clipwise.torch.dropins import get_total_norm
@@ -50,9 +51,13 @@ class ClipCallback(_transformers.TrainerCallback):  # type: ignore[misc]
 
     Raises:
         ArgumentError: at once, if this is no clip; when the training begins, if the optimizer holds shards
-            (FSDP, DeepSpeed), or no Trainer is training.
+            (FSDP, DeepSpeed) or takes no steps (``optim="lomo"``, layer-wise GaLore), or no Trainer is
+            training.
         ParameterError: when the training begins, if a pattern of `by_name` matches no parameter.
         StateError: when a training is resumed, if the checkpoint is of another kind of clip.
+
+    Warns:
+        UserWarning: with the first logs and at the end, if the weights moved and no gradient was seen.
 
     >>> import clipwise
     >>> ClipCallback(clipwise.autoclip(10)).clipper
@@ -82,6 +87,11 @@ class ClipCallback(_transformers.TrainerCallback):  # type: ignore[misc]
         self._replaced: list[tuple[Any, str, dict[str, Any]]] = []
         self._loss: Tensor | None = None
         self._steps = 0  # of the clipper, before the step that is under way
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy is in no training, and keeps the record of the last."""
+        none: dict[str, Any] = {"_trainer": None, "_trial": None, "_replaced": [], "_loss": None}
+        return vars(self) | none | {"clipper": copy.copy(self.clipper)}
 
     # The training.
 
@@ -158,6 +168,8 @@ class ClipCallback(_transformers.TrainerCallback):  # type: ignore[misc]
             clipper = self.clipper
             if "loss" in logs and clipper and clipper.report and clipper.steps > self._steps:
                 logs.update(clipper.report.metrics(per_tensor=self._per_tensor))
+            if clipper:
+                say_if_unseen(clipper)
             log(logs, *args, **kwargs)
 
         return log_with_report

@@ -28,7 +28,10 @@ class tensor_average:
                       gamma_t = decay * gamma_{t-1} + (1 - decay) * c_t
 
     A norm that is NaN, Inf or exactly 0 never enters: a tensor whose first gradients are 0 (the second factor
-    of a low-rank adapter) would otherwise be held at 0 for ever. The warm-up counts each group's own norms.
+    of a low-rank adapter) would otherwise be held at 0 for ever. The warm-up counts each group's own norms,
+    from 1, so that ``warmup`` of them are clipped together: as in the authors' own code (``steps <=
+    start_clip_steps``, github.com/lishuai-97/AdaGC). pytorch_optimizer's AdaGC ends it one step before
+    (``step < warmup_steps``): its 100 are 99 here.
 
     Source: Wang et al. 2025, arXiv:2502.11034 (factor 1.05, decay .98, 100 steps).
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 from types import ModuleType
 from typing import Any, Protocol
 
+import torch.compiler
 import torch.nn.utils
 from torch import Tensor
 from torch.nn.utils import clip_grad
@@ -72,7 +73,8 @@ def _unwrap_unless_needed() -> None:
 
 def hear(function: str, parameters: Any, threshold: float) -> None:
     """Pass on that a function is about to clip; an infinite threshold only measures."""
-    if not _listeners or threshold == math.inf:
+    # A graph holds no warning, and one that is made now may be used when nobody listens.
+    if torch.compiler.is_compiling() or not _listeners or threshold == math.inf:
         return
     tensors = [parameters] if isinstance(parameters, Tensor) else parameters
     there = [p for p in tensors if isinstance(p, Tensor) and p.grad is not None]
@@ -84,6 +86,8 @@ def hear(function: str, parameters: Any, threshold: float) -> None:
 def _telling(function: Callable[..., Any], name: str) -> Callable[..., Any]:
     @functools.wraps(function)
     def telling(parameters: Tensor | Iterable[Tensor], *args: Any, **kwargs: Any) -> Any:
+        if torch.compiler.is_compiling():
+            return telling.__wrapped__(parameters, *args, **kwargs)
         if not isinstance(parameters, Tensor):
             parameters = list(parameters)
         thresholds = [*args[:1], *(kwargs[key] for key in ("max_norm", "clip_value") if key in kwargs)]

@@ -8,6 +8,7 @@ from torch import Tensor
 from clipwise.functional.layout import Layout
 from clipwise.functional.slots import Slot
 from clipwise.torch._slots import layout_of
+from clipwise.torch._traced import Traced
 from clipwise.torch.engines import AnyBatch, gather, make_batch
 
 
@@ -67,7 +68,7 @@ class Weights(Gradients):
         return places, make_batch([self._parameters[place] for place in places]) if places else None
 
 
-def make_writable(parameters: list[Tensor], batch: AnyBatch) -> bool:
+def make_writable(parameters: list[Tensor], batch: AnyBatch | Traced) -> bool:
     """Bring gradients into a form that can be changed in place: in the parameters' ``grad``.
 
     Sparse ones are coalesced; those whose entries share memory, and lazily conjugated or negated ones,

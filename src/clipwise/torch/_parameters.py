@@ -89,6 +89,21 @@ def refuse_unmade(parameters: dict[str, Tensor]) -> None:
             raise ParameterError(f"{name!r} has no shape yet: run the model once before clipping is set up")
 
 
+def refuse_gradients(function: str, tensors: Sequence[Tensor]) -> None:
+    """ParameterError if these, none of which has a gradient, are gradients in the place of parameters."""
+    if tensors and not any(map(_may_have_gradient, tensors)):
+        raise ParameterError(
+            f"{function} takes parameters and changes their gradients; none of these {len(tensors)} tensors"
+            " is a parameter or has a gradient: pass model.parameters() or the like, not the gradients"
+        )
+
+
+def _may_have_gradient(tensor: Tensor) -> bool:
+    return isinstance(tensor, nn.Parameter) or (
+        tensor.requires_grad and (tensor.is_leaf or tensor.retains_grad)
+    )
+
+
 def embedding_weights(model: nn.Module | None) -> set[int]:
     """Ids of the weights of embeddings: their norm grows with the vocabulary, not with what a step moves."""
     if model is None:

@@ -1,5 +1,6 @@
 """Clip before every step of an optimizer, from one line, through its own hooks."""
 
+import copy
 import weakref
 from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
@@ -21,11 +22,14 @@ from clipwise.stack import warn
 from clipwise.torch import _foreign_clipping
 from clipwise.torch._fused import FusedStep, is_fused
 from clipwise.torch._joint_step import JointStep
+from clipwise.torch._left_out import can_leave_out
 from clipwise.torch._parameters import of_optimizers, refuse_unmade
-from clipwise.torch.clipper import Clipper
+from clipwise.torch._unseen import Unseen
+from clipwise.torch._wrappers import chain, unwrapped, wrapper_of_caller
+from clipwise.torch.clipper import Clipper, Outcome
 from clipwise.torch.engines import array_on
 from clipwise.torch.hooks import StepHooks
-from clipwise.torch.refusals import refuse_engine_of_caller, refuse_engines, refuse_shards
+from clipwise.torch.refusals import refuse_engine_of_caller, refuse_shards
 from clipwise.torch.weights import WeightClipper
 
 __all__ = ["AttachedClipper", "attach"]
@@ -62,20 +66,23 @@ def attach(
     steps, over the gradients of all, which must be complete then; each further one that steps on gradients
     which did not change since belongs to the same step.
 
-    A copy of the optimizer (`copy.deepcopy`, pickle) has no clip attached, as it has none of its hooks:
-    attach again. ``optimizer.load_state_dict`` leaves the clip attached.
+    A copy of the optimizer (`copy.copy`, `copy.deepcopy`, pickle) has no clip attached, as it has none of its
+    hooks: attach again. A copy of the clipper is a record that acts on nothing.
+    ``optimizer.load_state_dict`` leaves the clip attached.
 
     Args:
-        optimizer: any `torch.optim.Optimizer`, wrappers that carry one (Fabric, Accelerate), or several.
+        optimizer: any `torch.optim.Optimizer`, wrappers that carry one, or several. Of one around another
+            it is the outer (Lookahead), or the inner where that makes the step (Fabric, Accelerate, SAM).
         clip: what to do; a string or a mapping is read by `clipwise.config.parse`. None with ``weights``:
             the gradients are only measured.
         model: gives parameters their names, for reports and `by_name`, and tells which are embeddings
             and which transposed convolutions.
         nonfinite: as for `Clipper`. With ``"skip"`` a step whose gradients hold NaN or Inf does not happen
-            at all: parameters and optimizer state stay as they were, and it is counted in
-            ``clipper.skipped_steps``. (`torch.optim.LBFGS` goes on with what it had before the bad
-            evaluation.) Fused optimizers leave the step out on the device, under a gradient scaler too, and
-            nothing waits; with others finding out waits for the device once a step.
+            at all: it does not run, parameters and optimizer state stay as they were, and it is counted in
+            ``clipper.skipped_steps``. (`torch.optim.LBFGS` goes on with what it had before, where it is not
+            the first evaluation of a step that is bad.) Fused optimizers leave the step out on the device,
+            under a gradient scaler too, and nothing waits; with others finding out waits for the device once
+            a step.
         weights: what is done to the weights after every step that happens, such as ``clip_by_value(0.01)``
             for WGAN, to those of the optimizer that made it; ``clipper.weights.report`` says what.
         direction, unit_axes: as for `Clipper`; ``unit_axes`` is for ``weights`` too.
@@ -85,11 +92,17 @@ def attach(
 
     Raises:
         ArgumentError: this is no optimizer, an engine's inner one (DeepSpeed, Megatron, ZeRO) that holds a
-            part of the gradients only, or a clip is attached to it already; the bound of the weights follows
+            part of the gradients only, one that takes no steps itself (Lomo, layer-wise GaLore), or a clip is
+            attached to it already; the bound of the weights follows
             the loss; or, from the first step, it is stepped inside ``backward`` with a clip that needs all
             gradients.
         ParameterError: a pattern of `by_name` or of ``unit_axes`` matches no parameter, or the model is
             another one.
+
+    Warns:
+        UserWarning: once, if the loop clips too; at the end (detached, or nobody holds it), if it saw no
+            gradient and yet the weights moved; at the first step, if what is around the optimizer cannot be
+            left out with a step.
     """
     return AttachedClipper(
         optimizer,
@@ -126,7 +139,17 @@ class AttachedClipper(Clipper):
             )
         if not isinstance(model, nn.Module | None):
             raise ArgumentError(f"model must be a torch.nn.Module, got {type(model).__name__}")
-        optimizers = _unwrapped(optimizer)
+        optimizers = unwrapped(optimizer)
+        if any(clipper_of(inner) is not None for one in optimizers for inner in chain(one)):
+            raise ArgumentError(
+                "a clip is attached to this optimizer already: detach it first, or use clipwise.chain"
+            )
+        for one in optimizers:
+            if nonfinite == "skip" and not can_leave_out(one):
+                raise ArgumentError(
+                    f"no step of {type(one).__name__} can be left out, since it is not called by"
+                    " torch.optim.Optimizer: attach with nonfinite='zero'"
+                )
         # Held weakly: the optimizer's hooks hold this clipper, and both are to go when the optimizer goes.
         self._optimizers = [weakref.ref(one) for one in optimizers]
         self._model = model
@@ -143,6 +166,9 @@ class AttachedClipper(Clipper):
         if weights is not None:
             bound = as_weight_clip(weights)
             self.weights = WeightClipper(parameters.items(), bound, model=model, unit_axes=unit_axes)
+        names = ", ".join(type(one).__name__ for one in optimizers)
+        self._unseen = Unseen(parameters.values(), f"{spelled(self.clip)}, attached to {names},")
+        weakref.finalize(self, self._unseen.say)
         self._current = self._ids()
         self._joint_step = JointStep()
         self._fused_step: FusedStep | None = None
@@ -152,7 +178,11 @@ class AttachedClipper(Clipper):
             handle
             for one in optimizers
             for handle in StepHooks(
-                begin=self._begin, again=self._restore, ready=self._ready, end=self._end
+                begin=self._begin,
+                again=self._restore,
+                ready=self._ready,
+                halt=self._joint_step.hold_back,
+                end=self._end,
             ).register(one)
         ]
         if clip is not None:  # a clip of the weights alone has nothing against another of the gradients
@@ -169,13 +199,29 @@ class AttachedClipper(Clipper):
         return next(iter(self.optimizers), None)
 
     def __getstate__(self) -> dict[str, Any]:
-        return super().__getstate__() | {"_optimizers": self.optimizers}
+        """A copy is a record: it acts on nothing, and to detach it ends nothing."""
+        return super().__getstate__() | {
+            "_optimizers": self.optimizers,
+            "_handles": [],
+            "_joint_step": JointStep(),
+            "_fused_step": None,
+            "_unseen": None,
+            "weights": copy.copy(self.weights),
+        }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state, _optimizers=[weakref.ref(one) for one in state["_optimizers"]])
+        self._unseen = Unseen((), "a copy")
 
     def detach(self) -> None:
-        """Stop clipping; the report and the counts stay."""
+        """Stop clipping; the report and the counts stay.
+
+        Warns:
+            UserWarning: no gradient was seen, and the weights moved.
+        """
+        if self._handles:
+            self._unseen.say()
+            self._unseen.end()
         for handle in self._handles:
             handle.remove()
         self._handles = []
@@ -223,6 +269,7 @@ class AttachedClipper(Clipper):
         self._moves = False
         if id(optimizer) not in self._checked:
             refuse_engine_of_caller(optimizer)
+            self._say_what_is_around(optimizer)
             self._checked.add(id(optimizer))
         if torch._C._current_graph_task_id() != -1 and self._plan.needs_all():
             raise ArgumentError(
@@ -231,17 +278,16 @@ class AttachedClipper(Clipper):
                 " adaptive_grad_clip, or step after backward"
             )
 
-    def _ready(self, optimizer: Optimizer, loss: Any) -> None:
+    def _ready(self, optimizer: Optimizer, loss: Any) -> bool:
+        """Clip what the step is about to use; whether it is to be left out, as far as the host knows."""
         if not self._losses and isinstance(loss, Tensor | float) and torch.as_tensor(loss).numel() == 1:
             self.observe(loss)
         self._follow_optimizers()
-        if self._prepare(optimizer):
-            self._moves = True  # with a closure, by any of its evaluations
-        else:
-            self._joint_step.hold_back(optimizer)
+        happens = self._prepare(optimizer)
+        self._moves = self._moves or happens  # with a closure, by any of its evaluations
+        return not happens
 
     def _prepare(self, optimizer: Optimizer) -> bool:
-        """Clip what the step is about to use; whether it happens, as far as the host knows."""
         # A fused optimizer under a GradScaler steps on scaled gradients and is told the scale, and whether an
         # overflow was found: then it skips the step by itself, as the scaler does for any other optimizer.
         found_inf = getattr(optimizer, "found_inf", None)
@@ -264,6 +310,10 @@ class AttachedClipper(Clipper):
             return True
         return not report.skipped
 
+    def _clip(self, *args: Any) -> Outcome:
+        self._unseen.end()
+        return super()._clip(*args)
+
     def _restore(self, optimizer: Optimizer) -> None:
         self._joint_step.give_back(optimizer)
         if self._fused_step is not None:
@@ -281,6 +331,15 @@ class AttachedClipper(Clipper):
             own = {id(p) for group in optimizer.param_groups for p in group["params"]}
             self.weights.clip_after(own, again=self._joint_step.bounded)
             self._joint_step.bounded = True
+
+    def _say_what_is_around(self, optimizer: Optimizer) -> None:
+        around = wrapper_of_caller(optimizer) if self.nonfinite == "skip" else None
+        if around is not None:
+            warn(
+                f"{around} steps around this {type(optimizer).__name__}: what it does itself is not left out"
+                " with a step that is skipped. attach(..., nonfinite='zero') skips none",
+                past=("torch",),
+            )
 
     # Being told by others.
 
@@ -343,52 +402,13 @@ class AttachedClipper(Clipper):
         )
 
 
-def _unwrapped(optimizer: Any) -> list[Optimizer]:
-    """The optimizers themselves, also from inside wrappers that pass their steps on to them."""
-    several = isinstance(optimizer, Iterable) and not isinstance(optimizer, str | Mapping)
-    found: list[Optimizer] = []
-    for one in optimizer if several else [optimizer]:
-        while (inner := _inner(one)) is not None:
-            refuse_engines(one)
-            one = inner
-        refuse_engines(one)
-        if not isinstance(one, Optimizer):
-            raise ArgumentError(
-                f"attach takes a torch.optim.Optimizer, or several of them, got {type(one).__name__}"
-            )
-        if not getattr(type(one).step, "hooked", False):
-            raise ArgumentError(
-                f"{type(one).__name__} never calls the hooks of its steps, since its __init__ does not call"
-                " that of torch.optim.Optimizer: attach to the optimizer inside it"
-            )
-        if any(one is other for other in found):
-            raise ArgumentError("attach got the same optimizer twice")
-        if clipper_of(one) is not None:
-            raise ArgumentError(
-                "a clip is attached to this optimizer already: detach it first, or use clipwise.chain"
-            )
-        found.append(one)
-    if not found:
-        raise ArgumentError("attach takes a torch.optim.Optimizer, or several of them, got none")
-    return found
-
-
 def clipper_of(optimizer: Optimizer) -> "AttachedClipper | None":
     """The clipper that is attached to an optimizer, None where there is none."""
-    for hook in optimizer._optimizer_step_pre_hooks.values():
+    for hook in getattr(optimizer, "_optimizer_step_pre_hooks", {}).values():
         hooks = getattr(hook, "__self__", None)
         if isinstance(hooks, StepHooks) and isinstance(hooks.owner, AttachedClipper):
             return hooks.owner
     return None
-
-
-def _inner(optimizer: Any) -> Optimizer | None:
-    """The optimizer that a wrapper passes its steps on to."""
-    names = ["optimizer", "base_optimizer"]  # Fabric, Accelerate; SAM, Lookahead
-    if isinstance(optimizer, Optimizer) and not getattr(type(optimizer).step, "hooked", False):
-        names += ["_base_optimizer", "optim", "_optimizer"]  # timm's Lookahead, PostLocalSGDOptimizer
-    found = (getattr(optimizer, name, None) for name in names)
-    return next((one for one in found if isinstance(one, Optimizer)), None)
 
 
 def _largest(rates: list[float | Tensor]) -> float | Tensor | None:
@@ -402,5 +422,6 @@ def _largest(rates: list[float | Tensor]) -> float | Tensor | None:
 
 def _is_scale_free(optimizer: Optimizer) -> bool:
     """Whether the optimizer divides by the gradient's own size; only the SGD family is known not to."""
-    proportional = isinstance(optimizer, torch.optim.SGD | torch.optim.ASGD)
-    return not (proportional or "sgd" in type(optimizer).__name__.lower())
+    *_, innermost = chain(optimizer)
+    proportional = isinstance(innermost, torch.optim.SGD | torch.optim.ASGD)
+    return not (proportional or "sgd" in type(innermost).__name__.lower())

@@ -1,5 +1,6 @@
 """A clip at work on one set of parameters: its history, its counts, its last report."""
 
+import copy
 import numbers
 from collections.abc import Callable, Container, Mapping
 from typing import Any, NamedTuple, TypeAlias
@@ -22,7 +23,7 @@ from clipwise.namespace import Array, Namespace
 from clipwise.report import ClipReport
 from clipwise.torch._gradients import Gradients
 from clipwise.torch._measure import MeasuredTensors
-from clipwise.torch._parameters import Parameters, named, refuse_unmade
+from clipwise.torch._parameters import Parameters, named, refuse_gradients, refuse_unmade
 from clipwise.torch._slots import layout_of, slots_of
 from clipwise.torch._sparse import refuse_complex_ranges, refuse_sparse
 from clipwise.torch._state import PolicyState
@@ -128,7 +129,14 @@ class Clipper:
         self._has_policies = any(stage.thresholds.policy for stage in self._plan.stages())
 
     def __getstate__(self) -> dict[str, Any]:
-        return vars(self) | {"_followers": [], "_vetoes": []}  # those who listen to one do not know its copy
+        """Those who listen to one do not know its copy, and a shallow copy remembers by itself, too."""
+        return vars(self) | {
+            "_followers": [],
+            "_vetoes": [],
+            "_losses": list(self._losses),
+            "_state": copy.copy(self._state),
+            "_gradients": copy.copy(self._gradients),
+        }
 
     @property
     def clipped_steps(self) -> int:
@@ -192,7 +200,8 @@ class Clipper:
 
         Raises:
             NonFiniteError: a gradient is NaN or Inf and ``nonfinite="error"``; nothing was touched.
-            ParameterError: the threshold follows the loss and `observe` was not called.
+            ParameterError: the threshold follows the loss and `observe` was not called; or these are
+                gradients in the place of parameters.
         """
         return self._step(None).report
 
@@ -219,11 +228,7 @@ class Clipper:
         try:
             with np.errstate(all="ignore"):  # norms of NaN and Inf are part of the business
                 batch = self._gradients.collect(only)
-                outcome = (
-                    Outcome(in_torch(self._nothing()))
-                    if batch is None
-                    else self._clip(batch, scale, fused, leave)
-                )
+                outcome = self._nothing() if batch is None else self._clip(batch, scale, fused, leave)
         finally:
             self._losses.clear()
         report = outcome.report
@@ -288,10 +293,11 @@ class Clipper:
         losses = [one.to(device, wide(device)) for one in self._losses]
         return array_on(xp, losses[0] if len(losses) == 1 else torch.stack(losses).mean())
 
-    def _nothing(self) -> ClipReport:
-        """The report of a call without any gradient: norm 0, on the parameters' device."""
+    def _nothing(self) -> Outcome:
+        """That of a call without any gradient: norm 0, on the parameters' device."""
+        refuse_gradients("clip_", list(self.parameters.values()))
         xp = self._namespace()
-        return self._plan.blank(untouched(xp, xp.asarray(0.0)))
+        return Outcome(in_torch(self._plan.blank(untouched(xp, xp.asarray(0.0)))))
 
     def _namespace(self) -> Namespace:
         return namespace_on(next((p.device for p in self.parameters.values()), torch.device("cpu")))

@@ -3,12 +3,15 @@
 They differ from `torch.nn.utils` only where that loses the gradient: norms are measured in float64, so that
 neither half precision nor large float32 values turn a finite gradient into zeros; a tensor that is listed
 twice is measured and scaled once; an expanded gradient is scaled once; what has no entries or no gradient is
-no error; and a threshold below 0 is refused. Distributed tensors are passed on to torch.
+no error; a threshold below 0, and gradients in the place of parameters, are refused. What they say and raise
+besides is torch's to the letter, since programs match it. Distributed tensors are passed on to torch. Under
+`torch.compile` they are traced, as torch's are.
 """
 
 import math
 import types
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,10 +19,13 @@ from torch import Tensor
 from torch.nn.utils import clip_grad as torchs
 
 from clipwise.checks import check_number
+from clipwise.errors import ThresholdError
 from clipwise.namespace import Array
 from clipwise.stack import warn
 from clipwise.torch import _foreign_clipping
 from clipwise.torch._gradients import make_writable
+from clipwise.torch._parameters import refuse_gradients
+from clipwise.torch._traced import Traced
 from clipwise.torch.engines import AnyBatch, gather, make_batch
 from clipwise.torch.engines._arrays import NUMPY, array_on
 from clipwise.torch.engines.reference import values_of
@@ -56,14 +62,19 @@ def get_total_norm(
     tensor(5.)
     """
     tensors = [tensors] if isinstance(tensors, Tensor) else list(tensors)
+    order = float(norm_type)
     if not tensors:
         return torch.tensor(0.0)
+    _ = tensors[0].device  # AttributeError where it is no tensor, as in torch
+    for one in tensors:
+        if not isinstance(one, Tensor):
+            raise TypeError(f"get_total_norm takes tensors, got {one!r}")
     with torch.no_grad():
-        batch = make_batch([t.coalesce() if t.is_sparse else t for t in tensors])
+        batch = _batch([t.coalesce() if t.is_sparse else t for t in tensors])
         if _torchs_get_total_norm is not None and _is_distributed(batch):
             theirs: Tensor = _torchs_get_total_norm(tensors, norm_type, error_if_nonfinite, foreach)
             return theirs
-        return _narrowed(_total_norm(batch, float(norm_type), error_if_nonfinite), batch)
+        return _narrowed(_total_norm(batch, order, error_if_nonfinite), batch)
 
 
 def clip_grad_norm_(
@@ -85,6 +96,7 @@ def clip_grad_norm_(
 
     Raises:
         ThresholdError: ``max_norm`` is negative or NaN (torch would turn the gradient round).
+        ParameterError: these are gradients in the place of parameters (torch would do nothing).
         RuntimeError: the norm is not finite and ``error_if_nonfinite``; the gradients are untouched.
 
     >>> weight = torch.zeros(2, requires_grad=True)
@@ -92,16 +104,16 @@ def clip_grad_norm_(
     >>> clip_grad_norm_([weight], max_norm=1.0)
     tensor(5.)
     """
-    max_norm = check_number("max_norm", max_norm)
+    max_norm, order = _threshold("max_norm", max_norm), float(norm_type)
     listed = _listed(parameters)
     _foreign_clipping.hear("clipwise.torch.clip_grad_norm_", listed, max_norm)
     with torch.no_grad():
-        batch = _gradients(listed)
+        batch = _gradients("clip_grad_norm_", listed)
         if batch is None:
             return torch.tensor(0.0)
         if _is_distributed(batch):
             return _torchs_clip_grad_norm_(listed, max_norm, norm_type, error_if_nonfinite, foreach)
-        norm = _total_norm(batch, float(norm_type), error_if_nonfinite)
+        norm = _total_norm(batch, order, error_if_nonfinite)
         _scale_(batch, max_norm, norm)
         return _narrowed(norm, batch)
 
@@ -121,6 +133,8 @@ def clip_grads_with_norm_(
 
     Raises:
         ThresholdError: ``max_norm`` is negative or NaN.
+        ParameterError: these are gradients in the place of parameters (torch would do nothing).
+        RuntimeError: ``total_norm`` is several numbers.
 
     >>> weight = torch.zeros(2, requires_grad=True)
     >>> weight.grad = torch.tensor([3.0, 4.0])
@@ -128,17 +142,21 @@ def clip_grads_with_norm_(
     >>> weight.grad
     tensor([1.5000, 2.0000])
     """
-    max_norm = check_number("max_norm", max_norm)
+    max_norm = _threshold("max_norm", max_norm)
     listed = _listed(parameters)
     _foreign_clipping.hear("clipwise.torch.clip_grads_with_norm_", listed, max_norm)
     with torch.no_grad():
-        batch = _gradients(listed)
+        batch = _gradients("clip_grads_with_norm_", listed)
         if batch is None:
             return
         if _torchs_clip_grads_with_norm_ is not None and _is_distributed(batch):
             _torchs_clip_grads_with_norm_(listed, max_norm, total_norm, foreach)
-        else:
-            _scale_(batch, max_norm, array_on(batch.xp, total_norm))
+            return
+        if isinstance(total_norm, Tensor) and total_norm.numel() != 1:
+            raise RuntimeError(f"total_norm must be one number, got a tensor of shape {total_norm.shape}")
+        _scale_(
+            batch, max_norm, total_norm if torch.compiler.is_compiling() else array_on(batch.xp, total_norm)
+        )
 
 
 def clip_grad_value_(parameters: TensorOrTensors, clip_value: float, foreach: bool | None = None) -> None:
@@ -151,6 +169,7 @@ def clip_grad_value_(parameters: TensorOrTensors, clip_value: float, foreach: bo
 
     Raises:
         ThresholdError: ``clip_value`` is negative or NaN.
+        ParameterError: these are gradients in the place of parameters (torch refuses them, too).
 
     >>> weight = torch.zeros(2, requires_grad=True)
     >>> weight.grad = torch.tensor([3.0, -0.1])
@@ -158,17 +177,28 @@ def clip_grad_value_(parameters: TensorOrTensors, clip_value: float, foreach: bo
     >>> weight.grad
     tensor([ 0.5000, -0.1000])
     """
-    clip_value = check_number("clip_value", clip_value)
+    clip_value = _threshold("clip_value", clip_value)
     listed = _listed(parameters)
     _foreign_clipping.hear("clipwise.torch.clip_grad_value_", listed, clip_value)
     with torch.no_grad():
-        batch = _gradients(listed)
+        batch = _gradients("clip_grad_value_", listed)
         if batch is None:
             return
         if _is_distributed(batch):
             _torchs_clip_grad_value_(listed, clip_value, foreach)
         else:
             batch.clamp_(-clip_value, clip_value, report=False)
+
+
+def _threshold(name: str, value: Any) -> Any:
+    """What a norm or an entry may not exceed; while a graph is made, one that is not known yet as it is."""
+    if torch.compiler.is_compiling() and isinstance(value, Tensor | float):
+        if not isinstance(value, Tensor) and not value >= 0.0:
+            raise ThresholdError(f"{name} must be a number, at least 0")  # it cannot be written into a text
+        return value
+    if not isinstance(value, str | bytes) and not hasattr(value, "__float__"):
+        float(value)  # torch's TypeError
+    return check_number(name, value)
 
 
 def _listed(parameters: TensorOrTensors) -> list[Tensor]:
@@ -181,39 +211,65 @@ def _listed(parameters: TensorOrTensors) -> list[Tensor]:
     return listed
 
 
-def _gradients(parameters: list[Tensor]) -> AnyBatch | None:
-    _, batch = gather(parameters)
-    if batch is not None and make_writable(parameters, batch):
-        _, batch = gather(parameters)
+def _gradients(function: str, parameters: list[Tensor]) -> AnyBatch | Traced | None:
+    try:
+        batch = _gather(parameters)
+    except (AttributeError, TypeError):
+        for parameter in parameters:  # what is no parameter is told in torch's words
+            _ = parameter.grad
+        raise
+    if batch is None:
+        refuse_gradients(function, parameters)
+    elif make_writable(parameters, batch):
+        batch = _gather(parameters)
     return batch
 
 
-def _total_norm(batch: AnyBatch, p: float, error_if_nonfinite: bool) -> Array:
+def _gather(parameters: list[Tensor]) -> AnyBatch | Traced | None:
+    if not torch.compiler.is_compiling():
+        return gather(parameters)[1]
+    once: list[Tensor] = []
+    for parameter in parameters:
+        if parameter.grad is not None and all(parameter is not other for other in once):
+            once.append(parameter)
+    gradients = [p.grad for p in once if p.grad is not None]
+    return Traced(gradients) if gradients else None
+
+
+def _batch(tensors: list[Tensor]) -> AnyBatch | Traced:
+    return Traced(tensors) if torch.compiler.is_compiling() else make_batch(tensors)
+
+
+def _total_norm(batch: AnyBatch | Traced, p: float, error_if_nonfinite: bool) -> Array:
     if p <= 0:  # no norm, but torch's functions take it
         each = torch.stack([torch.linalg.vector_norm(values_of(t), p) for t in batch.tensors])
-        norm = array_on(batch.xp, torch.linalg.vector_norm(each, p))
+        norm = torch.linalg.vector_norm(each, p)
+        norm = norm if isinstance(batch, Traced) else array_on(batch.xp, norm)
+    elif isinstance(batch, Traced):
+        norm = batch.norm(p)
     else:
         with np.errstate(all="ignore"):  # norms of NaN and Inf are part of the business
             norm = batch.norm(p)
-    if error_if_nonfinite and not math.isfinite(norm):
+    if error_if_nonfinite and not (norm.isfinite() if isinstance(norm, Tensor) else math.isfinite(norm)):
         raise RuntimeError(
-            f"the total norm of order {p} of the gradients is non-finite, so it cannot be clipped; to scale"
-            " by the non-finite norm anyway, set error_if_nonfinite=False"
+            f"The total norm of order {p} for gradients from `parameters` is non-finite, so it cannot be"
+            " clipped. To disable this error and scale the gradients by the non-finite norm anyway, set"
+            " `error_if_nonfinite=False`"
         )
     return norm
 
 
-def _scale_(batch: AnyBatch, max_norm: float, norm: Array) -> None:
+def _scale_(batch: AnyBatch | Traced, max_norm: float, norm: Array) -> None:
     batch.scale_(batch.xp.clip(max_norm / (norm + 1e-6), None, 1.0))
 
 
-def _narrowed(norm: Array, batch: AnyBatch) -> Tensor:
+def _narrowed(norm: Array, batch: AnyBatch | Traced) -> Tensor:
     if batch.xp is NUMPY:
         return torch.scalar_tensor(float(norm), dtype=batch.dtype)
     narrowed: Tensor = norm.to(batch.dtype)
     return narrowed
 
 
-def _is_distributed(batch: AnyBatch) -> bool:
+def _is_distributed(batch: AnyBatch | Traced) -> bool:
     tensors: Sequence[Tensor] = batch.tensors
     return any(hasattr(tensors[i], "placements") for i in batch.odd)

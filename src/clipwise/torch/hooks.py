@@ -11,6 +11,7 @@ from torch.optim import optimizer as torchs
 from torch.utils.hooks import RemovableHandle
 
 from clipwise.stack import frames_of
+from clipwise.torch._left_out import InPlaceOf, StepLeftOut, can_leave_out
 
 
 class StepHooks:
@@ -24,7 +25,9 @@ class StepHooks:
         begin: called first.
         again: called before each evaluation of a closure.
         ready: called when the gradients are those that the step is about to use: at once, or after each
-            evaluation of a closure, with the loss that it returned.
+            evaluation of a closure, with the loss that it returned. True: leave the step out.
+        halt: called in the place of leaving the step out where it is half done: after a further evaluation,
+            or when it moved the parameters before the first.
         end: called after the step.
     """
 
@@ -33,10 +36,12 @@ class StepHooks:
         *,
         begin: Callable[[Optimizer], None],
         again: Callable[[Optimizer], None],
-        ready: Callable[[Optimizer, Any], None],
+        ready: Callable[[Optimizer, Any], bool | None],
+        halt: Callable[[Optimizer], None],
         end: Callable[[Optimizer], None],
     ) -> None:
-        self._begin, self._again, self._ready, self._end = begin, again, ready, end
+        self._begin, self._again, self._ready, self._halt, self._end = begin, again, ready, halt, end
+        self._leaves_out = False
 
     @property
     def owner(self) -> Any:
@@ -45,9 +50,10 @@ class StepHooks:
 
     def register(self, optimizer: Optimizer) -> list[RemovableHandle]:
         """Begin with an optimizer; removing the handles ends it."""
+        self._leaves_out = can_leave_out(optimizer)
         return [
             optimizer.register_step_pre_hook(self.before_step),
-            optimizer.register_step_post_hook(self._after_step),
+            optimizer.register_step_post_hook(self.after_step),
         ]
 
     @_disable_dynamo  # traced, what it tells a fused optimizer would be lost without a word
@@ -58,24 +64,40 @@ class StepHooks:
             return None
         self._begin(optimizer)
         if kwargs.get("closure") is not None:
-            return args, kwargs | {"closure": self._around(kwargs["closure"], optimizer)}
+            stands, closure = self._around(kwargs["closure"], optimizer)
+            return (stands, *args[1:]), kwargs | {"closure": closure}
         if len(args) > 1 and callable(args[1]) and not isinstance(args[1], nn.Module):  # args[0]: itself
-            return (args[0], self._around(args[1], optimizer), *args[2:]), kwargs
-        self._ready(optimizer, None)
+            return (*self._around(args[1], optimizer), *args[2:]), kwargs
+        if not self._ready(optimizer, None):
+            return None
+        if self._leaves_out:
+            return (InPlaceOf(optimizer, left_out=True), *args[1:]), kwargs
+        self._halt(optimizer)
         return None
 
-    def _around(self, closure: Callable[..., Any], optimizer: Optimizer) -> Callable[..., Any]:
+    def _around(
+        self, closure: Callable[..., Any], optimizer: Optimizer
+    ) -> tuple[InPlaceOf | Optimizer, Callable[..., Any]]:
+        """What is given to the step: in the place of the optimizer, and of its closure."""
+        stands = InPlaceOf(optimizer) if self._leaves_out else None
+        before: list[int] | None = _versions(optimizer)
+
         @functools.wraps(closure)
         def wrapped(*args: Any, **kwargs: Any) -> Any:
+            nonlocal before
+            nothing_done, before = before == _versions(optimizer), None
             self._again(optimizer)
             loss = closure(*args, **kwargs)
-            self._ready(optimizer, loss)
+            if self._ready(optimizer, loss):
+                if stands is not None and nothing_done:
+                    raise StepLeftOut(stands, loss)
+                self._halt(optimizer)
             return loss
 
-        return wrapped
+        return stands or optimizer, wrapped
 
     @_disable_dynamo
-    def _after_step(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def after_step(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if not _is_nested(optimizer):
             self._end(optimizer)
 
@@ -86,3 +108,8 @@ def _is_nested(optimizer: Optimizer) -> bool:
     steps = frames_of(file=torchs.__file__)
     next(steps, None)  # the step that calls the hook
     return any(frame.f_locals.get("self") is optimizer for frame in steps)
+
+
+def _versions(optimizer: Optimizer) -> list[int]:
+    """A number for each parameter, which every change in place raises."""
+    return [p._version for group in optimizer.param_groups for p in group["params"]]

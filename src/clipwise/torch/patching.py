@@ -47,6 +47,12 @@ class Patch:
                     self._before.append((module, name, before, function))
                     _foreign_clipping.put(module, name, function)
 
+    def __reduce__(self) -> Any:
+        raise TypeError(
+            "a Patch is of one process and cannot be copied or pickled:"
+            " call clipwise.torch.patch() where it is needed"
+        )
+
     def undo(self) -> None:
         """Put back what was there, unless somebody else exchanged it since."""
         for module, name, before, ours in self._before:

@@ -1,4 +1,4 @@
-"""Optimizers that only hold a part of the model: clipping them alone would be wrong without a word.
+"""Optimizers that hold a part of the model only, or take no steps: a clip of those would be wrong unnoticed.
 
 Engines that split optimizer state over ranks keep an ordinary optimizer inside that sees its own shard only.
 A norm over it is not the norm of the gradient. They clip themselves; the setting is named.
@@ -30,6 +30,30 @@ def refuse_engines(optimizer: Any) -> None:
         for parameter in group["params"]:
             if hasattr(parameter, "ds_id"):  # ZeRO's third stage marks what it has taken apart
                 _refuse("deepspeed", type(optimizer).__name__)
+
+
+def refuse_steps_elsewhere(optimizer: Any) -> None:
+    """ArgumentError if the weights are moved inside backward, and not by a step of this optimizer."""
+    name = type(optimizer).__name__
+    if callable(getattr(optimizer, "fused_backward", None)):
+        raise ArgumentError(
+            f"{name} moves the weights in its fused_backward and takes no steps, so that nothing would be"
+            " clipped: use its own clip_grad_norm= or clip_grad_value="
+        )
+    if isinstance(getattr(optimizer, "optimizer_dict", None), Mapping):  # of transformers
+        raise ArgumentError(
+            f"{name} takes no steps: each parameter has an optimizer of its own, which steps inside backward."
+            " Attach a clip for each tensor, such as clip_by_norm, to each of its optimizer_dict.values()"
+        )
+    for group in getattr(optimizer, "param_groups", []):
+        for parameter in group["params"]:
+            inside = getattr(parameter, "_in_backward_optimizers", ())
+            if inside and not any(one is optimizer for one in inside):
+                raise ArgumentError(
+                    f"the parameters of this {name} are stepped inside backward by {type(inside[0]).__name__}"
+                    " (_apply_optimizer_in_backward), and not by it: attach a clip for each tensor, such as"
+                    " clip_by_norm, to each of their _in_backward_optimizers"
+                )
 
 
 def refuse_shards(parameters: Mapping[str, Tensor]) -> None:

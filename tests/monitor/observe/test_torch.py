@@ -59,6 +59,16 @@ def test_norms_and_losses_are_those_of_the_script(both, case):
         assert losses is None
 
 
+def test_any_number_one_after_the_other(both):
+    plain, _, store = both
+    run_ = store.run().id
+    first = {
+        round(float(store.series(run_, ["clipwise/norm"], name)["clipwise/norm"].values[0]), 6)
+        for name in store.sources(run_)
+    }
+    assert {round(norm, 6) for norm in plain["many"]["norms"]} <= first
+
+
 def test_the_run_is_one_and_has_ended(both):
     _, _, store = both
     assert len(store.runs()) == 1  # the loader's workers have left nothing

@@ -23,13 +23,14 @@ optim = torch.optim
 CLIP = clipwise.clip_by_global_norm(THRESHOLD)
 
 
-def without_hooks(attribute: str) -> type:
+def around(attribute: str, hooks: type | None) -> type:
     """A wrapper as Lookahead is written: without the parent's __init__, which makes steps call hooks."""
 
     class Around(optim.Optimizer):
         def __init__(self, inner):
-            self._optimizer_step_pre_hooks = OrderedDict()
-            self._optimizer_step_post_hooks = OrderedDict()
+            if hooks is not None:  # as most do, since zero_grad makes steps call hooks after all
+                self._optimizer_step_pre_hooks = hooks()
+                self._optimizer_step_post_hooks = hooks()
             setattr(self, attribute, inner)
             self.param_groups, self.defaults = inner.param_groups, inner.defaults
             self.state = defaultdict(dict)
@@ -44,12 +45,14 @@ def without_hooks(attribute: str) -> type:
 FOUND = ["optimizer", "base_optimizer", "_base_optimizer", "optim", "_optimizer"]
 
 
+@pytest.mark.filterwarnings("ignore:Around steps around this AdamW")
+@pytest.mark.parametrize("hooks", [None, OrderedDict, dict])
 @pytest.mark.parametrize("closure", [False, True])
 @pytest.mark.parametrize("attribute", FOUND)
-def test_the_inner_optimizer_is_clipped(attribute, closure):
+def test_the_outermost_with_hooks_is_clipped(attribute, closure, hooks):
     ours, reference = make_model(), make_model()
     inner = optim.AdamW(ours.parameters(), lr=0.01)
-    opt = without_hooks(attribute)(inner)
+    opt = around(attribute, hooks)(inner)
     clipper = clipwise.torch.attach(opt, CLIP, model=ours)
     for step in range(STEPS):
         if closure:
@@ -60,21 +63,28 @@ def test_the_inner_optimizer_is_clipped(attribute, closure):
     clipped = run_by_hand(reference, optim.AdamW(reference.parameters(), lr=0.01))
     assert_same(ours, reference)
     assert (clipper.steps, clipper.clipped_steps) == (STEPS, clipped)
-    assert clipper.optimizer is inner
+    assert clipper.optimizer is (inner if hooks is None else opt)
 
 
 def test_one_that_hides_its_inner_optimizer_is_refused():
     model = make_model()
     inner = optim.AdamW(model.parameters())
-    opt = without_hooks("hidden")(inner)
+    opt = around("hidden", None)(inner)
     with pytest.raises(
-        ArgumentError, match=r"Around never calls the hooks of its steps.*attach to the optim"
+        ArgumentError, match=r"Around never calls the hooks of its steps.*attach to its \.hidden"
     ):
         clipwise.torch.attach(opt, CLIP)
     with pytest.raises(ArgumentError, match="Around never calls the hooks"):
         clipwise.torch.attach([optim.SGD(make_model(1).parameters(), lr=0.1), opt], CLIP)
-    assert not opt._optimizer_step_pre_hooks
     assert not inner._optimizer_step_pre_hooks
+
+
+def test_the_optimizer_inside_may_not_be_attached_to_twice():
+    inner = optim.SGD(make_model().parameters(), lr=0.1)
+    opt = around("optimizer", OrderedDict)(inner)
+    with clipwise.torch.attach(inner, CLIP), pytest.raises(ArgumentError, match="attached to this"):
+        clipwise.torch.attach(opt, CLIP)
+    assert not opt._optimizer_step_pre_hooks
 
 
 class SAM(optim.Optimizer):

@@ -43,19 +43,20 @@ class GuardedClipper(AttachedClipper):
         except Exception as error:
             self._end_here(error)
 
-    def _ready(self, optimizer: Optimizer, loss: Any) -> None:
+    def _ready(self, optimizer: Optimizer, loss: Any) -> bool:
         if not self._handles:  # it has ended
-            return
+            return False
         try:
             seen = self._losses_of(optimizer)
             self.loss = loss if seen is None else seen
             if self.loss is not None and (not isinstance(self.loss, Tensor) or self.loss.numel() == 1):
                 self.observe(self.loss)
-            super()._ready(optimizer, None)
+            return super()._ready(optimizer, None)
         except TrainingStopped:  # a rule of the user's
             raise
         except Exception as error:
             self._end_here(error)
+            return False
 
     def hear(self, function: str, threshold: float) -> None:
         self._say(

@@ -1,5 +1,6 @@
 """Every step of every optimizer in this process: measured, or clipped, and recorded."""
 
+import gc
 import os
 import threading
 import weakref
@@ -30,7 +31,7 @@ from clipwise.torch.hooks import StepHooks
 from clipwise.torch.refusals import refuse_engines, refuse_shards
 
 MOST = 32
-"""Optimizers of one process that are recorded: more of them are no few parts of one model."""
+"""Optimizers of one process that are recorded at a time: more of them are no few parts of one model."""
 
 
 class Source:
@@ -68,7 +69,9 @@ class Observer:
         self._losses, self._own_clips, self._say = losses, clips, say
         self._settings = Settings.here()
         self._clip = None if self._settings.clip is None else config.parse(self._settings.clip)
-        self._hooks = StepHooks(begin=_nothing, again=_nothing, ready=self._ready, end=_nothing)
+        self._hooks = StepHooks(
+            begin=_nothing, again=_nothing, ready=self._ready, halt=_nothing, end=_nothing
+        )
         self._start()
         if hasattr(os, "register_at_fork"):  # what is forked off later begins anew
             os.register_at_fork(after_in_child=self._start)
@@ -106,8 +109,10 @@ class Observer:
         if torch._C._current_graph_task_id() != -1:
             self._say("optimizers that step inside backward are neither recorded nor clipped")
             return None
-        if len(self._names) >= MOST:
-            self._say(f"more than {MOST} optimizers step in this process; the further ones are not recorded")
+        if self._living() >= MOST:
+            self._say(
+                f"more than {MOST} optimizers at a time step in this process; the others are not recorded"
+            )
             return None
         found = owners(optimizer)
         source = Source(optimizer, self._name(optimizer, found.title))
@@ -127,6 +132,15 @@ class Observer:
                 self._lay_out(optimizer, source, found)
         source.hooks = len(optimizer._optimizer_step_pre_hooks)
         return source
+
+    def _living(self) -> int:
+        """How many optimizers are recorded and still there."""
+        for _ in range(2):
+            count = sum(source is not None for source in self._sources.values())
+            if count < MOST:
+                break
+            gc.collect()  # one in a circle of references has gone, too
+        return count
 
     def _attach(self, optimizer: Optimizer, source: Source, found: Owners) -> None:
         """Clip from this step on: hooks that are added now are called in it."""

@@ -33,6 +33,11 @@ class ClippedActivations:
             module.register_forward_hook(self._bounding[name]) for name, (module, _) in wrapped.items()
         ]
 
+    def __getstate__(self) -> dict[str, Any]:
+        """A handle of a module that has gone can be neither copied nor pickled, and takes nothing off."""
+        there = [hook for hook in self._hooks if hook.hooks_dict_ref() is not None]
+        return vars(self) | {"_hooks": there}
+
     def report(self) -> dict[str, Saturation]:
         """The shares since the beginning or the last `reset`, by name; this waits for the device.
 

@@ -243,6 +243,21 @@ def threads(count=4):
         one.join()
 
 
+def many():
+    """One after the other, as in a search for settings: each has gone before the next."""
+    torch.manual_seed(12)
+    norms, losses = [], []
+    for _ in range(40):
+        model = net()
+        optimizer = torch.optim.SGD(model.parameters(), 0.1)
+        loss = model(torch.randn(8, 6)).pow(2).mean()
+        loss.backward()
+        norms.append(norm(model))
+        losses.append(loss.item())
+        optimizer.step()
+    found["many"] = {"digest": digest(model), "norms": norms, "losses": losses}
+
+
 def main(path):
     keeping = (torch.optim.SGD(net().parameters(), 0.1), net())  # one more, so that each has its name
     threads()
@@ -262,6 +277,7 @@ def main(path):
     odd()
     followed()
     compiled()
+    many()
     torch.rand(1)
     with open(path, "w") as file:
         json.dump(found | {"random": torch.rand(2).tolist()}, file)
