@@ -72,8 +72,8 @@ BREAKS = [
     Break(
         "an archive of another hash is used",
         "src/clipwise/lab/data/archives.py",
-        "if found != archive.sha256:",
-        "if not found:",
+        " --hash=sha256:{archive.sha256}",
+        "",
         "tests/lab/data/test_archives.py",
     ),
 ]
