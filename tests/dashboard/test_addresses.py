@@ -1,11 +1,16 @@
 """What the server answers: data, files, mistakes, tokens, names, and files that are no recordings."""
 
+import contextlib
 import json
 import os
 import re
 import socket
+import threading
 import urllib.request
 from http.client import HTTPConnection
+from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 import numpy as np
 import pytest
@@ -15,13 +20,14 @@ pytest.importorskip("starlette")
 from starlette.testclient import TestClient
 
 from clipwise.dashboard import Dashboard
+from clipwise.dashboard.access import token_in, unseen
 from clipwise.dashboard.app import make_app
 from clipwise.dashboard.assets import assets
 from clipwise.dashboard.guard import HEADERS
 from clipwise.dashboard.recording import Recording
 from clipwise.dashboard.watch import Watch
 from clipwise.errors import ArgumentError
-from clipwise.monitor.store import Writer
+from clipwise.monitor.store import Store, Writer
 
 from .databases import hostile, steps, two_sources, typical
 
@@ -360,3 +366,74 @@ def test_an_empty_run(path):
     assert http.get("/api/series?run=1&name=loss").json()["series"] == {"1": {"": {}}}
     assert http.get("/api/distribution?run=1").json()["distribution"]["count"] == 0
     assert http.get("/api/layers?run=1").json()["layers"]["names"] == []
+
+
+# What nobody may hold up.
+
+
+@pytest.mark.parametrize("begun", [b"", b"GET / HTTP/1.1\r\nHost: localhost\r\nX"])
+def test_a_request_that_is_never_finished_is_cut_off(path, monkeypatch, begun):
+    from clipwise.dashboard.patience import Impatient
+
+    monkeypatch.setattr(Impatient, "patience", 0.1)
+    with Dashboard(path, port=0) as page, socket.create_connection(("127.0.0.1", page.port), 20) as slow:
+        slow.sendall(begun)
+        with contextlib.suppress(ConnectionResetError):
+            while slow.recv(65536):
+                pass
+
+
+def test_long_questions_do_not_hold_up_the_list_of_runs(path, monkeypatch):
+    typical(path)
+    asked, go_on = threading.Semaphore(0), threading.Event()
+
+    def slow(self, *arguments, **options):
+        asked.release()
+        go_on.wait(60)
+        return real(self, *arguments, **options)
+
+    real = Store.series
+    monkeypatch.setattr(Store, "series", slow)
+    with Dashboard(path, port=0) as page:
+        threads = [
+            threading.Thread(
+                target=lambda: urllib.request.urlopen(page.url + "api/series?run=1&name=loss").close()
+            )
+            for _ in range(50)
+        ]
+        try:
+            for thread in threads:
+                thread.start()
+            assert asked.acquire(timeout=60)
+            for address in ("api/runs", "api/run?run=1"):
+                with urllib.request.urlopen(page.url + address, timeout=30) as answer:
+                    assert json.load(answer)["state"]["kind"] == "ready"
+        finally:
+            go_on.set()
+        for thread in threads:
+            thread.join()
+
+
+# A token that no other user of the machine sees.
+
+
+@pytest.mark.skipif(os.name != "posix", reason="no modes of files")
+def test_a_token_in_a_file(tmp_path):
+    file = tmp_path / "token"
+    file.write_text(f"{TOKEN}\n")
+    file.chmod(0o644)
+    with pytest.raises(ArgumentError, match=r"other users can read the token in .*: chmod 600"):
+        token_in(file)
+    file.chmod(0o600)
+    assert token_in(file) == TOKEN
+
+
+def test_a_browser_is_not_told_the_token_in_its_command_line():
+    with unseen(f"http://localhost:1/?token={TOKEN}") as address:
+        file = Path(url2pathname(urlsplit(address).path))
+        assert TOKEN not in address
+        assert f"url=http://localhost:1/?token={TOKEN}" in file.read_text()
+        if os.name == "posix":
+            assert file.stat().st_mode & 0o077 == 0
+            assert file.parent.stat().st_mode & 0o077 == 0
+    assert not file.exists()

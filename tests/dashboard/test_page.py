@@ -162,7 +162,7 @@ def test_a_million_steps_and_one_spike(path, serve, look):
 
 
 def test_zoom_and_back(path, serve, look):
-    typical(path)
+    run = typical(path)
     tab = look(serve.url)
     ready(tab, 500)
     box = tab.locator("#panel-loss .u-over").bounding_box()
@@ -176,6 +176,16 @@ def test_zoom_and_back(path, serve, look):
     )
     assert abs(low - 100.8) < 3
     assert abs(high - 200.6) < 3
+    tab.mouse.move(0, 0)
+    # Without the pointer the last step that is shown is read: its loss, and the mean of the 20 up to it.
+    last = int(high)
+    until(
+        tab, "n => document.querySelector('#panel-loss .readout').textContent.startsWith(`step ${n}`)", last
+    )
+    said = re.findall(r"(?:loss|mean) ([\d.]+)", reading(tab, "loss"))
+    assert [float(one) for one in said] == pytest.approx(
+        [run.loss[last - 1], run.loss[last - 20 : last].mean()], rel=1e-3
+    )
     until(tab, "() => document.querySelector('#threshold-said').textContent.includes('of 9')")
     assert "of the steps shown" in tab.inner_text("#panel-distribution")
     tab.locator("#panel-norm .u-over").dblclick()
@@ -192,6 +202,8 @@ def test_several_runs_over_one_another(path, serve, look):
     until(tab, "() => document.querySelector('#panel-norm .readout').textContent.includes('second')")
     assert f"with={second.id}" in tab.evaluate("location.hash")
     assert "first" in reading(tab, "norm")
+    assert "step 500" in reading(tab, "loss")
+    assert f"second {second.loss[-20:].mean():.4g} (step 300)" in reading(tab, "loss")
     tab.uncheck("[aria-label='Lay second over the charts']")
     until(tab, "() => !document.querySelector('#panel-norm .readout').textContent.includes('second')")
 

@@ -1,8 +1,14 @@
 """Which address needs a token, and what a token is."""
 
 import ipaddress
+import os
 import re
 import secrets
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from html import escape
+from pathlib import Path
 
 from clipwise.errors import ArgumentError
 
@@ -28,10 +34,46 @@ def as_token(token: str | None, host: str) -> str | None:
         ArgumentError: it is too short, or has characters that a URL or a cookie has no place for.
     """
     if token is None:
-        return None if is_loopback(host) else secrets.token_urlsafe(24)
+        return None if is_loopback(host) else any_token()
     if not TOKEN.fullmatch(token):
         raise ArgumentError(
             f"a token has 16 to 256 letters, digits, - and _, got {len(token)} characters"
             + ("" if len(token) < 16 else ", or others among them")
         )
     return token
+
+
+def any_token() -> str:
+    """A new token."""
+    return secrets.token_urlsafe(24)
+
+
+def token_in(path: Path) -> str:
+    """The token that a file holds, which no other user can read: what is in a command line, all can.
+
+    Raises:
+        ArgumentError: others can read it, or it is no text.
+    """
+    if os.name == "posix" and path.stat().st_mode & 0o077:
+        raise ArgumentError(f"other users can read the token in {str(path)!r}: chmod 600 {path}")
+    try:
+        return path.read_text("ascii").strip()
+    except (OSError, ValueError) as error:
+        raise ArgumentError(f"there is no token in {str(path)!r}: {error}") from error
+
+
+@contextmanager
+def unseen(url: str) -> Iterator[str]:
+    """The address of a file that leads to another address; it is there until the end of the block.
+
+    A browser is started with an address in its command line, which all users of a machine see: this one, and
+    not the one with the token. Only its owner can read the file.
+    """
+    with tempfile.TemporaryDirectory(prefix="clipwise-", ignore_cleanup_errors=True) as folder:
+        path = Path(folder, "open.html")
+        path.touch(0o600)
+        text = (
+            f'<!doctype html><meta charset="utf-8"><meta http-equiv="refresh" content="0; url={escape(url)}">'
+        )
+        path.write_text(text, "utf-8")
+        yield path.as_uri()

@@ -1,51 +1,28 @@
 """The recording as the page asks for it: whatever state the file is in, and from any thread."""
 
 import os
-import threading
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
 from clipwise.dashboard.columns import Columns, LayerTable
 from clipwise.dashboard.distribution import Distribution, distribution
 from clipwise.dashboard.heat import heat_view
+from clipwise.dashboard.opened import Opened
 from clipwise.dashboard.sources import logged_of
 from clipwise.dashboard.views import alert_views, run_view, series_view
-from clipwise.errors import StoreError
-from clipwise.monitor.store import NORM, PREFIX, Run, Store, is_settled
+from clipwise.monitor.store import NORM, PREFIX, Run, Store
 from clipwise.monitor.store.plain import plain
 
-T = TypeVar("T")
 THRESHOLD = f"{PREFIX}threshold"
-READY = "ready"
-
-
-@dataclass(frozen=True)
-class State:
-    """What can be said of the file.
-
-    Attributes:
-        kind: ``"ready"``, ``"missing"``, ``"empty"`` or ``"broken"``.
-        message: one sentence, where it is not ready.
-    """
-
-    kind: str = READY
-    message: str = ""
-
-
-class Unavailable(Exception):
-    """There is nothing to be read just now; `state` says why."""
-
-    def __init__(self, state: State) -> None:
-        super().__init__(state.message)
-        self.state = state
 
 
 class Recording:
     """One file that is read while it is written, replaced, damaged or not there yet.
+
+    What runs there are is read past the long questions, which wait for one another.
 
     Args:
         path: of the file.
@@ -53,20 +30,24 @@ class Recording:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
-        self._lock = threading.RLock()
-        self._store: Store | None = None
-        self._file: tuple[int, int, bool] | None = None
+        self._runs = Opened(self.path)
+        self._steps = Opened(self.path, self._forget)
         self._columns = Columns()
         self._layers: dict[tuple[int, str, int], LayerTable] = {}
         self._sorted: dict[tuple[object, ...], tuple[int, Distribution]] = {}
 
     def close(self) -> None:
-        with self._lock:
-            self._drop()
+        self._runs.close()
+        self._steps.close()
+
+    def _forget(self) -> None:
+        self._columns.clear()
+        self._layers.clear()
+        self._sorted.clear()
 
     def runs(self) -> list[dict[str, Any]]:
         """All runs, the newest first."""
-        return self._with(lambda store: [run_view(run) for run in store.runs()])
+        return self._runs.ask(lambda store: [run_view(run) for run in store.runs()])
 
     def run(self, run: int) -> dict[str, Any]:
         """One run: its facts, its sources with the one without a name first, what was logged, its alerts."""
@@ -83,7 +64,7 @@ class Recording:
                 "alerts": alert_views(store.alerts(run)),
             }
 
-        return self._with(read)
+        return self._runs.ask(read)
 
     def series(
         self,
@@ -122,7 +103,7 @@ class Recording:
                 if run in there
             }
 
-        return self._with(read)
+        return self._steps.ask(read)
 
     def distribution(
         self,
@@ -138,7 +119,7 @@ class Recording:
             sorted_, threshold = self._norms(store, run, source, low, high, rank)
             return sorted_.view(threshold)
 
-        return self._with(read)
+        return self._steps.ask(read)
 
     def clipped(
         self,
@@ -155,7 +136,7 @@ class Recording:
             sorted_, _ = self._norms(store, run, source, low, high, rank)
             return {"threshold": threshold, "clipped": int(sorted_.clipped(threshold))}
 
-        return self._with(read)
+        return self._steps.ask(read)
 
     def layers(
         self,
@@ -176,7 +157,7 @@ class Recording:
             end = float(self._one(store, run).steps) if high is None else high
             return heat_view(found, list(found.names), low, end, columns) | {"end": end}
 
-        return self._with(read)
+        return self._steps.ask(read)
 
     # Inside.
 
@@ -207,48 +188,3 @@ class Recording:
         if found is None:
             raise LookupError(run)
         return found
-
-    def _with(self, read: Callable[[Store], T]) -> T:
-        with self._lock:
-            try:
-                return read(self._opened())
-            except (StoreError, OSError) as error:
-                self._drop()
-                raise Unavailable(state_of(self.path, error)) from error
-            except (ValueError, OverflowError) as error:  # numbers in the file that no writer has put there
-                raise Unavailable(State("broken", f"{str(self.path)!r} is damaged: {error}")) from error
-
-    def _opened(self) -> Store:
-        file = identity(self.path)
-        if self._store is None or file != self._file:
-            self._drop()
-            self._store, self._file = Store(self.path), file
-        return self._store
-
-    def _drop(self) -> None:
-        if self._store is not None:
-            self._store.close()
-        self._store = None
-        self._columns.clear()
-        self._layers.clear()
-        self._sorted.clear()
-
-
-def state_of(path: Path, error: Exception | None = None) -> State:
-    """What an error of reading means to somebody who looks at the page."""
-    if error is None:
-        return State()
-    if not os.path.exists(path):
-        return State("missing", f"There is no file {str(path)!r} yet.")
-    if "nothing has been recorded yet" in str(error):
-        return State("empty", f"{str(path)!r} is there, and nothing has been recorded in it yet.")
-    return State("broken", f"{error}.".replace("..", "."))
-
-
-def identity(path: Path) -> tuple[int, int, bool] | None:
-    """Which file that is, and whether it is read as one that does not change; None where there is none."""
-    try:
-        found = os.stat(path)
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino, is_settled(path)

@@ -100,20 +100,28 @@ export class Chart {
     this._tell(this._at);
   }
 
-  // What the lines are and say: at the cursor, or at the end.
+  // What the lines are and say: at the cursor, or at the end of what is shown. One step stands before all of
+  // them; a line whose nearest value is of another step says which.
   _tell(at) {
-    const parts = this._lines.filter((line) => !line.quiet).map((line) => {
-      const value = at === null ? line.last?.[1] : near(line, at);
+    const [low, high] = this._wanted.view();
+    const pixel = (high - low) / this._width();
+    const told = this._lines.filter((line) => !line.quiet);
+    const values = told.map((line) => (at === null ? endOf(line, high) : near(line, at)));
+    const known = values.filter(Boolean).map(([step]) => step);
+    const step = at === null ? Math.max(...known) : nearest(known, at);
+    const parts = told.map((line, i) => {
       const swatch = el("i", { class: line.dash ? "swatch dashed" : "swatch" });
       swatch.style.setProperty("--colour", line.alpha ? faint(line.colour, line.alpha) : line.colour);
-      return el("span", { class: "reading" }, swatch, line.label, " ", el("b", {}, number(value)));
+      const [own, value] = values[i] ?? [step, null];
+      // What is less than a pixel away is drawn in the same place.
+      const other = Math.abs(own - step) > pixel ? ` (step ${count(own)})` : "";
+      return el("span", { class: "reading" }, swatch, line.label, " ", el("b", {}, number(value)), other);
     });
     const bad = {};
     for (const [, kind, times] of this._marks) bad[kind] = (bad[kind] ?? 0) + times;
     for (const [kind, times] of Object.entries(bad))
       parts.push(el("span", { class: "reading bad" }, `${SIGNS[kind]} ${number(kind)} × ${count(times)}`));
-    const step = at === null ? this._lines[0]?.last?.[0] : Math.round(at);
-    if (step !== undefined) parts.unshift(el("span", { class: "reading step" }, `step ${count(step)}`));
+    if (known.length) parts.unshift(el("span", { class: "reading step" }, `step ${count(step)}`));
     this._readout.replaceChildren(...parts);
   }
 
@@ -169,9 +177,17 @@ function rangeOf(low, high, logarithmic, highest) {
   return [low - pad, highest === null ? high + pad : Math.max(high, highest) + pad * 0.15];
 }
 
-// The value at the step nearest to a place.
+// The last step that is shown, and its value.
+function endOf(line, high) {
+  if (line.last && line.last[0] <= high) return line.last;
+  let at = line.x.length - 1;
+  while (at >= 0 && line.x[at] > high) at--;
+  return at < 0 ? null : valueAt(line, at);
+}
+
+// The step nearest to a place, and its value.
 function near(line, at) {
-  const { x, y } = line;
+  const { x } = line;
   let low = 0;
   let high = x.length - 1;
   if (high < 0) return null;
@@ -180,5 +196,15 @@ function near(line, at) {
     if (x[middle] <= at) low = middle;
     else high = middle;
   }
-  return Math.abs(x[low] - at) <= Math.abs(x[high] - at) ? y[low] : y[high];
+  return valueAt(line, Math.abs(x[low] - at) <= Math.abs(x[high] - at) ? low : high);
+}
+
+// Where the line is broken by NaN or Inf, its mark says by which.
+function valueAt({ x, y, marks = [] }, at) {
+  const step = Math.floor(x[at]);
+  return [step, y[at] ?? marks.find((mark) => mark[0] === step)?.[1] ?? null];
+}
+
+function nearest(steps, at) {
+  return steps.reduce((best, step) => (Math.abs(step - at) < Math.abs(best - at) ? step : best), steps[0]);
 }

@@ -115,7 +115,7 @@ function linesOf(panel, place, run, at, there, many) {
   const lines = [];
   const label = many > 1 ? run.name : SHORT[panel.id] ?? title(place.logged);
   if (panel.raw && !(many > 1 && panel.mean && panel.raw < 1))
-    lines.push({ label, colour, ...found.line, last: found.last, alpha: panel.raw < 1 ? panel.raw : null, width: 1.2 });
+    lines.push({ label, colour, ...found.line, marks: found.marks, last: found.last, alpha: panel.raw < 1 ? panel.raw : null, width: 1.2 });
   if (panel.mean) {
     const { x, y } = found.mean;
     const last = [found.last[0], y.length ? y[y.length - 1] : null];
@@ -124,7 +124,7 @@ function linesOf(panel, place, run, at, there, many) {
   const second = pick(there, panel.second?.(place));
   if (second) {
     const name = many > 1 ? `${run.name}: at the bound` : "at the bound";
-    lines.push({ label: name, colour: many > 1 ? colour : theme().limit, ...second.line, last: second.last, dash: [6, 3] });
+    lines.push({ label: name, colour: many > 1 ? colour : theme().limit, ...second.line, marks: second.marks, last: second.last, dash: [6, 3] });
   }
   const limit = panel.threshold && pick(there, ours(place, "threshold"));
   if (limit && limit.line.y.some((value) => value !== null)) {
