@@ -8,7 +8,8 @@ import pytest
 pytest.importorskip("starlette")
 
 from clipwise.dashboard import Dashboard
-from clipwise.monitor.store import Rows, Writer
+from clipwise.monitor.store import Rows, Store, Writer
+from clipwise.monitor.suggest import suggest_run
 
 from .databases import HOSTILE, clipped_weights, hostile, steps, two_sources, typical
 
@@ -403,3 +404,94 @@ def test_the_server_goes_and_comes_back(path, look, browser):
     with Dashboard(path, port=first.port):
         tab.wait_for_selector(".gone", state="hidden")
     tab.context.close()
+
+
+def sweep(path, count=8):
+    """Runs whose long names differ in the middle; each has a lower loss than the one before, the last NaN."""
+    step = np.arange(1, 61)
+    for place in range(count):
+        name = f"transformer_wikitext_width512_layers8_heads8_lr{place}e-3_decay0.1_seed0_clip_by_global_norm"
+        writer = Writer(path, f"uid-{place}", name, clip="clip_by_norm(2)", facts={"sweep": "rates"})
+        loss = np.full(60, np.nan if place == count - 1 else 9.0 - place)
+        writer.write([steps(("clipwise/norm", "loss"), step, np.ones(60), loss)])
+        writer.finish()
+
+
+def listed(tab):
+    return tab.eval_on_selector_all(".runs .run-name", "nodes => nodes.map(node => node.textContent)")
+
+
+def test_the_list_of_runs(path, serve, look):
+    sweep(path)
+    typical(path, "lstm")
+    tab = look(serve.url)
+    ready(tab, 500)
+    names = listed(tab)
+    assert names[0] == "lstm"
+    assert [re.search(r"lr(\d)e-3", name).group(1) for name in names[1:]] == list("76543210")
+    assert tab.eval_on_selector_all(".runs .group", "nodes => nodes.map(node => node.textContent)") == [
+        "no sweep (1)",
+        "rates (8)",
+    ]
+    entry = tab.inner_text(".runs li:has-text('lstm')")
+    for text in ("2 alerts", "clip_by_global_norm(1.0)", "loss 1.9"):
+        assert text in entry
+    assert "diverged" in tab.inner_text(".runs li:has-text('lr7e-3')")
+    assert "loss NaN" in tab.inner_text(".runs li:has-text('lr7e-3')")
+    tab.select_option("#runs-group", "")
+    tab.select_option("#runs-order", "loss")
+    rates = [re.search(r"lr(\d)|lstm", name).group(0) for name in listed(tab)]
+    assert rates == ["lstm", "lr6", "lr5", "lr4", "lr3", "lr2", "lr1", "lr0", "lr7"]
+    tab.fill("#filter", "by_norm(2)")
+    assert len(listed(tab)) == 8
+    tab.fill("#filter", "diverged")
+    assert len(listed(tab)) == 1
+    tab.fill("#filter", "")
+    # The run that is looked at keeps its box, in the colour of its lines.
+    box = tab.locator("[aria-label='Lay lstm over the charts']")
+    box.click(force=True)
+    assert box.is_checked()
+    assert not box.evaluate("node => node.disabled")
+    assert box.evaluate("node => getComputedStyle(node).accentColor") == "rgb(0, 114, 178)"
+
+
+def test_a_run_is_renamed_noted_and_deleted(path, serve, look):
+    typical(path, "first", count=60)
+    typical(path, "second", count=70)
+    tab = look(serve.url)
+    ready(tab, 70)
+    tab.click("[aria-label='Name, notes, delete: second']")
+    tab.fill("#edit-name", " ")
+    tab.keyboard.press("Enter")
+    until(tab, "() => document.querySelector('#edit .bad').textContent.includes('needs a name')")
+    tab.fill("#edit-name", HOSTILE)
+    tab.fill("#edit-notes", "<b>one</b>\ntwo")
+    tab.click("#edit >> text=Save")
+    until(tab, "name => document.querySelector('h1').textContent === name", HOSTILE)
+    until(tab, "() => document.querySelector('.run-notes').textContent === '<b>one</b>\\ntwo'")
+    tab.click(".run-head >> text=Name, notes, delete")
+    tab.click("#edit-delete")
+    tab.click("#edit >> text=Keep it")
+    assert len(listed(tab)) == 2
+    tab.click("#edit-delete")
+    assert HOSTILE in tab.inner_text(".sure")
+    tab.click("#edit-sure")
+    until(tab, "() => document.querySelector('h1').textContent === 'first'")
+    assert listed(tab) == ["first"]
+
+
+def test_the_recommendation(path, serve, look):
+    typical(path)
+    tab = look(serve.url)
+    ready(tab, 500)
+    with Store(path) as store:
+        wanted = suggest_run(store, "lstm")
+    until(
+        tab,
+        "text => document.querySelector('#panel-suggestion .headline')?.textContent === text",
+        wanted.headline,
+    )
+    said = tab.inner_text("#panel-suggestion .reasons")
+    assert all(reason in said for reason in wanted.reasons)
+    tab.click("#panel-suggestion >> text=Lines to paste")
+    assert wanted.lines["pytorch"] in tab.inner_text("#panel-suggestion")

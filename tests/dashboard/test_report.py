@@ -68,7 +68,7 @@ def test_what_a_report_carries_is_what_it_says(path, look):
     assert "of 100 steps" in tab.inner_text("#threshold-said")
     assert "2 processes, of which the first is shown" in tab.inner_text(".facts")
     assert tab.locator("#rank").count() == 0
-    assert "norm 100" in reading(tab, "norm")
+    assert "norm 20" in reading(tab, "norm")
 
 
 def test_names_that_lie_are_text(path, look):

@@ -13,6 +13,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from clipwise.dashboard.assets import TYPES, assets
+from clipwise.dashboard.changes import CHANGES, change
 from clipwise.dashboard.guard import Guard
 from clipwise.dashboard.opened import Unavailable
 from clipwise.dashboard.query import BUCKETS, number, pairs, span, text, whole, wholes
@@ -25,7 +26,7 @@ LISTEN = 0.05
 ALIVE = 15.0
 """Seconds of silence after which a line says that the connection is still there."""
 
-LONG = frozenset({"series", "distribution", "clipped", "layers"})
+LONG = frozenset({"series", "distribution", "clipped", "layers", "advice"})
 """Questions that take a while on a long run: one at a time, and the list of runs goes past them."""
 
 Answer = Callable[[Request], dict[str, Any]]
@@ -59,6 +60,10 @@ def make_app(
             Route(f"/api/{name}", _json(answer, turn if name in LONG else None))
             for name, answer in data.answers().items()
         ),
+        *(
+            Route(f"/api/{name}", change(recording.path, make, token=token is not None), methods=["POST"])
+            for name, make in CHANGES.items()
+        ),
     ]
     return Guard(Starlette(routes=routes), token, host)
 
@@ -72,7 +77,7 @@ class _Data:
     def answers(self) -> dict[str, Answer]:
         return {
             name: getattr(self, name)
-            for name in ("runs", "run", "series", "distribution", "clipped", "layers")
+            for name in ("runs", "run", "series", "distribution", "clipped", "layers", "advice")
         }
 
     def runs(self, request: Request) -> dict[str, Any]:
@@ -101,6 +106,10 @@ class _Data:
         if threshold is None or threshold < 0:
             raise ArgumentError(f"threshold must be a number from 0 on, got {threshold}")
         return self._recording.clipped(threshold, _run(request), **_which(request))
+
+    def advice(self, request: Request) -> dict[str, Any]:
+        source = text(request.query_params, "source")
+        return {"advice": self._recording.advice(_run(request), source)}
 
     def layers(self, request: Request) -> dict[str, Any]:
         columns = whole(request.query_params, "columns", BUCKETS) or 300

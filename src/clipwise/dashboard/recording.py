@@ -7,16 +7,18 @@ from typing import Any
 
 import numpy as np
 
+from clipwise.dashboard.advice import Advice
 from clipwise.dashboard.columns import Columns, LayerTable
 from clipwise.dashboard.distribution import Distribution, distribution
 from clipwise.dashboard.heat import heat_view
 from clipwise.dashboard.opened import Opened
 from clipwise.dashboard.sources import logged_of
-from clipwise.dashboard.views import alert_views, run_view, series_view
+from clipwise.dashboard.views import alert_views, listed_view, run_view, series_view
 from clipwise.monitor.store import NORM, PREFIX, Run, Store
 from clipwise.monitor.store.plain import plain
 
 THRESHOLD = f"{PREFIX}threshold"
+FINISHED = "finished"
 
 
 class Recording:
@@ -30,7 +32,8 @@ class Recording:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
-        self._runs = Opened(self.path)
+        self._advice = Advice()
+        self._runs = Opened(self.path, self._advice.clear)
         self._steps = Opened(self.path, self._forget)
         self._columns = Columns()
         self._layers: dict[tuple[int, str, int], LayerTable] = {}
@@ -44,10 +47,20 @@ class Recording:
         self._columns.clear()
         self._layers.clear()
         self._sorted.clear()
+        self._advice.clear()
 
     def runs(self) -> list[dict[str, Any]]:
-        """All runs, the newest first."""
-        return self._runs.ask(lambda store: [run_view(run) for run in store.runs()])
+        """All runs, the newest first, with their last losses and the number of their alerts."""
+
+        def read(store: Store) -> list[dict[str, Any]]:
+            found = []
+            for one in store.overview():
+                if one.loss is not None and not np.isfinite(one.loss) and one.run.status == FINISHED:
+                    self._advice.broken(store, one.run)
+                found.append(listed_view(one, self._status(one.run)))
+            return found
+
+        return self._runs.ask(read)
 
     def run(self, run: int) -> dict[str, Any]:
         """One run: its facts, its sources with the one without a name first, what was logged, its alerts."""
@@ -55,10 +68,11 @@ class Recording:
         def read(store: Store) -> dict[str, Any]:
             one = self._one(store, run)
             logged = logged_of({source: store.names(run, source) for source in store.sources(run)})
-            return run_view(one) | {
+            return run_view(one, self._status(one)) | {
                 "command": one.command,
-                "note": one.note,
-                "facts": plain(one.facts),
+                "note": "\n".join(filter(None, (self._advice.known(run), one.note))),
+                "notes": one.notes,
+                "facts": plain({key: value for key, value in one.facts.items() if key != "notes"}),
                 "sources": sorted(store.clippers(run), key=lambda source: source != ""),
                 "logged": [{"source": source, "name": name} for source, name in logged],
                 "alerts": alert_views(store.alerts(run)),
@@ -159,7 +173,25 @@ class Recording:
 
         return self._steps.ask(read)
 
+    def advice(self, run: int, source: str = "") -> dict[str, Any]:
+        """Whether a run broke down, ``"broken"`` in a sentence, and the ``"suggestion"`` from its norms."""
+
+        def read(store: Store) -> dict[str, Any]:
+            one = self._one(store, run)
+            broken = self._advice.broken(store, one)
+            return {
+                "broken": broken,
+                "status": self._status(one),
+                "suggestion": self._advice.suggestion(store, one, source),
+            }
+
+        return self._steps.ask(read)
+
     # Inside.
+
+    def _status(self, run: Run) -> str:
+        """Also of a run that was recorded before its writer looked at how it ended."""
+        return "diverged" if run.status == FINISHED and self._advice.known(run.id) else run.status
 
     def _norms(
         self,

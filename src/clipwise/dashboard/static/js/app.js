@@ -3,14 +3,17 @@
 import { Alerts } from "./alerts.js";
 import { onTheme } from "./colours.js";
 import { el, wait } from "./dom.js";
+import { Edit } from "./edit.js";
 import { Head } from "./head.js";
 import { Heat } from "./heat.js";
 import { Histogram } from "./histogram.js";
 import { listen } from "./keys.js";
+import { labels } from "./names.js";
 import { keysOf, Panels } from "./panels.js";
 import { readPlace, writePlace } from "./place.js";
 import { Runs } from "./runs.js";
 import { StateCard } from "./state.js";
+import { Suggestion } from "./suggestion.js";
 import { Unreachable } from "./unreachable.js";
 import { move, scale } from "./view.js";
 
@@ -26,16 +29,21 @@ export class App {
     this._wanted = false;
     this._busy = false;
     const zoom = { view: () => this._view(), zoom: (low, high) => this._zoom([low, high]), reset: () => this._zoom(null) };
-    this._list = new Runs({ open: (id) => this._open(id), overlay: (id) => this._overlay(id) });
+    const edit = source.live ? new Edit((name, asked) => source.change(name, asked), () => this.refresh()) : null;
+    this._list = new Runs({
+      open: (id) => this._open(id), overlay: (id) => this._overlay(id), edit: edit && ((run) => edit.open(run)),
+    });
     this._head = new Head({
       source: (name) => this._go({ source: name }), logged: (logged) => this._go({ logged }),
       rank: source.live ? (rank) => this._go({ rank }) : null, reset: () => this._zoom(null),
+      edit: edit && (() => edit.open(this._run)),
     });
     this._panels = new Panels(zoom);
     this._heat = new Heat(zoom);
     this._histogram = new Histogram((threshold) =>
       source.clipped(this._run.id, this._place.source ?? "", this._asked(), threshold));
     this._alerts = new Alerts((step) => this._around(step));
+    this._suggestion = new Suggestion();
     this._state = new StateCard();
     this._build(root);
   }
@@ -85,7 +93,7 @@ export class App {
     this._run = run;
     this._name(run);
     const source = this._place.source ?? "";
-    const chosen = [run.id, ...this._place.others].map((id) => runs.find((one) => one.id === id));
+    const chosen = named([run.id, ...this._place.others].map((id) => runs.find((one) => one.id === id)));
     const view = this._asked();
     const buckets = Math.round(Math.max(200, this._panels.nodes[0].clientWidth || 600));
     const [series, distribution, layers] = await Promise.all([
@@ -104,6 +112,20 @@ export class App {
     this._histogram.show(distribution.distribution ?? null, shown);
     this._alerts.show(run.alerts, run.ranks);
     document.body.dataset.step = run.steps;
+    this._advise(run, source);
+  }
+
+  // Not waited for: of a long run it reads all steps.
+  async _advise(run, source) {
+    const shown = () => this._run?.id === run.id && (this._place.source ?? "") === source;
+    try {
+      const { advice } = await this._source.advice(run.id, source);
+      if (!advice || !shown()) return;
+      this._suggestion.show(advice.suggestion);
+      if (advice.status !== run.status || (advice.broken && !run.note.includes(advice.broken))) this.refresh();
+    } catch (error) {
+      if (!(error instanceof Unreachable)) throw error;
+    }
   }
 
   // The newest run, unless the address says which; none that is not there.
@@ -188,7 +210,8 @@ export class App {
     this._gone = el("p", { class: "gone", role: "alert", hidden: true },
       "The server does not answer. This page goes on as soon as it does.");
     this._content = el("main", { hidden: true }, this._head.node,
-      el("div", { class: "cards" }, this._panels.nodes, this._heat.node, this._histogram.node, this._alerts.node));
+      el("div", { class: "cards" }, this._panels.nodes, this._heat.node, this._histogram.node,
+        this._suggestion.node, this._alerts.node));
     const several = this._source.live;
     root.replaceChildren(
       el("header", { class: "top" }, el("a", { href: "#", class: "brand" }, "clipwise"),
@@ -197,6 +220,12 @@ export class App {
       this._gone, el("div", { class: "page" }, el("nav", { "aria-label": "Runs" }, this._list.node),
         el("div", { class: "content" }, this._state.node, this._content)));
   }
+}
+
+// Runs with what each is called beside the others.
+function named(runs) {
+  const found = labels(runs, 36);
+  return runs.map((run) => ({ ...run, label: found.get(run.id) }));
 }
 
 // Of what was logged the source's own loss, or the first.

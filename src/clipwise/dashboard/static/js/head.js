@@ -5,17 +5,18 @@ import { el, keep } from "./dom.js";
 import { ago, count, many, moment, title } from "./format.js";
 
 export class Head {
-  // wanted: { source(name), logged(key), rank(number) or null, reset() }
+  // wanted: { source(name), logged(key), rank(number) or null, reset(), edit() or null }
   constructor(wanted) {
     this._wanted = wanted;
     this._title = el("h1", {});
     this._facts = el("p", { class: "facts" });
     this._note = el("p", { class: "run-note" });
+    this._notes = el("p", { class: "run-notes" });
     this._choices = el("div", { class: "choices" });
     this._more = el("details", { class: "more" }, el("summary", {}, "Command and facts"));
     this._list = el("dl", {});
     this._more.append(this._list);
-    this.node = el("section", { class: "run-head", "aria-label": "Run" }, this._title, this._facts, this._note,
+    this.node = el("section", { class: "run-head", "aria-label": "Run" }, this._title, this._facts, this._note, this._notes,
       this._choices, this._more);
   }
 
@@ -29,9 +30,12 @@ export class Head {
       el("span", {}, el("code", {}, run.clip ?? "measured, not clipped")),
       alerts ? el("a", { href: "#panel-alerts", class: `badge ${alerts.level}`, onclick: toAlerts }, alerts.text) : null,
       el("span", { class: "quiet" }, `last heard ${ago(run.seen)}`),
+      this._wanted.edit ? el("button", { class: "small", onclick: this._wanted.edit }, "Name, notes, delete") : null,
     ]);
     this._note.textContent = run.note;
     this._note.hidden = !run.note;
+    this._notes.textContent = run.notes;
+    this._notes.hidden = !run.notes;
     keep(this._choices, [run.sources, run.logged, run.ranks, place.source, place.logged, place.rank, place.range], () =>
       this._controls(run, place));
     keep(this._list, [run.command, run.facts, run.started], () => facts(run));

@@ -24,7 +24,7 @@ export function listen(actions) {
   const help = dialog();
   document.body.append(help);
   document.addEventListener("keydown", (event) => {
-    if (event.ctrlKey || event.metaKey || event.altKey || help.open) return;
+    if (event.ctrlKey || event.metaKey || event.altKey || document.querySelector("dialog[open]")) return;
     const field = event.target.closest?.("input, select, textarea");
     if (field) {
       if (event.key === "Escape") field.blur();

@@ -113,17 +113,18 @@ function linesOf(panel, place, run, at, there, many) {
   if (!found) return [];
   const colour = runColour(at);
   const lines = [];
-  const label = many > 1 ? run.name : SHORT[panel.id] ?? title(place.logged);
+  const label = many > 1 ? run.label : SHORT[panel.id] ?? title(place.logged);
   if (panel.raw && !(many > 1 && panel.mean && panel.raw < 1))
     lines.push({ label, colour, ...found.line, marks: found.marks, last: found.last, alpha: panel.raw < 1 ? panel.raw : null, width: 1.2 });
   if (panel.mean) {
     const { x, y } = found.mean;
-    const last = [found.last[0], y.length ? y[y.length - 1] : null];
-    lines.push({ label: lines.length ? "mean" : label, colour, x, y, last, width: 2 });
+    // Where no finite value is in the mean, it is what the last value is.
+    const last = [found.last[0], y[y.length - 1] ?? found.last[1]];
+    lines.push({ label: lines.length ? "mean" : label, colour, x, y, marks: found.marks, last, width: 2 });
   }
   const second = pick(there, panel.second?.(place));
   if (second) {
-    const name = many > 1 ? `${run.name}: at the bound` : "at the bound";
+    const name = many > 1 ? `${run.label}: at the bound` : "at the bound";
     lines.push({ label: name, colour: many > 1 ? colour : theme().limit, ...second.line, marks: second.marks, last: second.last, dash: [6, 3] });
   }
   const limit = panel.threshold && pick(there, ours(place, "threshold"));
@@ -131,7 +132,7 @@ function linesOf(panel, place, run, at, there, many) {
     // A seam in the colour of the paper sets it off from the norms behind it.
     lines.push({ label: "seam", colour: theme().card, ...limit.line, width: 4.5, alpha: 0.85, quiet: true });
     lines.push({
-      label: many > 1 ? `${run.name}: threshold` : "threshold", colour: many > 1 ? colour : theme().limit,
+      label: many > 1 ? `${run.label}: threshold` : "threshold", colour: many > 1 ? colour : theme().limit,
       ...limit.line, last: limit.last, dash: [6, 3], width: 2, quiet: many > 1,
     });
   }
