@@ -495,3 +495,66 @@ def test_the_recommendation(path, serve, look):
     assert all(reason in said for reason in wanted.reasons)
     tab.click("#panel-suggestion >> text=Lines to paste")
     assert wanted.lines["pytorch"] in tab.inner_text("#panel-suggestion")
+
+
+def timed(path, name, seconds):
+    """A run whose steps take so many seconds each; the validation loss comes at each tenth."""
+    step = np.arange(1, 101)
+    loss = 4.0 - step / 50
+    writer = Writer(path, f"uid-{name}", name)
+    writer.write([steps(("time", "clipwise/norm"), step, 1.7e9 + step * seconds, step / 10)])
+    writer.write([steps(("loss",), step, loss), steps(("val_loss",), step[9::10], loss[9::10] + 0.25)])
+    writer.finish()
+
+
+def test_two_values_over_time_unsmoothed_and_saved(path, serve, look, tmp_path):
+    timed(path, "slow", 60.0)
+    timed(path, "fast", 6.0)
+    tab = look(serve.url)
+    ready(tab, 100)
+    until(tab, "() => document.querySelector('#panel-loss .readout').textContent.includes('val_loss 2.25')")
+    assert "mean 2.19" in reading(tab, "loss")
+    tab.keyboard.press("s")
+    until(tab, "() => !document.querySelector('#panel-loss .readout').textContent.includes('mean')")
+    assert tab.input_value("#smooth") == "none"
+    tab.check("[aria-label='Lay slow over the charts']")
+    tab.select_option("#axis", "time")
+    until(tab, "() => document.querySelector('#panel-loss .readout').textContent.startsWith('1 h 39 min')")
+    assert "fast 2 (9 min 54 s)" in reading(tab, "loss").replace("\n", " ")
+    with tab.expect_download() as begun:
+        tab.click("[aria-label='Save Loss as CSV']")
+    begun.value.save_as(tmp_path / "loss.csv")
+    rows = (tmp_path / "loss.csv").read_text().splitlines()
+    assert rows[0] == "seconds,fast,fast: val_loss,slow,slow: val_loss"
+    assert rows[1:4] == ["0,3.98,,3.98,", "6,3.96,,,", "12,3.94,,,"]
+    assert rows[-1] == "5940,,,2,2.25"
+    with tab.expect_download() as begun:
+        tab.click("[aria-label='Save Loss as PNG']")
+    begun.value.save_as(tmp_path / "loss.png")
+    assert (tmp_path / "loss.png").read_bytes()[:4] == b"\x89PNG"
+    tab.select_option("#beside", "")
+    until(tab, "() => !document.querySelector('#panel-loss .readout').textContent.includes('val_loss')")
+
+
+def test_a_chart_without_eyes_or_mouse(path, serve, look):
+    timed(path, "fast", 6.0)
+    tab = look(serve.url)
+    ready(tab, 100)
+    assert tab.get_attribute("#panel-norm .plot", "aria-label") == (
+        "Gradient norm. norm: 0.1 at step 1, 10 at step 100; lowest 0.1 at step 1, highest 10 at step 100."
+    )
+    tab.focus("#panel-loss [aria-label='Save Loss as CSV']")
+    tab.keyboard.press("Tab")
+    assert tab.evaluate("document.activeElement.matches('#panel-loss .plot')")
+    tab.keyboard.press("Home")
+    assert reading(tab, "loss").startswith("step 1\n")
+    tab.keyboard.press("ArrowRight")
+    assert reading(tab, "loss").startswith("step 2\n")
+    assert reading(tab, "norm").startswith("step 2\n")  # all charts follow
+    tab.keyboard.press("End")
+    tab.keyboard.press("ArrowLeft")
+    assert reading(tab, "loss").startswith("step 99\n")
+    assert tab.get_attribute("#panel-loss .readout", "aria-live") == "polite"
+    assert "from=" not in tab.evaluate("location.hash")
+    tab.keyboard.press("Escape")
+    assert reading(tab, "loss").startswith("step 100\n")

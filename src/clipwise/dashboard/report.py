@@ -23,8 +23,8 @@ def collect(recording: Recording, runs: Sequence[int]) -> dict[str, Any]:
         recording: the file.
         runs: numbers; each can be the one that is looked at, with others laid over it.
     """
-    for id_ in runs:
-        recording.advice(id_)  # first, for how each came out is said with the run
+    for number in runs:
+        recording.advice(number)  # first, for how each came out is said with the run
     listed = {run["id"]: run for run in recording.runs()}
     run = {str(id_): recording.run(id_) for id_ in runs}
     series: dict[str, Any] = {}
@@ -35,6 +35,7 @@ def collect(recording: Recording, runs: Sequence[int]) -> dict[str, Any]:
         number = int(id_)
         wanted = [(logged["source"], logged["name"]) for logged in one["logged"]]
         wanted += [(source, PREFIX + name) for source in one["sources"] for name in DRAWN]
+        wanted += [(source, "time") for source in dict.fromkeys(("", *one["sources"]))]
         series |= recording.series([number], wanted, buckets=BUCKETS)
         sources = one["sources"] or [""]
         distributions[id_] = {source: recording.distribution(number, source) for source in sources}

@@ -65,8 +65,11 @@ def series_view(
 ) -> dict[str, Any]:
     """A series thinned to a screen, with its running mean and its last value.
 
-    A threshold that is Inf says that nothing was clipped: it is a gap, and no mark.
+    A threshold that is Inf says that nothing was clipped: it is a gap, and no mark. Times are counted from
+    the first one.
     """
+    if name == "time":
+        series = Series(series.steps, series.values - series.values[0])
     line = thin(series.steps, series.values, low, high, buckets)
     window = max(RAW_AND_MEAN, len(series.steps) // 100)
     mean = thin(series.steps, running_mean(series.values, window), low, high, buckets)

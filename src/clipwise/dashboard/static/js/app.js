@@ -34,7 +34,7 @@ export class App {
       open: (id) => this._open(id), overlay: (id) => this._overlay(id), edit: edit && ((run) => edit.open(run)),
     });
     this._head = new Head({
-      source: (name) => this._go({ source: name }), logged: (logged) => this._go({ logged }),
+      go: (change) => this._go(change), source: (name) => this._go({ source: name }), logged: (logged) => this._go({ logged, beside: undefined }),
       rank: source.live ? (rank) => this._go({ rank }) : null, reset: () => this._zoom(null),
       edit: edit && (() => edit.open(this._run)),
     });
@@ -95,9 +95,11 @@ export class App {
     const source = this._place.source ?? "";
     const chosen = named([run.id, ...this._place.others].map((id) => runs.find((one) => one.id === id)));
     const view = this._asked();
+    // Other runs had other steps at that time.
+    const all = this._place.axis === "time" && this._place.others.length ? { low: null, high: null } : {};
     const buckets = Math.round(Math.max(200, this._panels.nodes[0].clientWidth || 600));
     const [series, distribution, layers] = await Promise.all([
-      this._source.series(chosen.map((one) => one.id), keysOf(this._place), { ...view, buckets }),
+      this._source.series(chosen.map((one) => one.id), keysOf(this._place), { ...view, ...all, buckets }),
       this._source.distribution(run.id, source, view),
       this._source.layers(run.id, source, { ...view, columns: Math.min(buckets, 400) }),
     ]);
@@ -140,6 +142,10 @@ export class App {
     const { logged } = this._place;
     if (!run.logged.some((one) => one.source === logged?.source && one.name === logged?.name))
       this._place.logged = ofSource(run.logged, this._place.source);
+    const { beside } = this._place;
+    if (beside === undefined || (beside && !run.logged.some((one) => one.source === beside.source && one.name === beside.name)))
+      this._place = { ...this._place, beside: undefined, drawn: partner(run.logged, this._place.logged) };
+    else this._place = { ...this._place, drawn: beside };
     if (!run.ranks.includes(this._place.rank)) this._place.rank = null;
   }
 
@@ -203,6 +209,8 @@ export class App {
       j: () => this._open(this._list.beside(1)), k: () => this._open(this._list.beside(-1)),
       "/": () => this._list.focusFilter(), "+": () => grow(0.5), "-": () => grow(2), 0: () => this._zoom(null),
       "←": () => this._place.range && shift(-0.25), "→": () => this._place.range && shift(0.25),
+      s: () => this._go({ smooth: !this._place.smooth }),
+      x: () => this._go({ axis: this._place.axis === "time" ? "step" : "time" }),
       l: () => this._panels.toggle("loss"), g: () => this._panels.toggle("norm"),
       a: () => this._alerts.node.scrollIntoView({ block: "start" }),
       t: () => document.getElementById("threshold-slider").focus(),
@@ -220,6 +228,12 @@ export class App {
       this._gone, el("div", { class: "page" }, el("nav", { "aria-label": "Runs" }, this._list.node),
         el("div", { class: "content" }, this._state.node, this._content)));
   }
+}
+
+// The validation loss beside a loss, of the same source.
+function partner(logged, chosen) {
+  if (!chosen || !/loss/i.test(chosen.name) || /val/i.test(chosen.name)) return null;
+  return logged.find((one) => one.source === chosen.source && /val/i.test(one.name) && /loss/i.test(one.name)) ?? null;
 }
 
 // Runs with what each is called beside the others.

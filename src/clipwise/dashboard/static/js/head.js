@@ -5,7 +5,7 @@ import { el, keep } from "./dom.js";
 import { ago, count, many, moment, title } from "./format.js";
 
 export class Head {
-  // wanted: { source(name), logged(key), rank(number) or null, reset(), edit() or null }
+  // wanted: { go(change), source(name), logged(key), rank(number) or null, reset(), edit() or null }
   constructor(wanted) {
     this._wanted = wanted;
     this._title = el("h1", {});
@@ -36,7 +36,8 @@ export class Head {
     this._note.hidden = !run.note;
     this._notes.textContent = run.notes;
     this._notes.hidden = !run.notes;
-    keep(this._choices, [run.sources, run.logged, run.ranks, place.source, place.logged, place.rank, place.range], () =>
+    keep(this._choices, [run.sources, run.logged, run.ranks, place.source, place.logged, place.rank, place.range,
+      place.drawn, place.smooth, place.axis], () =>
       this._controls(run, place));
     keep(this._list, [run.command, run.facts, run.started], () => facts(run));
   }
@@ -54,6 +55,15 @@ export class Head {
       found.push(select("Logged", "logged", run.logged.map((one, i) => [i, title(one)]),
         run.logged.findIndex((one) => place.logged && title(one) === title(place.logged)),
         (i) => this._wanted.logged(run.logged[Number(i)])));
+    if (run.logged.length > 1) {
+      const others = run.logged.map((one, i) => [i, title(one)]).filter(([, text]) => text !== (place.logged && title(place.logged)));
+      found.push(select("with", "beside", [["", "nothing else"], ...others],
+        place.drawn ? run.logged.findIndex((one) => title(one) === title(place.drawn)) : "",
+        (i) => this._wanted.go({ beside: i === "" ? null : run.logged[Number(i)] })));
+    }
+    found.push(select("Smoothing", "smooth", [["mean", "running mean"], ["none", "none"]], place.smooth ? "mean" : "none",
+      (value) => this._wanted.go({ smooth: value === "mean" })));
+    found.push(select("Axis", "axis", [["step", "steps"], ["time", "time"]], place.axis, (axis) => this._wanted.go({ axis })));
     if (run.ranks.length > 1 && this._wanted.rank)
       found.push(select("Rank", "rank", run.ranks.map((rank) => [rank, rank]), place.rank ?? run.ranks[0],
         (rank) => this._wanted.rank(Number(rank))));
