@@ -11,7 +11,7 @@ from clipwise.dashboard import Dashboard
 from clipwise.monitor.store import Rows, Store, Writer
 from clipwise.monitor.suggest import suggest_run
 
-from .databases import HOSTILE, clipped_weights, hostile, steps, two_sources, typical
+from .databases import HOSTILE, by_parts, clipped_weights, hostile, steps, two_sources, typical
 
 # How many colours a canvas shows: a blank one has one, and a few lines have several.
 COLOURS = """
@@ -221,6 +221,21 @@ def test_several_sources(path, serve, look):
     assert "threshold" not in reading(tab, "norm")  # Inf: nothing was clipped
     tab.select_option("#logged", "critic/loss")
     until(tab, "() => document.querySelector('#panel-loss .readout').textContent.includes('critic/loss 200')")
+
+
+def test_each_part_of_by_name_with_its_own_threshold(path, serve, look):
+    by_parts(path)
+    tab = look(serve.url)
+    ready(tab, 100)
+    said = reading(tab, "norm").split("\n")
+    assert said == ["step 100", "lstm.* 4", "lstm.*: threshold 8", "head.* 3", "head.*: threshold 0.5"]
+    assert reading(tab, "fraction").split("\n") == ["step 100", "lstm.* 0", "head.* 0.5"]
+    assert tab.locator("[data-mark='threshold']").count() == 0  # of no part is it one for the whole norm
+    assert tab.locator("#source option").all_inner_texts() == ["all parts", "part lstm.*", "part head.*"]
+    tab.select_option("#source", "by_name/head.*")
+    until(tab, "() => document.querySelector('#panel-norm .readout').textContent.includes('norm 3')")
+    assert "threshold 0.5" in reading(tab, "norm")
+    assert "clipped 100 of 100 steps" in tab.inner_text("#threshold-said")
 
 
 def test_weights_at_the_bound_and_what_is_logged_beside_a_clipper(path, serve, look):

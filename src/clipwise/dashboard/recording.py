@@ -12,7 +12,7 @@ from clipwise.dashboard.columns import Columns, LayerTable
 from clipwise.dashboard.distribution import Distribution, distribution
 from clipwise.dashboard.heat import heat_view
 from clipwise.dashboard.opened import Opened
-from clipwise.dashboard.sources import logged_of
+from clipwise.dashboard.sources import logged_of, parts_of
 from clipwise.dashboard.views import alert_views, listed_view, run_view, series_view
 from clipwise.monitor.store import NORM, PREFIX, Run, Store
 from clipwise.monitor.store.plain import plain
@@ -67,13 +67,15 @@ class Recording:
 
         def read(store: Store) -> dict[str, Any]:
             one = self._one(store, run)
+            sources = sorted(store.clippers(run), key=lambda source: source != "")
             logged = logged_of({source: store.names(run, source) for source in store.sources(run)})
             return run_view(one, self._status(one)) | {
                 "command": one.command,
                 "note": "\n".join(filter(None, (self._advice.known(run), one.note))),
                 "notes": one.notes,
                 "facts": plain({key: value for key, value in one.facts.items() if key != "notes"}),
-                "sources": sorted(store.clippers(run), key=lambda source: source != ""),
+                "sources": sources,
+                "parts": {source: parts_of(source, sources) for source in sources},
                 "logged": [{"source": source, "name": name} for source, name in logged],
                 "alerts": alert_views(store.alerts(run)),
             }
@@ -212,7 +214,8 @@ class Recording:
             self._sorted[key] = many, distribution(norm.values[here])
             while len(self._sorted) > 4:
                 del self._sorted[next(iter(self._sorted))]
-        known = threshold[np.isfinite(threshold)]
+        # Of several parts it is the smallest one, and bounds no norm of the whole.
+        known = threshold[np.isfinite(threshold)] if not parts_of(source, store.sources(run)) else []
         return self._sorted[key][1], float(known[-1]) if len(known) else None
 
     def _one(self, store: Store, run: int) -> Run:

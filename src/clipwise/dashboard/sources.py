@@ -2,7 +2,20 @@
 
 from collections.abc import Iterable, Mapping
 
-from clipwise.monitor.store import FIELDS
+from clipwise.monitor.store import FIELDS, joined
+
+PART = "by_name/"
+"""Stands before the pattern in the source of a part of `clipwise.by_name`."""
+
+
+def parts_of(source: str, sources: Iterable[str]) -> list[dict[str, str]]:
+    """The parts of a source among all sources of a run: their own ``source``, and their ``pattern``.
+
+    >>> parts_of("", ["", "by_name/head.*", "critic/by_name/x"])
+    [{'source': 'by_name/head.*', 'pattern': 'head.*'}]
+    """
+    start = joined(source, PART)
+    return [{"source": one, "pattern": one.removeprefix(start)} for one in sources if one.startswith(start)]
 
 
 def logged_of(names: Mapping[str, Iterable[str]]) -> list[tuple[str, str]]:

@@ -17,6 +17,7 @@ import { Suggestion } from "./suggestion.js";
 import { Unreachable } from "./unreachable.js";
 import { move, scale } from "./view.js";
 
+const MOST_PARTS = 8; // lines of a chart that can be told apart
 const PAUSE = 150; // milliseconds between two rounds of questions, at least
 
 export class App {
@@ -142,6 +143,8 @@ export class App {
     const { logged } = this._place;
     if (!run.logged.some((one) => one.source === logged?.source && one.name === logged?.name))
       this._place.logged = ofSource(run.logged, this._place.source);
+    const parts = (run.parts[this._place.source ?? ""] ?? []).slice(0, MOST_PARTS);
+    this._place = { ...this._place, parts };
     const { beside } = this._place;
     if (beside === undefined || (beside && !run.logged.some((one) => one.source === beside.source && one.name === beside.name)))
       this._place = { ...this._place, beside: undefined, drawn: partner(run.logged, this._place.logged) };

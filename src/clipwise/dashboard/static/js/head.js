@@ -50,7 +50,7 @@ export class Head {
   _controls(run, place) {
     const found = [];
     if (run.sources.length > 1)
-      found.push(select("Source", "source", run.sources.map((name) => [name, name || "(main)"]), place.source, this._wanted.source));
+      found.push(select("Source", "source", run.sources.map((name) => [name, sourceName(run, name)]), place.source, this._wanted.source));
     if (run.logged.length > 1)
       found.push(select("Logged", "logged", run.logged.map((one, i) => [i, title(one)]),
         run.logged.findIndex((one) => place.logged && title(one) === title(place.logged)),
@@ -72,6 +72,13 @@ export class Head {
         `Steps ${count(Math.max(0, Math.ceil(place.range[0])))} to ${count(Math.floor(place.range[1]))} ✕`));
     return found;
   }
+}
+
+// Of a part whose it is, and what it takes.
+function sourceName(run, name) {
+  for (const [whole, parts] of Object.entries(run.parts))
+    for (const { source, pattern } of parts) if (source === name) return `${whole ? `${whole}, ` : ""}part ${pattern}`;
+  return name || (run.parts[""]?.length ? "all parts" : "(main)");
 }
 
 function toAlerts(event) {

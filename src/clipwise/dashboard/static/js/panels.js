@@ -42,7 +42,8 @@ function ours(place, name) {
 export function keysOf(place) {
   const keys = PANELS.flatMap((panel) => [panel.key(place), panel.second?.(place)]).filter(Boolean);
   const times = place.axis === "time" ? TIMES(place) : [];
-  return [...new Map([...keys, ours(place, "threshold"), ...times].map((key) => [JSON.stringify([key.source, key.name]), key])).values()];
+  const parts = place.parts.flatMap((part) => ["norm", "threshold", "clip_fraction"].map((name) => ours(part, name)));
+  return [...new Map([...keys, ours(place, "threshold"), ...parts, ...times].map((key) => [JSON.stringify([key.source, key.name]), key])).values()];
 }
 
 // When the steps were: by the clipper's own clock, or by that of what is logged.
@@ -98,8 +99,9 @@ export class Panels {
         card.chart.show(lines, { title: card.panel.title, logarithmic, time, limits: card.panel.limits, highest: card.panel.highest, marks, alerts: when });
       }
       const window_ = place.smooth && runs.length && pick(series[runs[0].id], key)?.mean.window;
+      const several = runs.length === 1 && place.parts.length > 0;
       const timeless = place.axis === "time" && !time;
-      keep(card.note, [card.panel.mean && window_, card.scale, key, timeless], () => noteOf(card, key, window_, timeless));
+      keep(card.note, [card.panel.mean && window_, card.scale, key, timeless, several], () => noteOf(card, key, window_, timeless, several));
     });
   }
 
@@ -153,10 +155,10 @@ function marksOf(found, clock) {
   return (found?.marks ?? []).map(([step, ...rest]) => [clock.at(step), ...rest]);
 }
 
-function noteOf(card, key, window_, timeless) {
+function noteOf(card, key, window_, timeless, several) {
   const parts = [];
   if (card.panel.id === "loss" && key && title(key) !== "loss") parts.push(title(key));
-  if (card.panel.threshold) parts.push("before clipping");
+  if (card.panel.threshold) parts.push(several ? "of each part before clipping" : "before clipping");
   if (card.panel.mean && window_) parts.push(`mean of ${window_} steps`);
   if (card.scale === "log") parts.push("log scale");
   if (timeless) parts.push("over the steps: no times were recorded");
@@ -166,6 +168,7 @@ function noteOf(card, key, window_, timeless) {
 function linesOf(panel, place, run, at, there, many) {
   const found = pick(there, panel.key(place));
   if (!found) return [];
+  if (many === 1 && place.parts.length && (panel.threshold || panel.limits)) return linesOfParts(panel, place, there);
   const colour = runColour(at);
   const lines = [];
   const label = many > 1 ? run.label : SHORT[panel.id] ?? title(place.logged);
@@ -202,6 +205,20 @@ function linesOf(panel, place, run, at, there, many) {
     });
   }
   return lines;
+}
+
+// With `by_name` each part has a norm and a threshold of its own.
+function linesOfParts(panel, place, there) {
+  return place.parts.flatMap(({ source, pattern }, at) => {
+    const found = pick(there, ours({ source }, panel.threshold ? "norm" : "clip_fraction"));
+    if (!found) return [];
+    const { x, y } = panel.mean && place.smooth ? found.mean : found.line;
+    const last = [found.last[0], y[y.length - 1] ?? found.last[1]];
+    const line = { label: pattern, colour: runColour(at), x, y, marks: found.marks, last, width: panel.mean ? 2 : 1.2 };
+    const limit = panel.threshold && pick(there, ours({ source }, "threshold"));
+    if (!limit || !limit.line.y.some((value) => value !== null)) return [line];
+    return [line, { label: `${pattern}: threshold`, colour: line.colour, ...limit.line, last: limit.last, dash: [6, 3], width: 2 }];
+  });
 }
 
 const OFTEN = 200;
