@@ -214,6 +214,10 @@ def test_mistakes_of_the_dashboard(capsys):
     pytest.importorskip("starlette")
     assert main(["dashboard", "--token", "short"]) == 2
     assert "16 to 256" in capsys.readouterr().err
+    assert main(["dashboard", "--new-token", "--token-file", __file__]) == 2
+    assert "give one" in capsys.readouterr().err
+    assert main(["dashboard", "--token-file", __file__]) == 2  # with the rights of any file
+    assert "can read" in capsys.readouterr().err or os.name != "posix"
     assert main(["dashboard", "--port", "99999"]) == 2
     assert "99999" in capsys.readouterr().err
 

@@ -85,13 +85,18 @@ export class Runs {
     const { run: chosen, others } = this._place;
     const place = run.id === chosen ? 0 : others.indexOf(run.id) + 1;
     const shown = run.id === chosen || others.includes(run.id);
+    const label = this._labels.get(run.id);
+    // Of many runs most stay as they are.
+    const said = JSON.stringify([run, shown ? runColour(place) : "", run.id === chosen, label, ago(run.seen)]);
+    if (said === item.said) return item.node;
+    item.said = said;
     item.box.checked = shown;
     set(item.box, {
       "aria-label": `Lay ${run.name} over the charts`, "aria-disabled": run.id === chosen ? "true" : null,
       title: run.id === chosen ? "This run is looked at" : "Lay over the charts",
     });
     item.box.style.accentColor = shown ? runColour(place) : "";
-    item.label.textContent = this._labels.get(run.id);
+    item.label.textContent = label;
     item.link.title = [run.name, `begun ${moment(run.started)}`, run.clip ?? "measured, not clipped", run.notes].filter(Boolean).join("\n");
     item.dot.className = `dot ${STATES.has(run.status) ? run.status : "lost"}`;
     const status = run.status === "finished" ? "" : `${run.status} · `;
