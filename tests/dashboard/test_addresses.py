@@ -7,6 +7,7 @@ import re
 import socket
 import sys
 import threading
+import time
 import urllib.request
 from http.client import HTTPConnection
 from pathlib import Path
@@ -384,6 +385,31 @@ def test_a_request_that_is_never_finished_is_cut_off(path, monkeypatch, begun):
         with contextlib.suppress(ConnectionResetError):
             while slow.recv(65536):
                 pass
+
+
+def test_an_answer_that_is_never_read_is_cut_off(path, monkeypatch):
+    from clipwise.dashboard.patience import Impatient
+
+    monkeypatch.setattr(Impatient, "unread", 0.1)
+    request = b"GET /static/vendor/uplot-1.6.32/uPlot.iife.min.js HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    with Dashboard(path, port=0) as page, socket.socket() as idle:
+        idle.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 14)
+        idle.settimeout(20)
+        idle.connect(("127.0.0.1", page.port))
+        idle.sendall(request * 300)
+        got = len(idle.recv(1))
+        until(lambda: not page._server.server_state.connections)
+        with contextlib.suppress(ConnectionResetError):
+            while part := idle.recv(1 << 20):
+                got += len(part)
+    assert got < 250 * 51_000
+
+
+def until(there):
+    end = time.monotonic() + 20
+    while not there():
+        assert time.monotonic() < end
+        time.sleep(0.01)
 
 
 def test_long_questions_do_not_hold_up_the_list_of_runs(path, monkeypatch):
