@@ -1,46 +1,25 @@
 // Long names, such as those of a sweep, cut so that they stay apart.
 
-const HEAD = 10;
+const BETWEEN = "_ ,;/("; // letters between the words of a name; "-" and "." are in numbers
+const WORD = 16; // letters of a word that are kept whole
+const CONTEXT = 6; // letters that are kept of a longer one
 
-// Name to what is shown of it, at most so many letters: cut in the middle, or to where names differ that would
-// be cut to the same.
+// Name to what is shown of it, at most so many letters: of long names what they do not have in common, and of
+// that the beginning and the end; where that is the same for some, what comes from their first difference on.
 export function shortNames(names, length) {
   const found = new Map();
-  const same = new Map();
+  const long = [];
   for (const name of new Set(names)) {
-    const short = middle(name, length);
-    same.set(short, [...(same.get(short) ?? []), name]);
+    if ([...name].length > length) long.push(name);
+    else found.set(name, name);
   }
+  const same = new Map();
+  for (const [name, own] of without(long)) same.set(middle(own, length), [...(same.get(middle(own, length)) ?? []), name]);
   for (const [short, group] of same) {
-    const start = group.length > 1 ? common(group) : 0;
-    for (const name of group) found.set(name, group.length > 1 ? around(name, start, length) : short);
+    const start = shared(group);
+    for (const name of group) found.set(name, group.length > 1 ? middle(from([...name], start), length, true) : short);
   }
   return found;
-}
-
-export function middle(text, length) {
-  const letters = [...text];
-  if (letters.length <= length) return text;
-  const head = Math.floor((length - 1) / 2);
-  return `${letters.slice(0, head).join("")}…${letters.slice(letters.length - (length - 1 - head)).join("")}`;
-}
-
-// How many letters all of them begin with.
-function common(names) {
-  const [first, ...others] = names.map((name) => [...name]);
-  let at = 0;
-  while (at < first.length && others.every((one) => one[at] === first[at])) at++;
-  return at;
-}
-
-// The beginning, and what comes from a little before a place on.
-function around(name, start, length) {
-  const letters = [...name];
-  if (start < length - 6) return `${letters.slice(0, length - 1).join("")}…`;
-  const from = Math.max(HEAD, start - 6);
-  const rest = letters.slice(from);
-  const room = length - HEAD - 2;
-  return `${letters.slice(0, HEAD).join("")}…${rest.slice(0, room).join("")}${rest.length > room ? "…" : ""}`;
 }
 
 // What each run is called beside others: shortened, with its number where two have the same name.
@@ -49,4 +28,42 @@ export function labels(runs, length) {
   const times = new Map();
   for (const run of runs) times.set(run.name, (times.get(run.name) ?? 0) + 1);
   return new Map(runs.map((run) => [run.id, times.get(run.name) > 1 ? `${short.get(run.name)} (${run.id})` : short.get(run.name)]));
+}
+
+// Names without the words that all of them begin and end with.
+function without(names) {
+  const start = names.length > 1 ? shared(names) : 0;
+  const end = names.length > 1 ? shared(names.map((name) => [...name].reverse().join(""))) : 0;
+  return names.map((name) => {
+    const letters = [...name];
+    const tail = letters.slice(letters.length - end);
+    const word = tail.slice(0, WORD).findIndex((letter) => BETWEEN.includes(letter));
+    const stop = word < 0 ? CONTEXT : word;
+    const kept = end - stop < 2 ? letters : [...letters.slice(0, letters.length - end + stop), "…"];
+    return [name, from(kept, start)];
+  });
+}
+
+// From the word on in which a place is, or a little before it.
+function from(letters, place) {
+  let start = Math.min(place, letters.length - 1);
+  while (start > 0 && place - start < WORD && !BETWEEN.includes(letters[start - 1])) start--;
+  if (place - start >= WORD) start = place - CONTEXT;
+  return start > 1 ? `…${letters.slice(start).join("")}` : letters.join("");
+}
+
+// At most so many letters of a text: its beginning and its end, or its beginning alone.
+function middle(text, length, end = false) {
+  const letters = [...text];
+  if (letters.length <= length) return text;
+  const head = end ? length - 1 : Math.floor((length - 1) / 2);
+  return `${letters.slice(0, head).join("")}…${letters.slice(letters.length - (length - 1 - head)).join("")}`;
+}
+
+// How many letters all of them begin with.
+function shared(names) {
+  const [first, ...others] = names.map((name) => [...name]);
+  let at = 0;
+  while (at < first.length && others.every((one) => one[at] === first[at])) at++;
+  return at;
 }

@@ -6,7 +6,7 @@ import { ago, many, moment, number } from "./format.js";
 import { labels } from "./names.js";
 import { alertsOf, arranged, GROUPS, grouped, ORDERS } from "./order.js";
 
-const LETTERS = 58; // two lines of the list
+const LETTERS = 36; // about two lines of the list
 
 export class Runs {
   // wanted: { open(id), overlay(id), edit(run) or null }
