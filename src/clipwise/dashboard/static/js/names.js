@@ -8,13 +8,13 @@ const CONTEXT = 6; // letters that are kept of a longer one
 // that the beginning and the end; where that is the same for some, what comes from their first difference on.
 export function shortNames(names, length) {
   const found = new Map();
-  const long = [];
-  for (const name of new Set(names)) {
+  const [all, long] = [[...new Set(names)], []];
+  for (const name of all) {
     if ([...name].length > length) long.push(name);
     else found.set(name, name);
   }
   const same = new Map();
-  for (const [name, own] of without(long)) same.set(middle(own, length), [...(same.get(middle(own, length)) ?? []), name]);
+  for (const [name, own] of without(long, long.length > 1 ? long : all)) same.set(middle(own, length), [...(same.get(middle(own, length)) ?? []), name]);
   for (const [short, group] of same) {
     const start = shared(group);
     for (const name of group) found.set(name, group.length > 1 ? middle(from([...name], start), length, true) : short);
@@ -30,10 +30,10 @@ export function labels(runs, length) {
   return new Map(runs.map((run) => [run.id, times.get(run.name) > 1 ? `${short.get(run.name)} (${run.id})` : short.get(run.name)]));
 }
 
-// Names without the words that all of them begin and end with.
-function without(names) {
-  const start = names.length > 1 ? shared(names) : 0;
-  const end = names.length > 1 ? shared(names.map((name) => [...name].reverse().join(""))) : 0;
+// Names without the words that they and others begin and end with.
+function without(names, others) {
+  const start = others.length > 1 ? shared(others) : 0;
+  const end = others.length > 1 ? shared(others.map((name) => [...name].reverse().join(""))) : 0;
   return names.map((name) => {
     const letters = [...name];
     const tail = letters.slice(letters.length - end);
