@@ -215,8 +215,9 @@ class Recording:
             while len(self._sorted) > 4:
                 del self._sorted[next(iter(self._sorted))]
         # Of several parts it is the smallest one, and bounds no norm of the whole.
-        known = threshold[np.isfinite(threshold)] if not parts_of(source, store.sources(run)) else []
-        return self._sorted[key][1], float(known[-1]) if len(known) else None
+        known = threshold[np.isfinite(threshold)]
+        bounds = len(known) > 0 and not parts_of(source, store.sources(run))
+        return self._sorted[key][1], float(known[-1]) if bounds else None
 
     def _one(self, store: Store, run: int) -> Run:
         found = next((one for one in store.runs() if one.id == run), None)

@@ -5,6 +5,23 @@ export const ORDERS = [
 ];
 export const GROUPS = [["sweep", "sweep"], ["clip", "clip"], ["status", "status"], ["", "none"]];
 
+// What was chosen last, where the browser keeps it.
+export function recall(name) {
+  try {
+    return localStorage.getItem(`clipwise-${name}`);
+  } catch {
+    return null;
+  }
+}
+
+export function remember(name, value) {
+  try {
+    localStorage.setItem(`clipwise-${name}`, value);
+  } catch {
+    // a page from a file may keep nothing
+  }
+}
+
 // As `clipwise runs` has it: what has no finite loss comes last.
 const COMPARE = {
   started: () => 0, // as they come

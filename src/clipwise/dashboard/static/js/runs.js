@@ -4,7 +4,7 @@ import { runColour } from "./colours.js";
 import { el, set } from "./dom.js";
 import { ago, many, moment, number } from "./format.js";
 import { labels } from "./names.js";
-import { alertsOf, arranged, GROUPS, grouped, ORDERS } from "./order.js";
+import { alertsOf, arranged, GROUPS, grouped, ORDERS, recall, remember } from "./order.js";
 
 const LETTERS = 36; // about two lines of the list
 
@@ -134,7 +134,9 @@ export class Runs {
 }
 
 function select(id, choices, changed) {
-  return el("select", { id: `runs-${id}`, onchange: changed }, choices.map(([value, text]) => el("option", { value }, text)));
+  const node = el("select", { id: `runs-${id}`, onchange: () => { remember(id, node.value); changed(); } },
+    choices.map(([value, text]) => el("option", { value, selected: value === recall(id) }, text)));
+  return node;
 }
 
 const STATES = new Set(["running", "finished", "diverged", "stopped", "failed", "lost"]);
