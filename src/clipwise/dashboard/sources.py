@@ -2,19 +2,16 @@
 
 from collections.abc import Iterable, Mapping
 
-from clipwise.monitor.store import FIELDS, joined
-
-PART = "by_name/"
-"""Stands before the pattern in the source of a part of `clipwise.by_name`."""
+from clipwise.monitor.store import FIELDS, part_of
 
 
 def parts_of(source: str, sources: Iterable[str]) -> list[dict[str, str]]:
-    """The parts of a source among all sources of a run: their own ``source``, and their ``pattern``.
+    """The parts that `clipwise.by_name` makes of a source: the ``source`` of each, and its ``pattern``.
 
     >>> parts_of("", ["", "by_name/head.*", "critic/by_name/x"])
     [{'source': 'by_name/head.*', 'pattern': 'head.*'}]
     """
-    start = joined(source, PART)
+    start = part_of(source, "")
     return [{"source": one, "pattern": one.removeprefix(start)} for one in sources if one.startswith(start)]
 
 
