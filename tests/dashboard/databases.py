@@ -80,6 +80,24 @@ def clipped_weights(path):
     return writer.run
 
 
+def by_parts(path):
+    """What `by_name` did: two parts with a norm and a threshold each, of which one clips every other step."""
+    step = np.arange(1, 101)
+    clip = "by_name({'lstm.*': 'clip_by_global_norm(8)', 'head.*': 'clip_by_global_norm(0.5)'})"
+    writer = Writer(path, "uid-parts", "parts", clip=clip)
+    names = ("clipwise/norm", "clipwise/threshold", "clipwise/clip_fraction")
+    clipped = step % 2
+    for source, norm, threshold, fraction in (
+        ("", 5.0, 0.5, clipped / 2),
+        ("by_name/lstm.*", 4.0, 8.0, 0 * step),
+        ("by_name/head.*", 3.0, 0.5, clipped),
+    ):
+        columns = np.full(100, norm), np.full(100, threshold), fraction
+        writer.write([steps(names, step, *columns, source=source)])
+    writer.finish()
+    return writer.run
+
+
 def two_ranks(path):
     """Two processes, of which the second one's norms are ten times the first one's."""
     step = np.arange(1, 101)

@@ -1,11 +1,19 @@
 """What the server answers: data, files, mistakes, tokens, names, and files that are no recordings."""
 
+import contextlib
 import json
 import os
 import re
 import socket
+import sys
+import threading
+import time
 import urllib.request
 from http.client import HTTPConnection
+from pathlib import Path
+from urllib.error import HTTPError
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 import numpy as np
 import pytest
@@ -15,15 +23,17 @@ pytest.importorskip("starlette")
 from starlette.testclient import TestClient
 
 from clipwise.dashboard import Dashboard
+from clipwise.dashboard.access import token_in, unseen
 from clipwise.dashboard.app import make_app
 from clipwise.dashboard.assets import assets
 from clipwise.dashboard.guard import HEADERS
 from clipwise.dashboard.recording import Recording
 from clipwise.dashboard.watch import Watch
 from clipwise.errors import ArgumentError
-from clipwise.monitor.store import Writer
+from clipwise.monitor.store import Store, Writer
+from clipwise.monitor.suggest import suggest_run
 
-from .databases import hostile, steps, two_sources, typical
+from .databases import HOSTILE, hostile, steps, two_sources, typical
 
 TOKEN = "a-token-of-24-characters"
 
@@ -360,3 +370,205 @@ def test_an_empty_run(path):
     assert http.get("/api/series?run=1&name=loss").json()["series"] == {"1": {"": {}}}
     assert http.get("/api/distribution?run=1").json()["distribution"]["count"] == 0
     assert http.get("/api/layers?run=1").json()["layers"]["names"] == []
+
+
+# What nobody may hold up.
+
+
+@pytest.mark.parametrize("begun", [b"", b"GET / HTTP/1.1\r\nHost: localhost\r\nX"])
+def test_a_request_that_is_never_finished_is_cut_off(path, monkeypatch, begun):
+    from clipwise.dashboard.patience import Impatient
+
+    monkeypatch.setattr(Impatient, "patience", 0.1)
+    with Dashboard(path, port=0) as page, socket.create_connection(("127.0.0.1", page.port), 20) as slow:
+        slow.sendall(begun)
+        with contextlib.suppress(ConnectionResetError):
+            while slow.recv(65536):
+                pass
+
+
+def test_an_answer_that_is_never_read_is_cut_off(path, monkeypatch):
+    from clipwise.dashboard.patience import Impatient
+
+    monkeypatch.setattr(Impatient, "unread", 0.1)
+    request = b"GET /static/vendor/uplot-1.6.32/uPlot.iife.min.js HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    with Dashboard(path, port=0) as page, socket.socket() as idle:
+        idle.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 14)
+        idle.settimeout(20)
+        idle.connect(("127.0.0.1", page.port))
+        idle.sendall(request * 300)
+        got = len(idle.recv(1))
+        until(lambda: not page._server.server_state.connections)
+        with contextlib.suppress(ConnectionResetError):
+            while part := idle.recv(1 << 20):
+                got += len(part)
+    assert got < 250 * 51_000
+
+
+def until(there):
+    end = time.monotonic() + 20
+    while not there():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def test_long_questions_do_not_hold_up_the_list_of_runs(path, monkeypatch):
+    typical(path)
+    asked, go_on = threading.Semaphore(0), threading.Event()
+
+    def slow(self, *arguments, **options):
+        asked.release()
+        go_on.wait(60)
+        return real(self, *arguments, **options)
+
+    real = Store.series
+    monkeypatch.setattr(Store, "series", slow)
+    with Dashboard(path, port=0) as page:
+        threads = [
+            threading.Thread(
+                target=lambda: urllib.request.urlopen(page.url + "api/series?run=1&name=loss").close()
+            )
+            for _ in range(50)
+        ]
+        try:
+            for thread in threads:
+                thread.start()
+            assert asked.acquire(timeout=60)
+            for address in ("api/runs", "api/run?run=1"):
+                with urllib.request.urlopen(page.url + address, timeout=30) as answer:
+                    assert json.load(answer)["state"]["kind"] == "ready"
+        finally:
+            go_on.set()
+        for thread in threads:
+            thread.join()
+
+
+# A token that no other user of the machine sees.
+
+
+@pytest.mark.skipif(os.name != "posix", reason="no modes of files")
+def test_a_token_in_a_file(tmp_path):
+    file = tmp_path / "token"
+    file.write_text(f"{TOKEN}\n")
+    file.chmod(0o644)
+    with pytest.raises(ArgumentError, match=r"other users can read the token in .*: chmod 600"):
+        token_in(file)
+    file.chmod(0o600)
+    assert token_in(file) == TOKEN
+
+
+def test_a_browser_is_not_told_the_token_in_its_command_line():
+    with unseen(f"http://localhost:1/?token={TOKEN}") as address:
+        file = Path(url2pathname(urlsplit(address).path))
+        assert TOKEN not in address
+        assert f"url=http://localhost:1/?token={TOKEN}" in file.read_text()
+        if os.name == "posix":
+            assert file.stat().st_mode & 0o077 == 0
+            assert file.parent.stat().st_mode & 0o077 == 0
+    assert not file.exists()
+
+
+# What is changed, and by whom.
+
+
+def ask(http, name, asked, **headers):
+    sent = {"origin": "http://localhost:8765"} | {key.replace("_", "-"): one for key, one in headers.items()}
+    return http.post(f"/api/{name}", json=asked, headers={k: v for k, v in sent.items() if v is not None})
+
+
+def test_a_run_is_renamed_noted_and_deleted(path):
+    typical(path, "one")
+    run = typical(path, "two", count=60)
+    http = client(path)
+    assert ask(http, "rename", {"run": run.id, "name": HOSTILE}).json() == {}
+    assert ask(http, "annotate", {"run": run.id, "notes": "the <b>second</b>"}).json() == {}
+    newest = http.get("/api/runs").json()["runs"][0]
+    assert (newest["name"], newest["notes"], newest["loss"]) == (HOSTILE, "the <b>second</b>", run.loss[-1])
+    assert newest["alerts"] == {"critical": 1, "warning": 1}
+    assert ask(http, "delete", {"run": run.id}).json() == {}
+    assert [one["name"] for one in http.get("/api/runs").json()["runs"]] == ["one"]
+    for name, asked, status, says in (
+        ("delete", {"run": run.id}, 409, "no run with the number 2"),
+        ("delete", {}, 400, "got None"),
+        ("delete", {"run": True}, 400, "got True"),
+        ("rename", {"run": 1, "name": " "}, 400, "must be a text, got ' '"),
+        ("annotate", {"run": 1, "notes": 5}, 400, "got 5"),
+        ("annotate", {"run": 1, "notes": "x" * 70000}, 400, "65,536 bytes"),
+        ("delete", [1], 400, "a JSON object"),
+    ):
+        answer = ask(http, name, asked)
+        assert (answer.status_code, says in answer.json()["error"]) == (status, True), answer.text
+    going = typical(path, "goes on", finish=False)
+    assert "is running" in ask(http, "delete", {"run": going.id}).json()["error"]
+    going.writer.finish()
+
+
+def test_nobody_else_changes_anything(path):
+    """A page of another site can send a form, or text, in the name of whoever looks at it."""
+    run = typical(path).id
+    http, asked = client(path), {"run": run}
+    for headers in (
+        {"origin": None},
+        {"origin": "null"},
+        {"origin": "http://evil.example"},
+        {"origin": "http://localhost:9999"},
+        {"origin": "http://localhost:8765.evil.example"},
+        {"sec_fetch_site": "cross-site"},
+        {"sec_fetch_site": "same-site"},
+        {"content_type": "text/plain"},
+        {"content_type": "application/x-www-form-urlencoded"},
+    ):
+        assert ask(http, "delete", asked, **headers).status_code == 403, headers
+    assert http.get("/api/delete", params=asked).status_code == 405
+    assert ask(client(path, token=TOKEN), "delete", asked).status_code == 401
+    assert http.post(f"/api/delete?token={TOKEN}", json=asked).status_code == 403
+    assert ask(client(path, token=TOKEN), "delete", asked, authorization=f"Bearer {TOKEN}").status_code == 200
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux alone says whose sockets these are")
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_another_user_of_the_machine_changes_nothing(path, monkeypatch, host):
+    run = typical(path).id
+    try:
+        page = Dashboard(path, host=host, port=0).start()
+    except ArgumentError:
+        pytest.skip("no IPv6 here")
+    try:
+        sent = {"Origin": page.url[:-1], "Content-Type": "application/json"}
+        change = urllib.request.Request(
+            page.url + "api/annotate", json.dumps({"run": run, "notes": "x"}).encode(), sent
+        )
+        with urllib.request.urlopen(change, timeout=20) as answer:
+            assert answer.status == 200
+        monkeypatch.setattr(os, "getuid", lambda: 4_000_000)
+        with pytest.raises(HTTPError, match="403"):
+            urllib.request.urlopen(change, timeout=20)
+    finally:
+        page.stop()
+
+
+# How a run came out.
+
+
+def test_a_run_of_nan_is_no_finished_one(path):
+    """Also where it was recorded as finished."""
+    step = np.arange(1, 41)
+    losses = np.where(step > 1, np.nan, 2.0)
+    writer = Writer(path, "u", "broken")
+    writer.write([steps(("clipwise/norm", "loss"), step, np.where(step > 1, np.nan, 1.0), losses)])
+    writer.finish()
+    typical(path, "sound")
+    http = client(path)
+    sound, broken = http.get("/api/runs").json()["runs"]
+    assert [(one["name"], one["status"], one["loss"]) for one in (sound, broken)] == [
+        ("sound", "finished", sound["loss"]),
+        ("broken", "diverged", "nan"),
+    ]
+    run = http.get("/api/run", params={"run": writer.run}).json()["run"]
+    assert run["status"] == "diverged"
+    assert "broke down at step 2" in run["note"]
+    found = http.get("/api/advice", params={"run": writer.run}).json()["advice"]
+    assert "broke down at step 2" in found["broken"]
+    with Store(path) as store:
+        assert found["suggestion"] == suggest_run(store, "broken").to_dict()
+    assert http.get("/api/advice", params={"run": 2, "source": "none"}).json()["advice"]["suggestion"] is None

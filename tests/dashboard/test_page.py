@@ -8,9 +8,10 @@ import pytest
 pytest.importorskip("starlette")
 
 from clipwise.dashboard import Dashboard
-from clipwise.monitor.store import Rows, Writer
+from clipwise.monitor.store import Rows, Store, Writer
+from clipwise.monitor.suggest import suggest_run
 
-from .databases import HOSTILE, clipped_weights, hostile, steps, two_sources, typical
+from .databases import HOSTILE, by_parts, clipped_weights, hostile, steps, two_sources, typical
 
 # How many colours a canvas shows: a blank one has one, and a few lines have several.
 COLOURS = """
@@ -162,7 +163,7 @@ def test_a_million_steps_and_one_spike(path, serve, look):
 
 
 def test_zoom_and_back(path, serve, look):
-    typical(path)
+    run = typical(path)
     tab = look(serve.url)
     ready(tab, 500)
     box = tab.locator("#panel-loss .u-over").bounding_box()
@@ -176,6 +177,16 @@ def test_zoom_and_back(path, serve, look):
     )
     assert abs(low - 100.8) < 3
     assert abs(high - 200.6) < 3
+    tab.mouse.move(0, 0)
+    # Without the pointer the last step that is shown is read: its loss, and the mean of the 20 up to it.
+    last = int(high)
+    until(
+        tab, "n => document.querySelector('#panel-loss .readout').textContent.startsWith(`step ${n}`)", last
+    )
+    said = re.findall(r"(?:loss|mean) ([\d.]+)", reading(tab, "loss"))
+    assert [float(one) for one in said] == pytest.approx(
+        [run.loss[last - 1], run.loss[last - 20 : last].mean()], rel=1e-3
+    )
     until(tab, "() => document.querySelector('#threshold-said').textContent.includes('of 9')")
     assert "of the steps shown" in tab.inner_text("#panel-distribution")
     tab.locator("#panel-norm .u-over").dblclick()
@@ -192,6 +203,8 @@ def test_several_runs_over_one_another(path, serve, look):
     until(tab, "() => document.querySelector('#panel-norm .readout').textContent.includes('second')")
     assert f"with={second.id}" in tab.evaluate("location.hash")
     assert "first" in reading(tab, "norm")
+    assert "step 500" in reading(tab, "loss")
+    assert f"second {second.loss[-20:].mean():.4g} (step 300)" in reading(tab, "loss")
     tab.uncheck("[aria-label='Lay second over the charts']")
     until(tab, "() => !document.querySelector('#panel-norm .readout').textContent.includes('second')")
 
@@ -208,6 +221,21 @@ def test_several_sources(path, serve, look):
     assert "threshold" not in reading(tab, "norm")  # Inf: nothing was clipped
     tab.select_option("#logged", "critic/loss")
     until(tab, "() => document.querySelector('#panel-loss .readout').textContent.includes('critic/loss 200')")
+
+
+def test_each_part_of_by_name_with_its_own_threshold(path, serve, look):
+    by_parts(path)
+    tab = look(serve.url)
+    ready(tab, 100)
+    said = reading(tab, "norm").split("\n")
+    assert said == ["step 100", "lstm.* 4", "lstm.*: threshold 8", "head.* 3", "head.*: threshold 0.5"]
+    assert reading(tab, "fraction").split("\n") == ["step 100", "lstm.* 0", "head.* 0.5"]
+    assert tab.locator("[data-mark='threshold']").count() == 0  # of no part is it one for the whole norm
+    assert tab.locator("#source option").all_inner_texts() == ["all parts", "part lstm.*", "part head.*"]
+    tab.select_option("#source", "by_name/head.*")
+    until(tab, "() => document.querySelector('#panel-norm .readout').textContent.includes('norm 3')")
+    assert "threshold 0.5" in reading(tab, "norm")
+    assert "clipped 100 of 100 steps" in tab.inner_text("#threshold-said")
 
 
 def test_weights_at_the_bound_and_what_is_logged_beside_a_clipper(path, serve, look):
@@ -391,3 +419,157 @@ def test_the_server_goes_and_comes_back(path, look, browser):
     with Dashboard(path, port=first.port):
         tab.wait_for_selector(".gone", state="hidden")
     tab.context.close()
+
+
+def sweep(path, count=8):
+    """Runs whose long names differ in the middle; each has a lower loss than the one before, the last NaN."""
+    step = np.arange(1, 61)
+    for place in range(count):
+        name = f"transformer_wikitext_width512_layers8_heads8_lr{place}e-3_decay0.1_seed0_clip_by_global_norm"
+        writer = Writer(path, f"uid-{place}", name, clip="clip_by_norm(2)", facts={"sweep": "rates"})
+        loss = np.full(60, np.nan if place == count - 1 else 9.0 - place)
+        writer.write([steps(("clipwise/norm", "loss"), step, np.ones(60), loss)])
+        writer.finish()
+
+
+def listed(tab):
+    return tab.eval_on_selector_all(".runs .run-name", "nodes => nodes.map(node => node.textContent)")
+
+
+def test_the_list_of_runs(path, serve, look):
+    sweep(path)
+    typical(path, "lstm")
+    tab = look(serve.url)
+    ready(tab, 500)
+    names = listed(tab)
+    assert names[0] == "lstm"
+    assert [re.search(r"lr(\d)e-3", name).group(1) for name in names[1:]] == list("76543210")
+    assert tab.eval_on_selector_all(".runs .group", "nodes => nodes.map(node => node.textContent)") == [
+        "no sweep (1)",
+        "rates (8)",
+    ]
+    entry = tab.inner_text(".runs li:has-text('lstm')")
+    for text in ("2 alerts", "clip_by_global_norm(1.0)", "loss 1.9"):
+        assert text in entry
+    assert "diverged" in tab.inner_text(".runs li:has-text('lr7e-3')")
+    assert "loss NaN" in tab.inner_text(".runs li:has-text('lr7e-3')")
+    tab.select_option("#runs-group", "")
+    tab.select_option("#runs-order", "loss")
+    rates = [re.search(r"lr(\d)|lstm", name).group(0) for name in listed(tab)]
+    assert rates == ["lstm", "lr6", "lr5", "lr4", "lr3", "lr2", "lr1", "lr0", "lr7"]
+    tab.fill("#filter", "by_norm(2)")
+    assert len(listed(tab)) == 8
+    tab.fill("#filter", "diverged")
+    assert len(listed(tab)) == 1
+    tab.fill("#filter", "")
+    # The run that is looked at keeps its box, in the colour of its lines.
+    box = tab.locator("[aria-label='Lay lstm over the charts']")
+    box.click(force=True)
+    assert box.is_checked()
+    assert not box.evaluate("node => node.disabled")
+    assert box.evaluate("node => getComputedStyle(node).accentColor") == "rgb(0, 114, 178)"
+
+
+def test_a_run_is_renamed_noted_and_deleted(path, serve, look):
+    typical(path, "first", count=60)
+    typical(path, "second", count=70)
+    tab = look(serve.url)
+    ready(tab, 70)
+    tab.click("[aria-label='Name, notes, delete: second']")
+    tab.fill("#edit-name", " ")
+    tab.keyboard.press("Enter")
+    until(tab, "() => document.querySelector('#edit .bad').textContent.includes('needs a name')")
+    tab.fill("#edit-name", HOSTILE)
+    tab.fill("#edit-notes", "<b>one</b>\ntwo")
+    tab.click("#edit >> text=Save")
+    until(tab, "name => document.querySelector('h1').textContent === name", HOSTILE)
+    until(tab, "() => document.querySelector('.run-notes').textContent === '<b>one</b>\\ntwo'")
+    tab.click(".run-head >> text=Name, notes, delete")
+    tab.click("#edit-delete")
+    tab.click("#edit >> text=Keep it")
+    assert len(listed(tab)) == 2
+    tab.click("#edit-delete")
+    assert HOSTILE in tab.inner_text(".sure")
+    tab.click("#edit-sure")
+    until(tab, "() => document.querySelector('h1').textContent === 'first'")
+    assert listed(tab) == ["first"]
+
+
+def test_the_recommendation(path, serve, look):
+    typical(path)
+    tab = look(serve.url)
+    ready(tab, 500)
+    with Store(path) as store:
+        wanted = suggest_run(store, "lstm")
+    until(
+        tab,
+        "text => document.querySelector('#panel-suggestion .headline')?.textContent === text",
+        wanted.headline,
+    )
+    said = tab.inner_text("#panel-suggestion .reasons")
+    assert all(reason in said for reason in wanted.reasons)
+    tab.click("#panel-suggestion >> text=Lines to paste")
+    assert wanted.lines["pytorch"] in tab.inner_text("#panel-suggestion")
+
+
+def timed(path, name, seconds):
+    """A run whose steps take so many seconds each; the validation loss comes at each tenth."""
+    step = np.arange(1, 101)
+    loss = 4.0 - step / 50
+    writer = Writer(path, f"uid-{name}", name)
+    writer.write([steps(("time", "clipwise/norm"), step, 1.7e9 + step * seconds, step / 10)])
+    writer.write([steps(("loss",), step, loss), steps(("val_loss",), step[9::10], loss[9::10] + 0.25)])
+    writer.finish()
+
+
+def test_two_values_over_time_unsmoothed_and_saved(path, serve, look, tmp_path):
+    timed(path, "slow", 60.0)
+    timed(path, "fast", 6.0)
+    tab = look(serve.url)
+    ready(tab, 100)
+    until(tab, "() => document.querySelector('#panel-loss .readout').textContent.includes('val_loss 2.25')")
+    assert "mean 2.19" in reading(tab, "loss")
+    tab.keyboard.press("s")
+    until(tab, "() => !document.querySelector('#panel-loss .readout').textContent.includes('mean')")
+    assert tab.input_value("#smooth") == "none"
+    tab.check("[aria-label='Lay slow over the charts']")
+    tab.select_option("#axis", "time")
+    until(tab, "() => document.querySelector('#panel-loss .readout').textContent.startsWith('1 h 39 min')")
+    assert "fast 2 (9 min 54 s)" in reading(tab, "loss").replace("\n", " ")
+    with tab.expect_download() as begun:
+        tab.click("[aria-label='Save Loss as CSV']")
+    begun.value.save_as(tmp_path / "loss.csv")
+    rows = (tmp_path / "loss.csv").read_text().splitlines()
+    assert rows[0] == "seconds,fast,fast: val_loss,slow,slow: val_loss"
+    assert rows[1:4] == ["0,3.98,,3.98,", "6,3.96,,,", "12,3.94,,,"]
+    assert rows[-1] == "5940,,,2,2.25"
+    with tab.expect_download() as begun:
+        tab.click("[aria-label='Save Loss as PNG']")
+    begun.value.save_as(tmp_path / "loss.png")
+    assert (tmp_path / "loss.png").read_bytes()[:4] == b"\x89PNG"
+    tab.select_option("#beside", "")
+    until(tab, "() => !document.querySelector('#panel-loss .readout').textContent.includes('val_loss')")
+
+
+def test_a_chart_without_eyes_or_mouse(path, serve, look):
+    timed(path, "fast", 6.0)
+    tab = look(serve.url)
+    ready(tab, 100)
+    assert tab.get_attribute("#panel-norm .plot", "aria-label") == (
+        "Gradient norm. norm: 0.1 at step 1, 10 at step 100; lowest 0.1 at step 1, highest 10 at step 100."
+    )
+    tab.focus("#panel-loss [aria-label='Save Loss as CSV']")
+    tab.keyboard.press("Tab")
+    assert tab.evaluate("document.activeElement.matches('#panel-loss .plot')")
+    tab.keyboard.press("Home")
+    assert reading(tab, "loss").startswith("step 1\n")
+    tab.keyboard.press("ArrowRight")
+    assert reading(tab, "loss").startswith("step 2\n")
+    assert reading(tab, "norm").startswith("step 2\n")  # all charts follow
+    tab.keyboard.press("End")
+    tab.keyboard.press("ArrowLeft")
+    assert reading(tab, "loss").startswith("step 99\n")
+    assert tab.get_attribute("#panel-loss .readout", "aria-live") == "polite"
+    assert "from=" not in tab.evaluate("location.hash")
+    tab.keyboard.press("Escape")
+    assert reading(tab, "loss").startswith("step 100\n")

@@ -20,7 +20,7 @@ from clipwise.dashboard.picture import picture
 from clipwise.dashboard.recording import Recording
 from clipwise.dashboard.report import collect
 
-from .databases import HOSTILE, hostile, two_ranks, two_sources, typical
+from .databases import HOSTILE, by_parts, hostile, two_ranks, two_sources, typical
 from .test_page import PANELS, colours, reading, ready, until
 
 
@@ -68,7 +68,7 @@ def test_what_a_report_carries_is_what_it_says(path, look):
     assert "of 100 steps" in tab.inner_text("#threshold-said")
     assert "2 processes, of which the first is shown" in tab.inner_text(".facts")
     assert tab.locator("#rank").count() == 0
-    assert "norm 100" in reading(tab, "norm")
+    assert "norm 20" in reading(tab, "norm")
 
 
 def test_names_that_lie_are_text(path, look):
@@ -134,7 +134,7 @@ def png_size(content):
     return int.from_bytes(content[16:20], "big"), int.from_bytes(content[20:24], "big")
 
 
-@pytest.mark.parametrize("make", [typical, two_sources, hostile])
+@pytest.mark.parametrize("make", [typical, two_sources, hostile, by_parts])
 def test_a_picture(path, make):
     pytest.importorskip("matplotlib")
     from matplotlib.image import imread
@@ -214,6 +214,10 @@ def test_mistakes_of_the_dashboard(capsys):
     pytest.importorskip("starlette")
     assert main(["dashboard", "--token", "short"]) == 2
     assert "16 to 256" in capsys.readouterr().err
+    assert main(["dashboard", "--new-token", "--token-file", __file__]) == 2
+    assert "give one" in capsys.readouterr().err
+    assert main(["dashboard", "--token-file", __file__]) == 2  # with the rights of any file
+    assert "can read" in capsys.readouterr().err or os.name != "posix"
     assert main(["dashboard", "--port", "99999"]) == 2
     assert "99999" in capsys.readouterr().err
 

@@ -1,5 +1,6 @@
 """``clipwise dashboard``: the live page. ``clipwise report``: the same pictures as one file."""
 
+from contextlib import ExitStack
 from pathlib import Path
 
 import click
@@ -17,8 +18,26 @@ PACKAGES = ("starlette", "uvicorn", "matplotlib")
 )
 @click.option("--port", type=int, metavar="N", help="Port; 0: any that is free. [default: 8765, or any]")
 @click.option("--open", "show", is_flag=True, help="Open the page in the browser.")
-@click.option("--token", metavar="T", help="What a browser has to give; made where the address demands one.")
-def dashboard(database: Path, host: str, port: int | None, show: bool, token: str | None) -> int:
+@click.option("--new-token", is_flag=True, help="Make a token, and print it as part of the address.")
+@click.option(
+    "--token-file",
+    metavar="FILE",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="The token is in this file, which only you can read.",
+)
+@click.option(
+    "--token", metavar="T", envvar="CLIPWISE_TOKEN", show_envvar=True,
+    help="The token itself. All users of this machine see it here; not in the variable.",
+)  # fmt: skip
+def dashboard(
+    database: Path,
+    host: str,
+    port: int | None,
+    show: bool,
+    new_token: bool,
+    token_file: Path | None,
+    token: str | None,
+) -> int:
     """Show the recording DB (clipwise.db) as a live page, until Ctrl-C.
 
     The page is seen on this machine only, unless --host gives an address that others reach: then it demands a
@@ -26,19 +45,29 @@ def dashboard(database: Path, host: str, port: int | None, show: bool, token: st
 
     Example: clipwise dashboard --open
     """
+    from clipwise.dashboard.access import any_token, token_in, unseen
+    from clipwise.errors import ArgumentError
+
+    if new_token and token_file is not None:
+        raise ArgumentError("--new-token and --token-file are two ways to say the same: give one")
+    if new_token:
+        token = any_token()
+    elif token_file is not None:
+        token = token_in(token_file)
     with needed("this", "dashboard", PACKAGES):
         from clipwise.dashboard import Dashboard
 
-        page = Dashboard(database, host=host, port=port, token=token)
+        page = Dashboard(database, host=host, port=port, token=token or None)
 
     def started() -> None:
         click.echo(f"{database}: {page.url}  (Ctrl-C ends)")
         if show:
             import webbrowser
 
-            webbrowser.open(page.url)
+            webbrowser.open(stack.enter_context(unseen(page.url)) if page.token else page.url)
 
-    page.run(started)
+    with ExitStack() as stack:
+        page.run(started)
     return 0
 
 
@@ -65,7 +94,8 @@ def report(runs: tuple[str, ...], database: Path, out: Path, png: Path | None, f
 
     Example: clipwise report lstm -o lstm.html --png lstm.png
     """
-    from clipwise.dashboard.recording import Recording, Unavailable
+    from clipwise.dashboard.opened import Unavailable
+    from clipwise.dashboard.recording import Recording
     from clipwise.dashboard.report import collect, render
     from clipwise.errors import ArgumentError, StoreError
     from clipwise.files import check_new, save

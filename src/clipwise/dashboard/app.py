@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
+from contextlib import nullcontext
 from typing import Any
 
 from starlette.applications import Starlette
@@ -12,9 +13,11 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from clipwise.dashboard.assets import TYPES, assets
+from clipwise.dashboard.changes import CHANGES, change
 from clipwise.dashboard.guard import Guard
+from clipwise.dashboard.opened import Unavailable
 from clipwise.dashboard.query import BUCKETS, number, pairs, span, text, whole, wholes
-from clipwise.dashboard.recording import Recording, Unavailable
+from clipwise.dashboard.recording import Recording
 from clipwise.dashboard.watch import Watch
 from clipwise.errors import ArgumentError
 
@@ -22,6 +25,9 @@ LISTEN = 0.05
 """Seconds between two looks at whether there is news: at a number in memory."""
 ALIVE = 15.0
 """Seconds of silence after which a line says that the connection is still there."""
+
+LONG = frozenset({"series", "distribution", "clipped", "layers", "advice"})
+"""Questions that take a while on a long run: one at a time, and the list of runs goes past them."""
 
 Answer = Callable[[Request], dict[str, Any]]
 
@@ -44,11 +50,20 @@ def make_app(
         stopping: whether the server is about to end, so that the news end too.
     """
     data = _Data(recording)
+    # They read the same file and wait for one another anyway: here, where they hold no thread meanwhile.
+    turn = asyncio.Semaphore(1)
     routes = [
         Route("/", _page),
         Route("/static/{name:path}", _file),
         Route("/api/events", _events(watch, stopping)),
-        *(Route(f"/api/{name}", _json(answer)) for name, answer in data.answers().items()),
+        *(
+            Route(f"/api/{name}", _json(answer, turn if name in LONG else None))
+            for name, answer in data.answers().items()
+        ),
+        *(
+            Route(f"/api/{name}", change(recording.path, make, token=token is not None), methods=["POST"])
+            for name, make in CHANGES.items()
+        ),
     ]
     return Guard(Starlette(routes=routes), token, host)
 
@@ -62,7 +77,7 @@ class _Data:
     def answers(self) -> dict[str, Answer]:
         return {
             name: getattr(self, name)
-            for name in ("runs", "run", "series", "distribution", "clipped", "layers")
+            for name in ("runs", "run", "series", "distribution", "clipped", "layers", "advice")
         }
 
     def runs(self, request: Request) -> dict[str, Any]:
@@ -92,6 +107,10 @@ class _Data:
             raise ArgumentError(f"threshold must be a number from 0 on, got {threshold}")
         return self._recording.clipped(threshold, _run(request), **_which(request))
 
+    def advice(self, request: Request) -> dict[str, Any]:
+        source = text(request.query_params, "source")
+        return {"advice": self._recording.advice(_run(request), source)}
+
     def layers(self, request: Request) -> dict[str, Any]:
         columns = whole(request.query_params, "columns", BUCKETS) or 300
         return {"layers": self._recording.layers(_run(request), **_which(request), columns=columns)}
@@ -109,12 +128,15 @@ def _which(request: Request) -> dict[str, Any]:
     return {"source": text(query, "source"), "rank": whole(query, "rank"), **span(query)}
 
 
-def _json(answer: Answer) -> Callable[[Request], Any]:
-    """In a thread of its own: a long run takes a while, and the news go on."""
+def _json(answer: Answer, turn: asyncio.Semaphore | None) -> Callable[[Request], Any]:
+    """In a thread of its own, once it is its turn: a long run takes a while, and the news go on."""
 
     async def endpoint(request: Request) -> Response:
         try:
-            found = await run_in_threadpool(answer, request)
+            async with turn or nullcontext():
+                if turn is not None and await request.is_disconnected():
+                    return Response(status_code=499)  # nobody waits for it any more
+                found = await run_in_threadpool(answer, request)
         except Unavailable as error:
             # An ordinary answer: that there is no file yet is nothing wrong with the question.
             return JSONResponse({"state": {"kind": error.state.kind, "message": error.state.message}})

@@ -58,8 +58,15 @@ def caption(axis: Any, title: str, note: str, look: Look) -> None:
 
 
 def shorten(text: str, length: int) -> str:
-    """A text of at most so many characters."""
-    return text if len(text) <= length else text[: length - 1] + "…"
+    """A text of at most so many characters, cut in the middle: long names differ at their ends.
+
+    >>> shorten("clip_by_global_norm(0.5)", 13), shorten("auto()", 13)
+    ('clip_b…m(0.5)', 'auto()')
+    """
+    if len(text) <= length:
+        return text
+    head = length // 2
+    return text[:head] + "…" + text[len(text) - (length - 1 - head) :]
 
 
 def png(figure: Any, look: Look) -> bytes:

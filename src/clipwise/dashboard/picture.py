@@ -11,6 +11,7 @@ from clipwise.monitor.store import NORM, PREFIX, joined
 
 PAPER, QUIET = LIGHT.paper, LIGHT.quiet
 LINE, LIMIT = "#0072b2", "#c4520a"
+PARTS = (LINE, "#d55e00", "#00805a", "#a8457f", "#7d6a00", "#5b4bb3", "#3f7f93", "#8c3b1b")
 
 
 def picture(data: Mapping[str, Any]) -> bytes:
@@ -32,7 +33,11 @@ def picture(data: Mapping[str, Any]) -> bytes:
         _loss(axes["loss"], None, "")
     else:
         _loss(axes["loss"], there[logged["source"]].get(logged["name"]), joined(**logged))
-    _norm(axes["norm"], ours.get(NORM), ours.get(f"{PREFIX}threshold"))
+    parts = {each["pattern"]: there.get(each["source"], {}) for each in one["parts"].get(source, [])}
+    if parts:
+        _norm_of_parts(axes["norm"], parts)
+    else:
+        _norm(axes["norm"], ours.get(NORM), ours.get(f"{PREFIX}threshold"))
     _fraction(axes["fraction"], ours.get(f"{PREFIX}clip_fraction"))
     _distribution(axes["distribution"], data["distribution"][str(run["id"])][source])
     _layers(figure, axes["layers"], data["layers"][str(run["id"])][source])
@@ -68,6 +73,21 @@ def _norm(axis: Any, norm: Any, threshold: Any) -> None:
         axis.plot(*_line(threshold["line"]), color=PAPER, lw=3.5)
         axis.plot(*_line(threshold["line"]), color=LIMIT, lw=1.8, ls=(0, (5, 2)))
     _marks(axis, norm)
+    axis.set_xlabel("step", color=QUIET)
+
+
+def _norm_of_parts(axis: Any, parts: Mapping[str, Mapping[str, Any]]) -> None:
+    """With `clipwise.by_name` each part has a norm and a threshold of its own."""
+    caption(axis, "Gradient norm", "of each part before clipping; dashed: its threshold", LIGHT)
+    for place, (pattern, found) in enumerate(parts.items()):
+        colour = PARTS[place % len(PARTS)]
+        if NORM in found:
+            axis.plot(*_line(found[NORM]["line"]), color=colour, lw=0.8, label=shorten(pattern, 30))
+        if f"{PREFIX}threshold" in found:
+            axis.plot(*_line(found[f"{PREFIX}threshold"]["line"]), color=colour, lw=1.8, ls=(0, (5, 2)))
+    axis.set_yscale("log", nonpositive="mask")
+    for text in axis.legend(frameon=False, fontsize=9, labelcolor=LIGHT.ink).get_texts():
+        text.set_parse_math(False)
     axis.set_xlabel("step", color=QUIET)
 
 

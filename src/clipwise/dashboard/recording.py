@@ -1,51 +1,30 @@
 """The recording as the page asks for it: whatever state the file is in, and from any thread."""
 
 import os
-import threading
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
+from clipwise.dashboard.advice import Advice
 from clipwise.dashboard.columns import Columns, LayerTable
 from clipwise.dashboard.distribution import Distribution, distribution
 from clipwise.dashboard.heat import heat_view
-from clipwise.dashboard.sources import logged_of
-from clipwise.dashboard.views import alert_views, run_view, series_view
-from clipwise.errors import StoreError
-from clipwise.monitor.store import NORM, PREFIX, Run, Store, is_settled
+from clipwise.dashboard.opened import Opened
+from clipwise.dashboard.sources import logged_of, parts_of
+from clipwise.dashboard.views import alert_views, listed_view, run_view, series_view
+from clipwise.monitor.store import NORM, PREFIX, Run, Store
 from clipwise.monitor.store.plain import plain
 
-T = TypeVar("T")
 THRESHOLD = f"{PREFIX}threshold"
-READY = "ready"
-
-
-@dataclass(frozen=True)
-class State:
-    """What can be said of the file.
-
-    Attributes:
-        kind: ``"ready"``, ``"missing"``, ``"empty"`` or ``"broken"``.
-        message: one sentence, where it is not ready.
-    """
-
-    kind: str = READY
-    message: str = ""
-
-
-class Unavailable(Exception):
-    """There is nothing to be read just now; `state` says why."""
-
-    def __init__(self, state: State) -> None:
-        super().__init__(state.message)
-        self.state = state
+FINISHED = "finished"
 
 
 class Recording:
     """One file that is read while it is written, replaced, damaged or not there yet.
+
+    What runs there are is read past the long questions, which wait for one another.
 
     Args:
         path: of the file.
@@ -53,37 +32,55 @@ class Recording:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
-        self._lock = threading.RLock()
-        self._store: Store | None = None
-        self._file: tuple[int, int, bool] | None = None
+        self._advice = Advice()
+        self._runs = Opened(self.path, self._advice.clear)
+        self._steps = Opened(self.path, self._forget)
         self._columns = Columns()
         self._layers: dict[tuple[int, str, int], LayerTable] = {}
         self._sorted: dict[tuple[object, ...], tuple[int, Distribution]] = {}
 
     def close(self) -> None:
-        with self._lock:
-            self._drop()
+        self._runs.close()
+        self._steps.close()
+
+    def _forget(self) -> None:
+        self._columns.clear()
+        self._layers.clear()
+        self._sorted.clear()
+        self._advice.clear()
 
     def runs(self) -> list[dict[str, Any]]:
-        """All runs, the newest first."""
-        return self._with(lambda store: [run_view(run) for run in store.runs()])
+        """All runs, the newest first, with their last losses and the number of their alerts."""
+
+        def read(store: Store) -> list[dict[str, Any]]:
+            found = []
+            for one in store.overview():
+                if one.loss is not None and not np.isfinite(one.loss) and one.run.status == FINISHED:
+                    self._advice.broken(store, one.run)
+                found.append(listed_view(one, self._status(one.run)))
+            return found
+
+        return self._runs.ask(read)
 
     def run(self, run: int) -> dict[str, Any]:
         """One run: its facts, its sources with the one without a name first, what was logged, its alerts."""
 
         def read(store: Store) -> dict[str, Any]:
             one = self._one(store, run)
+            sources = sorted(store.clippers(run), key=lambda source: source != "")
             logged = logged_of({source: store.names(run, source) for source in store.sources(run)})
-            return run_view(one) | {
+            return run_view(one, self._status(one)) | {
                 "command": one.command,
-                "note": one.note,
-                "facts": plain(one.facts),
-                "sources": sorted(store.clippers(run), key=lambda source: source != ""),
+                "note": "\n".join(filter(None, (self._advice.known(run), one.note))),
+                "notes": one.notes,
+                "facts": plain({key: value for key, value in one.facts.items() if key != "notes"}),
+                "sources": sources,
+                "parts": {source: parts_of(source, sources) for source in sources},
                 "logged": [{"source": source, "name": name} for source, name in logged],
                 "alerts": alert_views(store.alerts(run)),
             }
 
-        return self._with(read)
+        return self._runs.ask(read)
 
     def series(
         self,
@@ -122,7 +119,7 @@ class Recording:
                 if run in there
             }
 
-        return self._with(read)
+        return self._steps.ask(read)
 
     def distribution(
         self,
@@ -138,7 +135,7 @@ class Recording:
             sorted_, threshold = self._norms(store, run, source, low, high, rank)
             return sorted_.view(threshold)
 
-        return self._with(read)
+        return self._steps.ask(read)
 
     def clipped(
         self,
@@ -155,7 +152,7 @@ class Recording:
             sorted_, _ = self._norms(store, run, source, low, high, rank)
             return {"threshold": threshold, "clipped": int(sorted_.clipped(threshold))}
 
-        return self._with(read)
+        return self._steps.ask(read)
 
     def layers(
         self,
@@ -176,9 +173,27 @@ class Recording:
             end = float(self._one(store, run).steps) if high is None else high
             return heat_view(found, list(found.names), low, end, columns) | {"end": end}
 
-        return self._with(read)
+        return self._steps.ask(read)
+
+    def advice(self, run: int, source: str = "") -> dict[str, Any]:
+        """Whether a run broke down, ``"broken"`` in a sentence, and the ``"suggestion"`` from its norms."""
+
+        def read(store: Store) -> dict[str, Any]:
+            one = self._one(store, run)
+            broken = self._advice.broken(store, one)
+            return {
+                "broken": broken,
+                "status": self._status(one),
+                "suggestion": self._advice.suggestion(store, one, source),
+            }
+
+        return self._steps.ask(read)
 
     # Inside.
+
+    def _status(self, run: Run) -> str:
+        """Also of a run that was recorded before its writer looked at how it ended."""
+        return "diverged" if run.status == FINISHED and self._advice.known(run.id) else run.status
 
     def _norms(
         self,
@@ -199,56 +214,13 @@ class Recording:
             self._sorted[key] = many, distribution(norm.values[here])
             while len(self._sorted) > 4:
                 del self._sorted[next(iter(self._sorted))]
+        # Of several parts it is the smallest one, and bounds no norm of the whole.
         known = threshold[np.isfinite(threshold)]
-        return self._sorted[key][1], float(known[-1]) if len(known) else None
+        bounds = len(known) > 0 and not parts_of(source, store.sources(run))
+        return self._sorted[key][1], float(known[-1]) if bounds else None
 
     def _one(self, store: Store, run: int) -> Run:
         found = next((one for one in store.runs() if one.id == run), None)
         if found is None:
             raise LookupError(run)
         return found
-
-    def _with(self, read: Callable[[Store], T]) -> T:
-        with self._lock:
-            try:
-                return read(self._opened())
-            except (StoreError, OSError) as error:
-                self._drop()
-                raise Unavailable(state_of(self.path, error)) from error
-            except (ValueError, OverflowError) as error:  # numbers in the file that no writer has put there
-                raise Unavailable(State("broken", f"{str(self.path)!r} is damaged: {error}")) from error
-
-    def _opened(self) -> Store:
-        file = identity(self.path)
-        if self._store is None or file != self._file:
-            self._drop()
-            self._store, self._file = Store(self.path), file
-        return self._store
-
-    def _drop(self) -> None:
-        if self._store is not None:
-            self._store.close()
-        self._store = None
-        self._columns.clear()
-        self._layers.clear()
-        self._sorted.clear()
-
-
-def state_of(path: Path, error: Exception | None = None) -> State:
-    """What an error of reading means to somebody who looks at the page."""
-    if error is None:
-        return State()
-    if not os.path.exists(path):
-        return State("missing", f"There is no file {str(path)!r} yet.")
-    if "nothing has been recorded yet" in str(error):
-        return State("empty", f"{str(path)!r} is there, and nothing has been recorded in it yet.")
-    return State("broken", f"{error}.".replace("..", "."))
-
-
-def identity(path: Path) -> tuple[int, int, bool] | None:
-    """Which file that is, and whether it is read as one that does not change; None where there is none."""
-    try:
-        found = os.stat(path)
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino, is_settled(path)

@@ -23,25 +23,31 @@ def collect(recording: Recording, runs: Sequence[int]) -> dict[str, Any]:
         recording: the file.
         runs: numbers; each can be the one that is looked at, with others laid over it.
     """
+    for number in runs:
+        recording.advice(number)  # first, for how each came out is said with the run
     listed = {run["id"]: run for run in recording.runs()}
     run = {str(id_): recording.run(id_) for id_ in runs}
     series: dict[str, Any] = {}
     distributions: dict[str, Any] = {}
     layers: dict[str, Any] = {}
+    advice: dict[str, Any] = {}
     for id_, one in run.items():
         number = int(id_)
         wanted = [(logged["source"], logged["name"]) for logged in one["logged"]]
         wanted += [(source, PREFIX + name) for source in one["sources"] for name in DRAWN]
+        wanted += [(source, "time") for source in dict.fromkeys(("", *one["sources"]))]
         series |= recording.series([number], wanted, buckets=BUCKETS)
         sources = one["sources"] or [""]
         distributions[id_] = {source: recording.distribution(number, source) for source in sources}
         layers[id_] = {source: recording.layers(number, source, columns=COLUMNS) for source in sources}
+        advice[id_] = {source: recording.advice(number, source) for source in sources}
     return {
         "runs": [listed[id_] for id_ in runs],
         "run": run,
         "series": series,
         "distribution": distributions,
         "layers": layers,
+        "advice": advice,
     }
 
 

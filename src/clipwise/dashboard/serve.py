@@ -18,6 +18,8 @@ from clipwise.errors import ArgumentError
 from clipwise.extras import load
 
 PORT = 8765
+CONNECTIONS = 256
+"""At once; more are told to come again."""
 
 
 class Dashboard:
@@ -54,6 +56,7 @@ class Dashboard:
         load("starlette", purpose="the page", extra="dashboard")
         uvicorn: Any = load("uvicorn", purpose="the page", extra="dashboard")
         from clipwise.dashboard.app import make_app
+        from clipwise.dashboard.patience import Impatient
 
         self._socket = _listen(host, port)
         shown = _reached_as(host)
@@ -71,6 +74,8 @@ class Dashboard:
         self._server = uvicorn.Server(
             uvicorn.Config(
                 app,
+                http=Impatient,
+                limit_concurrency=CONNECTIONS,
                 log_level="error",
                 lifespan="off",
                 server_header=False,

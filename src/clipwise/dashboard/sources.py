@@ -2,7 +2,17 @@
 
 from collections.abc import Iterable, Mapping
 
-from clipwise.monitor.store import FIELDS
+from clipwise.monitor.store import FIELDS, part_of
+
+
+def parts_of(source: str, sources: Iterable[str]) -> list[dict[str, str]]:
+    """The parts that `clipwise.by_name` makes of a source: the ``source`` of each, and its ``pattern``.
+
+    >>> parts_of("", ["", "by_name/head.*", "critic/by_name/x"])
+    [{'source': 'by_name/head.*', 'pattern': 'head.*'}]
+    """
+    start = part_of(source, "")
+    return [{"source": one, "pattern": one.removeprefix(start)} for one in sources if one.startswith(start)]
 
 
 def logged_of(names: Mapping[str, Iterable[str]]) -> list[tuple[str, str]]:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from clipwise.dashboard.thinning import KINDS, running_mean, thin
-from clipwise.monitor.store import Alert, Floats, Run, Series
+from clipwise.monitor.store import Alert, Floats, Overview, Run, Series
 from clipwise.monitor.store.plain import plain
 
 LISTED = 100
@@ -16,17 +16,27 @@ RAW_AND_MEAN = 20
 """A running mean is over at least so many steps, and over a hundredth of them."""
 
 
-def run_view(run: Run) -> dict[str, Any]:
-    """What the list of runs shows."""
+def run_view(run: Run, status: str) -> dict[str, Any]:
+    """What is said of every run, with the status that it is judged to have."""
     return {
         "id": run.id,
         "name": run.name,
         "started": run.started,
         "seen": run.seen,
-        "status": run.status,
+        "status": status,
         "steps": run.steps,
         "ranks": list(run.ranks),
         "clip": run.clip,
+    }
+
+
+def listed_view(one: Overview, status: str) -> dict[str, Any]:
+    """What the list of runs shows."""
+    return run_view(one.run, status) | {
+        "loss": plain(one.loss),
+        "alerts": dict(one.alerts),
+        "sweep": one.run.sweep,
+        "notes": one.run.notes,
     }
 
 
@@ -55,8 +65,11 @@ def series_view(
 ) -> dict[str, Any]:
     """A series thinned to a screen, with its running mean and its last value.
 
-    A threshold that is Inf says that nothing was clipped: it is a gap, and no mark.
+    A threshold that is Inf says that nothing was clipped: it is a gap, and no mark. Times are counted from
+    the first one.
     """
+    if name == "time":
+        series = Series(series.steps, series.values - series.values[0])
     line = thin(series.steps, series.values, low, high, buckets)
     window = max(RAW_AND_MEAN, len(series.steps) // 100)
     mean = thin(series.steps, running_mean(series.values, window), low, high, buckets)

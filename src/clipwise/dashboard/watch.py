@@ -4,7 +4,7 @@ import os
 import threading
 from pathlib import Path
 
-from clipwise.dashboard.recording import State, identity, state_of
+from clipwise.dashboard.opened import State, identity, state_of
 from clipwise.errors import StoreError
 from clipwise.monitor.store import Store
 

@@ -107,3 +107,13 @@ def test_both_modes_and_small_screens() -> None:
     page = render(results(), light=b"", dark=b"")
     assert "prefers-color-scheme: dark" in page
     assert 'name="viewport"' in page
+
+
+def test_each_figure_comes_with_the_name_of_its_column() -> None:
+    """In a narrow window a row of a table is a list of names and figures."""
+    page = render(results(), light=b"light", dark=b"dark")
+    for table in re.findall(r"<table>.*?</table>", page, re.DOTALL):
+        columns = re.findall(r'<th scope="col">(.*?)</th>', table)[1:]
+        rows = re.findall(r"<tr><th scope=\"row\">.*?</tr>", table)
+        assert rows
+        assert all(re.findall(r'data-column="(.*?)"', row) == columns for row in rows)

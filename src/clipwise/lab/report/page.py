@@ -34,7 +34,7 @@ def render(results: Results, *, light: bytes, dark: bytes) -> str:
 <header><p>{escape(_subtitle(results, seeds))}</p><h1>{escape(title)}</h1></header>
 <section aria-label="What happened"><h2>What happened</h2>
 {_list(verdict(groups))}</section>
-<section aria-label="Picture"><div class="scroll">{_picture(light, dark, title)}</div></section>
+<section aria-label="Picture"><div class="scroll" tabindex="0">{_picture(light, dark, title)}</div></section>
 <section aria-label="Figures"><div class="scroll">
 {tables}
 </div>{_target_note(results, target)}</section>
@@ -85,18 +85,20 @@ def _picture(light: bytes, dark: bytes, title: str) -> str:
 
 def _table(sheet: Sheet) -> str:
     head = "".join(f'<th scope="col">{escape(name)}</th>' for name in sheet.header)
+    columns = sheet.header[1:]
     rows = "".join(
-        f'<tr><th scope="row">{escape(row[0].text)}</th>{"".join(map(_cell, row[1:]))}</tr>\n'
+        f'<tr><th scope="row">{escape(row[0].text)}</th>{"".join(map(_cell, row[1:], columns))}</tr>\n'
         for row in sheet.rows
     )
     caption = f"<caption>{escape(sheet.title)}</caption>"
     return f"<table>{caption}<thead><tr>{head}</tr></thead>\n<tbody>\n{rows}</tbody></table>"
 
 
-def _cell(cell: Cell) -> str:
+def _cell(cell: Cell, column: str) -> str:
+    """With the name of its column, which stands before it where the window is too narrow for a table."""
     mood = f' class="{cell.mood}"' if cell.mood else ""
     spread = f"<small>{escape(cell.range)}</small>" if cell.range else ""
-    return f"<td{mood}>{escape(cell.text)}{spread}</td>"
+    return f'<td{mood} data-column="{escape(column)}"><span>{escape(cell.text)}{spread}</span></td>'
 
 
 def _target_note(results: Results, target: float | None) -> str:

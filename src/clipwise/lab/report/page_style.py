@@ -44,6 +44,22 @@ details > :not(summary) { margin-top: .9rem; }
   grid-template-columns: repeat(auto-fit, minmax(min(100%, 24rem), 1fr));
 }
 .columns section { margin: 0; min-width: 0; }
-@media (max-width: 560px) { dl { grid-template-columns: 1fr; gap: .1rem; } dd { margin-bottom: .5rem; } }
+@media (max-width: 560px) {
+  main { padding: 1rem .6rem 3rem; }
+  section { padding: .9rem .8rem; }
+  dl { grid-template-columns: 1fr; gap: .1rem; }
+  dd { margin-bottom: .5rem; }
+  /* The picture keeps a size that can be read, and is moved sideways. */
+  img { min-width: 980px; }
+  /* Each row is a block, with one line a figure. */
+  table, tbody, tr, caption { display: block; }
+  thead { position: absolute; clip-path: inset(50%); width: 1px; height: 1px; overflow: hidden; }
+  tbody tr { border-top: 1px solid var(--line); padding: .5rem 0; }
+  tbody th { display: block; padding: 0; border: 0; white-space: normal; overflow-wrap: anywhere; }
+  td { display: flex; justify-content: space-between; gap: 1rem; padding: .15rem 0; border: 0; }
+  td span { white-space: normal; }
+  td:first-child { padding-left: 0; }
+  td::before { content: attr(data-column); color: var(--quiet); font-weight: 400; text-align: left; }
+}
 @media print { body { background: none; } section { break-inside: avoid; } }
 """

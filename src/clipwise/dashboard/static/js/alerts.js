@@ -9,7 +9,7 @@ export class Alerts {
     this._look = look;
     this._list = el("div", { class: "alerts" });
     this._note = el("span", { class: "note" });
-    this.node = el("section", { class: "card", id: "panel-alerts", "aria-label": "Alerts" },
+    this.node = el("section", { class: "card wide", id: "panel-alerts", "aria-label": "Alerts" },
       el("header", {}, el("h2", {}, "Alerts"), this._note), this._list);
   }
 

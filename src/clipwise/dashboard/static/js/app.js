@@ -3,17 +3,21 @@
 import { Alerts } from "./alerts.js";
 import { onTheme } from "./colours.js";
 import { el, wait } from "./dom.js";
+import { Edit } from "./edit.js";
 import { Head } from "./head.js";
 import { Heat } from "./heat.js";
 import { Histogram } from "./histogram.js";
 import { listen } from "./keys.js";
+import { labels } from "./names.js";
 import { keysOf, Panels } from "./panels.js";
 import { readPlace, writePlace } from "./place.js";
 import { Runs } from "./runs.js";
 import { StateCard } from "./state.js";
+import { Suggestion } from "./suggestion.js";
 import { Unreachable } from "./unreachable.js";
 import { move, scale } from "./view.js";
 
+const MOST_PARTS = 8; // lines of a chart that can be told apart
 const PAUSE = 150; // milliseconds between two rounds of questions, at least
 
 export class App {
@@ -26,16 +30,21 @@ export class App {
     this._wanted = false;
     this._busy = false;
     const zoom = { view: () => this._view(), zoom: (low, high) => this._zoom([low, high]), reset: () => this._zoom(null) };
-    this._list = new Runs({ open: (id) => this._open(id), overlay: (id) => this._overlay(id) });
+    const edit = source.live ? new Edit((name, asked) => source.change(name, asked), () => this.refresh()) : null;
+    this._list = new Runs({
+      open: (id) => this._open(id), overlay: (id) => this._overlay(id), edit: edit && ((run) => edit.open(run)),
+    });
     this._head = new Head({
-      source: (name) => this._go({ source: name }), logged: (logged) => this._go({ logged }),
+      go: (change) => this._go(change), source: (name) => this._go({ source: name }), logged: (logged) => this._go({ logged, beside: undefined }),
       rank: source.live ? (rank) => this._go({ rank }) : null, reset: () => this._zoom(null),
+      edit: edit && (() => edit.open(this._run)),
     });
     this._panels = new Panels(zoom);
     this._heat = new Heat(zoom);
     this._histogram = new Histogram((threshold) =>
       source.clipped(this._run.id, this._place.source ?? "", this._asked(), threshold));
     this._alerts = new Alerts((step) => this._around(step));
+    this._suggestion = new Suggestion();
     this._state = new StateCard();
     this._build(root);
   }
@@ -85,11 +94,13 @@ export class App {
     this._run = run;
     this._name(run);
     const source = this._place.source ?? "";
-    const chosen = [run.id, ...this._place.others].map((id) => runs.find((one) => one.id === id));
+    const chosen = named([run.id, ...this._place.others].map((id) => runs.find((one) => one.id === id)));
     const view = this._asked();
+    // Other runs had other steps at that time.
+    const all = this._place.axis === "time" && this._place.others.length ? { low: null, high: null } : {};
     const buckets = Math.round(Math.max(200, this._panels.nodes[0].clientWidth || 600));
     const [series, distribution, layers] = await Promise.all([
-      this._source.series(chosen.map((one) => one.id), keysOf(this._place), { ...view, buckets }),
+      this._source.series(chosen.map((one) => one.id), keysOf(this._place), { ...view, ...all, buckets }),
       this._source.distribution(run.id, source, view),
       this._source.layers(run.id, source, { ...view, columns: Math.min(buckets, 400) }),
     ]);
@@ -104,6 +115,20 @@ export class App {
     this._histogram.show(distribution.distribution ?? null, shown);
     this._alerts.show(run.alerts, run.ranks);
     document.body.dataset.step = run.steps;
+    this._advise(run, source);
+  }
+
+  // Not waited for: of a long run it reads all steps.
+  async _advise(run, source) {
+    const shown = () => this._run?.id === run.id && (this._place.source ?? "") === source;
+    try {
+      const { advice } = await this._source.advice(run.id, source);
+      if (!advice || !shown()) return;
+      this._suggestion.show(advice.suggestion);
+      if (advice.status !== run.status || (advice.broken && !run.note.includes(advice.broken))) this.refresh();
+    } catch (error) {
+      if (!(error instanceof Unreachable)) throw error;
+    }
   }
 
   // The newest run, unless the address says which; none that is not there.
@@ -118,6 +143,12 @@ export class App {
     const { logged } = this._place;
     if (!run.logged.some((one) => one.source === logged?.source && one.name === logged?.name))
       this._place.logged = ofSource(run.logged, this._place.source);
+    const parts = (run.parts[this._place.source ?? ""] ?? []).slice(0, MOST_PARTS);
+    this._place = { ...this._place, parts };
+    const { beside } = this._place;
+    if (beside === undefined || (beside && !run.logged.some((one) => one.source === beside.source && one.name === beside.name)))
+      this._place = { ...this._place, beside: undefined, drawn: partner(run.logged, this._place.logged) };
+    else this._place = { ...this._place, drawn: beside };
     if (!run.ranks.includes(this._place.rank)) this._place.rank = null;
   }
 
@@ -181,6 +212,8 @@ export class App {
       j: () => this._open(this._list.beside(1)), k: () => this._open(this._list.beside(-1)),
       "/": () => this._list.focusFilter(), "+": () => grow(0.5), "-": () => grow(2), 0: () => this._zoom(null),
       "←": () => this._place.range && shift(-0.25), "→": () => this._place.range && shift(0.25),
+      s: () => this._go({ smooth: !this._place.smooth }),
+      x: () => this._go({ axis: this._place.axis === "time" ? "step" : "time" }),
       l: () => this._panels.toggle("loss"), g: () => this._panels.toggle("norm"),
       a: () => this._alerts.node.scrollIntoView({ block: "start" }),
       t: () => document.getElementById("threshold-slider").focus(),
@@ -188,7 +221,8 @@ export class App {
     this._gone = el("p", { class: "gone", role: "alert", hidden: true },
       "The server does not answer. This page goes on as soon as it does.");
     this._content = el("main", { hidden: true }, this._head.node,
-      el("div", { class: "cards" }, this._panels.nodes, this._heat.node, this._histogram.node, this._alerts.node));
+      el("div", { class: "cards" }, this._panels.nodes, this._heat.node, this._histogram.node,
+        this._suggestion.node, this._alerts.node));
     const several = this._source.live;
     root.replaceChildren(
       el("header", { class: "top" }, el("a", { href: "#", class: "brand" }, "clipwise"),
@@ -197,6 +231,18 @@ export class App {
       this._gone, el("div", { class: "page" }, el("nav", { "aria-label": "Runs" }, this._list.node),
         el("div", { class: "content" }, this._state.node, this._content)));
   }
+}
+
+// The validation loss beside a loss, of the same source.
+function partner(logged, chosen) {
+  if (!chosen || !/loss/i.test(chosen.name) || /val/i.test(chosen.name)) return null;
+  return logged.find((one) => one.source === chosen.source && /val/i.test(one.name) && /loss/i.test(one.name)) ?? null;
+}
+
+// Runs with what each is called beside the others.
+function named(runs) {
+  const found = labels(runs, 36);
+  return runs.map((run) => ({ ...run, label: found.get(run.id) }));
 }
 
 // Of what was logged the source's own loss, or the first.

@@ -54,6 +54,18 @@ export function ago(seconds, now = Date.now() / 1000) {
   return `${Math.round(past / 86400)} d ago`;
 }
 
+// A length of time: 12 s, 5 min, 1 h 30 min, 2 d 4 h.
+export function elapsed(seconds) {
+  const sign = seconds < 0 ? "-" : "";
+  const size = Math.abs(seconds);
+  if (size < 60) return `${sign}${Number(size.toFixed(size < 10 ? 2 : 0))} s`;
+  const [unit, of, under] = size < 3600 ? [60, "min", "s"] : size < 86400 ? [3600, "h", "min"] : [86400, "d", "h"];
+  const parts = { s: 1, min: 60, h: 3600 };
+  const rest = Math.round((size % unit) / parts[under]);
+  const whole = Math.floor(size / unit) + (rest * parts[under] === unit ? 1 : 0);
+  return `${sign}${whole} ${of}${rest && rest * parts[under] !== unit ? ` ${rest} ${under}` : ""}`;
+}
+
 export function moment(seconds) {
   return new Date(seconds * 1000).toLocaleString(undefined, { dateStyle: "medium", timeStyle: "short" });
 }

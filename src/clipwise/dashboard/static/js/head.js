@@ -5,17 +5,18 @@ import { el, keep } from "./dom.js";
 import { ago, count, many, moment, title } from "./format.js";
 
 export class Head {
-  // wanted: { source(name), logged(key), rank(number) or null, reset() }
+  // wanted: { go(change), source(name), logged(key), rank(number) or null, reset(), edit() or null }
   constructor(wanted) {
     this._wanted = wanted;
     this._title = el("h1", {});
     this._facts = el("p", { class: "facts" });
     this._note = el("p", { class: "run-note" });
+    this._notes = el("p", { class: "run-notes" });
     this._choices = el("div", { class: "choices" });
     this._more = el("details", { class: "more" }, el("summary", {}, "Command and facts"));
     this._list = el("dl", {});
     this._more.append(this._list);
-    this.node = el("section", { class: "run-head", "aria-label": "Run" }, this._title, this._facts, this._note,
+    this.node = el("section", { class: "run-head", "aria-label": "Run" }, this._title, this._facts, this._note, this._notes,
       this._choices, this._more);
   }
 
@@ -29,10 +30,14 @@ export class Head {
       el("span", {}, el("code", {}, run.clip ?? "measured, not clipped")),
       alerts ? el("a", { href: "#panel-alerts", class: `badge ${alerts.level}`, onclick: toAlerts }, alerts.text) : null,
       el("span", { class: "quiet" }, `last heard ${ago(run.seen)}`),
+      this._wanted.edit ? el("button", { class: "small", onclick: this._wanted.edit }, "Name, notes, delete") : null,
     ]);
     this._note.textContent = run.note;
     this._note.hidden = !run.note;
-    keep(this._choices, [run.sources, run.logged, run.ranks, place.source, place.logged, place.rank, place.range], () =>
+    this._notes.textContent = run.notes;
+    this._notes.hidden = !run.notes;
+    keep(this._choices, [run.sources, run.logged, run.ranks, place.source, place.logged, place.rank, place.range,
+      place.drawn, place.smooth, place.axis], () =>
       this._controls(run, place));
     keep(this._list, [run.command, run.facts, run.started], () => facts(run));
   }
@@ -45,11 +50,20 @@ export class Head {
   _controls(run, place) {
     const found = [];
     if (run.sources.length > 1)
-      found.push(select("Source", "source", run.sources.map((name) => [name, name || "(main)"]), place.source, this._wanted.source));
+      found.push(select("Source", "source", run.sources.map((name) => [name, sourceName(run, name)]), place.source, this._wanted.source));
     if (run.logged.length > 1)
       found.push(select("Logged", "logged", run.logged.map((one, i) => [i, title(one)]),
         run.logged.findIndex((one) => place.logged && title(one) === title(place.logged)),
         (i) => this._wanted.logged(run.logged[Number(i)])));
+    if (run.logged.length > 1) {
+      const others = run.logged.map((one, i) => [i, title(one)]).filter(([, text]) => text !== (place.logged && title(place.logged)));
+      found.push(select("with", "beside", [["", "nothing else"], ...others],
+        place.drawn ? run.logged.findIndex((one) => title(one) === title(place.drawn)) : "",
+        (i) => this._wanted.go({ beside: i === "" ? null : run.logged[Number(i)] })));
+    }
+    found.push(select("Smoothing", "smooth", [["mean", "running mean"], ["none", "none"]], place.smooth ? "mean" : "none",
+      (value) => this._wanted.go({ smooth: value === "mean" })));
+    found.push(select("Axis", "axis", [["step", "steps"], ["time", "time"]], place.axis, (axis) => this._wanted.go({ axis })));
     if (run.ranks.length > 1 && this._wanted.rank)
       found.push(select("Rank", "rank", run.ranks.map((rank) => [rank, rank]), place.rank ?? run.ranks[0],
         (rank) => this._wanted.rank(Number(rank))));
@@ -58,6 +72,13 @@ export class Head {
         `Steps ${count(Math.max(0, Math.ceil(place.range[0])))} to ${count(Math.floor(place.range[1]))} ✕`));
     return found;
   }
+}
+
+// Of a part whose it is, and what it takes.
+function sourceName(run, name) {
+  for (const [whole, parts] of Object.entries(run.parts))
+    for (const { source, pattern } of parts) if (source === name) return `${whole ? `${whole}, ` : ""}part ${pattern}`;
+  return name || (run.parts[""]?.length ? "all parts" : "(main)");
 }
 
 function toAlerts(event) {

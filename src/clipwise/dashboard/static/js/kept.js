@@ -45,6 +45,10 @@ export class Kept {
     return { state: READY, layers: this._data.layers[id][source] };
   }
 
+  async advice(id, source) {
+    return { state: READY, advice: this._data.advice[id][source] };
+  }
+
   listen() {}
 }
 

@@ -11,6 +11,8 @@ export const KEYS = [
   ["←", "earlier steps"],
   ["→", "later steps"],
   ["0", "all steps"],
+  ["s", "smoothing on or off"],
+  ["x", "steps or time along the axis"],
   ["l", "loss linear or logarithmic"],
   ["g", "gradient norm linear or logarithmic"],
   ["a", "to the alerts"],
@@ -24,7 +26,7 @@ export function listen(actions) {
   const help = dialog();
   document.body.append(help);
   document.addEventListener("keydown", (event) => {
-    if (event.ctrlKey || event.metaKey || event.altKey || help.open) return;
+    if (event.ctrlKey || event.metaKey || event.altKey || document.querySelector("dialog[open]")) return;
     const field = event.target.closest?.("input, select, textarea");
     if (field) {
       if (event.key === "Escape") field.blur();
@@ -42,7 +44,7 @@ export function listen(actions) {
 function dialog() {
   const help = el("dialog", { id: "help", "aria-label": "Keys" }, el("h2", {}, "Keys"),
     el("dl", { class: "keys" }, KEYS.flatMap(([key, what]) => [el("dt", {}, el("kbd", {}, key)), el("dd", {}, what)])),
-    el("p", {}, "Drag across a chart to zoom in, double-click for all steps. In the heat map, arrow keys read cells."),
+    el("p", {}, "Drag across a chart to zoom in, double-click for all steps. In a chart or the heat map that has the focus (Tab), arrow keys, Home and End read its values."),
     el("form", { method: "dialog" }, el("button", {}, "Close")));
   help.addEventListener("click", (event) => event.target === help && help.close());
   help.querySelector("form").addEventListener("submit", (event) => { event.preventDefault(); help.close(); });

@@ -32,6 +32,22 @@ export class Live {
     return ask("layers", { run: id, source, ...view });
   }
 
+  advice(id, source) {
+    return ask("advice", { run: id, source });
+  }
+
+  // Something that is changed in the file: {}, or an error.
+  async change(name, asked) {
+    try {
+      const answer = await fetch(`/api/${name}`, {
+        method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(asked),
+      });
+      return (answer.headers.get("Content-Type") ?? "").includes("json") ? await answer.json() : { error: await answer.text() };
+    } catch (error) {
+      return { error: "The server does not answer" };
+    }
+  }
+
   // Calls changed() at news, and reached(true or false) as the server comes and goes. A page that nobody
   // sees listens to nothing.
   listen(changed, reached) {

@@ -1,5 +1,6 @@
 // Where the page is: kept behind the # of the address, so that it can be bookmarked and sent.
 
+// beside: what is drawn with what was logged: null nothing, undefined what goes with it.
 export function readPlace() {
   const given = new URLSearchParams(location.hash.slice(1));
   const low = Number(given.get("from"));
@@ -9,6 +10,10 @@ export function readPlace() {
     others: (given.get("with") ?? "").split(",").map(whole).filter((id) => id !== null),
     source: given.get("source"),
     logged: given.has("name") ? { source: given.get("of") ?? "", name: given.get("name") } : null,
+    beside: !given.has("beside") ? undefined : given.get("beside")
+      ? { source: given.get("beside-of") ?? "", name: given.get("beside") } : null,
+    smooth: given.get("mean") !== "0",
+    axis: given.get("axis") === "time" ? "time" : "step",
     rank: whole(given.get("rank")),
     range: given.has("from") && given.has("to") && high > low ? [low, high] : null,
   };
@@ -21,6 +26,10 @@ export function writePlace(place, { replace = true } = {}) {
   for (const key of ["source", "rank"]) if (place[key] !== null && place[key] !== "") parts.set(key, place[key]);
   if (place.logged) parts.set("name", place.logged.name);
   if (place.logged?.source) parts.set("of", place.logged.source);
+  if (place.beside !== undefined) parts.set("beside", place.beside?.name ?? "");
+  if (place.beside?.source) parts.set("beside-of", place.beside.source);
+  if (!place.smooth) parts.set("mean", "0");
+  if (place.axis === "time") parts.set("axis", "time");
   if (place.range) {
     parts.set("from", trimmed(place.range[0]));
     parts.set("to", trimmed(place.range[1]));

@@ -2,20 +2,29 @@
 
 import { runColour } from "./colours.js";
 import { el, set } from "./dom.js";
-import { ago, many, moment } from "./format.js";
+import { ago, many, moment, number } from "./format.js";
+import { labels } from "./names.js";
+import { alertsOf, arranged, GROUPS, grouped, ORDERS, recall, remember } from "./order.js";
+
+const LETTERS = 36; // about two lines of the list
 
 export class Runs {
-  // wanted: { open(id), overlay(id) }
+  // wanted: { open(id), overlay(id), edit(run) or null }
   constructor(wanted) {
     this._wanted = wanted;
     this._items = new Map();
+    this._heads = new Map();
     this._runs = [];
     this._place = null;
-    this._filter = el("input", { type: "search", placeholder: "Filter", "aria-label": "Filter runs by name",
+    this._filter = el("input", { type: "search", placeholder: "Filter: name, clip, notes, status", "aria-label": "Filter runs",
       id: "filter", oninput: () => this._fill() });
+    this._order = select("order", ORDERS, () => this._fill());
+    this._by = select("group", GROUPS, () => this._fill());
+    this._controls = el("div", { class: "run-order" }, el("label", {}, "Sort ", this._order), el("label", {}, "Group ", this._by));
     this._list = el("ul", { class: "runs" });
     this._summary = el("summary", {}, "Runs");
-    this.node = el("details", { class: "run-list", open: window.innerWidth > 820 }, this._summary, this._filter, this._list);
+    this.node = el("details", { class: "run-list", open: window.innerWidth > 820 }, this._summary, this._filter,
+      this._controls, this._list);
   }
 
   show(runs, place) {
@@ -23,6 +32,8 @@ export class Runs {
     this._place = place;
     this._summary.textContent = `Runs (${runs.length})`;
     this._filter.hidden = runs.length < 8;
+    this._controls.hidden = runs.length < 3;
+    this._labels = labels(runs, LETTERS);
     this._fill();
   }
 
@@ -37,22 +48,31 @@ export class Runs {
 
   // The run above or below the one that is looked at.
   beside(offset) {
-    const runs = this._visible();
+    const runs = this._groups().flatMap(([, group]) => group);
     const at = runs.findIndex((run) => run.id === this._place.run);
     return runs[Math.min(Math.max(at + offset, 0), runs.length - 1)]?.id ?? null;
   }
 
-  _visible() {
-    const text = this._filter.value.trim().toLowerCase();
-    return this._runs.filter((run) => run.name.toLowerCase().includes(text));
+  _groups() {
+    return grouped(arranged(this._runs, this._order.value, this._filter.value), this._by.value);
   }
 
   _fill() {
-    const visible = this._visible();
-    const items = visible.map((run) => this._item(run));
+    const groups = this._groups();
+    const titled = groups.length > 1 || (groups[0] && groups[0][0] && this._by.value !== "status");
+    const items = groups.flatMap(([name, runs]) => [
+      ...(titled && this._by.value ? [this._head(name, runs.length)] : []), ...runs.map((run) => this._item(run)),
+    ]);
     // Elements that stay in their place keep the focus.
     if (items.some((item, i) => this._list.children[i] !== item) || this._list.children.length !== items.length)
       this._list.replaceChildren(...items);
+  }
+
+  _head(name, size) {
+    const head = this._heads.get(name) ?? el("li", { class: "group" });
+    this._heads.set(name, head);
+    head.textContent = `${name || "no sweep"} (${size})`;
+    return head;
   }
 
   _item(run) {
@@ -61,34 +81,62 @@ export class Runs {
       item = this._made(run.id);
       this._items.set(run.id, item);
     }
+    item.run = run;
     const { run: chosen, others } = this._place;
     const place = run.id === chosen ? 0 : others.indexOf(run.id) + 1;
     const shown = run.id === chosen || others.includes(run.id);
+    const label = this._labels.get(run.id);
+    // Of many runs most stay as they are.
+    const said = JSON.stringify([run, shown ? runColour(place) : "", run.id === chosen, label, ago(run.seen)]);
+    if (said === item.said) return item.node;
+    item.said = said;
     item.box.checked = shown;
-    item.box.disabled = run.id === chosen;
-    item.box.setAttribute("aria-label", `Lay ${run.name} over the charts`);
+    set(item.box, {
+      "aria-label": `Lay ${run.name} over the charts`, "aria-disabled": run.id === chosen ? "true" : null,
+      title: run.id === chosen ? "This run is looked at" : "Lay over the charts",
+    });
     item.box.style.accentColor = shown ? runColour(place) : "";
-    item.label.textContent = run.name;
-    item.link.title = `${run.name}, begun ${moment(run.started)}`;
+    item.label.textContent = label;
+    item.link.title = [run.name, `begun ${moment(run.started)}`, run.clip ?? "measured, not clipped", run.notes].filter(Boolean).join("\n");
     item.dot.className = `dot ${STATES.has(run.status) ? run.status : "lost"}`;
     const status = run.status === "finished" ? "" : `${run.status} · `;
     item.facts.textContent = `${status}${many(run.steps, "step")} · ${ago(run.seen)}`;
+    const loss = run.loss === null || run.loss === undefined ? null
+      : el("span", { class: typeof run.loss === "string" ? "bad" : "" }, `loss ${number(run.loss)}`);
+    const alerts = alertsOf(run);
+    const told = alerts ? el("span", { class: run.alerts.critical ? "bad" : "warn" }, many(alerts, "alert")) : null;
+    item.figures.replaceChildren(...[loss, told, el("span", { class: "run-clip" }, run.clip ?? "not clipped")].filter(Boolean));
+    item.notes.textContent = run.notes ?? "";
+    item.notes.hidden = !run.notes;
+    if (item.edit) set(item.edit, { "aria-label": `Name, notes, delete: ${run.name}` });
     set(item.link, { "aria-current": run.id === chosen ? "true" : null });
     return item.node;
   }
 
   _made(id) {
-    const box = el("input", { type: "checkbox", title: "Lay over the charts", onchange: () => this._wanted.overlay(id) });
+    const box = el("input", { type: "checkbox",
+      onclick: (event) => id === this._place.run && event.preventDefault(), onchange: () => this._wanted.overlay(id) });
     const dot = el("i", { class: "dot" });
     const label = el("span", { class: "run-name" });
     const facts = el("small", {});
+    const figures = el("small", { class: "figures" });
+    const notes = el("small", { class: "notes" });
     const link = el("a", { href: `#run=${id}`, onclick: (event) => {
       if (event.ctrlKey || event.metaKey || event.shiftKey) return;
       event.preventDefault();
       this._wanted.open(id);
-    } }, dot, label, facts);
-    return { node: el("li", {}, box, link), box, dot, label, facts, link };
+    } }, dot, label, facts, figures, notes);
+    const edit = this._wanted.edit
+      ? el("button", { class: "small edit", title: "Name, notes, delete", onclick: () => this._wanted.edit(this._items.get(id).run) }, "⋯")
+      : null;
+    return { node: el("li", {}, box, link, edit), box, dot, label, facts, figures, notes, link, edit };
   }
+}
+
+function select(id, choices, changed) {
+  const node = el("select", { id: `runs-${id}`, onchange: () => { remember(id, node.value); changed(); } },
+    choices.map(([value, text]) => el("option", { value, selected: value === recall(id) }, text)));
+  return node;
 }
 
 const STATES = new Set(["running", "finished", "diverged", "stopped", "failed", "lost"]);

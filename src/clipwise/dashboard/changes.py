@@ -1,0 +1,92 @@
+"""What people change of a recording on the page: checked, and asked for by the page itself."""
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from clipwise.dashboard.access import is_another_user
+from clipwise.errors import ArgumentError, StoreError
+from clipwise.monitor.store import annotate, delete, rename
+
+MOST = 1 << 16
+"""Bytes of a request."""
+
+Change = Callable[[Path, Mapping[str, Any]], None]
+
+CHANGES: dict[str, Change] = {
+    "rename": lambda path, asked: rename(path, _run(asked), asked.get("name", "")),
+    "annotate": lambda path, asked: annotate(path, _run(asked), asked.get("notes", "")),
+    "delete": lambda path, asked: delete(path, [_run(asked)]),
+}
+
+
+def change(path: Path, make: Change, *, token: bool) -> Callable[[Request], Any]:
+    """An endpoint for ``POST`` with a JSON object.
+
+    Args:
+        path: of the recording.
+        make: what is done.
+        token: whether those who ask have given one; without, it must be the user whose server this is.
+    """
+
+    async def endpoint(request: Request) -> Response:
+        if not is_of_the_page(request):
+            return JSONResponse({"error": "only the page itself changes a recording"}, status_code=403)
+        if not token and request.client and is_another_user(*request.client):
+            return JSONResponse(
+                {"error": "another user of this machine started this page: changes need a token"},
+                status_code=403,
+            )
+        try:
+            await run_in_threadpool(make, path, await _asked(request))
+        except ArgumentError as error:
+            return JSONResponse({"error": str(error)}, status_code=400)
+        except StoreError as error:
+            return JSONResponse({"error": str(error)}, status_code=409)
+        return JSONResponse({})
+
+    return endpoint
+
+
+def is_of_the_page(request: Request) -> bool:
+    """Whether a browser sends this for a page from here, and for no other site's (CSRF).
+
+    A browser names the page's origin with each ``POST``; another site can neither leave that out nor say that
+    it sends JSON without asking first, which is never allowed.
+    """
+    headers = request.headers
+    origin = urlsplit(headers.get("origin", ""))
+    return (
+        origin.scheme in ("http", "https")
+        and origin.netloc.lower() == headers.get("host", "").strip().lower()
+        and headers.get("sec-fetch-site", "same-origin") == "same-origin"
+        and headers.get("content-type", "").partition(";")[0].strip().lower() == "application/json"
+    )
+
+
+async def _asked(request: Request) -> Mapping[str, Any]:
+    content = bytearray()
+    async for part in request.stream():
+        content += part
+        if len(content) > MOST:
+            raise ArgumentError(f"a request may have {MOST:,} bytes")
+    try:
+        asked = json.loads(content)
+    except (ValueError, RecursionError):
+        asked = None
+    if not isinstance(asked, dict):
+        raise ArgumentError("a change is a JSON object")
+    return asked
+
+
+def _run(asked: Mapping[str, Any]) -> int:
+    run = asked.get("run")
+    if type(run) is not int or not 0 <= run < 1 << 63:
+        raise ArgumentError(f"run must be the number of a run, got {run!r}")
+    return run

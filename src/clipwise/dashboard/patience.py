@@ -1,0 +1,60 @@
+"""A connection on which no request is finished, or no answer read, is closed: none is held for nothing."""
+
+import asyncio
+from typing import Any
+
+import h11
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+
+class Impatient(H11Protocol):
+    """uvicorn's own protocol, which waits for ever for the rest of a request, and for an answer to be read.
+
+    Attributes:
+        patience: seconds that a request may take to arrive, from the connection on or from its first byte.
+        unread: seconds for which nothing of an answer is taken.
+    """
+
+    patience = 10.0
+    unread = 60.0
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._end: asyncio.TimerHandle | None = None
+        self._stalled: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        self._wait()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self.conn.their_state in (h11.IDLE, h11.SEND_BODY):
+            self._wait()
+        else:
+            self._cease()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._cease()
+        self.resume_writing()
+        super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._stalled = self.loop.call_later(self.unread, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        if self._stalled is not None:
+            self._stalled.cancel()
+            self._stalled = None
+        super().resume_writing()
+
+    def _wait(self) -> None:
+        # Not begun anew with each byte: one a second would keep a connection open, too.
+        if self._end is None:
+            self._end = self.loop.call_later(self.patience, self.transport.abort)
+
+    def _cease(self) -> None:
+        if self._end is not None:
+            self._end.cancel()
+            self._end = None
