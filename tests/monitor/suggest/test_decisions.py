@@ -72,6 +72,25 @@ def test_a_clip_that_acted_most_of_the_time_is_kept(name, threshold):
 # Made up.
 
 
+ROUGH = np.random.default_rng(0).lognormal(-2.0, 0.1, 400)
+ROUGH[2:8] = [3.0, 9.0, 40.0, 12.0, 5.0, 2.0]
+
+
+def test_a_rough_start_that_the_loss_never_recovers_from():
+    """Weights thrown away in the first steps, and a loss that falls from there, but not below its first."""
+    losses = np.concatenate([[4.38, 3.65, 5.43], np.linspace(17.0, 5.0, 397)])
+    found = suggest(ROUGH, losses=losses)
+    assert (found.verdict, found.clip) == ("adapt", auto())
+    assert said(found, "the loss never recovered: it began at 4.")
+    assert suggest(ROUGH, losses=np.linspace(4.38, 2.0, 400)).verdict == "not needed"
+
+
+def test_a_clip_that_acted_on_a_rough_start_alone_is_kept():
+    found = suggest(ROUGH, losses=np.linspace(4.38, 2.0, 400), thresholds=10.0)
+    assert (found.verdict, found.clip, found.threshold) == ("keep", clip_by_global_norm(10.0), 10.0)
+    assert said(found, "acted on the large norms of the first 8 steps")
+
+
 def test_spikes_do_not_lift_the_threshold():
     norms = spiked(size=1e6)  # one in 20: the plain 95th percentile lies on their edge
     found = suggest(norms, losses=falling(200))

@@ -95,11 +95,25 @@ def _rule(
             return "not needed", None, None, say.calm(before, len(before) < ENOUGH)
         start = max(FEWEST, len(before) // 20)
         if beyond[-1] < start and len(given.losses) >= ENOUGH:
-            return "not needed", None, None, say.calm_but_at_the_start(before, len(beyond), int(beyond[-1]))
+            last = int(beyond[-1])
+            ends = _ends(given.losses)
+            if not ends[1] < ends[0]:
+                return "adapt", auto(), None, say.harmed_at_the_start(before, len(beyond), last, ends)
+            in_force = _in_force(given)
+            if given.clipped_share > 0 and in_force is not None:
+                clip, usual_threshold, fixed = in_force
+                return "keep", clip, fixed, say.acted_at_the_start(last, usual_threshold)
+            return "not needed", None, None, say.calm_but_at_the_start(before, len(beyond), last)
     threshold = rounded(float(np.percentile(usual, 95)))
     clip = clip_by_global_norm(threshold, given.order)
     few = len(before) < ENOUGH
     return "clip", clip, threshold, say.a_number(given, threshold, before, usual, statistics.hill, few)
+
+
+def _ends(losses: Floats) -> tuple[float, float]:
+    """The first loss, and the median of the last tenth."""
+    finite = losses[np.isfinite(losses)]
+    return float(finite[0]), float(np.median(finite[-max(1, len(finite) // 10) :]))
 
 
 def _kept(given: Given, before: Floats) -> _Ruling | None:
@@ -108,19 +122,23 @@ def _kept(given: Given, before: Floats) -> _Ruling | None:
     if too_low is not None and too_low == len(given.norms) - 1:
         return None
     once = [] if too_low is None else say.was_too_low(given.step(too_low))
+    in_force = _in_force(given)
+    if in_force is None:
+        return None
+    clip, usual, fixed = in_force
+    return "keep", clip, fixed, say.kept(given, usual) + once
+
+
+def _in_force(given: Given) -> tuple[AnyClip, float | None, float | None] | None:
+    """The clip in force, its usual threshold where one was recorded, and the same where it never changed."""
     if given.thresholds is None:
-        if given.clip is None:
-            return None
-        return "keep", given.clip, None, say.kept(given, None) + once
+        return None if given.clip is None else (given.clip, None, None)
     bounded = given.thresholds[np.isfinite(given.thresholds)]
     if not len(bounded):
         return None
     threshold = float(np.median(bounded))
-    clip = given.clip
-    if clip is None:
-        clip = clip_by_global_norm(rounded(threshold), given.order)
-    steady = bool(np.all(bounded == bounded[0]))
-    return "keep", clip, threshold if steady else None, say.kept(given, threshold) + once
+    clip = clip_by_global_norm(rounded(threshold), given.order) if given.clip is None else given.clip
+    return clip, threshold, threshold if np.all(bounded == bounded[0]) else None
 
 
 def _too_low(given: Given) -> int | None:

@@ -182,6 +182,23 @@ def calm_but_at_the_start(before: Floats, count: int, last: int) -> list[str]:
     ]
 
 
+def acted_at_the_start(last: int, threshold: float | None) -> list[str]:
+    which = "" if threshold is None else f" (median {number(threshold)})"
+    return [
+        f"The clip in force{which} acted on the large norms of the first {last + 1} steps, and the loss fell:"
+        " what such steps do without it is not known. Keep it."
+    ]
+
+
+def harmed_at_the_start(before: Floats, count: int, last: int, ends: tuple[float, float]) -> list[str]:
+    return [
+        f"{_norms(count).capitalize()} of {len(before):,} exceed{'s' * (count == 1)} five times the median,"
+        f" all within the first {last + 1}, and the loss never recovered: it began at {number(ends[0])} and"
+        f" ended at {number(ends[1])}. The norms after such a start are not those of a run that learns, so"
+        " the threshold has to adapt from the first step on."
+    ]
+
+
 def a_number(
     given: Given, threshold: float, before: Floats, usual: Floats, hill: float | None, few: bool
 ) -> list[str]:
