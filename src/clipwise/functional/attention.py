@@ -230,7 +230,7 @@ def qk_clip_factors(
     if shared not in ("query", "min"):
         raise ArgumentError(f"shared must be 'query' or 'min', got {shared!r}")
     xp, largest = floating("largest", largest)
-    shape = tuple(largest.shape)
+    shape = shape_of("largest", largest)
     kv_heads = shape[0] if kv_heads is None and shape else kv_heads
     if len(shape) != 1 or not isinstance(kv_heads, int) or kv_heads < 1 or shape[0] % kv_heads:
         raise ArgumentError(
