@@ -295,6 +295,11 @@ def test_a_string_is_a_clip():
     np.testing.assert_allclose(found.numpy(), [0.6, 0.8], rtol=1e-6)
 
 
+def test_a_variable_of_integers_is_no_gradient():
+    with pytest.raises(ParameterError, match=r"the variable '0' must be of floats, got int32"):
+        ct.init(clipwise.autoclip(10), [tf.constant([1])])
+
+
 def test_what_a_trace_knows_nothing_of():
     """Of a threshold it has to know that it is one number; a gradient has the shape of its variable."""
     unknown = tf.TensorSpec(None, tf.float32)

@@ -43,12 +43,19 @@ def slots_of(variables: Any, unit_axes: UnitAxes | None) -> tuple[Slot, ...]:
     Raises:
         ParameterError: one is no tensor of floats, or its shape is not known.
     """
-    laid = lay_out(variables, None, unit_axes, "variables")
+    laid = lay_out(variables, None, unit_axes, "variable")
     return laid.slots
 
 
-def lay_out(grads: Any, variables: Any, unit_axes: UnitAxes | None, what: str = "gradient") -> FlatGradients:
+def lay_out(
+    grads: Any, variables: Any, unit_axes: UnitAxes | None, what: str = "gradient of"
+) -> FlatGradients:
     """The gradients by slot. Slots are of the variables where they are given, else of the gradients.
+
+    Args:
+        grads, variables: structures.
+        unit_axes: as for `clip`.
+        what: the gradients are called in errors, before the name of a variable.
 
     Raises:
         ParameterError: a gradient is no tensor of floats, has not the shape of its variable, or there is
@@ -95,13 +102,13 @@ def lay_out(grads: Any, variables: Any, unit_axes: UnitAxes | None, what: str = 
 def _gradient(name: str, leaf: Any, what: str) -> Any:
     if not isinstance(leaf, tf.IndexedSlices):
         if isinstance(leaf, tf.SparseTensor | tf.RaggedTensor | str | bytes):
-            raise ParameterError(f"the {what} of {name!r} must be a tensor, got {type(leaf).__name__}")
+            raise ParameterError(f"the {what} {name!r} must be a tensor, got {type(leaf).__name__}")
         try:
             leaf = tf.convert_to_tensor(leaf)
         except (TypeError, ValueError) as error:
-            raise ParameterError(f"the {what} of {name!r} must be a tensor, got {leaf!r}") from error
+            raise ParameterError(f"the {what} {name!r} must be a tensor, got {leaf!r}") from error
     if not (leaf.dtype.is_floating or leaf.dtype.is_complex):
-        raise ParameterError(f"the {what} of {name!r} must be of floats, got {leaf.dtype.name}")
+        raise ParameterError(f"the {what} {name!r} must be of floats, got {leaf.dtype.name}")
     return leaf
 
 
@@ -114,7 +121,7 @@ def _slices(name: str, slices: Any, what: str) -> Any:
             shape = shape.as_list() if shape.is_fully_defined() else None
         return tf.IndexedSlices(values, indices, None if shape is None else tf.convert_to_tensor(shape))
     except (TypeError, ValueError) as error:
-        raise ParameterError(f"the {what} of {name!r} must be slices of a tensor, got {slices!r}") from error
+        raise ParameterError(f"the {what} {name!r} must be slices of a tensor, got {slices!r}") from error
 
 
 def _of_shape(name: str, gradient: Any, shape: tuple[int, ...]) -> Any:
