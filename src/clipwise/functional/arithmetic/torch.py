@@ -82,10 +82,9 @@ class TorchArithmetic(Arithmetic):
     def chosen(self, arrays: Sequence[Array], coefficients: Sequence[Array]) -> list[Array]:
         if not self.on_cpu:
             return super().chosen(arrays, coefficients)
-        idle = {id(c): bool((c == 1.0).all()) for c in coefficients}  # often one for all of them
-        return [
-            a if idle[id(c)] else self._scaled(a, c) for a, c in zip(arrays, coefficients, strict=True)
-        ]
+        different = {id(c): c for c in coefficients}  # often one for all of them
+        idle = {key: bool((c == 1.0).all()) for key, c in different.items()}
+        return [a if idle[id(c)] else self._scaled(a, c) for a, c in zip(arrays, coefficients, strict=True)]
 
     def _scaled(self, array: Array, coefficient: Array) -> Array:
         if coefficient.ndim == 0:
