@@ -107,6 +107,14 @@ def _bound(name: str, value: Any, missing: float, dtype: Any) -> Bounds:
     return bound
 
 
+def _is_single(value: Any) -> bool:
+    """Whether an array is known to hold one number; of TensorFlow's not even the number of axes may be."""
+    try:
+        return tuple(value.shape) == ()
+    except ValueError:
+        return False
+
+
 def check_number(
     name: str, value: Any, *, low: float = 0.0, high: float = math.inf, traced: bool = False
 ) -> float:
@@ -115,9 +123,9 @@ def check_number(
     With ``traced`` a number that is not known yet is let through as it is; only its shape can be checked.
     """
     if is_traced(value):
-        if traced and tuple(value.shape) == ():
+        if traced and _is_single(value):
             return value  # type: ignore[no-any-return]
-        what = "a single number" if traced else "known while the clip is made"
+        what = "a single number, of shape ()" if traced else "known while the clip is made"
         raise ThresholdError(f"{name} must be {what}, got {value!r}")
     # A bool is a number to Python and numpy's complex has a __float__; as a threshold both are mistakes.
     no_number = isinstance(value, bool | np.bool_ | str | bytes | np.complexfloating)

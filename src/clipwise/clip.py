@@ -173,7 +173,9 @@ def clip_by_value(
 ) -> Clip:
     """Bound every entry: ``g_i <- max(low, min(high, g_i))``; with one threshold t, to [-t, t].
 
-    Simple, and it changes the direction of the gradient. A complex entry is bounded by its modulus.
+    Simple, and it changes the direction of the gradient. A complex entry is bounded by its modulus. The range
+    is one for all tensors; `clipwise.thresholds.relative` gives every entry a bound by its weight, and
+    `clipwise.functional.activations.hard_tanh` bounds an array by arrays.
 
     Args:
         threshold: the largest magnitude an entry may keep, at least 0, or a schedule of it.

@@ -202,6 +202,31 @@ def test_pact_takes_its_bound_in_any_shape_that_fits(framework):
             pact(framework.array(x), framework.array(alpha), axis=axis)
 
 
+@everywhere
+def test_hard_tanh_between_bounds_of_its_entries(framework):
+    """As `numpy.clip`, torch.clamp and tf.clip_by_value have it, crossed bounds and NaN included."""
+    x = np.concatenate([X[:59], [2.0]]).reshape(3, 4, 5)
+    per_entry = np.random.default_rng(1).normal(0, 2, (3, 4, 5)).astype(np.float32)
+    row, number = np.array([-1.0, -2, 0, np.nan, -np.inf], np.float32), np.array(2.0, np.float32)
+    for low, high in [(per_entry, per_entry + 1), (per_entry, -per_entry), (row, number), (-3.0, per_entry)]:
+        low_, high_ = (b if isinstance(b, float) else framework.array(b) for b in (low, high))
+        found = framework.numpy(hard_tanh(framework.array(x), low_, high_))
+        np.testing.assert_array_equal(found, np.clip(x, low, high))
+    found = framework.numpy(hard_tanh(framework.array(x), np.array([-1.0, 0, 1]), np.inf, axis=0))
+    np.testing.assert_array_equal(found, np.maximum(x, np.reshape([-1.0, 0, 1], (3, 1, 1)), dtype=np.float32))
+    with pytest.raises(ArgumentError, match=r"low of shape \(2,\) does not fit x of shape \(3, 4, 5\)"):
+        hard_tanh(framework.array(x), framework.array([1.0, 2.0]), 3.0)
+    with pytest.raises(ArgumentError, match="high must be of floating-point numbers"):
+        hard_tanh(framework.array(x), -1.0, framework.integers([1, 2]))
+
+
+@differentiable
+def test_gradients_between_bounds_of_entries(framework):
+    x, low, high = (framework.array(a) for a in ([-3.0, -1.0, 0.0, 2.0, 4.0], -np.ones(5), [2.0]))
+    found = framework.gradients(hard_tanh, x, low, high)
+    assert [g.tolist() for g in found] == [[0, 0, 1, 0, 0], [1, 1, 0, 0, 0], [2]]
+
+
 def test_pact_where_its_bound_fell_below_0():
     x = np.array([-3.0, -1.0, 0.0, 2.0])
     assert pact(x, np.array(-1.0)).tolist() == [0, -1, -1, -1]

@@ -124,6 +124,8 @@ def test_float0_leaves_pass_and_integers_are_refused():
     assert report.names == ("w",)
     with pytest.raises(ParameterError, match=r"'n' must be an array of floats, got one of int32"):
         clipwise.jax.clip(clipwise.clip_by_global_norm(1.0), {"n": jnp.ones(2, jnp.int32)})
+    with pytest.raises(ParameterError, match=r"the parameter 'n' must be an array of floats"):
+        clipwise.jax.init(clipwise.clip_by_global_norm(1.0), {"n": jnp.ones(2, jnp.int32)})
 
 
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16, jnp.complex64])

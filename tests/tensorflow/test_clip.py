@@ -293,3 +293,22 @@ def test_a_direction_that_is_asked_for(way):
 def test_a_string_is_a_clip():
     (found,), _, _ = ct.clip("clip_by_global_norm(1.0)", [tf.constant([3.0, 4.0])])
     np.testing.assert_allclose(found.numpy(), [0.6, 0.8], rtol=1e-6)
+
+
+def test_a_variable_of_integers_is_no_gradient():
+    with pytest.raises(ParameterError, match=r"the variable '0' must be of floats, got int32"):
+        ct.init(clipwise.autoclip(10), [tf.constant([1])])
+
+
+def test_what_a_trace_knows_nothing_of():
+    """Of a threshold it has to know that it is one number; a gradient has the shape of its variable."""
+    unknown = tf.TensorSpec(None, tf.float32)
+    for make in (clipwise.clip_by_norm, lambda t: clipwise.clip_by_value(low=t, high=1.0)):
+        with pytest.raises(ThresholdError, match=r"must be a single number, of shape \(\), got .*<unknown>"):
+            tf.function(make, input_signature=[unknown], autograph=False)(1.0)
+
+    def columns(gradient):
+        return ct.clip(Clip(1.0, per="unit"), [gradient], variables=[tf.zeros((2, 2))])[0]
+
+    (found,) = tf.function(columns, input_signature=[unknown])(tf.constant([[3.0, 0.5], [4.0, 0.0]]))
+    np.testing.assert_allclose(found.numpy(), [[0.6, 0.5], [0.8, 0.0]], rtol=1e-6)

@@ -109,10 +109,30 @@ def test_nan_in_a_row(way):
     np.testing.assert_allclose(found.values.numpy(), [[0.0], [1.0]])
 
 
+@pytest.mark.parametrize("shape", [(3, 2), [3, 2], np.array([3, 2]), tf.TensorShape((3, 2))], ids=type)
+@pytest.mark.parametrize("per", ["global", "unit"])
+def test_slices_as_people_write_them(shape, per):
+    """TensorFlow makes no tensors of what it is given."""
+    given = tf.IndexedSlices(np.array([[3.0, 4.0], [0.0, 4.0]], np.float32), [1, 1], shape)
+    (found,), _, report = ct.clip(Clip(0.5, per=per), [given])
+    assert float(report.norm) == pytest.approx(np.sqrt(9 + 64), rel=1e-6)
+    wanted = np.array([[3.0, 8.0]]) * 0.5 / (np.sqrt(73) if per == "global" else [3.0, 8.0])
+    found = found.values if per == "global" else found[1:2]
+    np.testing.assert_allclose(found.numpy(), wanted, rtol=1e-6)
+
+
+def test_slices_that_are_no_rows_of_their_shape_are_refused():
+    for shape in [(3, 5), (3,), ()]:
+        with pytest.raises(ParameterError, match=r"of slices of shape \(1, 2\), which are no rows of"):
+            ct.clip(Clip(1.0), [tf.IndexedSlices([[3.0, 4.0]], [1], shape)])
+    with pytest.raises(ParameterError, match="of '0' must be slices of a tensor"):
+        ct.clip(Clip(1.0), [tf.IndexedSlices(["a", 1.0], [1], (2,))])
+
+
 def test_a_shape_that_nobody_knows_is_taken_from_the_variable():
     bare = tf.IndexedSlices(tf.constant([[3.0, 4.0]]), tf.constant([1]))
     clip = clipwise.clip_by_global_norm(1.0)
-    with pytest.raises(ParameterError, match="give variables"):
+    with pytest.raises(ParameterError, match="need a dense_shape, or give variables"):
         ct.clip(clip, [bare])
     (found,), _, _ = ct.clip(clip, [bare], variables=[tf.Variable(tf.zeros((3, 2)))])
     np.testing.assert_allclose(found.values.numpy(), [[0.6, 0.8]], rtol=1e-6)

@@ -1,5 +1,8 @@
 """What is remembered: through functions, loops and checkpoints, without another trace."""
 
+import copy
+import pickle
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -176,3 +179,13 @@ def test_a_schedule_that_gives_less_than_zero_counts_as_zero_in_a_trace():
     assert not any(g.numpy().any() for g in found)
     with pytest.raises(ThresholdError, match="-1"):
         tf.function(lambda: ct.clip(Clip(-1), grads)[0])()
+
+
+@pytest.mark.parametrize("way", [copy.copy, copy.deepcopy, lambda one: pickle.loads(pickle.dumps(one))])
+def test_states_and_reports_are_copied_and_pickled(way):
+    clip, grads = clipwise.autoclip(10), [tf.constant([3.0, 4.0])]
+    _, state, report = ct.clip(clip, grads)
+    assert str(way(report)) == str(report)
+    found, expected = (ct.clip(clip, grads, one)[1] for one in (way(state), state))
+    for one, other in zip(tf.nest.flatten(found), tf.nest.flatten(expected), strict=True):
+        np.testing.assert_array_equal(one.numpy(), other.numpy())

@@ -230,17 +230,18 @@ def qk_clip_factors(
     if shared not in ("query", "min"):
         raise ArgumentError(f"shared must be 'query' or 'min', got {shared!r}")
     xp, largest = floating("largest", largest)
-    shape = tuple(largest.shape)
-    kv_heads = shape[0] if kv_heads is None and shape else kv_heads
-    if len(shape) != 1 or not isinstance(kv_heads, int) or kv_heads < 1 or shape[0] % kv_heads:
+    shape = shape_of("largest", largest)
+    heads = shape[0] if len(shape) == 1 else None
+    kv_heads = heads if kv_heads is None else kv_heads
+    if heads is None or not isinstance(kv_heads, int) or kv_heads < 1 or heads % kv_heads:
         raise ArgumentError(
             f"largest must be of shape (heads,), heads a multiple of kv_heads={kv_heads}, got {shape}"
         )
     over = (largest > tau) & (largest < math.inf)
     gamma = tau / xp.where(over, largest, xp.like(tau))  # tau / tau is exactly 1
-    if kv_heads == shape[0]:
+    if kv_heads == heads:
         return gamma**alpha, gamma ** (1.0 - alpha)
-    smallest = xp.min(xp.reshape(gamma, (kv_heads, shape[0] // kv_heads)), axis=-1)
+    smallest = xp.min(xp.reshape(gamma, (kv_heads, heads // kv_heads)), axis=-1)
     if shared == "query":
         return gamma, smallest**0.0
     return gamma**alpha, smallest ** (1.0 - alpha)

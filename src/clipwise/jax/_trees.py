@@ -46,8 +46,15 @@ class FlatGradients:
         return self.tree.unflatten([leaf if place is None else gradients[place] for leaf, place in pairs])
 
 
-def lay_out(gradients: Any, params: Any, unit_axes: UnitAxes | None) -> FlatGradients:
+def lay_out(
+    gradients: Any, params: Any, unit_axes: UnitAxes | None, what: str = "gradient of"
+) -> FlatGradients:
     """The gradients by slot. Slots are of the parameters where they are given, else of the gradients.
+
+    Args:
+        gradients, params: trees.
+        unit_axes: as for `clip`.
+        what: the gradients are called in errors, before the name of a parameter.
 
     Raises:
         ParameterError: a gradient is of integers, belongs to no parameter, or has another shape than its own.
@@ -67,16 +74,16 @@ def lay_out(gradients: Any, params: Any, unit_axes: UnitAxes | None) -> FlatGrad
             place = None  # what jax.grad gives for integers: nothing that could be clipped
         elif not _is_inexact(leaf):
             raise ParameterError(
-                f"the gradient of {_name(gradients, path)!r} must be an array of floats, got {_kind(leaf)}"
+                f"the {what} {_name(gradients, path)!r} must be an array of floats, got {_kind(leaf)}"
             )
         elif place is None:
             raise ParameterError(
-                f"there is a gradient of {_name(gradients, path)!r}, and no such parameter: params must have"
-                " the structure of the gradients"
+                f"there is a {what} {_name(gradients, path)!r}, and no such parameter of floats: params must"
+                " have the structure of the gradients"
             )
         elif np.shape(leaf) != slots[place].shape:
             raise ParameterError(
-                f"the gradient of {slots[place].name!r} has shape {np.shape(leaf)}, the parameter"
+                f"the {what} {slots[place].name!r} has shape {np.shape(leaf)}, the parameter"
                 f" {slots[place].shape}"
             )
         else:

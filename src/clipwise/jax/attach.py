@@ -92,22 +92,33 @@ def attach(
     if weights is not None:
         optimizer = optax.chain(optimizer, clip_weights(weights, unit_axes=unit_axes))
     updater = Updater(clip, learning_rate, momentum, scale_free, nonfinite, unit_axes)
-    inner = optax.with_extra_args_support(optimizer)
+    made = _Attached(updater, optax.with_extra_args_support(optimizer))
+    return optax.GradientTransformationExtraArgs(made.init, made.update)
 
-    def init(params: Any) -> AttachState:
-        state = updater.init(params)
+
+class _Attached:
+    """The two functions of the optimizer: methods, which can be pickled where what it holds can."""
+
+    def __init__(self, updater: Updater, inner: optax.GradientTransformationExtraArgs) -> None:
+        self.updater = updater
+        self.inner = inner
+
+    def init(self, params: Any) -> AttachState:
+        state = self.updater.init(params)
         placeholder = not isinstance(state.clip, ClipState)
         skipped = 0 if placeholder else jnp.zeros((), jnp.int32)
-        return AttachState(state.clip, state.packed, skipped, inner.init(params))
+        return AttachState(state.clip, state.packed, skipped, self.inner.init(params))
 
-    def update(updates: Any, state: AttachState, params: Any = None, **extra: Any) -> tuple[Any, AttachState]:
+    def update(
+        self, updates: Any, state: AttachState, params: Any = None, **extra: Any
+    ) -> tuple[Any, AttachState]:
         if not isinstance(state, AttachState):
             raise StateError(f"expected the state of clipwise.jax.attach, got {type(state).__name__}")
         taken = state.clip.step - state.skipped_steps
         before = TransformState(state.clip, state.packed)
-        clipped, after = updater.update(updates, before, params, loss_of(extra), taken)
-        steps, own = inner.update(clipped, state.inner, params, **extra)
-        if nonfinite != "skip":
+        clipped, after = self.updater.update(updates, before, params, loss_of(extra), taken)
+        steps, own = self.inner.update(clipped, state.inner, params, **extra)
+        if self.updater.nonfinite != "skip":
             return steps, AttachState(after.clip, after.packed, state.skipped_steps, own)
         # Chosen entry by entry, not by a branch: this stays one pass with what the optimizer does.
         skipped = after.report.skipped
@@ -115,8 +126,6 @@ def attach(
         own = jax.tree.map(lambda old, new: _kept(skipped, old, new), state.inner, own)
         count = state.skipped_steps + skipped.astype(state.skipped_steps.dtype)
         return steps, AttachState(after.clip, after.packed, count, own)
-
-    return optax.GradientTransformationExtraArgs(init, update)
 
 
 def _kept(skipped: Array, old: Any, new: Any) -> Any:

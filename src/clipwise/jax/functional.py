@@ -35,7 +35,7 @@ def init(
     >>> int(clipwise.jax.init(clipwise.autoclip(10), {"w": jnp.zeros(2)}).step)
     0
     """
-    return first_state(as_clip(clip), _trees.lay_out(params, None, unit_axes).slots)
+    return first_state(as_clip(clip), _trees.lay_out(params, None, unit_axes, "parameter").slots)
 
 
 def clip(

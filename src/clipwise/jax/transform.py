@@ -81,19 +81,25 @@ def transform(
             'nonfinite="skip" cannot stop what comes after it in a chain: use'
             " clipwise.jax.attach(optimizer, clip), or nonfinite='zero' here"
         )
-    updater = Updater(clip, learning_rate, momentum, scale_free, nonfinite, unit_axes)
+    made = _Transform(Updater(clip, learning_rate, momentum, scale_free, nonfinite, unit_axes))
+    return optax.GradientTransformationExtraArgs(made.init, made.update)
 
-    def init(params: Any) -> TransformState:
-        return updater.init(params)
+
+class _Transform:
+    """The two functions of a transformation: methods, which can be pickled, and not closures."""
+
+    def __init__(self, updater: "Updater") -> None:
+        self.updater = updater
+
+    def init(self, params: Any) -> TransformState:
+        return self.updater.init(params)
 
     def update(
-        updates: Any, state: TransformState, params: Any = None, **extra: Any
+        self, updates: Any, state: TransformState, params: Any = None, **extra: Any
     ) -> tuple[Any, TransformState]:
         if not isinstance(state, TransformState):
             raise StateError(f"expected the state of clipwise.jax.transform, got {type(state).__name__}")
-        return updater.update(updates, state, params, loss_of(extra), state.clip.step)
-
-    return optax.GradientTransformationExtraArgs(init, update)
+        return self.updater.update(updates, state, params, loss_of(extra), state.clip.step)
 
 
 def loss_of(extra: Mapping[str, Any]) -> Array | None:
@@ -124,10 +130,11 @@ class Updater:
 
     def init(self, params: Any) -> TransformState:
         """The state before the first step."""
+        known_to_flax()  # which may be loaded by now, as where this was unpickled
         if type(params).__name__ == "_ParamsPlaceholder":
             # How optax.tree_map_params finds what is like the parameters in a state: nothing here is.
             return TransformState(0, 0)  # type: ignore[arg-type]
-        laid = _trees.lay_out(params, None, self.unit_axes)
+        laid = _trees.lay_out(params, None, self.unit_axes, "parameter")
         state = first_state(self.clip, laid.slots)
 
         def first_report(gradients: list[Array | None]) -> ClipReport:

@@ -70,29 +70,30 @@ def clip_weights(
     >>> float(clipwise.jax.weights_report(state).at_bound)
     0.5
     """
-    described = as_weight_clip(clip)
-    known_to_flax()
+    made = _Bounded(as_weight_clip(clip), unit_axes)
+    return optax.GradientTransformationExtraArgs(made.init, made.update)
 
-    def clipped(
-        slots: tuple[Slot, ...], targets: list[Array | None], weights: list[Array], state: ClipState
-    ) -> tuple[list[Array | None], ClipState, ClipReport]:
-        out, after, report = step(described, slots, targets, weights, state, StepContext(), "propagate")
-        at_bound = of_measure(MeasuredArrays(JaxArithmetic(), slots, out), described, report)
-        # Without any weight there is nothing at the bound, and no report of the usual form.
-        return out, after, dataclasses.replace(reports.spread(report, slots), at_bound=at_bound)
 
-    def init(params: Any) -> WeightsState:
-        if (
-            type(params).__name__ == "_ParamsPlaceholder"
-        ):  # of optax.tree_map_params: nothing here is like them
+class _Bounded:
+    """The two functions of a transformation: methods, which can be pickled, and not closures."""
+
+    def __init__(self, clip: AnyClip, unit_axes: UnitAxes | None) -> None:
+        self.clip = clip
+        self.unit_axes = unit_axes
+        known_to_flax()
+
+    def init(self, params: Any) -> WeightsState:
+        known_to_flax()  # which may be loaded by now, as where this was unpickled
+        if type(params).__name__ == "_ParamsPlaceholder":
+            # Of optax.tree_map_params: nothing here is like the parameters.
             return WeightsState(0, 0)  # type: ignore[arg-type]
-        laid = _trees.lay_out(params, None, unit_axes)
-        state = first_state(described, laid.slots)
-        _, _, report = jax.eval_shape(lambda own: clipped(laid.slots, own, own, state), laid.gradients)
+        laid = _trees.lay_out(params, None, self.unit_axes, "parameter")
+        state = first_state(self.clip, laid.slots)
+        _, _, report = jax.eval_shape(lambda own: self._clipped(laid.slots, own, own, state), laid.gradients)
         return WeightsState(state, OfWeights(blank(form_of(report))))
 
     def update(
-        updates: Any, state: WeightsState, params: Any = None, **extra: Any
+        self, updates: Any, state: WeightsState, params: Any = None, **extra: Any
     ) -> tuple[Any, WeightsState]:
         if not isinstance(state, WeightsState):
             raise StateError(f"expected the state of clipwise.jax.clip_weights, got {type(state).__name__}")
@@ -100,13 +101,14 @@ def clip_weights(
             raise ParameterError(
                 "weights are clipped where they are known: call update(updates, state, params)"
             )
-        laid = _trees.lay_out(updates, params, unit_axes)
+        laid = _trees.lay_out(updates, params, self.unit_axes, "update of")
         assert laid.weights is not None
         pairs = list(zip(laid.weights, laid.gradients, strict=True))
         targets = [None if u is None else jnp.asarray(w + u, jnp.asarray(w).dtype) for w, u in pairs]
         every = [w if t is None else t for (w, _), t in zip(pairs, targets, strict=True)]
         form = state.weights.packed.form
-        out, after, report = clipped(laid.slots, targets, every, state.clip)
+        out, after, report = self._clipped(laid.slots, targets, every, state.clip)
+        # Without any weight there is nothing at the bound, and no report of the usual form.
         packed = pack(report, form) if any(one is not None for one in targets) else blank(form)
         found = [
             None if u is None or t is None or o is None else _update(jnp.asarray(w), u, t, o)
@@ -114,7 +116,12 @@ def clip_weights(
         ]
         return laid.rebuilt(found), WeightsState(after, OfWeights(packed))
 
-    return optax.GradientTransformationExtraArgs(init, update)
+    def _clipped(
+        self, slots: tuple[Slot, ...], targets: list[Array | None], weights: list[Array], state: ClipState
+    ) -> tuple[list[Array | None], ClipState, ClipReport]:
+        out, after, report = step(self.clip, slots, targets, weights, state, StepContext(), "propagate")
+        at_bound = of_measure(MeasuredArrays(JaxArithmetic(), slots, out), self.clip, report)
+        return out, after, dataclasses.replace(reports.spread(report, slots), at_bound=at_bound)
 
 
 def _update(weight: Array, update: Array, target: Array, clipped: Array) -> Array:

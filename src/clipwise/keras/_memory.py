@@ -9,6 +9,7 @@ from keras import tree
 
 from clipwise.functional.arithmetic import Arithmetic, arithmetic_of
 from clipwise.functional.clipping import ClipState, blank_report, init_state
+from clipwise.functional.group_thresholds import map_state
 from clipwise.functional.plan import Plan
 from clipwise.functional.slots import Slot
 from clipwise.keras._backends import backend
@@ -22,6 +23,9 @@ TOTALS = (*METRICS, "skipped")
 
 _EVERY_STEP = ("nonfinite", "skipped")
 """Of the totals, what skipped steps count in too."""
+
+_ALWAYS = np.array([name in _EVERY_STEP for name in TOTALS])
+_SKIPPED = _FIELDS.index("skipped")
 
 _ABSENT = -1.0
 """In the place of the norm of a variable without a gradient."""
@@ -82,22 +86,22 @@ class Memory:
     def state(self) -> ClipState:
         """The state as it is now."""
         # Snapshots: a policy may hand on what it was given as another part of the state.
-        leaves = [backend().snapshot(variable) for variable in self._state]
-        found: ClipState = tree.pack_sequence_as(self._layout, leaves)
+        leaves = map(backend().snapshot, self._state)
+        found: ClipState = map_state(lambda _: next(leaves), self._layout)
         return found
 
     def remember(
         self, arithmetic: Arithmetic, state: ClipState, report: ClipReport, present: Sequence[int]
     ) -> None:
         """Keep the state after a step, and its report; ``present``: the slots that had a gradient."""
-        for variable, leaf in zip(self._state, tree.flatten(state), strict=True):
-            variable.assign(leaf)
+        variables = iter(self._state)
+        map_state(lambda leaf: next(variables).assign(leaf), state)
         encoded = self._encoded(arithmetic, report)
         self._form = _hollow(report)
         self._report.assign(encoded)
         self._norms.assign(self._spread(arithmetic, report.tensor_norms, present))
         self._totals.assign(self._added(arithmetic, encoded))
-        self.skip.assign(encoded[_FIELDS.index("skipped")])
+        self.skip.assign(encoded[_SKIPPED])
         if self._loss is not None:  # the mean stays, for a step of which no loss is given
             self._loss.assign(
                 keras.ops.multiply(backend().read(self._loss), np.asarray([1.0, 0.0], self._wide))
@@ -185,16 +189,12 @@ class Memory:
     def _added(self, arithmetic: Arithmetic, encoded: Array) -> Array:
         """The totals with one more step in them."""
         xp = arithmetic.xp
-        skipped = encoded[_FIELDS.index("skipped")] > 0
-        sums, counts = [], []
-        for name in TOTALS:
-            value = encoded[_FIELDS.index(name)]
-            counted = xp.isfinite(value)
-            if name not in _EVERY_STEP:
-                counted = counted & ~skipped
-            sums.append(xp.where(counted, value, xp.zeros(())))
-            counts.append(xp.astype(counted, xp.float_dtype))
-        return backend().read(self._totals) + xp.stack([xp.stack(sums), xp.stack(counts)])
+        # All at once: every operation costs as much as a small gradient.
+        skipped = encoded[_SKIPPED : _SKIPPED + 1]
+        values = xp.concat([encoded[: len(METRICS)], skipped])
+        counted = xp.isfinite(values) & (xp.asarray(_ALWAYS) | (skipped == 0.0))
+        sums = xp.where(counted, values, xp.zeros_like(values))
+        return backend().read(self._totals) + xp.stack([sums, xp.astype(counted, xp.float_dtype)])
 
 
 def _hollow(report: ClipReport) -> ClipReport:

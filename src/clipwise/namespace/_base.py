@@ -137,6 +137,15 @@ class Namespace:
         bottom, top = self.like(low), self.like(high)
         return self.where(x <= bottom, bottom, self.where(x >= top, top, x))
 
+    def sqrt(self, x: Array) -> Array:
+        """The square root; its derivative at 0 is 0, as that of a norm is, and not infinite."""
+        return self._module.sqrt(x)
+
+    def _sqrt(self, x: Array) -> Array:
+        # Twice chosen: a root of 0 must not even be differentiated where it is not taken. NaN is no 0.
+        some = x != 0
+        return self.where(some, self._module.sqrt(self.where(some, x, 1.0)), x)
+
     def sigmoid(self, x: Array) -> Array:
         e = self.exp(-self.abs(x))  # at most 1: no overflow on either side
         return self.astype(self.where(x >= 0, 1 / (1 + e), e / (1 + e)), x.dtype)

@@ -62,6 +62,9 @@ class JaxNamespace(Namespace):
     def between(self, x: Array, low: float, high: float) -> Array:
         return _between(x, low, high)
 
+    def sqrt(self, x: Array) -> Array:
+        return self._sqrt(x)
+
     def row_products(self, a: Array, b: Array) -> Array:
         # A matrix unit would round to bfloat16 otherwise.
         return jnp.matmul(a, jnp.matrix_transpose(b), precision="highest")

@@ -238,6 +238,9 @@ class TensorFlowNamespace(Namespace):
         bottom, top = self.like(low), self.like(high)
         return tf.where(x <= bottom, bottom, tf.where(x >= top, top, x))
 
+    def sqrt(self, x: Array) -> Array:
+        return self._sqrt(x)
+
     def row_products(self, a: Array, b: Array) -> Array:
         return tf.matmul(a, b, transpose_b=True)
 

@@ -84,6 +84,9 @@ class TorchNamespace(Namespace):
         low, high = (-math.inf if low < -largest else low), (math.inf if high > largest else high)
         return torch.nn.functional.hardtanh(x, low, high)
 
+    def sqrt(self, x: Array) -> Array:
+        return self._sqrt(x) if self.may_be_differentiated(x) else torch.sqrt(x)
+
     def row_products(self, a: Array, b: Array) -> Array:
         with torch.autocast(a.device.type, enabled=False):  # which would multiply in a narrow type again
             return a @ b.mT

@@ -43,12 +43,19 @@ def slots_of(variables: Any, unit_axes: UnitAxes | None) -> tuple[Slot, ...]:
     Raises:
         ParameterError: one is no tensor of floats, or its shape is not known.
     """
-    laid = lay_out(variables, None, unit_axes, "variables")
+    laid = lay_out(variables, None, unit_axes, "variable")
     return laid.slots
 
 
-def lay_out(grads: Any, variables: Any, unit_axes: UnitAxes | None, what: str = "gradient") -> FlatGradients:
+def lay_out(
+    grads: Any, variables: Any, unit_axes: UnitAxes | None, what: str = "gradient of"
+) -> FlatGradients:
     """The gradients by slot. Slots are of the variables where they are given, else of the gradients.
+
+    Args:
+        grads, variables: structures.
+        unit_axes: as for `clip`.
+        what: the gradients are called in errors, before the name of a variable.
 
     Raises:
         ParameterError: a gradient is no tensor of floats, has not the shape of its variable, or there is
@@ -59,6 +66,11 @@ def lay_out(grads: Any, variables: Any, unit_axes: UnitAxes | None, what: str = 
     if len(owners) != len(leaves):
         raise ParameterError(f"there are {len(leaves)} gradients and {len(owners)} variables")
     names = _unique(_names(grads if variables is None else variables, owners))
+    leaves = [
+        _slices(name, leaf, what) if isinstance(leaf, tf.IndexedSlices) else leaf
+        for name, leaf in zip(names, leaves, strict=True)
+    ]
+    owners = leaves if variables is None else owners
 
     places: list[int | None] = []
     shapes: list[tuple[str, tuple[int, ...]]] = []
@@ -79,11 +91,7 @@ def lay_out(grads: Any, variables: Any, unit_axes: UnitAxes | None, what: str = 
         seen[id(owner)] = len(shapes)
         places.append(len(shapes))
         shape = _shape(name, owner)
-        gradient = None if leaf is None else _gradient(name, leaf, what)
-        if gradient is not None and not gradient.shape.is_compatible_with(shape):
-            raise ParameterError(
-                f"the gradient of {name!r} has shape {tuple(gradient.shape)}, the variable {shape}"
-            )
+        gradient = None if leaf is None else _of_shape(name, _gradient(name, leaf, what), shape)
         shapes.append((name, shape))
         gradients.append(gradient)
         chosen.append(owner)
@@ -94,21 +102,51 @@ def lay_out(grads: Any, variables: Any, unit_axes: UnitAxes | None, what: str = 
 def _gradient(name: str, leaf: Any, what: str) -> Any:
     if not isinstance(leaf, tf.IndexedSlices):
         if isinstance(leaf, tf.SparseTensor | tf.RaggedTensor | str | bytes):
-            raise ParameterError(f"the {what} of {name!r} must be a tensor, got {type(leaf).__name__}")
+            raise ParameterError(f"the {what} {name!r} must be a tensor, got {type(leaf).__name__}")
         try:
             leaf = tf.convert_to_tensor(leaf)
         except (TypeError, ValueError) as error:
-            raise ParameterError(f"the {what} of {name!r} must be a tensor, got {leaf!r}") from error
+            raise ParameterError(f"the {what} {name!r} must be a tensor, got {leaf!r}") from error
     if not (leaf.dtype.is_floating or leaf.dtype.is_complex):
-        raise ParameterError(f"the {what} of {name!r} must be of floats, got {leaf.dtype.name}")
+        raise ParameterError(f"the {what} {name!r} must be of floats, got {leaf.dtype.name}")
     return leaf
+
+
+def _slices(name: str, slices: Any, what: str) -> Any:
+    """The slices as tensors: TensorFlow keeps a tuple as their shape, or numpy's arrays, as they come."""
+    try:
+        values, indices = map(tf.convert_to_tensor, (slices.values, slices.indices))
+        shape = slices.dense_shape
+        if isinstance(shape, tf.TensorShape):
+            shape = shape.as_list() if shape.is_fully_defined() else None
+        return tf.IndexedSlices(values, indices, None if shape is None else tf.convert_to_tensor(shape))
+    except (TypeError, ValueError) as error:
+        raise ParameterError(f"the {what} {name!r} must be slices of a tensor, got {slices!r}") from error
+
+
+def _of_shape(name: str, gradient: Any, shape: tuple[int, ...]) -> Any:
+    """The gradient, known to be of its variable's shape."""
+    if not gradient.shape.is_compatible_with(shape):
+        raise ParameterError(f"the gradient of {name!r} has shape {gradient.shape}, the variable {shape}")
+    if not isinstance(gradient, tf.IndexedSlices):
+        return gradient if gradient.shape.is_fully_defined() else tf.ensure_shape(gradient, shape)
+    values = gradient.values
+    if not shape or not values.shape.is_compatible_with((None, *shape[1:])):
+        raise ParameterError(
+            f"the gradient of {name!r} is of slices of shape {values.shape}, which are no rows of {shape}"
+        )
+    if values.shape[1:].is_fully_defined():
+        return gradient
+    values = tf.ensure_shape(values, (None, *shape[1:]))
+    return tf.IndexedSlices(values, gradient.indices, gradient.dense_shape)
 
 
 def _shape(name: str, owner: Any) -> tuple[int, ...]:
     shape = tf.TensorShape(getattr(owner, "shape", None) if hasattr(owner, "shape") else np.shape(owner))
-    if not shape.is_fully_defined():
-        raise ParameterError(f"the shape of {name!r} is not known here; give variables")
-    return tuple(shape)
+    if shape.is_fully_defined():
+        return tuple(shape)
+    sparse = "its slices need a dense_shape, or " if isinstance(owner, tf.IndexedSlices) else ""
+    raise ParameterError(f"the shape of {name!r} is not known here; {sparse}give variables")
 
 
 def _is_variable(value: Any) -> bool:

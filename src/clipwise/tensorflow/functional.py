@@ -76,7 +76,9 @@ def clip(
     Args:
         clip: what to do; a string or a mapping is read by `clipwise.config.parse`.
         grads: what ``tape.gradient`` gave: a list, or any structure that `tf.nest` knows, of real or complex
-            tensors of any float dtype, `tf.IndexedSlices`, and None for a gradient that is not there.
+            tensors of any float dtype, `tf.IndexedSlices`, and None for a gradient that is not there. Slices
+            without a ``dense_shape``, and tensors whose shape is not known while a function is traced, take
+            theirs from ``variables``.
         state: of `init` or of the step before; None: this is the first step.
         variables: what the gradients are of, in the same order, of TensorFlow or Keras. For names, for
             thresholds that look at weights, and where a gradient is missing. A variable that is listed twice

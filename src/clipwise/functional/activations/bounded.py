@@ -1,6 +1,8 @@
 """Activations between two bounds: given ones, or one that is learned."""
 
-from clipwise.checks import bounds_of, positive
+import numpy as np
+
+from clipwise.checks import bounds_of, number, positive
 from clipwise.errors import ArgumentError
 from clipwise.functional.inputs import broadcasts, fits, floating, shape_of
 from clipwise.namespace import Array, Namespace
@@ -32,28 +34,39 @@ def clipped_relu(x: Array, bound: float = 6.0) -> Array:
     return xp.between(x, 0.0, bound)
 
 
-def hard_tanh(x: Array, low: float = -1.0, high: float = 1.0) -> Array:
-    """``min(max(x, low), high)``.
+def hard_tanh(
+    x: Array, low: Array | float = -1.0, high: Array | float = 1.0, *, axis: int | None = None
+) -> Array:
+    """``min(max(x, low), high)``, with bounds for all entries or for each: `numpy.clip` and its kin.
 
     The gradient is 1 strictly between the bounds, and 0 elsewhere. (That of `jax.nn.hard_tanh` is 1 at
-    exactly -1 and 1, too.) NaN stays NaN.
+    exactly -1 and 1, too.) What is at a bound or beyond moves the bound, where that is an array. NaN stays
+    NaN.
 
     Args:
         x: floats of any shape.
-        low, high: numbers, ``low < high``; either may be infinite.
+        low, high: numbers, ``low < high``; either may be infinite. Or arrays, as ``alpha`` of `pact` may be;
+            nobody looks whether those are crossed: the upper one counts then.
+        axis: the axis of ``x`` that arrays of shape ``(x.shape[axis],)`` lie along.
 
     Raises:
-        ArgumentError: ``x`` is not of floats, or the bounds are NaN, equal or crossed.
+        ArgumentError: ``x`` is not of floats, a shape does not fit, or numbers are NaN, equal or crossed.
 
     >>> import numpy as np
     >>> hard_tanh(np.array([-3.0, 0.25, 2.0]), high=1.5)
     array([-1.  ,  0.25,  1.5 ])
+    >>> hard_tanh(np.array([-3.0, 0.25, 2.0]), np.array([-2.0, 0.5, -1.0]), np.inf)
+    array([-2. ,  0.5,  2. ])
 
     Source: Collobert 2004, "Large scale machine learning".
     """
-    low, high = bounds_of(low, high)
     xp, x = floating("x", x)
-    return xp.between(x, low, high)
+    if _is_number(low) and _is_number(high):
+        return xp.between(x, *bounds_of(low, high))
+    bottom, top = (_bound(xp, name, value, x, axis) for name, value in (("low", low), ("high", high)))
+    # A NaN among the bounds comes out, as min and max would have it.
+    above = xp.where((x <= bottom) | (bottom != bottom), bottom, x)
+    return xp.where((above >= top) | (top != top), top, above)
 
 
 def pact(x: Array, alpha: Array | float, *, axis: int | None = None) -> Array:
@@ -82,17 +95,25 @@ def pact(x: Array, alpha: Array | float, *, axis: int | None = None) -> Array:
     arXiv:1805.06085.
     """
     xp, x = floating("x", x)
-    if isinstance(alpha, bool | int | float):
-        bound = xp.like(positive("alpha", alpha))
-    else:
-        theirs, alpha = floating("alpha", alpha)
-        if theirs.framework not in ("numpy", xp.framework):
-            raise ArgumentError(f"alpha must be of the framework of x, got {type(alpha).__name__}")
-        alpha = alpha if theirs.framework == xp.framework else xp.like(alpha)
-        bound = _spread(xp, _along(xp, alpha, x, axis), x)
+    bound = _bound(xp, "alpha", positive("alpha", alpha) if _is_number(alpha) else alpha, x, axis)
     # A NaN among the bounds comes out, as min and max would have it.
     clipped = (x >= bound) | (bound != bound)
     return xp.where(clipped, bound, xp.where(x <= 0, xp.like(0.0), x))
+
+
+def _is_number(value: Array | float) -> bool:
+    return not hasattr(value, "dtype") or isinstance(value, np.generic)
+
+
+def _bound(xp: Namespace, name: str, value: Array | float, x: Array, axis: int | None) -> Array:
+    """A number, or an array of the framework of ``x`` or of numpy, as a bound of ``x`` in its dtype."""
+    if _is_number(value):
+        return xp.like(number(name, value))
+    theirs, value = floating(name, value)
+    if theirs.framework not in ("numpy", xp.framework):
+        raise ArgumentError(f"{name} must be of the framework of x, got {type(value).__name__}")
+    value = value if theirs.framework == xp.framework else xp.like(value)
+    return _spread(xp, _along(xp, name, value, x, axis), x)
 
 
 def _spread(xp: Namespace, bound: Array, x: Array) -> Array:
@@ -102,20 +123,20 @@ def _spread(xp: Namespace, bound: Array, x: Array) -> Array:
     return xp.astype(xp.broadcast_like(xp.like(bound, dtype=xp.float32), x), x.dtype)
 
 
-def _along(xp: Namespace, alpha: Array, x: Array, axis: int | None) -> Array:
+def _along(xp: Namespace, name: str, bound: Array, x: Array, axis: int | None) -> Array:
     """The bounds in a shape that broadcasts to ``x`` without making it larger."""
-    found = shape_of("alpha", alpha)
+    found = shape_of(name, bound)
     if axis is None and not found:
-        return alpha
+        return bound
     shape = shape_of("x", x)
     if axis is not None and len(found) == 1 and -len(shape) <= axis < len(shape):
         if fits(found[0], shape[axis]):
             broad = [1] * len(shape)
             broad[axis] = -1
-            return xp.reshape(alpha, broad)
+            return xp.reshape(bound, broad)
     elif axis is None and found == (1,) and not shape:
-        return xp.reshape(alpha, ())
+        return xp.reshape(bound, ())
     elif axis is None and broadcasts(found, shape):
-        return alpha
+        return bound
     where = "" if axis is None else f" along axis {axis}"
-    raise ArgumentError(f"alpha of shape {found} does not fit x of shape {shape}{where}")
+    raise ArgumentError(f"{name} of shape {found} does not fit x of shape {shape}{where}")

@@ -161,8 +161,8 @@ class Arithmetic:
         if p == math.inf:
             return xp.reshape(largest, kept)
         divisor = xp.where((largest > 0) & (largest < math.inf), largest, xp.ones_like(largest))
+        divisor = xp.stop_gradient(divisor)  # which changes no derivative: a norm is homogeneous
         # A compiler that fuses would keep moduli that are read twice: as many bytes as the gradients.
         parts = (entries if p == 2.0 else moduli) / divisor
-        powers = parts * parts if p == 2.0 else parts**p
-        sums = xp.sum(powers, axis=axes)
-        return xp.reshape(divisor, kept) * (xp.sqrt(sums) if p == 2.0 else sums ** (1.0 / p))
+        sums = xp.sum(scaling.powers(xp, parts, p), axis=axes)
+        return xp.reshape(divisor, kept) * scaling.root(xp, sums, p)

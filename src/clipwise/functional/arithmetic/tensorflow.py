@@ -69,7 +69,7 @@ class TensorFlowArithmetic(Arithmetic):
         rest = [arrays[i] for i in alone]
 
         def plainly() -> Array:
-            return tf.sqrt(sums)
+            return self.xp.sqrt(sums)
 
         def carefully() -> Array:
             found = [self._norm(whole, p, (1,)) for whole in wholes]
@@ -91,7 +91,7 @@ class TensorFlowArithmetic(Arithmetic):
         doubtful = [i for i, a in enumerate(arrays) if self.may_overflow(a) and 0 not in tuple(a.shape)]
 
         def plainly() -> list[Array]:
-            return [tf.sqrt(s) for s in sums]
+            return [self.xp.sqrt(s) for s in sums]
 
         if not doubtful:
             return plainly()
@@ -101,7 +101,7 @@ class TensorFlowArithmetic(Arithmetic):
     def _norm(self, array: Array, p: float, axes: Axes) -> Array:
         if 0 not in tuple(array.shape) and array.dtype in NARROW:
             if p == 2.0:  # float64 holds their squares
-                return tf.sqrt(tf.reduce_sum(tf.square(tf.cast(array, tf.float64)), axes))
+                return self.xp.sqrt(tf.reduce_sum(tf.square(tf.cast(array, tf.float64)), axes))
             if p == math.inf:
                 return tf.cast(tf.reduce_max(tf.abs(array), axes), tf.float64)
         return super()._norm(array, p, axes)

@@ -9,6 +9,7 @@ import numpy as np
 
 from clipwise.checks import check_number
 from clipwise.errors import ArgumentError
+from clipwise.functional.inputs import shape_of
 from clipwise.functional.ratios._inputs import clamp
 from clipwise.namespace import Array, Namespace, stop_gradient
 from clipwise.thresholds import Observation, Threshold
@@ -50,8 +51,9 @@ def epsilon_here(
         value = value(_step(name, step))
     if not _elsewhere(value):
         return check_number(name, value, high=high)
-    if tuple(value.shape) != ():
-        raise ArgumentError(f"{name} must be a single number, got an array of shape {tuple(value.shape)}")
+    shape = shape_of(name, value)
+    if shape != ():
+        raise ArgumentError(f"{name} must be a single number, got an array of shape {shape}")
     value = xp.astype(xp.asarray(stop_gradient(value)), xp.float_dtype)
     return clamp(xp, value, xp.zeros(()), xp.asarray(high))
 

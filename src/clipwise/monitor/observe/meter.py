@@ -12,6 +12,7 @@ from torch import Tensor
 from clipwise.functional.merging import untouched
 from clipwise.functional.scaling import combine
 from clipwise.monitor.observe.bootstrap.own_clips import OwnClip
+from clipwise.namespace import namespace_of
 from clipwise.report import ClipReport
 from clipwise.torch.engines import AnyBatch, array_on, gather, make_batch
 from clipwise.torch.reports import in_torch
@@ -150,7 +151,7 @@ def _whole(norms: np.ndarray[Any, np.dtype[np.float64]], order: float) -> float:
     parts = norms.tolist()
     if order == 2.0 and not math.isnan(sum(parts)):
         return math.hypot(*parts)
-    return float(combine(np, norms, order))
+    return float(combine(namespace_of(norms), norms, order))
 
 
 def _plainly(call: OwnClip | None) -> tuple[float, float] | None:
