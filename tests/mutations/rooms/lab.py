@@ -51,7 +51,7 @@ BREAKS = [
     Break(
         "a comparison goes on with a run that was interrupted",
         "src/clipwise/lab/recording.py",
-        'if run.status == "finished"\n',
+        "if run.status in ENDED\n",
         "if run.status\n",
         f"{RECORDING} -k same_facts",
     ),
