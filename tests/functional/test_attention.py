@@ -103,6 +103,14 @@ def test_lengths_that_tensorflow_does_not_know_yet():
 
 
 @everywhere
+def test_a_head_below_any_tau_is_left_alone_to_the_bit(framework):
+    """tau * (1 / tau), as torch divides a number by a tensor, is not 1 for 3 taus of 20."""
+    for tau in np.linspace(1.0, 7.0, 20):
+        for factors in qk_clip_factors(framework.array([0.5, 900.0]), tau=float(tau)):
+            assert framework.numpy(factors)[0] == 1.0
+
+
+@everywhere
 def test_factors(framework):
     largest = framework.array([400.0, 100.0, -900.0, 0.0, np.inf, np.nan, -np.inf, 101.0])
     q, k = map(framework.numpy, qk_clip_factors(largest))

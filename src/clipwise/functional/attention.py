@@ -238,7 +238,8 @@ def qk_clip_factors(
             f"largest must be of shape (heads,), heads a multiple of kv_heads={kv_heads}, got {shape}"
         )
     over = (largest > tau) & (largest < math.inf)
-    gamma = tau / xp.where(over, largest, xp.like(tau))  # tau / tau is exactly 1
+    one = xp.like(1.0)  # not tau / tau, which torch computes as tau * (1 / tau)
+    gamma = xp.where(over, tau / xp.where(over, largest, one), one)
     if kv_heads == heads:
         return gamma**alpha, gamma ** (1.0 - alpha)
     smallest = xp.min(xp.reshape(gamma, (kv_heads, heads // kv_heads)), axis=-1)
