@@ -164,9 +164,8 @@ def test_closure_is_clipped_after_each_evaluation():
         opt.step(closure_for(ours, opt, False))
         ref.step(closure=closure_for(reference, ref, True))
     for p, q in zip(ours.parameters(), reference.parameters(), strict=True):
-        torch.testing.assert_close(
-            p, q, rtol=1e-5, atol=1e-8
-        )  # curvature amplifies the last bits, by 1e9 on some processors
+        # Curvature amplifies the last bits, by 1e9 on some processors.
+        torch.testing.assert_close(p, q, rtol=1e-5, atol=1e-8)
     assert clipper.steps > 3
 
 
