@@ -236,7 +236,7 @@ def multiply_each_(tensors: Sequence[Tensor], coefficients: Array) -> Array:
     done, single = _held(coefficients), torch.from_numpy(coefficients.astype(np.float32)).unbind()
     places = np.flatnonzero(done & (coefficients != 1.0)).tolist()
     if len(places) == len(tensors):
-        torch._foreach_mul_(list(tensors), list(single))
+        torch._foreach_mul_(list(tensors), single)
     elif places:
         torch._foreach_mul_([tensors[i] for i in places], [single[i] for i in places])
     return done
