@@ -319,10 +319,10 @@ def test_threads_change_no_bit(level):
 
 def test_several_threads_of_the_program_share_the_team():
     """One of them has it; the others, meanwhile, do their work themselves."""
-    tables = [_native.Table([entries(540_003, seed=seed)]) for seed in range(3)]
+    tables = [_native.Table([entries(1_100_003, seed=seed)]) for seed in range(3)]
 
     def measured(table, threads):
-        found = np.zeros((10, 1))
+        found = np.zeros((6, 1))
         for out in found:
             table.norms(2.0, out, threads)
         return found

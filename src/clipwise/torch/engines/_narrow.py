@@ -33,8 +33,8 @@ SHORT = 1 << 10
 """Entries up to which a tensor is measured in float64."""
 FEW = 8
 """Tensors of one shape that are not worth putting side by side."""
-GATHERED = 1 << 16
-"""Entries that are put side by side."""
+GATHERED = (1 << 15) - 1
+"""Entries that are put side by side: with more torch waits for its threads, which others may keep busy."""
 WIDENED = 1 << 14
 """Entries that are widened to float64 at a time."""
 LONG = 1 << 22

@@ -10,7 +10,7 @@
 
 typedef void (*Work)(void *task, int64_t begin, int64_t end);
 
-enum { SHARED_BYTES = 1 << 20 }; /* for each thread at least: with less, waking it costs what it brings */
+enum { SHARED_BYTES = 2 << 20 }; /* for each thread at least: with less, waking it costs about what it brings */
 
 #if defined(__GNUC__) && !defined(_WIN32)
 #include <fenv.h>
