@@ -64,12 +64,12 @@ def facts(device: torch.device, bandwidth: Bandwidth, other: OtherWork) -> dict[
 
 
 @contextmanager
-def busy_cores(count: int) -> Iterator[None]:
+def busy_cores(count: int) -> Iterator[list[subprocess.Popen[bytes]]]:
     """So many processes compute meanwhile, as data loaders do."""
     loop = [sys.executable, "-c", "while True: pass"]
     running = [subprocess.Popen(loop) for _ in range(count)]
     try:
-        yield
+        yield running
     finally:
         for process in running:
             process.kill()
