@@ -2,7 +2,7 @@
 
 Everything is measured in float64 (float32 where a device has none): the squares of 3e20 overflow float32, and
 a float32 sum of a hundred million squares is off in the fourth digit. Long tensors are taken piece by piece,
-so that a wide copy is never larger than a piece.
+so that a wide copy is never larger than a piece. Plain tensors of the CPU go through `_narrow` first.
 """
 
 import math
