@@ -25,7 +25,7 @@ native = Extension(
     define_macros=[("Py_LIMITED_API", "0x030B0000")],
     # Tensors' memory is looked at through several types: floats and their bits.
     extra_compile_args=["/O2"] if sys.platform == "win32" else UNIX,
-    libraries=[] if sys.platform == "win32" else ["m"],
+    libraries=[] if sys.platform == "win32" else ["m", "pthread"],
     py_limited_api=True,
     optional=True,
 )

@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from benchmarks.cases import CASES, make
 from benchmarks.floors import Yardstick
-from benchmarks.machine import OtherWork, facts
+from benchmarks.machine import OtherWork, busy_cores, facts
 from benchmarks.measure import DTYPES, Effort, Line, measure
 from benchmarks.methods import METHODS
 from benchmarks.table import NOTES, json_text, markdown, rich_table, summary
@@ -35,11 +35,14 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     add("--dtype", action="append", choices=DTYPES, help="only this dtype (repeatable)")
     add("--device", choices=("cpu", "cuda"), default="cpu")
     add("--threads", type=int, default=min(2, os.cpu_count() or 1), help="threads of the CPU (%(default)s)")
+    add("--busy", type=int, default=0, metavar="N", help="keep so many cores busy meanwhile (%(default)s)")
     add("--markdown", type=Path, metavar="FILE", help="write the table there as well")
     add("--json", type=Path, metavar="FILE", help="write everything that was measured there")
     found = parser.parse_args(given)
     if found.threads < 1:
         parser.error(f"--threads must be at least 1, got {found.threads}")
+    if found.busy < 0:
+        parser.error(f"--busy must be at least 0, got {found.busy}")
     if found.device == "cuda" and not torch.cuda.is_available():
         parser.error("--device cuda: torch finds no GPU here")
     return found
@@ -47,6 +50,11 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
 
 def main(given: Sequence[str] | None = None) -> int:
     options = arguments(given)
+    with busy_cores(options.busy):
+        return run(options)
+
+
+def run(options: argparse.Namespace) -> int:
     torch.set_num_threads(options.threads)
     device, gpu = torch.device(options.device), options.device == "cuda"
     cases, methods = options.case or list(CASES), options.method or list(METHODS)
@@ -68,10 +76,14 @@ def main(given: Sequence[str] | None = None) -> int:
                     for clipped in (False, True):
                         what = f"{CASES[name].title}, {dtype}: {method}, {'' if clipped else 'not '}clipped"
                         progress.update(task, description=what)
-                        lines += measure(problem, method, clipped, effort, yardstick, bandwidth)
+                        lines += measure(
+                            problem, method, clipped, effort, yardstick, bandwidth, options.busy > 0
+                        )
                         progress.advance(task)
 
     found = facts(device, bandwidth, other)
+    if options.busy:
+        found |= {"cores": f"{os.cpu_count()}, kept busy by {options.busy} other processes"}
     console = Console() if sys.stdout.isatty() else Console(width=WIDTH)
     for name, value in found.items():
         console.print(f"{name}: {value}", highlight=False)

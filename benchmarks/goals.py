@@ -20,6 +20,7 @@ _HALF = (2.5, 1.6)
 _GPU = 2.5
 _AGC = 6.0
 _OVER_FLOOR = 1.2
+_BUSY = 1.0
 
 
 @dataclass(frozen=True)
@@ -51,8 +52,12 @@ class Goal:
         return found
 
 
-def goal_of(case: str, method: str, dtype: str, clipped: bool, *, gpu: bool = False) -> Goal:
-    """The goal of a row. Two threads of a CPU are meant, or a GPU."""
+def goal_of(
+    case: str, method: str, dtype: str, clipped: bool, *, gpu: bool = False, busy: bool = False
+) -> Goal:
+    """The goal of a row. Two threads of a CPU are meant, or a GPU; ``busy``: others want the cores."""
+    if busy:
+        return Goal() if method == "attach" else Goal(_BUSY)
     large = _OVER_FLOOR if case == "gpt2" and not clipped and method in ("global", "clipper") else None
     if gpu:
         return Goal(_GPU if method in _NORMS and not clipped else None, large)

@@ -3,8 +3,11 @@
 import datetime
 import os
 import platform
+import subprocess
+import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -12,7 +15,7 @@ import torch
 import clipwise
 from benchmarks.floors import Bandwidth, cache_bytes
 
-__all__ = ["OtherWork", "cpu_facts", "engine_name", "facts"]
+__all__ = ["OtherWork", "busy_cores", "cpu_facts", "engine_name", "facts"]
 
 
 class OtherWork:
@@ -39,7 +42,7 @@ class OtherWork:
         return busy, time.process_time(), time.monotonic()
 
 
-def facts(device: torch.device, bandwidth: Bandwidth, other: OtherWork) -> Mapping[str, str]:
+def facts(device: torch.device, bandwidth: Bandwidth, other: OtherWork) -> dict[str, str]:
     """What a reader needs to judge the figures."""
     cores = other.cores()
     found = {
@@ -58,6 +61,19 @@ def facts(device: torch.device, bandwidth: Bandwidth, other: OtherWork) -> Mappi
         both = f"{bandwidth.update * 1e-9:.0f} GB/s copying (both directions counted)"
         found |= {"threads": "one GPU", "bandwidth": both}
     return found
+
+
+@contextmanager
+def busy_cores(count: int) -> Iterator[list[subprocess.Popen[bytes]]]:
+    """So many processes compute meanwhile, as data loaders do."""
+    loop = [sys.executable, "-c", "while True: pass"]
+    running = [subprocess.Popen(loop) for _ in range(count)]
+    try:
+        yield running
+    finally:
+        for process in running:
+            process.kill()
+            process.wait()
 
 
 def cpu_facts(other: OtherWork) -> dict[str, str]:

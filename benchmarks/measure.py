@@ -63,13 +63,20 @@ class Line:
 
 
 def measure(
-    problem: Problem, method: str, clipped: bool, effort: Effort, yardstick: Yardstick, cached: Bandwidth
+    problem: Problem,
+    method: str,
+    clipped: bool,
+    effort: Effort,
+    yardstick: Yardstick,
+    cached: Bandwidth,
+    busy: bool = False,
 ) -> list[Line]:
     """The lines of one method on one set of gradients, which are left as they were.
 
     Args:
         yardstick: takes its turns in the same rounds where the gradients are larger than the caches.
         cached: the bandwidth of memory, for gradients that are not.
+        busy: other processes keep the cores busy, which has goals of its own.
 
     Raises:
         CheckError: a call did something else than its row says.
@@ -125,7 +132,7 @@ def measure(
                 memory=memory[-1],
                 peer_error=errors[row.peer],
                 error=errors[-1],
-                goal=goal_of(problem.case.name, method, dtype, clipped, gpu=gpu),
+                goal=goal_of(problem.case.name, method, dtype, clipped, gpu=gpu, busy=busy),
                 overhead=row.overhead,
             )
         )

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from benchmarks import __main__ as program
-from benchmarks import cases, floors, goals, memory, methods, oracle, peers, table, timing
+from benchmarks import cases, floors, goals, machine, memory, methods, oracle, peers, table, timing
 from benchmarks.measure import Effort, measure
 from torch import nn
 
@@ -250,3 +250,10 @@ def test_a_quick_run_from_end_to_end(tmp_path, capsys):
     for wrong in (["--case", "gpt5"], ["--threads", "0"]):
         with pytest.raises(SystemExit):
             program.main(wrong)
+
+
+def test_busy_cores_are_busy_until_the_end():
+    with machine.busy_cores(2) as running:
+        assert [process.poll() for process in running] == [None, None]
+    assert all(process.returncode for process in running)
+    assert str(goals.goal_of("lstm", "norm", "fp32", True, busy=True)) == "≥1x"

@@ -3,6 +3,7 @@
 import math
 import os
 import signal
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -314,6 +315,22 @@ def test_threads_change_no_bit(level):
     for other in results[1:]:
         for a, b in zip(results[0], other, strict=True):
             np.testing.assert_array_equal(a, b)
+
+
+def test_several_threads_of_the_program_share_the_team():
+    """One of them has it; the others, meanwhile, do their work themselves."""
+    tables = [_native.Table([entries(1_100_003, seed=seed)]) for seed in range(3)]
+
+    def measured(table, threads):
+        found = np.zeros((6, 1))
+        for out in found:
+            table.norms(2.0, out, threads)
+        return found
+
+    expected = [measured(table, 1) for table in tables]
+    with ThreadPoolExecutor(len(tables)) as pool:
+        found = list(pool.map(measured, tables, (2, 3, 2)))
+    np.testing.assert_array_equal(found, expected)
 
 
 def odd_tensors() -> list[Tensor]:

@@ -93,7 +93,7 @@ class MeasuredTensors(Measure):
     def _by_tensor(self, unit_norms: Array, p: float) -> Array:
         counts = self.layout.unit_counts
         if not self.on_cpu:
-            return torch.stack([scaling.combine(self.xp, part, p) for part in unit_norms.split(counts)])
+            return _of_tensors(unit_norms.split(counts), p)
         starts = np.cumsum([0, *counts[:-1]])
         largest = np.maximum.reduceat(unit_norms, starts)
         if p == math.inf:
@@ -232,3 +232,20 @@ class MeasuredTensors(Measure):
         part.loss_scale = self.loss_scale
         part._learn_part(self, index)
         return part
+
+
+def _of_tensors(parts: Sequence[Tensor], p: float) -> Tensor:
+    """The norm of each tensor from those of its units, where they are: those of as many units in one go."""
+    alike: dict[int, list[int]] = {}
+    for place, part in enumerate(parts):
+        alike.setdefault(len(part), []).append(place)
+    found: dict[int, Tensor] = {}
+    for places in alike.values():
+        norms = torch.stack([parts[i] for i in places])
+        largest = norms.amax(dim=1)
+        if p != math.inf:
+            divisor = torch.where((largest > 0) & (largest < math.inf), largest, 1.0)
+            powers = (norms / divisor[:, None]) ** p
+            largest = divisor * powers.sum(dim=1) ** (1.0 / p)
+        found |= dict(zip(places, largest.unbind(), strict=True))
+    return torch.stack([found[place] for place in range(len(parts))])

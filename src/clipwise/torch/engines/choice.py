@@ -61,6 +61,9 @@ def gather(parameters: list[Tensor]) -> tuple[list[int] | None, AnyBatch | None]
     if parameters and _name(parameters[0].device.type, parameters[0].device.index) == "native":
         gradients, places, table = native.gather(parameters)
         return places, native.Batch(gradients, table) if gradients else None
+    gradients = [gradient for p in parameters if (gradient := p.grad) is not None]
+    if len(set(map(id, parameters))) == len(gradients) == len(parameters) > 0:
+        return None, make_batch(gradients)
     once = {id(p): place for place, p in reversed(list(enumerate(parameters)))}
     found = [(place, parameters[place].grad) for place in sorted(once.values())]
     there = [(place, gradient) for place, gradient in found if gradient is not None]

@@ -2,7 +2,7 @@
 
 Everything is measured in float64 (float32 where a device has none): the squares of 3e20 overflow float32, and
 a float32 sum of a hundred million squares is off in the fourth digit. Long tensors are taken piece by piece,
-so that a wide copy is never larger than a piece.
+so that a wide copy is never larger than a piece. Plain tensors of the CPU go through `_narrow` first.
 """
 
 import math
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from clipwise.functional import scaling
 from clipwise.namespace import Array
+from clipwise.torch.engines import _narrow
 from clipwise.torch.engines._arrays import NUMPY, namespace_on, wide
 
 __all__ = [
@@ -50,22 +51,39 @@ class Batch:
 
     def __init__(self, tensors: Sequence[Tensor]) -> None:
         self.tensors = tensors
-        self.odd: Sequence[int] = range(len(tensors))
         self.device = tensors[0].device
+        self.on_cpu = self.device.type == "cpu"
         self.xp = namespace_on(self.device)
+        self._at = _narrow.plain(tensors, self.device)
+        """Places of those that `_narrow` takes, and they themselves."""
+        self._plain = [tensors[i] for i in self._at]
+        taken = set(self._at) if len(self._at) < len(tensors) else range(len(tensors))
+        self.odd: Sequence[int] = [i for i in range(len(tensors)) if i not in taken]
 
     @property
     def entries(self) -> int:
         """How many entries they have together, a sparse one as if it were dense."""
-        return sum(t.numel() for t in self.tensors)
+        return sum(map(Tensor.numel, self.tensors))
 
     def norms(self, p: float) -> Array:
         """The p-norm of each tensor, ``(n,)``."""
-        return self._array([tensor_norm(values_of(t), p).reshape(1) for t in self.tensors])
+        if not self.on_cpu or p not in (2.0, math.inf):
+            return self._array([tensor_norm(values_of(t), p).reshape(1) for t in self.tensors])
+        found = np.full(len(self.tensors), np.nan)
+        if self._at:
+            found[self._at] = _narrow.norms(self._plain) if p == 2.0 else _narrow.largest(self._plain)
+        for i in np.flatnonzero(np.isnan(found)).tolist():
+            found[i] = tensor_norm(values_of(self.tensors[i]), p)
+        return self._given(found)
 
     def norm(self, p: float) -> Array:
         """The p-norm of all tensors together, 0-d."""
-        return scaling.combine(self.xp, self.norms(p), p)
+        norms = self.norms(p)
+        if p == 2.0 and self.on_cpu:  # in fewer operations where no square leaves the range
+            total = norms.dot(norms)
+            if 1e-280 < total < math.inf:
+                return self.xp.sqrt(total)
+        return scaling.combine(self.xp, norms, p)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -74,23 +92,49 @@ class Batch:
 
     def unit_norms(self, p: float) -> Array:
         """The p-norms of all units, those of the first tensor first; see `unit_norms`."""
-        return self._array([unit_norms(t, p) for t in self.tensors])
+        if not self.on_cpu or p != 2.0 or not self._at:
+            return self._array([unit_norms(t, p) for t in self.tensors])
+        every = dict(zip(self._at, _narrow.unit_norms(self._plain), strict=True))
+        for i, tensor in enumerate(self.tensors):
+            if i not in every or np.isnan(every[i]).any():
+                every[i] = unit_norms(tensor, p).numpy()
+        return self._given(np.concatenate([every[i] for i in range(len(self.tensors))]))
 
     def scale_(self, coefficients: Array) -> None:
         """Multiply in place by one coefficient (0-d), or by one a tensor, ``(n,)``. 1 changes no bit."""
-        factors = self._tensor(coefficients)
-        each = factors.unbind() if factors.ndim else [factors] * len(self.tensors)
-        for tensor, factor in zip(self.tensors, each, strict=True):
-            # Off the CPU a branch would wait for the device.
-            if self.xp is not NUMPY or factor.item() != 1.0:
-                scale_(values_of(tensor), factor)
+        if not self.on_cpu:  # there a branch would wait for the device
+            factors = self._tensor(coefficients)
+            for i, tensor in enumerate(self.tensors):
+                scale_(values_of(tensor), factors[i] if factors.ndim else factors)
+            return
+        known = np.asarray(coefficients)
+        left: Sequence[int] = range(len(self.tensors))
+        if not known.ndim:
+            if known == 1.0:
+                return
+            known = np.broadcast_to(known, len(self.tensors))
+            if _narrow.multiply_(self._plain, float(known[0])):
+                left = self.odd
+        else:
+            done = _narrow.multiply_each_(self._plain, known[self._at]) if self._plain else np.zeros(0, bool)
+            left = self.odd if done.all() else sorted({*self.odd, *np.array(self._at)[~done].tolist()})
+        for i in left:
+            if known[i] != 1.0:
+                scale_(values_of(self.tensors[i]), torch.tensor(known[i], dtype=torch.float64))
 
     def scale_units_(self, coefficients: Array) -> None:
         """Multiply each unit in place by its coefficient, in the order of `unit_norms`."""
-        each = self._tensor(coefficients).split([unit_count(t) for t in self.tensors])
-        for tensor, factors in zip(self.tensors, each, strict=True):
-            if self.xp is not NUMPY or bool((factors != 1.0).any()):
-                scale_units_(tensor, factors)
+        counts = [unit_count(t) for t in self.tensors]
+        each = self._tensor(coefficients).split(counts)
+        left: Sequence[int] = range(len(self.tensors))
+        if self.on_cpu:
+            changed = np.logical_or.reduceat(np.asarray(coefficients) != 1.0, np.cumsum([0, *counts[:-1]]))
+            own = [i for i in self._at if changed[i]]
+            written = _narrow.multiply_units_([self.tensors[i] for i in own], [each[i] for i in own])
+            changed[[place for place, done in zip(own, written, strict=True) if done]] = False
+            left = np.flatnonzero(changed).tolist()
+        for i in left:
+            scale_units_(self.tensors[i], each[i])
 
     def clamp_(
         self, low: Array, high: Array, *, report: bool = True
@@ -106,12 +150,21 @@ class Batch:
             For each tensor how many entries were beyond, and the 2-norms before and after or None, ``(n,)``
             each.
         """
-        beyond = [clamp_(values_of(t), low, high).reshape(1) for t in self.tensors]
-        return self._array(beyond), None, None
+        if report or not isinstance(low, float) or not self._plain:
+            beyond = [clamp_(values_of(t), low, high).reshape(1) for t in self.tensors]
+            return self._array(beyond), None, None
+        _narrow.bound_(self._plain, low, high)
+        for i in self.odd:
+            clamp_(values_of(self.tensors[i]), low, high)
+        return self.xp.zeros((len(self.tensors),)), None, None
 
     def _array(self, parts: Sequence[Tensor]) -> Array:
         whole = torch.cat([part.to(self.device, wide(self.device)) for part in parts])
         return whole.numpy() if self.xp is NUMPY else whole
+
+    def _given(self, values: Array) -> Array:
+        """Numpy's values, of the CPU, in this namespace."""
+        return values if self.xp is NUMPY else torch.from_numpy(values)
 
     def _tensor(self, values: Array) -> Tensor:
         found: Tensor = torch.from_numpy(np.asarray(values)) if self.xp is NUMPY else values
