@@ -83,14 +83,18 @@ def make_writable(parameters: list[Tensor], batch: AnyBatch | Traced) -> bool:
         gradient = parameter.grad
         if gradient is None or id(gradient) not in odd:
             continue
-        if gradient.is_sparse:
-            writable = gradient if gradient.is_coalesced() else gradient.coalesce()
-        else:
-            writable = gradient.resolve_conj().resolve_neg()
-            writable = writable.contiguous() if _overlaps(writable) else writable
-        if writable is not gradient:
-            parameter.grad, replaced = writable, True
+        better = writable(gradient)
+        if better is not gradient:
+            parameter.grad, replaced = better, True
     return replaced
+
+
+def writable(gradient: Tensor) -> Tensor:
+    """The gradient in a form that can be changed in place: itself, where it is in one."""
+    if gradient.is_sparse:
+        return gradient if gradient.is_coalesced() else gradient.coalesce()
+    plain = gradient.resolve_conj().resolve_neg()
+    return plain.contiguous() if _overlaps(plain) else plain
 
 
 def _overlaps(tensor: Tensor) -> bool:

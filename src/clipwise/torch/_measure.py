@@ -177,15 +177,20 @@ class MeasuredTensors(Measure):
     def clamp(self, low: Array, high: Array, *, ordered: bool = False) -> Array:
         if self.leave is True:
             return self.number(0.0)
+        beyond, after = self._clamped(low, high)
+        if after is not None:
+            self._tensors[2.0] = self._true(after)
+        return self.xp.sum(beyond)
+
+    def _clamped(self, low: Array, high: Array) -> tuple[Array, Array | None]:
+        """For each tensor how many entries were beyond, and its 2-norm now if that is known, unscaled."""
         if self.loss_scale is not None:
             low, high = low * self.loss_scale, high * self.loss_scale
         if self.leave is not None:
             low, high = (self.xp.where(self.leave, end, x) for end, x in ((-math.inf, low), (math.inf, high)))
         beyond, _, after = self.batch.clamp_(low, high)
         self.forget()
-        if after is not None:
-            self._tensors[2.0] = self._true(after)
-        return self.xp.sum(beyond)
+        return beyond, after
 
     def bound(self, position: int, limit: Array) -> Array:
         if self.leave is True:

@@ -24,12 +24,13 @@ from clipwise.torch._fused import FusedStep, is_fused
 from clipwise.torch._joint_step import JointStep
 from clipwise.torch._left_out import can_leave_out
 from clipwise.torch._parameters import of_optimizers, refuse_unmade
+from clipwise.torch._sharding import local
 from clipwise.torch._unseen import Unseen
 from clipwise.torch._wrappers import chain, unwrapped, wrapper_of_caller
 from clipwise.torch.clipper import Clipper, Outcome
 from clipwise.torch.engines import array_on
 from clipwise.torch.hooks import StepHooks
-from clipwise.torch.refusals import refuse_engine_of_caller, refuse_shards
+from clipwise.torch.refusals import refuse_engine_of_caller, refuse_flat_shards, refuse_shards
 from clipwise.torch.weights import WeightClipper
 
 __all__ = ["AttachedClipper", "attach"]
@@ -167,7 +168,7 @@ class AttachedClipper(Clipper):
             bound = as_weight_clip(weights)
             self.weights = WeightClipper(parameters.items(), bound, model=model, unit_axes=unit_axes)
         names = ", ".join(type(one).__name__ for one in optimizers)
-        self._unseen = Unseen(parameters.values(), f"{spelled(self.clip)}, attached to {names},")
+        self._unseen = Unseen(map(local, parameters.values()), f"{spelled(self.clip)}, attached to {names},")
         weakref.finalize(self, self._unseen.say)
         self._current = self._ids()
         self._joint_step = JointStep()
@@ -382,7 +383,9 @@ class AttachedClipper(Clipper):
                     name += "+"  # another parameter had this name
                 new[name] = parameter
         refuse_unmade(new)
-        refuse_shards(new)
+        refuse_flat_shards(new)
+        if self.weights is not None:
+            refuse_shards("a clip of weights", new)
         for clipper in (self, self.weights):
             if clipper is not None:
                 clipper._follow(kept, new, self._model)

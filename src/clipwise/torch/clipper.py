@@ -24,12 +24,21 @@ from clipwise.report import ClipReport
 from clipwise.torch._gradients import Gradients
 from clipwise.torch._measure import MeasuredTensors
 from clipwise.torch._parameters import Parameters, named, refuse_gradients, refuse_unmade
+from clipwise.torch._sharded import (
+    ShardedGradients,
+    ShardedTensors,
+    measure_together,
+    orders_of,
+    refuse_on_shards,
+    weight_orders_of,
+)
+from clipwise.torch._sharding import Sharding, local, sharding_of
 from clipwise.torch._slots import layout_of, slots_of
 from clipwise.torch._sparse import refuse_complex_ranges, refuse_sparse
 from clipwise.torch._state import PolicyState
 from clipwise.torch.engines import AnyBatch, refuse_unknown_engine
 from clipwise.torch.engines._arrays import array_on, namespace_on, wide
-from clipwise.torch.refusals import refuse_shards
+from clipwise.torch.refusals import refuse_flat_shards
 from clipwise.torch.reports import in_torch
 
 __all__ = ["Clipper", "Follower", "Veto"]
@@ -91,6 +100,7 @@ class Clipper:
 
     _source: type[Gradients] = Gradients
     _weight_layout: Layout | None
+    _sharding: Sharding | None
 
     def __init__(
         self,
@@ -113,7 +123,7 @@ class Clipper:
         self.direction = direction
         self.parameters = named(parameters)
         refuse_unmade(self.parameters)
-        refuse_shards(self.parameters)
+        refuse_flat_shards(self.parameters)
         self.report: ClipReport | None = None
         self.steps = 0
         self._clipped_steps: Array = 0
@@ -191,7 +201,12 @@ class Clipper:
 
         Returns:
             What ends it.
+
+        Raises:
+            ArgumentError: the parameters are spread over ranks, whose judges might disagree.
         """
+        if self._sharding is not None:
+            raise ArgumentError("a step on parameters that are spread over ranks (DTensor) takes no veto yet")
         self._vetoes.append(judge)
         return lambda: self._vetoes.remove(judge) if judge in self._vetoes else None
 
@@ -220,10 +235,8 @@ class Clipper:
         nothing waits for the device: both is then left to it. With a ``leave`` above 0, on the device, all is
         left as it is. ``only`` are the ids of the parameters that it is about.
         """
-        if self._needs_loss and not self._losses:
-            raise ParameterError(
-                "the threshold follows the loss: call clipper.observe(loss) before every step"
-            )
+        if self._sharding is None:  # of several ranks one that knows the loss is enough
+            self._refuse_missing_loss()
         told = self._losses[-1] if self._followers and self._losses else None
         try:
             with np.errstate(all="ignore"):  # norms of NaN and Inf are part of the business
@@ -242,10 +255,17 @@ class Clipper:
 
     def _clip(self, batch: AnyBatch, scale: Tensor | None, fused: bool, leave: Tensor | None) -> Outcome:
         plan, layout = self._plan, self._gradients.layout
-        measure = MeasuredTensors(batch.tensors, layout, batch, scale)
         for place in batch.odd:
             if batch.tensors[place].is_sparse:
                 refuse_sparse(plan, batch.tensors[place], layout.names[place])
+        weights = self._weights(layout.xp)
+        if self._sharding is None:
+            measure = MeasuredTensors(batch.tensors, layout, batch, scale)
+        else:
+            found = self._over_ranks(batch, scale, weights)
+            if found is None:
+                return self._nothing()
+            measure, fused = found, False  # what a fused optimizer is told it takes for whole tensors only
         if self._vetoes and self._is_vetoed(measure):
             measure.leave = True
         elif leave is not None:
@@ -255,7 +275,7 @@ class Clipper:
         report, self._state.value = clip_measured(
             plan,
             measure,
-            self._weights(layout.xp),
+            weights,
             self._state.on(layout.xp),
             self._context(layout.xp),
             self.nonfinite,
@@ -263,6 +283,33 @@ class Clipper:
         )
         skip = measure.leave if measure.defers else None
         return Outcome(in_torch(report), measure.folded, skip)
+
+    def _over_ranks(
+        self, batch: AnyBatch, scale: Tensor | None, weights: MeasuredTensors | None
+    ) -> ShardedTensors | None:
+        """The measure of gradients that are spread over ranks; None if no rank has one."""
+        gradients = self._gradients
+        assert self._sharding is not None
+        assert isinstance(gradients, ShardedGradients)
+        assert isinstance(weights, ShardedTensors | None)
+        layout, places = gradients.layout, range(len(self._slots))
+        together = measure_together(
+            ShardedTensors(batch.tensors, layout, self._sharding, places, batch, scale),
+            gradients.here,
+            orders_of(self._plan, direction=self.direction),
+            weights,
+            weight_orders_of(self._plan),
+            self._loss(layout.xp),
+        )
+        self._losses = [] if together.loss is None else [torch.as_tensor(together.loss)]
+        self._refuse_missing_loss()
+        return together.measure
+
+    def _refuse_missing_loss(self) -> None:
+        if self._needs_loss and not self._losses:
+            raise ParameterError(
+                "the threshold follows the loss: call clipper.observe(loss) before every step"
+            )
 
     def _is_vetoed(self, measure: MeasuredTensors) -> bool:
         measured(self._plan, measure)
@@ -278,6 +325,9 @@ class Clipper:
         parameters = list(self.parameters.values())
         if self._weight_layout is None or self._weight_layout.xp is not xp:
             self._weight_layout = layout_of(parameters, self._slots, xp)
+        if self._sharding is not None:
+            held = [local(parameter) for parameter in parameters]
+            return ShardedTensors(held, self._weight_layout, self._sharding, range(len(held)))
         return MeasuredTensors(parameters, self._weight_layout)
 
     def _context(self, xp: Namespace) -> StepContext:
@@ -350,7 +400,11 @@ class Clipper:
         self._slots = slots
         self._plan = make_plan(self.clip, slots, later=later)
         refuse_complex_ranges(self._plan, self.parameters)
-        self._gradients = self._source(self.parameters, slots)
+        self._sharding = sharding_of(self.parameters)
+        if self._sharding is not None:
+            refuse_on_shards(self._plan, slots)
+        source = self._source if self._sharding is None else ShardedGradients
+        self._gradients = source(self.parameters, slots)
         self._weight_layout = None
 
 

@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 
 from clipwise.errors import ArgumentError
 from clipwise.stack import frames_of
+from clipwise.torch._sharding import is_sharded
 
 _SETTINGS = {
     "deepspeed": 'DeepSpeed clips by itself: set "gradient_clipping" in its configuration',
@@ -56,14 +57,30 @@ def refuse_steps_elsewhere(optimizer: Any) -> None:
                 )
 
 
-def refuse_shards(parameters: Mapping[str, Tensor]) -> None:
-    """ArgumentError if these are parts of parameters that are shared out over several ranks."""
+def refuse_flat_shards(parameters: Mapping[str, Tensor]) -> None:
+    """ArgumentError if these are parts of FullyShardedDataParallel's flat parameters."""
     for name, parameter in parameters.items():
-        if _is_shard(parameter):
+        if _is_flat_shard(parameter):
             raise ArgumentError(
-                f"{name!r} is one rank's shard of a parameter (FSDP, DTensor), and its norm is not the norm:"
-                " for FullyShardedDataParallel call model.clip_grad_norm_(max_norm) before the step, for"
-                " fully_shard torch.nn.utils.clip_grad_norm_"
+                f"{name!r} is one rank's shard of a flat parameter, and its norm is not the norm: for"
+                " FullyShardedDataParallel call model.clip_grad_norm_(max_norm) before the step, or shard"
+                " with fully_shard, whose parameters are taken"
+            )
+
+
+def refuse_shards(what: str, parameters: Mapping[str, Tensor]) -> None:
+    """ArgumentError if these are parts of parameters that are shared out over several ranks.
+
+    Args:
+        what: takes whole parameters only.
+        parameters: by name.
+    """
+    refuse_flat_shards(parameters)
+    for name, parameter in parameters.items():
+        if is_sharded(parameter):
+            raise ArgumentError(
+                f"{name!r} is one rank's shard of a parameter (DTensor), and {what} takes whole parameters"
+                " only; clipwise.torch.attach(optimizer, clip, model=model) clips the gradients of shards"
             )
 
 
@@ -81,11 +98,9 @@ def refuse_engine_of_caller(optimizer: Optimizer) -> None:
                 )
 
 
-def _is_shard(parameter: Any) -> bool:
-    """Whether this is a DTensor, or a part of a parameter that FSDP shares out over several ranks."""
-    if getattr(parameter, "_fsdp_flattened", False):
-        return bool(torch.distributed.get_world_size() > 1)
-    return hasattr(parameter, "placements")
+def _is_flat_shard(parameter: Any) -> bool:
+    flat = getattr(parameter, "_fsdp_flattened", False)
+    return bool(flat and torch.distributed.get_world_size() > 1)
 
 
 def _refuse(module: str, name: str) -> None:

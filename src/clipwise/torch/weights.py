@@ -13,12 +13,13 @@ from clipwise.functional.slots import UnitAxes
 from clipwise.report import ClipReport
 from clipwise.torch._gradients import Weights
 from clipwise.torch._measure import MeasuredTensors
-from clipwise.torch._parameters import Parameters
+from clipwise.torch._parameters import Parameters, named
 from clipwise.torch._slots import layout_of
 from clipwise.torch.clipper import Clipper
 from clipwise.torch.engines import make_batch
 from clipwise.torch.engines._arrays import tensor_of, wide
 from clipwise.torch.engines.reference import values_of
+from clipwise.torch.refusals import refuse_shards
 
 __all__ = ["WeightClipper"]
 
@@ -63,7 +64,9 @@ class WeightClipper(Clipper):
         model: nn.Module | None = None,
         unit_axes: UnitAxes | None = None,
     ) -> None:
-        super().__init__(parameters, clip, model=model, unit_axes=unit_axes)
+        own = named(parameters)
+        refuse_shards("a clip of weights", own)
+        super().__init__(own.items(), clip, model=model, unit_axes=unit_axes)
 
     def clip_after(
         self, ids: Container[int] | None = None, *, again: bool = False, leave: Tensor | None = None

@@ -1,85 +1,197 @@
-"""Parameters of which a rank holds a part only: refused, with torch's own call for them named."""
+"""Parameters that are spread over ranks: the same line, and the same numbers as on one device."""
 
-import json
 import math
+from functools import cache
 
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
+from torch.distributed.fsdp import FullyShardedDataParallel
+from torch.distributed.tensor import DTensor, Partial
 
 import clipwise
-from clipwise.errors import ArgumentError
+from clipwise.errors import ClipwiseError
 from tests.torch.loops.reference_loops import THRESHOLD, backward, gradients_of, make_model, norm_of
-from tests.torch_engines import USUAL
+from tests.torch.loops.sharded import LAYOUTS, STEPS, Net, Run, on_all_ranks
+from tests.torch_engines import USUAL, using
 
-needs_gloo = pytest.mark.skipif(
-    not (dist.is_available() and dist.is_gloo_available()), reason="torch was built without gloo"
-)
-pytestmark = needs_gloo
+pytestmark = [
+    pytest.mark.skipif(not dist.is_gloo_available(), reason="torch was built without gloo"),
+    pytest.mark.parametrize("engine", [USUAL], indirect=True),  # of this process; what is here asks for none
+]
 
-CALLS = {
-    "fully_shard": "for fully_shard torch.nn.utils.clip_grad_norm_",
-    "FSDP": "for FullyShardedDataParallel call model.clip_grad_norm_(max_norm)",
-    "FSDP, flat": "for FullyShardedDataParallel call model.clip_grad_norm_(max_norm)",
-}
+GLOBAL = clipwise.clip_by_global_norm(0.5)
 CLIPS = {
-    "global": clipwise.clip_by_global_norm(THRESHOLD),
-    "value": clipwise.clip_by_value(THRESHOLD),
+    "global": (GLOBAL, 1),
+    "tensor": (clipwise.clip_by_norm(0.2), 1),
+    "rms": (clipwise.clip_by_block_rms(0.03), 1),
+    "third": (clipwise.Clip(0.4, norm=3.0), 1),
+    "largest": (clipwise.Clip(0.2, norm=math.inf), 2),
+    "autoclip": (clipwise.autoclip(40), 1),
+    "zclip": (clipwise.zclip(1.0, warmup=5), 1),
+    "adagc": (clipwise.adagc(warmup=5), 1),
+    "auto": (clipwise.auto(), 1),
+    "relative": (clipwise.Clip(clipwise.thresholds.relative(0.1), per="tensor"), 1),
+    "loss": (clipwise.Clip(clipwise.thresholds.reduce_on_instability(0.5)), 1),
+    "value": (clipwise.clip_by_value(0.05), 2),
+    "chain": (clipwise.chain(clipwise.clip_by_norm(0.3), GLOBAL), 1),
+    "by_name": (clipwise.by_name({"first.*": clipwise.clip_by_norm(0.1), "*": GLOBAL}), 1),
 }
+"""Each clip, and how many collectives a step takes."""
+CASES = [("fsdp", name) for name in CLIPS] + [
+    (layout, name) for layout in LAYOUTS if layout != "fsdp" for name in ("global", "tensor")
+]
+WAYS = ("skip", "zero", "error", "propagate")
 
 
-def sharded(way: str, world: int) -> torch.nn.Module:
-    from torch.distributed.device_mesh import init_device_mesh
-    from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
-
-    model = make_model()
-    if way == "fully_shard":
-        fully_shard(model, mesh=init_device_mesh("cpu", (world,)))
-        return model
-    return FullyShardedDataParallel(model, use_orig_params=way == "FSDP", device_id=torch.device("cpu"))
+def lose(model):
+    """One rank has no gradient of a weight that the others have; of `last.bias` nobody has one."""
+    if dist.is_initialized() and dist.get_rank() == 1:
+        model.first.weight.grad = None
+    elif not dist.is_initialized():
+        model.first.weight.grad[2:4] = 0.0
+    model.last.bias.grad = None
 
 
-def try_all(rank: int, folder: str, world: int) -> None:
-    """What attach says of each way of sharding; written to a file by the first process."""
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=world)
-    said = {}
-    for way in CALLS:
-        model = sharded(way, world)
-        opt = torch.optim.SGD(model.parameters(), lr=0.1)
-        for name, clip in CLIPS.items():
-            try:
-                clipwise.torch.attach(opt, clip, model=model).detach()
-                said[f"{way}, {name}"] = ""
-            except ArgumentError as error:
-                said[f"{way}, {name}"] = str(error)
-        said[f"{way}, hooks"] = len(opt._optimizer_step_pre_hooks)
-    model = sharded("fully_shard", world)
-    backward(model, 2)
-    norm = clipwise.torch.clip_grad_norm_(model.parameters(), THRESHOLD)
-    said["drop-in"] = norm.full_tensor().item(), norm_of([g.full_tensor() for g in gradients_of(model)])
-    if rank == 0:
-        with open(f"{folder}/said.json", "w") as file:
-            json.dump(said, file)
-    dist.destroy_process_group()
+def spoil(model):
+    """NaN in what the third rank holds."""
+    if not dist.is_initialized():
+        model.first.weight.grad[4] = math.nan
+    elif dist.get_rank() == 2:
+        model.first.weight.grad.to_local()[0] = math.nan
+
+
+def clipped_run(layout, name, **keywords):
+    run = Run(layout, CLIPS[name][0], **keywords)
+    for step in range(STEPS):
+        run.step(step)
+    return {"reports": run.reports, "collectives": run.collectives, "parameters": run.parameters()}
+
+
+def one_step(layout, change, name="tensor", **keywords):
+    run = Run(layout, CLIPS[name][0], **keywords)
+    error = None
+    try:
+        run.step(2, change)
+    except ClipwiseError as raised:
+        error = f"{type(raised).__name__}: {raised}"
+    return {"reports": run.reports, "parameters": run.parameters(), "error": error}
+
+
+def refused(make):
+    try:
+        make()
+    except ClipwiseError as error:
+        return str(error)
+    return ""
+
+
+def partial(model):
+    bias = model.last.bias
+    bias.grad = DTensor.from_local(torch.ones(3), bias.device_mesh, [Partial()])
+
+
+def different_parameters():
+    model = Net()
+    LAYOUTS["fsdp"](model)
+    every = list(model.named_parameters())
+    clipwise.torch.Clipper(every[1:] if dist.get_rank() == 3 else every, GLOBAL)
+
+
+def flat():
+    model = FullyShardedDataParallel(make_model(), use_orig_params=True, device_id=torch.device("cpu"))
+    clipwise.torch.Clipper(model, GLOBAL)
+
+
+def sharded_clip(**keywords):
+    model = Net()
+    LAYOUTS["fsdp"](model)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    return lambda: clipwise.torch.attach(optimizer, **keywords)
+
+
+def on_each_rank(folder):
+    found = {case: clipped_run(*case) for case in CASES}
+    with using("foreach"):  # norms stay in torch, as on a GPU
+        found["device"] = clipped_run("fsdp", "adagc")
+    found["direction"] = one_step("fsdp", lambda model: None, "value", direction=True)
+    found["lost"] = one_step("fsdp", lose, "rms")
+    for way in WAYS:
+        found[way] = one_step("fsdp", spoil, nonfinite=way)
+    found["partial"] = one_step("fsdp", partial)
+    found["different"] = refused(different_parameters)
+    found["flat"] = refused(flat)
+    found["units"] = refused(sharded_clip(clip=clipwise.adaptive_grad_clip(0.01)))
+    found["weights"] = refused(sharded_clip(clip=GLOBAL, weights=clipwise.clip_by_value(1.0)))
+    return found
 
 
 @pytest.fixture(scope="module")
-def said(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("sharded")
-    mp.spawn(try_all, args=(str(folder), 2), nprocs=2)
-    return json.loads((folder / "said.json").read_text())
+def ranks(tmp_path_factory):
+    return on_all_ranks(on_each_rank, tmp_path_factory.mktemp("sharded"))
 
 
-@pytest.mark.parametrize("engine", [USUAL], indirect=True)  # what is refused never reaches it
-@pytest.mark.parametrize("way", CALLS)
-def test_a_part_of_the_parameters_is_refused(said, way):
-    for name in CLIPS:
-        message = said[f"{way}, {name}"]
-        assert "one rank's shard" in message
-        assert CALLS[way] in message
-    assert said[f"{way}, hooks"] == 0
+@cache
+def alone(name):
+    return clipped_run(None, name)
+
+
+def assert_same_steps(ranks, key, expected, tolerance=1e-6):
+    """On every rank the parameters and reports of one process; and all ranks say the same, to the bit."""
+    for found in ranks:
+        torch.testing.assert_close(found[key]["parameters"], expected["parameters"], rtol=1e-6, atol=1e-6)
+        # A policy's state is counted in the same bits everywhere, so that no rank decides otherwise.
+        assert repr(found[key]["reports"]) == repr(ranks[0][key]["reports"])
+    for one, other in zip(ranks[0][key]["reports"], expected["reports"], strict=True):
+        assert one.keys() == other.keys()
+        for name, value in one.items():
+            exact = isinstance(value, bool) or name in ("names", "nonfinite") or value is None
+            right = other[name] if exact else pytest.approx(other[name], rel=tolerance, nan_ok=True)
+            assert value == right, name
+
+
+@pytest.mark.parametrize(("layout", "name"), CASES)
+def test_it_is_what_one_process_does(ranks, layout, name):
+    expected = alone(name)
+    assert any(report["clip_fraction"] for report in expected["reports"]), "nothing was clipped"
+    assert_same_steps(ranks, (layout, name), expected, tolerance=1e-5)
+    assert {*ranks[0][layout, name]["collectives"]} == {CLIPS[name][1]}
+
+
+def test_the_device_path_and_a_direction(ranks):
+    assert_same_steps(ranks, "device", alone("adagc"), tolerance=1e-5)
+    assert_same_steps(ranks, "direction", one_step(None, lambda model: None, "value", direction=True))
+
+
+def test_a_rank_without_a_gradient_does_not_keep_the_others_waiting(ranks):
+    expected = one_step(None, lose, "rms")
+    assert expected["reports"][0]["names"] == ["plain", "first.weight", "first.bias", "last.weight"]
+    # SGD leaves alone what has no gradient, and moves by none where it is 0.
+    assert_same_steps(ranks, "lost", expected)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_all_ranks_see_what_is_not_finite_on_one(ranks, way):
+    expected = one_step(None, spoil, nonfinite=way)
+    for found in ranks:
+        assert found[way]["error"] == expected["error"]
+        torch.testing.assert_close(
+            found[way]["parameters"], expected["parameters"], rtol=1e-6, atol=1e-6, equal_nan=True
+        )
+        assert repr(found[way]["reports"]) == repr(ranks[0][way]["reports"])
+    for one, other in zip(ranks[0][way]["reports"], expected["reports"], strict=True):
+        assert (one["skipped"], one["nonfinite"]) == (other["skipped"], other["nonfinite"])
+
+
+def test_what_is_refused_is_refused_on_every_rank(ranks):
+    for found in ranks:
+        assert "the gradient of 'last.bias' lies over the ranks as (P(sum))" in str(found["partial"]["error"])
+        assert found["partial"]["reports"] == []
+        assert "the ranks clip different parameters: rank 0" in found["different"]
+        assert "'plain'" in found["different"]
+        assert "call model.clip_grad_norm_(max_norm)" in found["flat"]
+        assert "per='unit' does not take" in found["units"]
+        assert "a clip of weights takes whole parameters only" in found["weights"]
 
 
 @pytest.fixture
@@ -91,11 +203,12 @@ def group(tmp_path):
 
 @pytest.mark.usefixtures("group")
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("way", ["FSDP", "FSDP, flat"])
-def test_a_group_of_one_holds_everything(way):
-    model, reference = sharded(way, 1), make_model()
+@pytest.mark.parametrize("original", [True, False])
+def test_a_flat_parameter_on_one_rank_is_whole(original):
+    reference = make_model()
+    model = FullyShardedDataParallel(make_model(), use_orig_params=original, device_id=torch.device("cpu"))
     opt = torch.optim.SGD(model.parameters(), lr=0.1)
-    clipper = clipwise.torch.attach(opt, CLIPS["global"])
+    clipper = clipwise.torch.attach(opt, clipwise.clip_by_global_norm(THRESHOLD))
     backward(model, 2)
     opt.step()
     backward(reference, 2)
@@ -103,12 +216,3 @@ def test_a_group_of_one_holds_everything(way):
     assert norm > THRESHOLD
     assert float(clipper.report.norm) == pytest.approx(norm, rel=1e-6)
     assert math.isclose(norm_of(gradients_of(model)), THRESHOLD, rel_tol=1e-6)
-
-
-@pytest.mark.parametrize("engine", [USUAL], indirect=True)  # torch does it
-def test_the_drop_ins_pass_distributed_tensors_on_to_torch(said):
-    reference = make_model()
-    backward(reference, 2)
-    told, after = said["drop-in"]
-    assert told == pytest.approx(norm_of(gradients_of(reference)), rel=1e-5)
-    assert after == pytest.approx(THRESHOLD, rel=1e-5)

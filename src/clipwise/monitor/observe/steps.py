@@ -122,7 +122,9 @@ class Observer:
         else:
             try:
                 refuse_engines(optimizer)
-                refuse_shards({n: p for n, p in found.names(optimizer).items() if not _is_whole(p)})
+                refuse_shards(
+                    "clipwise observe", {n: p for n, p in found.names(optimizer).items() if not _is_whole(p)}
+                )
                 if self._clip is not None:
                     self._attach(optimizer, source, found)
             except ClipwiseError as error:
@@ -298,7 +300,7 @@ def _is_parted(optimizer: Optimizer) -> bool:
     parameters = {str(i): p for group in optimizer.param_groups for i, p in enumerate(group["params"])}
     try:
         refuse_engines(optimizer)
-        refuse_shards({name: p for name, p in parameters.items() if not _is_whole(p)})
+        refuse_shards("clipwise observe", {name: p for name, p in parameters.items() if not _is_whole(p)})
     except ClipwiseError:
         return True
     return False

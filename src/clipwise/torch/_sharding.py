@@ -1,0 +1,256 @@
+"""Parameters that are spread over ranks: who holds what, and the one small collective that makes norms whole.
+
+The structure is read once, and all ranks agree on it. What is sent in a step follows from it alone and never
+from the gradients that happen to be there, so that no rank waits for one that has none. Powers of norms are
+summed in float64, each rank's share weighted by one over the number of ranks that hold the same numbers: a
+replica counts once, and all ranks end up with the same bits.
+"""
+
+import hashlib
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from clipwise.errors import ArgumentError, ParameterError
+
+__all__ = ["LocalNorms", "Sharding", "is_sharded", "local", "refuse_placements", "sharding_of"]
+
+_SAFE_ORDER = 4.0
+"""Up to here the sum of powers of whatever float32 holds stays within float64."""
+
+
+class LocalNorms(NamedTuple):
+    """Norms of this rank's parts of some parameters.
+
+    Attributes:
+        norms: one vector, wide.
+        order: p of the p-norm.
+        shares: what each counts in a sum over the ranks: one over the number of ranks that hold the same.
+        wide: some of the entries may be float64, whose powers may leave its range.
+    """
+
+    norms: Tensor
+    order: float
+    shares: Tensor
+    wide: bool
+
+
+class Sharding:
+    """How some parameters are spread over the ranks of one group.
+
+    Args:
+        parameters: by name; at least one is a DTensor.
+
+    Attributes:
+        shares: for each parameter one over the number of ranks that hold the same numbers.
+
+    Raises:
+        ArgumentError: a layout that is not taken, or ranks that have other parameters. Every rank says so.
+    """
+
+    def __init__(self, parameters: Mapping[str, Tensor]) -> None:
+        refuse_placements(parameters)
+        self.group, self.size, self._device = _group_of(parameters)
+        self.shares = [_pieces(p) / self.size for p in parameters.values()]
+        self.wide = [p.dtype in (torch.float64, torch.complex128) for p in parameters.values()]
+        _agree(parameters, self.group, self.size)
+
+    def __deepcopy__(self, memo: Any) -> "Sharding":
+        return self  # it holds nothing that changes
+
+    def __getstate__(self) -> dict[str, Any]:
+        return vars(self) | {"group": None}  # a process group belongs to its process
+
+    def whole(
+        self, parts: Sequence[LocalNorms], extra: Tensor | None = None
+    ) -> tuple[list[Tensor], Tensor | None]:
+        """The norms of whole parameters on every rank, and the sum of some numbers over the ranks.
+
+        One all-reduce; one more, of the largest, where a norm is the infinity norm or where powers could
+        leave the range of float64.
+
+        Args:
+            parts: the same ones on every rank.
+            extra: a vector of numbers to be summed, 0 where a rank has none.
+        """
+        largest = self._largest([one for one in parts if _by_largest(one)])
+        sums, divisors = [], []
+        for one in parts:
+            if one.order == math.inf:
+                continue
+            ratios = one.norms
+            if _by_largest(one):
+                top = largest[id(one)]
+                divisors.append(torch.where((top > 0) & top.isfinite(), top, torch.ones_like(top)))
+                ratios = ratios / divisors[-1]
+            powers = ratios * ratios if one.order == 2.0 else ratios**one.order
+            sums.append(powers * one.shares)
+        lengths = [len(one) for one in sums]
+        if extra is not None:
+            sums.append(extra)
+        if not sums:
+            return [largest[id(one)] for one in parts], None
+        pieces = list(self._reduced(torch.cat(sums), dist.ReduceOp.SUM).split([*map(len, sums)]))
+        total = pieces.pop() if extra is not None else None
+        assert [len(piece) for piece in pieces] == lengths
+        found = []
+        for one in parts:
+            if one.order == math.inf:
+                found.append(largest[id(one)])
+                continue
+            piece = pieces.pop(0)
+            norms = piece.sqrt() if one.order == 2.0 else piece ** (1.0 / one.order)
+            found.append(norms * divisors.pop(0) if _by_largest(one) else norms)
+        return found, total
+
+    def summed(self, values: Tensor) -> Tensor:
+        """The sum of some numbers over the ranks: one all-reduce."""
+        return self._reduced(values, dist.ReduceOp.SUM)
+
+    def _largest(self, parts: Sequence[LocalNorms]) -> dict[int, Tensor]:
+        """The largest norm over the ranks: NaN where one is NaN, which MAX by itself may lose."""
+        if not parts:
+            return {}
+        norms = torch.cat([one.norms for one in parts])
+        lost = norms.isnan()
+        sent = torch.cat([torch.where(lost, torch.zeros_like(norms), norms), lost.to(norms.dtype)])
+        tops, flags = self._reduced(sent, dist.ReduceOp.MAX).chunk(2)
+        tops = torch.where(flags > 0, torch.full_like(tops, math.nan), tops)
+        pieces = tops.split([len(one.norms) for one in parts])
+        return {id(one): piece for one, piece in zip(parts, pieces, strict=True)}
+
+    def _reduced(self, values: Tensor, op: Any) -> Tensor:
+        # Where gradients are offloaded to the host, only these few numbers go to the group's device.
+        sent = values.to(self._device) if self._device is not None else values.clone()
+        dist.all_reduce(sent, op, group=self.group)
+        return sent.to(values.device)
+
+
+def sharding_of(parameters: Mapping[str, Tensor]) -> Sharding | None:
+    """How these are spread over ranks; None if none of them is a DTensor."""
+    return Sharding(parameters) if any(map(is_sharded, parameters.values())) else None
+
+
+def is_sharded(tensor: Any) -> bool:
+    """Whether this is a DTensor, of whatever placements."""
+    return hasattr(tensor, "placements")
+
+
+def local(tensor: Tensor) -> Tensor:
+    """What this rank holds of a tensor, without autograd."""
+    if not is_sharded(tensor):
+        return tensor
+    with torch.no_grad():
+        held: Tensor = tensor.to_local()  # type: ignore[attr-defined]
+        return held
+
+
+def refuse_placements(parameters: Mapping[str, Tensor]) -> None:
+    """ArgumentError if one is laid out over ranks in a way that is not taken."""
+    for name, parameter in parameters.items():
+        for placement in getattr(parameter, "placements", ()):
+            if not (placement.is_replicate() or type(placement).__name__ in ("Shard", "_StridedShard")):
+                raise ArgumentError(
+                    f"{name!r} is placed as {placement} on its mesh: a clip takes parameters that are"
+                    " sharded or replicated"
+                )
+        mesh = getattr(parameter, "device_mesh", None)
+        if mesh is not None and mesh.get_coordinate() is None:
+            raise ArgumentError(
+                f"{name!r} lies on a mesh of other ranks than this one ({mesh}): give each rank the"
+                " optimizer of its own parameters"
+            )
+
+
+def _by_largest(part: LocalNorms) -> bool:
+    return part.order > _SAFE_ORDER or part.wide
+
+
+def _pieces(parameter: Any) -> int:
+    """Into how many pieces it is split: all ranks that hold the same one are its replicas."""
+    if not is_sharded(parameter):
+        return 1
+    mesh = parameter.device_mesh
+    split = [axis for axis, placement in enumerate(parameter.placements) if not placement.is_replicate()]
+    return math.prod(mesh.size(axis) for axis in split)
+
+
+def _group_of(parameters: Mapping[str, Tensor]) -> tuple[Any, int, torch.device | None]:
+    """The group of all ranks that hold a part, how many they are, and where it sends numbers from.
+
+    A mesh that was cut out of a larger one counts as that: what it says nothing of, ranks hold alike.
+    """
+    roots: list[Any] = []
+    for parameter in parameters.values():
+        mesh = getattr(parameter, "device_mesh", None)
+        if mesh is not None:
+            root = mesh._get_root_mesh() if hasattr(mesh, "_get_root_mesh") else mesh
+            if all(root is not other for other in roots):
+                roots.append(root)
+    members = [sorted(root.mesh.flatten().tolist()) for root in roots]
+    if any(ranks != members[0] for ranks in members):
+        raise ArgumentError(
+            "the parameters lie on meshes of different ranks "
+            f"({' and '.join(map(str, members))}): meshes in one model must cover the same ranks"
+        )
+    kinds = {root.device_type for root in roots}
+    if len(kinds) > 1:
+        raise ArgumentError(f"the parameters lie on meshes of different devices: {', '.join(sorted(kinds))}")
+    ranks, kind = members[0], kinds.pop()
+    device = None if kind == "cpu" else torch.device(kind, torch.get_device_module(kind).current_device())
+    if len(ranks) == dist.get_world_size():
+        return dist.group.WORLD, len(ranks), device
+    single = next((root for root in roots if root.ndim == 1), None)
+    if single is None:
+        raise ArgumentError(
+            f"the parameters lie on a mesh of several dimensions over {len(ranks)} of"
+            f" {dist.get_world_size()} ranks: one that does not cover all ranks must have one dimension"
+        )
+    return single.get_group(), len(ranks), device
+
+
+def _agree(parameters: Mapping[str, Tensor], group: Any, size: int) -> None:
+    """ArgumentError, on every rank, if the ranks of a group have other parameters than each other."""
+    table = [_row(name, parameter) for name, parameter in parameters.items()]
+    digest = hashlib.sha256("\n".join(table).encode()).hexdigest()
+    digests: list[Any] = [None] * size
+    dist.all_gather_object(digests, digest, group=group)
+    if len(set(digests)) == 1:
+        return
+    tables: list[Any] = [None] * size
+    dist.all_gather_object(tables, table, group=group)
+    other = next(rank for rank, one in enumerate(tables) if one != tables[0])
+    longest = max(len(tables[0]), len(tables[other]))
+    ends = [[*tables[rank], *["nothing"] * (longest - len(tables[rank]))] for rank in (0, other)]
+    first, second = next(pair for pair in zip(*ends, strict=True) if pair[0] != pair[1])
+    raise ArgumentError(
+        f"the ranks clip different parameters: rank 0 of the group has {first}, rank {other} has {second}."
+        " Stages of a pipeline, and experts as plain tensors, are not taken yet"
+    )
+
+
+def _row(name: str, parameter: Any) -> str:
+    placements = ", ".join(map(str, getattr(parameter, "placements", ())))
+    placed = f" as ({placements})" if placements else ""
+    return f"{name!r} {tuple(parameter.shape)} {parameter.dtype}{placed}"
+
+
+def refuse_other_layout(name: str, parameter: Any, gradient: Any) -> None:
+    """ParameterError if a gradient does not lie over the ranks as its parameter does."""
+    of_parameter = getattr(parameter, "placements", None)
+    of_gradient = getattr(gradient, "placements", None)
+    if of_parameter != of_gradient or (
+        of_parameter is not None and gradient.device_mesh != parameter.device_mesh
+    ):
+        placed = [
+            f"as ({', '.join(map(str, one))})" if one is not None else "as a plain tensor"
+            for one in (of_gradient, of_parameter)
+        ]
+        raise ParameterError(
+            f"the gradient of {name!r} lies over the ranks {placed[0]} and its parameter {placed[1]}:"
+            " redistribute the gradient to the parameter's placements before the step"
+        )
