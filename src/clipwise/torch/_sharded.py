@@ -27,6 +27,7 @@ __all__ = [
     "ShardedGradients",
     "ShardedTensors",
     "Together",
+    "held",
     "measure_together",
     "orders_of",
     "refuse_on_shards",
@@ -63,27 +64,27 @@ class ShardedGradients(Gradients):
             if gradient is not None:
                 refuse_other_layout(name, parameter, gradient)
         self.here = [gradient is not None for gradient in gradients]
-        held = [_held(p, g) for p, g in zip(self._parameters, gradients, strict=True)]
-        batch = make_batch(held)
+        parts = [held(p, g) for p, g in zip(self._parameters, gradients, strict=True)]
+        batch = make_batch(parts)
         if not self._known or batch.xp is not self.layout.xp:
             self.layout = Layout(self._slots, batch.xp)
             self._known = True
         return batch
 
 
-def _held(parameter: Tensor, gradient: Tensor | None) -> Tensor:
+def held(parameter: Tensor, gradient: Tensor | None) -> Tensor:
     """What is here of a gradient, in a form that can be changed in place."""
     if gradient is None:
         return torch.empty(0, dtype=parameter.dtype, device=parameter.device)
-    held = local(gradient)
-    if held.is_sparse or not held.is_contiguous():
-        better = writable(held)
-        if better is not held and is_sharded(gradient):
-            gradient._local_tensor = better  # type: ignore[attr-defined]
-        elif better is not held:
-            parameter.grad = better
-        held = better
-    return held
+    part = local(gradient)
+    if not part.is_sparse and part.is_contiguous() and not (part.is_conj() or part.is_neg()):
+        return part
+    better = writable(part)
+    if better is not part and is_sharded(gradient):
+        gradient._local_tensor = better  # type: ignore[attr-defined]
+    elif better is not part:
+        parameter.grad = better
+    return better
 
 
 class ShardedTensors(MeasuredTensors):

@@ -44,6 +44,7 @@ class Sharding:
 
     Args:
         parameters: by name; at least one is a DTensor.
+        agree: ask all ranks, in collectives, whether they have the same parameters.
 
     Attributes:
         shares: for each parameter one over the number of ranks that hold the same numbers.
@@ -52,12 +53,13 @@ class Sharding:
         ArgumentError: a layout that is not taken, or ranks that have other parameters. Every rank says so.
     """
 
-    def __init__(self, parameters: Mapping[str, Tensor]) -> None:
+    def __init__(self, parameters: Mapping[str, Tensor], *, agree: bool = True) -> None:
         refuse_placements(parameters)
         self.group, self.size, self._device = _group_of(parameters)
         self.shares = [_pieces(p) / self.size for p in parameters.values()]
         self.wide = [p.dtype in (torch.float64, torch.complex128) for p in parameters.values()]
-        _agree(parameters, self.group, self.size)
+        if agree:
+            _agree(parameters, self.group, self.size)
 
     def __deepcopy__(self, memo: Any) -> "Sharding":
         return self  # it holds nothing that changes

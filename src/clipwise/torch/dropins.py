@@ -4,8 +4,8 @@ They differ from `torch.nn.utils` only where that loses the gradient: norms are 
 neither half precision nor large float32 values turn a finite gradient into zeros; a tensor that is listed
 twice is measured and scaled once; an expanded gradient is scaled once; what has no entries or no gradient is
 no error; a threshold below 0, and gradients in the place of parameters, are refused. What they say and raise
-besides is torch's to the letter, since programs match it. Distributed tensors are passed on to torch. Under
-`torch.compile` they are traced, as torch's are.
+besides is torch's to the letter, since programs match it. Of DTensors the norm is that of the whole, a plain
+tensor. Under `torch.compile` they are traced, as torch's are.
 """
 
 import math
@@ -25,6 +25,8 @@ from clipwise.stack import warn
 from clipwise.torch import _foreign_clipping
 from clipwise.torch._gradients import make_writable
 from clipwise.torch._parameters import refuse_gradients
+from clipwise.torch._sharded_batch import ShardedBatch
+from clipwise.torch._sharding import is_sharded
 from clipwise.torch._traced import Traced
 from clipwise.torch.engines import AnyBatch, gather, make_batch
 from clipwise.torch.engines._arrays import NUMPY, array_on
@@ -70,7 +72,10 @@ def get_total_norm(
         if not isinstance(one, Tensor):
             raise TypeError(f"get_total_norm takes tensors, got {one!r}")
     with torch.no_grad():
-        batch = _batch([t.coalesce() if t.is_sparse else t for t in tensors])
+        if not torch.compiler.is_compiling() and any(map(is_sharded, tensors)):
+            batch: AnyBatch | Traced | ShardedBatch = ShardedBatch(tensors, tensors)
+        else:
+            batch = _batch([t.coalesce() if t.is_sparse else t for t in tensors])
         if _torchs_get_total_norm is not None and _is_distributed(batch):
             theirs: Tensor = _torchs_get_total_norm(tensors, norm_type, error_if_nonfinite, foreach)
             return theirs
@@ -154,6 +159,8 @@ def clip_grads_with_norm_(
             return
         if isinstance(total_norm, Tensor) and total_norm.numel() != 1:
             raise RuntimeError(f"total_norm must be one number, got a tensor of shape {total_norm.shape}")
+        if is_sharded(total_norm):  # torch's own norm of DTensors
+            total_norm = total_norm.full_tensor()  # type: ignore[attr-defined]
         _scale_(
             batch, max_norm, total_norm if torch.compiler.is_compiling() else array_on(batch.xp, total_norm)
         )
@@ -211,18 +218,28 @@ def _listed(parameters: TensorOrTensors) -> list[Tensor]:
     return listed
 
 
-def _gradients(function: str, parameters: list[Tensor]) -> AnyBatch | Traced | None:
+def _gradients(function: str, parameters: list[Tensor]) -> AnyBatch | Traced | ShardedBatch | None:
     try:
         batch = _gather(parameters)
     except (AttributeError, TypeError):
         for parameter in parameters:  # what is no parameter is told in torch's words
             _ = parameter.grad
         raise
+    if not torch.compiler.is_compiling() and _is_spread(parameters, batch):
+        refuse_gradients(function, [] if batch is not None else parameters)
+        return ShardedBatch(parameters, [p.grad for p in parameters])
     if batch is None:
         refuse_gradients(function, parameters)
     elif make_writable(parameters, batch):
         batch = _gather(parameters)
     return batch
+
+
+def _is_spread(parameters: list[Tensor], batch: AnyBatch | Traced | None) -> bool:
+    """Whether some are spread over ranks, though their gradients may be on other ranks only."""
+    if batch is not None and (_is_distributed(batch) or len(batch.tensors) == len(parameters)):
+        return _is_distributed(batch)
+    return any(map(is_sharded, parameters))
 
 
 def _gather(parameters: list[Tensor]) -> AnyBatch | Traced | None:
@@ -240,8 +257,8 @@ def _batch(tensors: list[Tensor]) -> AnyBatch | Traced:
     return Traced(tensors) if torch.compiler.is_compiling() else make_batch(tensors)
 
 
-def _total_norm(batch: AnyBatch | Traced, p: float, error_if_nonfinite: bool) -> Array:
-    if p <= 0:  # no norm, but torch's functions take it
+def _total_norm(batch: AnyBatch | Traced | ShardedBatch, p: float, error_if_nonfinite: bool) -> Array:
+    if p <= 0 and not isinstance(batch, ShardedBatch):  # no norm, but torch's functions take it
         each = torch.stack([torch.linalg.vector_norm(values_of(t), p) for t in batch.tensors])
         norm = torch.linalg.vector_norm(each, p)
         norm = norm if isinstance(batch, Traced) else array_on(batch.xp, norm)
@@ -259,17 +276,17 @@ def _total_norm(batch: AnyBatch | Traced, p: float, error_if_nonfinite: bool) ->
     return norm
 
 
-def _scale_(batch: AnyBatch | Traced, max_norm: float, norm: Array) -> None:
+def _scale_(batch: AnyBatch | Traced | ShardedBatch, max_norm: float, norm: Array) -> None:
     batch.scale_(batch.xp.clip(max_norm / (norm + 1e-6), None, 1.0))
 
 
-def _narrowed(norm: Array, batch: AnyBatch | Traced) -> Tensor:
+def _narrowed(norm: Array, batch: AnyBatch | Traced | ShardedBatch) -> Tensor:
     if batch.xp is NUMPY:
         return torch.scalar_tensor(float(norm), dtype=batch.dtype)
     narrowed: Tensor = norm.to(batch.dtype)
     return narrowed
 
 
-def _is_distributed(batch: AnyBatch | Traced) -> bool:
+def _is_distributed(batch: AnyBatch | Traced | ShardedBatch) -> bool:
     tensors: Sequence[Tensor] = batch.tensors
     return any(hasattr(tensors[i], "placements") for i in batch.odd)

@@ -12,7 +12,7 @@ from torch.distributed.tensor import DTensor, Partial
 import clipwise
 from clipwise.errors import ClipwiseError
 from tests.torch.loops.reference_loops import THRESHOLD, backward, gradients_of, make_model, norm_of
-from tests.torch.loops.sharded import LAYOUTS, STEPS, Net, Run, on_all_ranks
+from tests.torch.loops.sharded import LAYOUTS, STEPS, Collectives, Net, Run, on_all_ranks
 from tests.torch_engines import USUAL, using
 
 pytestmark = [
@@ -110,6 +110,35 @@ def sharded_clip(**keywords):
     return lambda: clipwise.torch.attach(optimizer, **keywords)
 
 
+def dropped_in(layout):
+    """What each drop-in returns, leaves, and sends."""
+    found = {}
+    functions = {
+        "norm": lambda model: clipwise.torch.clip_grad_norm_(model.parameters(), 0.1),
+        "largest": lambda model: clipwise.torch.clip_grad_norm_(model.parameters(), 0.1, math.inf),
+        "total": lambda model: clipwise.torch.get_total_norm([p.grad for p in model.parameters()]),
+        "value": lambda model: clipwise.torch.clip_grad_value_(model.parameters(), 0.01),
+        "known": lambda model: clipwise.torch.clip_grads_with_norm_(
+            model.parameters(), 0.1, torch.tensor(2.0)
+        ),
+    }
+    for name, function in functions.items():
+        run = Run(layout, GLOBAL)
+        run.backward(2)
+        with Collectives() as collectives:
+            returned = function(run.model)
+        found[name] = (returned, run.gradients(), collectives.count)
+    return found
+
+
+def dropped_in_without_gradients():
+    run = Run("fsdp", GLOBAL)
+    run.backward(2)
+    if dist.get_rank() == 1:
+        run.model.zero_grad()
+    return clipwise.torch.clip_grad_norm_(run.model.parameters(), 0.1)
+
+
 def on_each_rank(folder):
     found = {case: clipped_run(*case) for case in CASES}
     with using("foreach"):  # norms stay in torch, as on a GPU
@@ -118,6 +147,8 @@ def on_each_rank(folder):
     found["lost"] = one_step("fsdp", lose, "rms")
     for way in WAYS:
         found[way] = one_step("fsdp", spoil, nonfinite=way)
+    found["dropins"] = {layout: dropped_in(layout) for layout in ("fsdp", "fsdp_tp", "two_meshes")}
+    found["dropins, lost"] = dropped_in_without_gradients()
     found["partial"] = one_step("fsdp", partial)
     found["different"] = refused(different_parameters)
     found["flat"] = refused(flat)
@@ -181,6 +212,21 @@ def test_all_ranks_see_what_is_not_finite_on_one(ranks, way):
         assert repr(found[way]["reports"]) == repr(ranks[0][way]["reports"])
     for one, other in zip(ranks[0][way]["reports"], expected["reports"], strict=True):
         assert (one["skipped"], one["nonfinite"]) == (other["skipped"], other["nonfinite"])
+
+
+SENT = {"norm": 1, "largest": 1, "total": 1, "value": 0, "known": 0}
+
+
+@pytest.mark.parametrize("layout", ["fsdp", "fsdp_tp", "two_meshes"])
+def test_the_drop_ins_take_the_norm_of_the_whole(ranks, layout):
+    expected = dropped_in(None)
+    for found in ranks:
+        for name, (returned, gradients, sent) in found["dropins"][layout].items():
+            assert type(returned) is type(expected[name][0])
+            torch.testing.assert_close(returned, expected[name][0])
+            torch.testing.assert_close(gradients, expected[name][1])
+            assert sent == SENT[name], name
+    assert len({float(found["dropins, lost"]) for found in ranks}) == 1
 
 
 def test_what_is_refused_is_refused_on_every_rank(ranks):
