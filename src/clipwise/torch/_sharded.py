@@ -4,14 +4,16 @@ A local norm becomes the norm of the whole in one place, before any formula sees
 policy works on shards as it does on one device.
 """
 
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
+from functools import cached_property
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from clipwise.clip import Per
 from clipwise.errors import ArgumentError
-from clipwise.functional.layout import Layout, Places
+from clipwise.functional.layout import Layout, Places, starts_of
 from clipwise.functional.plan import Plan
 from clipwise.functional.scaling import order_of
 from clipwise.functional.slots import Slot
@@ -29,9 +31,7 @@ __all__ = [
     "Together",
     "held",
     "measure_together",
-    "orders_of",
     "refuse_on_shards",
-    "weight_orders_of",
 ]
 
 
@@ -123,11 +123,57 @@ class ShardedTensors(MeasuredTensors):
         """The norms of what is here."""
         norms = tensor_of(self.batch.norms(p))
         shares = norms.new_tensor([self.sharding.shares[place] for place in self.places])
-        return LocalNorms(norms, p, shares, any(self.sharding.wide[place] for place in self.places))
+        return LocalNorms(norms, p, shares, self._is_wide)
+
+    @property
+    def _is_wide(self) -> bool:
+        return any(self.sharding.wide[place] for place in self.places)
 
     def learn(self, p: float, norms: Tensor) -> None:
         """Take these for the norms of the whole tensors, as they are now."""
         self._tensors[p] = self._true(array_on(self.xp, norms))
+
+    def local_unit_norms(self, p: float) -> LocalNorms:
+        """What is here adds to the norms of the units of the whole tensors: 0 to those of other ranks."""
+        found = tensor_of(self.batch.unit_norms(p))
+        norms = found.new_zeros(self.layout.units + 1).index_copy(0, self._unit_index, found)[:-1]
+        pairs = zip(self.places, self.layout.unit_counts, strict=True)
+        shares = [share for place, count in pairs for share in [self.sharding.shares[place]] * count]
+        return LocalNorms(norms, p, norms.new_tensor(shares), self._is_wide)
+
+    def learn_units(self, p: float, norms: Tensor) -> None:
+        """Take these for the norms of the whole units, as they are now."""
+        self._units[p] = self._true(array_on(self.xp, norms))
+
+    @cached_property
+    def _unit_index(self) -> Tensor:
+        """Which unit of the whole each unit of the engine is; one after the last where it is nothing."""
+        found: list[int] = []
+        starts = starts_of(self.layout.unit_counts)
+        for tensor, place, start in zip(self.tensors, self.places, starts, strict=False):
+            if not tensor.numel():
+                found.append(starts[-1])
+            elif tensor.ndim < 2:
+                found.append(start)
+            else:
+                rows = self.sharding.rows[place]
+                assert rows is not None
+                found.extend(range(start + rows.start, start + rows.stop))
+        return torch.tensor(found, device=self.tensors[0].device)
+
+    def _unit_norms(self, p: float) -> Array:
+        (whole,), _ = self.sharding.whole([self.local_unit_norms(p)])
+        return self._true(array_on(self.xp, whole))
+
+    def _multiply(self, coefficients: Array, per: Per) -> None:
+        if per != "unit":
+            super()._multiply(coefficients, per)
+        elif self.leave is not True:
+            every = tensor_of(coefficients)
+            if self.leave is not None:
+                every = torch.where(tensor_of(self.leave), 1.0, every)
+            own = torch.cat([every, every.new_ones(1)])[self._unit_index]
+            self.batch.scale_units_(array_on(self.xp, own))
 
     def _norms(self, p: float) -> Array:
         (whole,), _ = self.sharding.whole([self.local_norms(p)])
@@ -194,29 +240,53 @@ class Together(NamedTuple):
     loss: Array | None
 
 
-def orders_of(plan: Plan, *, direction: bool) -> list[float]:
-    """The orders of all norms that a plan begins with."""
-    found = {order_of(plan.norm), *(order_of(stage.clip.norm) for stage in plan.stages())}
-    if direction or any(stage.clip.per == "element" for stage in plan.stages()):
-        found.add(2.0)
+def _asked(plan: Plan, *, direction: bool) -> list[tuple[Per, float]]:
+    """By what and in which orders all norms are measured that a plan begins with."""
+    found: set[tuple[Per, float]] = set()
+    stages = list(plan.stages())
+    if plan.by_unit:  # the norms of the tensors follow from those of their units
+        found.add(("unit", order_of(plan.norm)))
+    else:
+        found |= {("tensor", order_of(norm)) for norm in (plan.norm, *(stage.clip.norm for stage in stages))}
+        if _has_units_of_all(plan):
+            found |= {("unit", order_of(stage.clip.norm)) for stage in stages if stage.clip.per == "unit"}
+    if direction or any(stage.clip.per == "element" for stage in stages):
+        found.add(("tensor", 2.0))
     return sorted(found)
 
 
-def weight_orders_of(plan: Plan) -> list[float]:
-    """The orders of all norms of weights that a plan asks for."""
+def _asked_of_weights(plan: Plan) -> list[tuple[Per, float]]:
+    """The same of the weights."""
+    stages = [stage for stage in plan.stages() if "weight_norm" in stage.thresholds.sees]
+    by_unit = _has_units_of_all(plan)
     return sorted(
-        {order_of(stage.clip.norm) for stage in plan.stages() if "weight_norm" in stage.thresholds.sees}
+        {
+            ("unit" if by_unit and stage.clip.per == "unit" else "tensor", order_of(stage.clip.norm))
+            for stage in stages
+        }
     )
 
 
-def refuse_on_shards(plan: Plan, slots: Sequence[Slot]) -> None:
+def _has_units_of_all(plan: Plan) -> bool:
+    """Whether a stage by unit sees all parameters, and not those of one pattern."""
+    return plan.by_unit or any(_has_units_of_all(part) for part in _in_a_row(plan))
+
+
+def _in_a_row(plan: Plan) -> Sequence[Plan]:
+    return plan.plans if not hasattr(plan, "shares") else ()
+
+
+def refuse_on_shards(plan: Plan, slots: Sequence[Slot], sharding: Sharding) -> None:
     """ArgumentError if a plan does what is not done yet to parameters that are spread over ranks."""
+    rows = {slot.name: own for slot, own in zip(slots, sharding.rows, strict=True)}
     for stage in plan.stages():
-        if stage.clip.per == "unit":
-            raise ArgumentError(
-                "per='unit' does not take parameters that are spread over ranks (DTensor) yet:"
-                " use per='tensor'"
-            )
+        for slot in stage.slots if stage.clip.per == "unit" else ():
+            if not slot.has_rows or (rows[slot.name] is None and len(slot.shape) > 1):
+                raise ArgumentError(
+                    "per='unit' takes parameters that are spread over ranks (DTensor) if their units lie"
+                    f" along axis 0 and each rank has some that follow each other, which {slot.name!r}"
+                    " does not: use per='tensor'"
+                )
         if stage.thresholds.by_entry:
             raise ArgumentError(
                 f"{stage.thresholds.policy!r} with per='element' does not take parameters that are spread"
@@ -227,32 +297,34 @@ def refuse_on_shards(plan: Plan, slots: Sequence[Slot]) -> None:
 def measure_together(
     measure: ShardedTensors,
     here: Sequence[bool],
-    orders: Iterable[float],
+    plan: Plan,
     weights: ShardedTensors | None,
-    weight_orders: Iterable[float],
     loss: Array | None,
+    *,
+    direction: bool,
 ) -> Together:
     """Make all norms that a step begins with whole, in one collective.
 
     Args:
         measure: of the gradients of all parameters.
         here: which of them this rank has.
-        orders: of their norms.
-        weights, weight_orders: the same of the parameters, where a threshold looks at them.
+        plan: what they are measured for.
+        weights: of the parameters, where a threshold looks at them.
         loss: of this rank.
+        direction: the 2-norm is asked for, too.
     """
-    wanted = [(measure, p) for p in orders]
+    wanted = [(measure, per, p) for per, p in _asked(plan, direction=direction)]
     if weights is not None:
-        wanted += [(weights, p) for p in weight_orders]
-    parts = [one.local_norms(p) for one, p in wanted]
+        wanted += [(weights, per, p) for per, p in _asked_of_weights(plan)]
+    parts = [one.local_unit_norms(p) if per == "unit" else one.local_norms(p) for one, per, p in wanted]
     heard = [0.0, 0.0] if loss is None else [1.0, 1.0]
     extra = parts[0].norms.new_tensor([*map(float, here), *heard])
     if loss is not None:
         extra[-2] = tensor_of(loss)
     norms, total = measure.sharding.whole(parts, extra)
     assert total is not None
-    for (one, p), whole in zip(wanted, norms, strict=True):
-        one.learn(p, whole)
+    for (one, per, p), whole in zip(wanted, norms, strict=True):
+        (one.learn_units if per == "unit" else one.learn)(p, whole)
     # A rank that has everything knows that everything is there, and need not wait for the device to say so.
     known = loss is not None or float(total[-1]) > 0
     mean = array_on(measure.xp, total[-2] / total[-1]) if known else None

@@ -48,6 +48,8 @@ class Sharding:
 
     Attributes:
         shares: for each parameter one over the number of ranks that hold the same numbers.
+        rows: for each parameter which slices along axis 0 are here, in whole or in part; None where they do
+            not follow each other.
 
     Raises:
         ArgumentError: a layout that is not taken, or ranks that have other parameters. Every rank says so.
@@ -57,6 +59,7 @@ class Sharding:
         refuse_placements(parameters)
         self.group, self.size, self._device = _group_of(parameters)
         self.shares = [_pieces(p) / self.size for p in parameters.values()]
+        self.rows = [_rows(p) for p in parameters.values()]
         self.wide = [p.dtype in (torch.float64, torch.complex128) for p in parameters.values()]
         if agree:
             _agree(parameters, self.group, self.size)
@@ -179,6 +182,21 @@ def _pieces(parameter: Any) -> int:
     mesh = parameter.device_mesh
     split = [axis for axis, placement in enumerate(parameter.placements) if not placement.is_replicate()]
     return math.prod(mesh.size(axis) for axis in split)
+
+
+def _rows(parameter: Any) -> range | None:
+    """Which slices along axis 0 are here; empty for a number."""
+    rows = range(parameter.shape[0] if parameter.ndim else 0)
+    placements = getattr(parameter, "placements", ())
+    for axis, placement in enumerate(placements):
+        if placement.is_replicate() or placement.dim % parameter.ndim != 0:
+            continue
+        if type(placement).__name__ != "Shard":
+            return None
+        length = -(-len(rows) // parameter.device_mesh.size(axis))
+        begin = parameter.device_mesh.get_coordinate()[axis] * length
+        rows = rows[begin : begin + length]
+    return rows if not placements or parameter.ndim == 0 or len(rows) == local(parameter).shape[0] else None
 
 
 def _group_of(parameters: Mapping[str, Tensor]) -> tuple[Any, int, torch.device | None]:

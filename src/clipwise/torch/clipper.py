@@ -28,9 +28,7 @@ from clipwise.torch._sharded import (
     ShardedGradients,
     ShardedTensors,
     measure_together,
-    orders_of,
     refuse_on_shards,
-    weight_orders_of,
 )
 from clipwise.torch._sharding import Sharding, local, sharding_of
 from clipwise.torch._slots import layout_of, slots_of
@@ -296,10 +294,10 @@ class Clipper:
         together = measure_together(
             ShardedTensors(batch.tensors, layout, self._sharding, places, batch, scale),
             gradients.here,
-            orders_of(self._plan, direction=self.direction),
+            self._plan,
             weights,
-            weight_orders_of(self._plan),
             self._loss(layout.xp),
+            direction=self.direction,
         )
         self._losses = [] if together.loss is None else [torch.as_tensor(together.loss)]
         self._refuse_missing_loss()
@@ -402,7 +400,7 @@ class Clipper:
         refuse_complex_ranges(self._plan, self.parameters)
         self._sharding = sharding_of(self.parameters)
         if self._sharding is not None:
-            refuse_on_shards(self._plan, slots)
+            refuse_on_shards(self._plan, slots, self._sharding)
         source = self._source if self._sharding is None else ShardedGradients
         self._gradients = source(self.parameters, slots)
         self._weight_layout = None

@@ -33,13 +33,18 @@ CLIPS = {
     "auto": (clipwise.auto(), 1),
     "relative": (clipwise.Clip(clipwise.thresholds.relative(0.1), per="tensor"), 1),
     "loss": (clipwise.Clip(clipwise.thresholds.reduce_on_instability(0.5)), 1),
+    "units": (clipwise.adaptive_grad_clip(0.05), 1),
+    "units, then all": (clipwise.chain(clipwise.Clip(0.1, per="unit"), GLOBAL), 1),
     "value": (clipwise.clip_by_value(0.05), 2),
     "chain": (clipwise.chain(clipwise.clip_by_norm(0.3), GLOBAL), 1),
     "by_name": (clipwise.by_name({"first.*": clipwise.clip_by_norm(0.1), "*": GLOBAL}), 1),
 }
 """Each clip, and how many collectives a step takes."""
 CASES = [("fsdp", name) for name in CLIPS] + [
-    (layout, name) for layout in LAYOUTS if layout != "fsdp" for name in ("global", "tensor")
+    *((layout, "global") for layout in LAYOUTS if layout != "fsdp"),
+    ("fsdp_tp", "tensor"),  # a weight in strides
+    ("tensor", "units"),  # a rank has parts of rows
+    ("hsdp", "units"),
 ]
 WAYS = ("skip", "zero", "error", "propagate")
 
@@ -152,7 +157,8 @@ def on_each_rank(folder):
     found["partial"] = one_step("fsdp", partial)
     found["different"] = refused(different_parameters)
     found["flat"] = refused(flat)
-    found["units"] = refused(sharded_clip(clip=clipwise.adaptive_grad_clip(0.01)))
+    found["units"] = refused(lambda: Run("fsdp_tp", clipwise.adaptive_grad_clip(0.01)))
+    found["lost, units"] = one_step("fsdp", lose, "units")
     found["weights"] = refused(sharded_clip(clip=GLOBAL, weights=clipwise.clip_by_value(1.0)))
     return found
 
@@ -199,6 +205,7 @@ def test_a_rank_without_a_gradient_does_not_keep_the_others_waiting(ranks):
     assert expected["reports"][0]["names"] == ["plain", "first.weight", "first.bias", "last.weight"]
     # SGD leaves alone what has no gradient, and moves by none where it is 0.
     assert_same_steps(ranks, "lost", expected)
+    assert_same_steps(ranks, "lost, units", one_step(None, lose, "units"))
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -236,7 +243,7 @@ def test_what_is_refused_is_refused_on_every_rank(ranks):
         assert "the ranks clip different parameters: rank 0" in found["different"]
         assert "'plain'" in found["different"]
         assert "call model.clip_grad_norm_(max_norm)" in found["flat"]
-        assert "per='unit' does not take" in found["units"]
+        assert "which 'first.weight' does not" in found["units"]
         assert "a clip of weights takes whole parameters only" in found["weights"]
 
 
