@@ -122,7 +122,8 @@ class ShardedTensors(MeasuredTensors):
     def local_norms(self, p: float) -> LocalNorms:
         """The norms of what is here."""
         norms = tensor_of(self.batch.norms(p))
-        shares = norms.new_tensor([self.sharding.shares[place] for place in self.places])
+        key = self.layout, "tensor"
+        shares = self.sharding.kept(key, norms, lambda: [self.sharding.shares[i] for i in self.places])
         return LocalNorms(norms, p, shares, self._is_wide)
 
     @property
@@ -137,9 +138,12 @@ class ShardedTensors(MeasuredTensors):
         """What is here adds to the norms of the units of the whole tensors: 0 to those of other ranks."""
         found = tensor_of(self.batch.unit_norms(p))
         norms = found.new_zeros(self.layout.units + 1).index_copy(0, self._unit_index, found)[:-1]
+        shares = self.sharding.kept((self.layout, "unit"), norms, self._unit_shares)
+        return LocalNorms(norms, p, shares, self._is_wide)
+
+    def _unit_shares(self) -> list[float]:
         pairs = zip(self.places, self.layout.unit_counts, strict=True)
-        shares = [share for place, count in pairs for share in [self.sharding.shares[place]] * count]
-        return LocalNorms(norms, p, norms.new_tensor(shares), self._is_wide)
+        return [share for place, count in pairs for share in [self.sharding.shares[place]] * count]
 
     def learn_units(self, p: float, norms: Tensor) -> None:
         """Take these for the norms of the whole units, as they are now."""
@@ -318,8 +322,10 @@ def measure_together(
         wanted += [(weights, per, p) for per, p in _asked_of_weights(plan)]
     parts = [one.local_unit_norms(p) if per == "unit" else one.local_norms(p) for one, per, p in wanted]
     heard = [0.0, 0.0] if loss is None else [1.0, 1.0]
-    extra = parts[0].norms.new_tensor([*map(float, here), *heard])
+    known_here = (measure.layout, (tuple(here), loss is not None))
+    extra = measure.sharding.kept(known_here, parts[0].norms, lambda: [*map(float, here), *heard])
     if loss is not None:
+        extra = extra.clone()
         extra[-2] = tensor_of(loss)
     norms, total = measure.sharding.whole(parts, extra)
     assert total is not None

@@ -8,7 +8,7 @@ replica counts once, and all ranks end up with the same bits.
 
 import hashlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -19,6 +19,7 @@ from clipwise.errors import ArgumentError, ParameterError
 
 __all__ = ["LocalNorms", "Sharding", "is_sharded", "local", "refuse_placements", "sharding_of"]
 
+_MOST_KEPT = 64
 _SAFE_ORDER = 4.0
 """Up to here the sum of powers of whatever float32 holds stays within float64."""
 
@@ -59,6 +60,7 @@ class Sharding:
         refuse_placements(parameters)
         self.group, self.size, self._device = _group_of(parameters)
         self.shares = [_pieces(p) / self.size for p in parameters.values()]
+        self._kept: dict[Any, tuple[Any, Tensor]] = {}
         self.rows = [_rows(p) for p in parameters.values()]
         self.wide = [p.dtype in (torch.float64, torch.complex128) for p in parameters.values()]
         if agree:
@@ -68,7 +70,24 @@ class Sharding:
         return self  # it holds nothing that changes
 
     def __getstate__(self) -> dict[str, Any]:
-        return vars(self) | {"group": None}  # a process group belongs to its process
+        return vars(self) | {"group": None, "_kept": {}}  # a process group belongs to its process
+
+    def kept(self, key: tuple[Any, Any], like: Tensor, make: Callable[[], list[float]]) -> Tensor:
+        """Numbers that stay the same from step to step, where norms are: put there once.
+
+        Args:
+            key: whose they are, an object that lives as long as they are wanted, and what.
+            like: of their device and dtype.
+            make: gives them.
+        """
+        owner, what = key
+        place = id(owner), what, like.device
+        found = self._kept.get(place)
+        if found is None or found[0] is not owner:
+            if len(self._kept) >= _MOST_KEPT:
+                self._kept.clear()
+            found = self._kept[place] = owner, like.new_tensor(make())
+        return found[1]
 
     def whole(
         self, parts: Sequence[LocalNorms], extra: Tensor | None = None
