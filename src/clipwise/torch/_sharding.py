@@ -17,7 +17,7 @@ from torch import Tensor
 
 from clipwise.errors import ArgumentError, ParameterError
 
-__all__ = ["LocalNorms", "Sharding", "is_sharded", "local", "refuse_placements", "sharding_of"]
+__all__ = ["LocalNorms", "Sharding", "is_sharded", "local", "refuse_placements", "rows_of", "sharding_of"]
 
 _MOST_KEPT = 64
 _SAFE_ORDER = 4.0
@@ -49,8 +49,7 @@ class Sharding:
 
     Attributes:
         shares: for each parameter one over the number of ranks that hold the same numbers.
-        rows: for each parameter which slices along axis 0 are here, in whole or in part; None where they do
-            not follow each other.
+        rows: for each parameter what `rows_of` says, if ranks were asked to agree.
 
     Raises:
         ArgumentError: a layout that is not taken, or ranks that have other parameters. Every rank says so.
@@ -59,9 +58,15 @@ class Sharding:
     def __init__(self, parameters: Mapping[str, Tensor], *, agree: bool = True) -> None:
         refuse_placements(parameters)
         self.group, self.size, self._device = _group_of(parameters)
-        self.shares = [_pieces(p) / self.size for p in parameters.values()]
+        pieces: dict[Any, int] = {}
+        self.shares = []
+        for parameter in parameters.values():
+            key = _layout_of(parameter)
+            if key not in pieces:
+                pieces[key] = _pieces(parameter)
+            self.shares.append(pieces[key] / self.size)
         self._kept: dict[Any, tuple[Any, Tensor]] = {}
-        self.rows = [_rows(p) for p in parameters.values()]
+        self.rows: list[range | None] = [rows_of(p) for p in parameters.values()] if agree else []
         self.wide = [p.dtype in (torch.float64, torch.complex128) for p in parameters.values()]
         if agree:
             _agree(parameters, self.group, self.size)
@@ -168,14 +173,21 @@ def local(tensor: Tensor) -> Tensor:
     """What this rank holds of a tensor, without autograd."""
     if not is_sharded(tensor):
         return tensor
-    with torch.no_grad():
-        held: Tensor = tensor.to_local()  # type: ignore[attr-defined]
-        return held
+    if torch.is_grad_enabled():
+        with torch.no_grad():
+            return local(tensor)
+    held: Tensor = tensor.to_local()  # type: ignore[attr-defined]
+    return held
 
 
 def refuse_placements(parameters: Mapping[str, Tensor]) -> None:
     """ArgumentError if one is laid out over ranks in a way that is not taken."""
+    seen = set()
     for name, parameter in parameters.items():
+        layout = _layout_of(parameter)
+        if layout in seen:
+            continue
+        seen.add(layout)
         for placement in getattr(parameter, "placements", ()):
             if not (placement.is_replicate() or type(placement).__name__ in ("Shard", "_StridedShard")):
                 raise ArgumentError(
@@ -188,6 +200,14 @@ def refuse_placements(parameters: Mapping[str, Tensor]) -> None:
                 f"{name!r} lies on a mesh of other ranks than this one ({mesh}): give each rank the"
                 " optimizer of its own parameters"
             )
+
+
+def _layout_of(parameter: Any) -> tuple[int, Any]:
+    return id(_mesh_of(parameter)), getattr(parameter, "placements", None)
+
+
+def _mesh_of(parameter: Any) -> Any:
+    return getattr(parameter, "device_mesh", None)
 
 
 def _by_largest(part: LocalNorms) -> bool:
@@ -203,8 +223,11 @@ def _pieces(parameter: Any) -> int:
     return math.prod(mesh.size(axis) for axis in split)
 
 
-def _rows(parameter: Any) -> range | None:
-    """Which slices along axis 0 are here; empty for a number."""
+def rows_of(parameter: Any) -> range | None:
+    """Which slices along axis 0 are here, in whole or in part; None where they do not follow each other.
+
+    Empty for a number.
+    """
     rows = range(parameter.shape[0] if parameter.ndim else 0)
     placements = getattr(parameter, "placements", ())
     for axis, placement in enumerate(placements):
@@ -224,12 +247,10 @@ def _group_of(parameters: Mapping[str, Tensor]) -> tuple[Any, int, torch.device 
     A mesh that was cut out of a larger one counts as that: what it says nothing of, ranks hold alike.
     """
     roots: list[Any] = []
-    for parameter in parameters.values():
-        mesh = getattr(parameter, "device_mesh", None)
-        if mesh is not None:
-            root = mesh._get_root_mesh() if hasattr(mesh, "_get_root_mesh") else mesh
-            if all(root is not other for other in roots):
-                roots.append(root)
+    for mesh in {id(mesh): mesh for p in parameters.values() if (mesh := _mesh_of(p)) is not None}.values():
+        root = mesh._get_root_mesh() if hasattr(mesh, "_get_root_mesh") else mesh
+        if all(root is not other for other in roots):
+            roots.append(root)
     members = [sorted(root.mesh.flatten().tolist()) for root in roots]
     if any(ranks != members[0] for ranks in members):
         raise ArgumentError(
