@@ -6,33 +6,23 @@ policy works on shards as it does on one device.
 
 from collections.abc import Container, Mapping, Sequence
 from functools import cached_property
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from clipwise.clip import Per
-from clipwise.errors import ArgumentError
 from clipwise.functional.layout import Layout, Places, starts_of
-from clipwise.functional.plan import Plan
-from clipwise.functional.scaling import order_of
 from clipwise.functional.slots import Slot
 from clipwise.namespace import Array
 from clipwise.torch._gradients import Gradients, writable
 from clipwise.torch._measure import MeasuredTensors
-from clipwise.torch._sharding import LocalNorms, Sharding, is_sharded, local, refuse_other_layout
+from clipwise.torch._placements import is_sharded, local, refuse_other_layout
+from clipwise.torch._sharding import LocalNorms, Sharding
 from clipwise.torch.engines import AnyBatch, make_batch, reference
 from clipwise.torch.engines._arrays import array_on, tensor_of
 from clipwise.torch.engines.reference import values_of
 
-__all__ = [
-    "ShardedGradients",
-    "ShardedTensors",
-    "Together",
-    "held",
-    "measure_together",
-    "refuse_on_shards",
-]
+__all__ = ["ShardedGradients", "ShardedTensors", "held"]
 
 
 class ShardedGradients(Gradients):
@@ -230,113 +220,3 @@ class ShardedTensors(MeasuredTensors):
         part = ShardedTensors(tensors, layout, self.sharding, [self.places[i] for i in positions])
         part.loss_scale = self.loss_scale
         return part
-
-
-class Together(NamedTuple):
-    """What the first collective of a step tells.
-
-    Attributes:
-        measure: of the gradients; None: no rank has any.
-        loss: the mean over the ranks that know one; None: none does.
-    """
-
-    measure: ShardedTensors | None
-    loss: Array | None
-
-
-def _asked(plan: Plan, *, direction: bool) -> list[tuple[Per, float]]:
-    """By what and in which orders all norms are measured that a plan begins with."""
-    found: set[tuple[Per, float]] = set()
-    stages = list(plan.stages())
-    if plan.by_unit:  # the norms of the tensors follow from those of their units
-        found.add(("unit", order_of(plan.norm)))
-    else:
-        found |= {("tensor", order_of(norm)) for norm in (plan.norm, *(stage.clip.norm for stage in stages))}
-        if _has_units_of_all(plan):
-            found |= {("unit", order_of(stage.clip.norm)) for stage in stages if stage.clip.per == "unit"}
-    if direction or any(stage.clip.per == "element" for stage in stages):
-        found.add(("tensor", 2.0))
-    return sorted(found)
-
-
-def _asked_of_weights(plan: Plan) -> list[tuple[Per, float]]:
-    """The same of the weights."""
-    stages = [stage for stage in plan.stages() if "weight_norm" in stage.thresholds.sees]
-    by_unit = _has_units_of_all(plan)
-    return sorted(
-        {
-            ("unit" if by_unit and stage.clip.per == "unit" else "tensor", order_of(stage.clip.norm))
-            for stage in stages
-        }
-    )
-
-
-def _has_units_of_all(plan: Plan) -> bool:
-    """Whether a stage by unit sees all parameters, and not those of one pattern."""
-    return plan.by_unit or any(_has_units_of_all(part) for part in _in_a_row(plan))
-
-
-def _in_a_row(plan: Plan) -> Sequence[Plan]:
-    return plan.plans if not hasattr(plan, "shares") else ()
-
-
-def refuse_on_shards(plan: Plan, slots: Sequence[Slot], sharding: Sharding) -> None:
-    """ArgumentError if a plan does what is not done yet to parameters that are spread over ranks."""
-    rows = {slot.name: own for slot, own in zip(slots, sharding.rows, strict=True)}
-    for stage in plan.stages():
-        for slot in stage.slots if stage.clip.per == "unit" else ():
-            if not slot.has_rows or (rows[slot.name] is None and len(slot.shape) > 1):
-                raise ArgumentError(
-                    "per='unit' takes parameters that are spread over ranks (DTensor) if their units lie"
-                    f" along axis 0 and each rank has some that follow each other, which {slot.name!r}"
-                    " does not: use per='tensor'"
-                )
-        if stage.thresholds.by_entry:
-            raise ArgumentError(
-                f"{stage.thresholds.policy!r} with per='element' does not take parameters that are spread"
-                " over ranks (DTensor) yet: use per='tensor'"
-            )
-
-
-def measure_together(
-    measure: ShardedTensors,
-    here: Sequence[bool],
-    plan: Plan,
-    weights: ShardedTensors | None,
-    loss: Array | None,
-    *,
-    direction: bool,
-) -> Together:
-    """Make all norms that a step begins with whole, in one collective.
-
-    Args:
-        measure: of the gradients of all parameters.
-        here: which of them this rank has.
-        plan: what they are measured for.
-        weights: of the parameters, where a threshold looks at them.
-        loss: of this rank.
-        direction: the 2-norm is asked for, too.
-    """
-    wanted = [(measure, per, p) for per, p in _asked(plan, direction=direction)]
-    if weights is not None:
-        wanted += [(weights, per, p) for per, p in _asked_of_weights(plan)]
-    parts = [one.local_unit_norms(p) if per == "unit" else one.local_norms(p) for one, per, p in wanted]
-    heard = [0.0, 0.0] if loss is None else [1.0, 1.0]
-    known_here = (measure.layout, (tuple(here), loss is not None))
-    extra = measure.sharding.kept(known_here, parts[0].norms, lambda: [*map(float, here), *heard])
-    if loss is not None:
-        extra = extra.clone()
-        extra[-2] = tensor_of(loss)
-    norms, total = measure.sharding.whole(parts, extra)
-    assert total is not None
-    for (one, per, p), whole in zip(wanted, norms, strict=True):
-        (one.learn_units if per == "unit" else one.learn)(p, whole)
-    # A rank that has everything knows that everything is there, and need not wait for the device to say so.
-    known = loss is not None or float(total[-1]) > 0
-    mean = array_on(measure.xp, total[-2] / total[-1]) if known else None
-    if all(here):
-        return Together(measure, mean)
-    there = [place for place, count in enumerate(total[:-2].tolist()) if count > 0]
-    if len(there) == len(here):
-        return Together(measure, mean)
-    return Together(measure.of(there) if there else None, mean)

@@ -9,8 +9,9 @@ from torch import Tensor
 from clipwise.errors import ArgumentError
 from clipwise.functional import scaling
 from clipwise.namespace import Array
+from clipwise.torch._placements import refuse_other_layout
 from clipwise.torch._sharded import held
-from clipwise.torch._sharding import LocalNorms, Sharding, refuse_other_layout
+from clipwise.torch._sharding import LocalNorms, Sharding
 from clipwise.torch.engines import make_batch
 from clipwise.torch.engines._arrays import array_on, tensor_of
 

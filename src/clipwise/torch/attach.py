@@ -24,7 +24,7 @@ from clipwise.torch._fused import FusedStep, is_fused
 from clipwise.torch._joint_step import JointStep
 from clipwise.torch._left_out import can_leave_out
 from clipwise.torch._parameters import of_optimizers, refuse_unmade
-from clipwise.torch._sharding import local
+from clipwise.torch._placements import local
 from clipwise.torch._unseen import Unseen
 from clipwise.torch._wrappers import chain, unwrapped, wrapper_of_caller
 from clipwise.torch.clipper import Clipper, Outcome
@@ -56,6 +56,9 @@ def attach(
             loss = model(batch)
             loss.backward()
             optimizer.step()          # clipped; clipper.report says what was done
+
+    Parameters may be spread over ranks (DTensors of ``fully_shard`` or of tensor parallel modules): every rank
+    attaches, and the norm is that of the whole model.
 
     It clips what the step is about to use: the sum over micro-batches under accumulation, gradients without
     their scale under `torch.amp.GradScaler` (with fused optimizers too, which step on scaled gradients), and

@@ -24,16 +24,13 @@ from clipwise.report import ClipReport
 from clipwise.torch._gradients import Gradients
 from clipwise.torch._measure import MeasuredTensors
 from clipwise.torch._parameters import Parameters, named, refuse_gradients, refuse_unmade
-from clipwise.torch._sharded import (
-    ShardedGradients,
-    ShardedTensors,
-    measure_together,
-    refuse_on_shards,
-)
-from clipwise.torch._sharding import Sharding, local, sharding_of
+from clipwise.torch._placements import local
+from clipwise.torch._sharded import ShardedGradients, ShardedTensors
+from clipwise.torch._sharding import Sharding, sharding_of
 from clipwise.torch._slots import layout_of, slots_of
 from clipwise.torch._sparse import refuse_complex_ranges, refuse_sparse
 from clipwise.torch._state import PolicyState
+from clipwise.torch._together import measure_together, refuse_on_shards
 from clipwise.torch.engines import AnyBatch, refuse_unknown_engine
 from clipwise.torch.engines._arrays import array_on, namespace_on, wide
 from clipwise.torch.refusals import refuse_flat_shards

@@ -25,8 +25,8 @@ from clipwise.stack import warn
 from clipwise.torch import _foreign_clipping
 from clipwise.torch._gradients import make_writable
 from clipwise.torch._parameters import refuse_gradients
+from clipwise.torch._placements import is_sharded
 from clipwise.torch._sharded_batch import ShardedBatch
-from clipwise.torch._sharding import is_sharded
 from clipwise.torch._traced import Traced
 from clipwise.torch.engines import AnyBatch, gather, make_batch
 from clipwise.torch.engines._arrays import NUMPY, array_on

@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 
 from clipwise.errors import ArgumentError
 from clipwise.stack import frames_of
-from clipwise.torch._sharding import is_sharded
+from clipwise.torch._placements import is_sharded
 
 _SETTINGS = {
     "deepspeed": 'DeepSpeed clips by itself: set "gradient_clipping" in its configuration',

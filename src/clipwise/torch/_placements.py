@@ -1,0 +1,111 @@
+"""How one parameter lies over the ranks of its mesh, and what this rank holds of it."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from clipwise.errors import ArgumentError, ParameterError
+
+__all__ = [
+    "is_sharded",
+    "layout_key",
+    "local",
+    "mesh_of",
+    "pieces_of",
+    "refuse_other_layout",
+    "refuse_placements",
+    "rows_of",
+]
+
+
+def is_sharded(tensor: Any) -> bool:
+    """Whether this is a DTensor, of whatever placements."""
+    return hasattr(tensor, "placements")
+
+
+def local(tensor: Tensor) -> Tensor:
+    """What this rank holds of a tensor, without autograd."""
+    if not is_sharded(tensor):
+        return tensor
+    if torch.is_grad_enabled():
+        with torch.no_grad():
+            return local(tensor)
+    held: Tensor = tensor.to_local()  # type: ignore[attr-defined]
+    return held
+
+
+def refuse_placements(parameters: Mapping[str, Tensor]) -> None:
+    """ArgumentError if one is laid out over ranks in a way that is not taken."""
+    seen = set()
+    for name, parameter in parameters.items():
+        layout = layout_key(parameter)
+        if layout in seen:
+            continue
+        seen.add(layout)
+        for placement in getattr(parameter, "placements", ()):
+            if not (placement.is_replicate() or type(placement).__name__ in ("Shard", "_StridedShard")):
+                raise ArgumentError(
+                    f"{name!r} is placed as {placement} on its mesh: a clip takes parameters that are"
+                    " sharded or replicated"
+                )
+        mesh = getattr(parameter, "device_mesh", None)
+        if mesh is not None and mesh.get_coordinate() is None:
+            raise ArgumentError(
+                f"{name!r} lies on a mesh of other ranks than this one ({mesh}): give each rank the"
+                " optimizer of its own parameters"
+            )
+
+
+def layout_key(parameter: Any) -> tuple[int, Any]:
+    return id(mesh_of(parameter)), getattr(parameter, "placements", None)
+
+
+def mesh_of(parameter: Any) -> Any:
+    return getattr(parameter, "device_mesh", None)
+
+
+def pieces_of(parameter: Any) -> int:
+    """Into how many pieces it is split: all ranks that hold the same one are its replicas."""
+    if not is_sharded(parameter):
+        return 1
+    mesh = parameter.device_mesh
+    split = [axis for axis, placement in enumerate(parameter.placements) if not placement.is_replicate()]
+    return math.prod(mesh.size(axis) for axis in split)
+
+
+def rows_of(parameter: Any) -> range | None:
+    """Which slices along axis 0 are here, in whole or in part; None where they do not follow each other.
+
+    Empty for a number.
+    """
+    rows = range(parameter.shape[0] if parameter.ndim else 0)
+    placements = getattr(parameter, "placements", ())
+    for axis, placement in enumerate(placements):
+        if placement.is_replicate() or placement.dim % parameter.ndim != 0:
+            continue
+        if type(placement).__name__ != "Shard":
+            return None
+        length = -(-len(rows) // parameter.device_mesh.size(axis))
+        begin = parameter.device_mesh.get_coordinate()[axis] * length
+        rows = rows[begin : begin + length]
+    return rows if not placements or parameter.ndim == 0 or len(rows) == local(parameter).shape[0] else None
+
+
+def refuse_other_layout(name: str, parameter: Any, gradient: Any) -> None:
+    """ParameterError if a gradient does not lie over the ranks as its parameter does."""
+    of_parameter = getattr(parameter, "placements", None)
+    of_gradient = getattr(gradient, "placements", None)
+    if of_parameter != of_gradient or (
+        of_parameter is not None and gradient.device_mesh != parameter.device_mesh
+    ):
+        placed = [
+            f"as ({', '.join(map(str, one))})" if one is not None else "as a plain tensor"
+            for one in (of_gradient, of_parameter)
+        ]
+        raise ParameterError(
+            f"the gradient of {name!r} lies over the ranks {placed[0]} and its parameter {placed[1]}:"
+            " redistribute the gradient to the parameter's placements before the step"
+        )
