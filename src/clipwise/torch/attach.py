@@ -57,7 +57,7 @@ def attach(
             loss.backward()
             optimizer.step()          # clipped; clipper.report says what was done
 
-    Parameters may be spread over ranks (DTensors of ``fully_shard`` or of tensor parallel modules): every rank
+    Parameters may be spread over ranks (DTensors of ``fully_shard``, of tensor parallel modules): every rank
     attaches, and the norm is that of the whole model.
 
     It clips what the step is about to use: the sum over micro-batches under accumulation, gradients without
