@@ -4,7 +4,9 @@ import itertools
 import math
 from collections.abc import Sequence
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from clipwise.clip import Norm, Per
 from clipwise.functional.slots import Slot
@@ -50,6 +52,12 @@ class Layout:
     def unit_counts(self) -> list[int]:
         """How many units each array has."""
         return [slot.units for slot in self.slots]
+
+    @cached_property
+    def unit_starts(self) -> tuple[Any, Any]:
+        """Where the units of each array begin among all, and how many it has, as numpy's whole numbers."""
+        counts = np.asarray(self.unit_counts, dtype=np.intp)
+        return np.cumsum(counts) - counts, counts
 
     @cached_property
     def units(self) -> int:

@@ -91,10 +91,9 @@ class MeasuredTensors(Measure):
         return norms if self.loss_scale is None else norms / self.loss_scale
 
     def _by_tensor(self, unit_norms: Array, p: float) -> Array:
-        counts = self.layout.unit_counts
         if not self.on_cpu:
-            return _of_tensors(unit_norms.split(counts), p)
-        starts = np.cumsum([0, *counts[:-1]])
+            return _of_tensors(unit_norms.split(self.layout.unit_counts), p)
+        starts, counts = self.layout.unit_starts
         largest = np.maximum.reduceat(unit_norms, starts)
         if p == math.inf:
             return largest
