@@ -1,5 +1,6 @@
 """The list of runs, and what people change of one."""
 
+import io
 import json
 import math
 import sqlite3
@@ -63,6 +64,8 @@ def test_overview(path):
         "": ["bare", "rnn"],
         "cells": ["gru", "lstm"],
     }
+    alone = [one for one in found if one.run.name != "gru"]  # of a sweep of one, as `observe` makes them
+    assert {name: named(runs) for name, runs in sweeps(alone).items()} == {"": ["bare", "rnn", "lstm"]}
     with pytest.raises(ArgumentError, match="'lost'"):
         arranged(found, order="lost")
 
@@ -139,3 +142,29 @@ def test_the_command_lists_and_changes_runs(path, capsys, monkeypatch):
     code, text = said(capsys, "rename", "2", "x", *db)
     assert (code, text) == (2, f"Error: no run '2' in {str(path)!r}. Known: 'bare', 'rnn', '4', '3'.\n")
     assert said(capsys, *db, "--status", "failed")[1] == f"{str(path)!r} has none of these 2 runs\n"
+
+
+def test_the_command_changes_no_run_that_may_not_be_meant(path, capsys, monkeypatch):
+    def same():
+        with Store(path) as store:
+            return [(run.id, run.name, run.notes) for run in store.runs()]
+
+    rename(path, 3, "lstm")
+    rename(path, 4, "2")
+    before = same()
+    for change in (("delete", "lstm", "--yes"), ("note", "lstm", "x"), ("rename", "lstm", "x")):
+        assert said(capsys, *change, "--db", path) == (
+            2,
+            "Error: 2 runs are called 'lstm': say which by its number, 3 or 1\n",
+        )
+    assert said(capsys, "delete", "2", "--yes", "--db", path) == (
+        2,
+        "Error: '2' is the number of a run and the name of number 4: rename number 4 first\n",
+    )
+    assert "that is not empty, got ' '" in said(capsys, "rename", "4", " ", "--db", path)[1]
+    monkeypatch.setattr("sys.stdin", io.StringIO("n\n"))
+    code, text = said(capsys, "delete", "3", "--db", path)
+    assert code == 1
+    assert text.startswith("nothing was deleted\n")
+    assert same() == before
+    assert said(capsys, "delete", "3", "--yes", "--db", path)[0] == 0

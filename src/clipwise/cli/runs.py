@@ -77,7 +77,7 @@ def runs(
 
     console = plain_console(WIDTH)
     for sweep, group in sweeps(shown).items():
-        title = f"{printable(sweep)} ({counted(len(group), 'run')})" if sweep and len(group) > 1 else ""
+        title = f"{printable(sweep)} ({counted(len(group), 'run')})" if sweep else ""
         console.print(_table(title, group))
     if len(shown) < len(found):
         click.echo(f"{len(found) - len(shown):,} more: --limit 0 lists all")
@@ -131,17 +131,32 @@ def delete(run: Sequence[str], yes: bool, db: Path) -> int:
 
     found = _found(db, run)
     named = join([f"{each.name!r} (number {each.id}, {counted(each.steps, 'step')})" for each in found])
-    if not yes:
-        click.confirm(f"Delete {named}?", abort=True, err=True)
+    if not yes and not click.confirm(f"Delete {named}?", err=True):
+        click.echo("nothing was deleted")
+        return 1
     delete_runs(db, [each.id for each in found])
     click.echo(f"deleted {named}")
     return 0
 
 
 def _found(db: Path, which: Sequence[str]) -> "list[Run]":
+    """Each of them once. What is about to be changed must be the only one that can be meant."""
+    from clipwise.errors import StoreError
     from clipwise.monitor.store import Store
 
     with Store(db) as store:
+        runs = store.runs()
+        for each in which:
+            called = [str(run.id) for run in runs if run.name == each]
+            if len(called) > 1:
+                raise StoreError(
+                    f"{len(called)} runs are called {each!r}: say which by its number, {join(called, 'or')}"
+                )
+            if called and called != [each] and any(str(run.id) == each for run in runs):
+                raise StoreError(
+                    f"{each!r} is the number of a run and the name of number {called[0]}:"
+                    f" rename number {called[0]} first"
+                )
         return list({found.id: found for found in map(store.run, which)}.values())
 
 

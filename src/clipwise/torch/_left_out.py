@@ -38,6 +38,12 @@ class InPlaceOf:
     def __init__(self, optimizer: Any, *, left_out: bool = False) -> None:
         self.optimizer, self.left_out = optimizer, left_out
 
+    def __getattr__(self, name: str) -> Any:
+        """What hooks that come later look at in the arguments of the step."""
+        if name == "optimizer":  # a copy that is being made
+            raise AttributeError(name)
+        return getattr(self.optimizer, name)
+
     @_disable_dynamo
     def run(self, step: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """The step of the optimizer, or nothing; what it returns."""

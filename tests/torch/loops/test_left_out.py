@@ -181,3 +181,16 @@ class TestWhatIsAround:
         with pytest.raises(ArgumentError, match=r"no step of Odd can be left out.*nonfinite='zero'"):
             clipwise.torch.attach(opt, MEASURE)
         assert not opt._optimizer_step_pre_hooks
+
+
+def test_hooks_that_come_later_find_the_optimizer_in_the_arguments():
+    model = make_model()
+    opt = torch.optim.SGD(model.parameters(), lr=0.25)
+    clipper = clipwise.torch.attach(opt, MEASURE)
+    seen = []
+    opt.register_step_pre_hook(lambda _, args, kwargs: seen.append(args[0].param_groups[0]["lr"]))
+    opt.register_step_post_hook(lambda _, args, kwargs: seen.append(args[0].state_dict()["param_groups"]))
+    evaluation(model, opt, 0, bad=True)()
+    opt.step()
+    assert clipper.skipped_steps == 1
+    assert seen == [0.25, opt.state_dict()["param_groups"]]

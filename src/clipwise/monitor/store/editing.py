@@ -28,7 +28,7 @@ def rename(path: str | os.PathLike[str], run: int, name: str) -> None:
         StoreError: there is no such run, or the file cannot be written.
     """
     if not isinstance(name, str) or not name.strip():
-        raise ArgumentError(f"the name of a run must be a text, got {name!r}")
+        raise ArgumentError(f"the name of a run must be a text that is not empty, got {name!r}")
     with _changing(path, [run]) as database:
         database.execute("UPDATE runs SET name = ? WHERE id = ?", (text(name), run))
 

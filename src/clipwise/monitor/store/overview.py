@@ -1,6 +1,7 @@
 """All runs of a recording at a glance: the last loss, how many alerts, to which sweep each belongs."""
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias, get_args
@@ -82,10 +83,12 @@ def arranged(
 
 
 def sweeps(runs: Iterable[Overview]) -> dict[str, list[Overview]]:
-    """Runs by the sweep that they belong to, "" for none; in the order in which each sweep first comes."""
+    """Runs by the sweep that they share with others, "" for none; in the order in which each first comes."""
+    there = list(runs)
+    sizes = Counter(one.run.sweep for one in there)
     found: dict[str, list[Overview]] = {}
-    for one in runs:
-        found.setdefault(one.run.sweep, []).append(one)
+    for one in there:
+        found.setdefault(one.run.sweep if sizes[one.run.sweep] > 1 else "", []).append(one)
     return found
 
 

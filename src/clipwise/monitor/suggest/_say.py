@@ -68,7 +68,8 @@ def broke(given: Given, broken: Breakdown, left: int) -> list[str]:
         doubt = " Whether that is an explosion or a late start only the loss could say, and none was given."
     return [
         f"The run broke down at step {given.step(broken.at):,}: {SIGNS[broken.sign]}. Only the"
-        f" {_norms(left)} before that count, so that the explosion does not lift the threshold.{doubt}"
+        f" {_norms(left)} before that count{'s' * (left == 1)}, so that the explosion does not lift the"
+        f" threshold.{doubt}"
     ]
 
 
@@ -84,9 +85,9 @@ def nothing_usable(statistics: Statistics) -> list[str]:
 def too_few_before(given: Given, broken: Breakdown, before: Floats) -> list[str]:
     usual = f" (median {number(float(np.median(before)))})" if len(before) else ""
     said = [
-        f"{_norms(len(before)).capitalize()}{usual} are too few to choose a number from: auto() learns the"
-        " threshold from the run itself, with SGD from the first step on, within bounds that follow the"
-        " weights and the learning rate."
+        f"{_norms(len(before)).capitalize()}{usual} {_are(len(before))} too few to choose a number from:"
+        " auto() learns the threshold from the run itself, with SGD from the first step on, within bounds"
+        " that follow the weights and the learning rate."
     ]
     if len(before) and broken.at <= AUTO_WAITS:
         least = rounded(float(before.min()))
@@ -107,8 +108,8 @@ def too_few(count: int, kind: str | None) -> list[str]:
         else ""
     )
     return [
-        f"{_norms(count).capitalize()} are too few to choose a number from: auto() learns the threshold from"
-        f" the run itself.{usual}"
+        f"{_norms(count).capitalize()} {_are(count)} too few to choose a number from: auto() learns the"
+        f" threshold from the run itself.{usual}"
     ]
 
 
@@ -137,6 +138,7 @@ def was_too_low(step: int) -> list[str]:
 def drifts(drift: Drift, before: Floats, usual: Floats) -> list[str]:
     first, *_, last = np.array_split(before, 4)
     fixed = float(np.percentile(usual, 95))
+    whole = "all" if len(usual) == len(before) else "those up to ten medians"
     shares = (float(np.mean(quarter > fixed)) for quarter in (first, last))
     one, other = (percent(share) for share in shares)
     way = "fell" if drift.ratio < 1 else "rose"
@@ -149,8 +151,8 @@ def drifts(drift: Drift, before: Floats, usual: Floats) -> list[str]:
             f" {number(factor)}."
         )
     return [
-        f"{seen} No single number fits all of it: {number(fixed)}, above 95 % of all, would clip {one} of the"
-        f" first quarter and {other} of the last. auto() follows the norms."
+        f"{seen} No single number fits all of it: {number(fixed)}, above 95 % of {whole}, would clip {one} of"
+        f" the first quarter and {other} of the last. auto() follows the norms."
     ]
 
 
@@ -220,7 +222,7 @@ def a_number(
     else:
         said.append("Before it broke down the run was calm; a threshold just above its norms can hold it.")
     spikes = len(before) - len(usual)
-    apart = f" that are not beyond ten medians ({_norms(spikes)} are)" if spikes else ""
+    apart = f" that are not beyond ten medians ({_norms(spikes)} {_are(spikes)})" if spikes else ""
     said.append(
         f"95 % of the norms{apart} lie below {threshold:g} (rounded to two significant digits): only unusual"
         f" gradients are clipped, {clipped:,} of these {len(before):,} ({percent(clipped / len(before))})."
@@ -261,3 +263,7 @@ def _steps(count: int) -> str:
 
 def _norms(count: int) -> str:
     return counted(count, "norm")
+
+
+def _are(count: int) -> str:
+    return "is" if count == 1 else "are"
