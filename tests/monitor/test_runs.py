@@ -144,6 +144,16 @@ def test_the_command_lists_and_changes_runs(path, capsys, monkeypatch):
     assert said(capsys, *db, "--status", "failed")[1] == f"{str(path)!r} has none of these 2 runs\n"
 
 
+def test_nobody_answers_and_a_long_note(path, capsys, monkeypatch):
+    monkeypatch.setattr("sys.stdin", io.StringIO())
+    code, text = said(capsys, "delete", "4", "--db", path)
+    assert (code, text.startswith("Delete ")) == (2, True)
+    assert "nobody is there to say whether to delete 'bare' (number 4" in text
+    assert text.endswith(": give --yes\n")
+    annotate(path, 4, "long " * 1000)
+    assert len(said(capsys, "--db", path)[1].splitlines()) < 40
+
+
 def test_the_command_changes_no_run_that_may_not_be_meant(path, capsys, monkeypatch):
     def same():
         with Store(path) as store:

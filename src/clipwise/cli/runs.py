@@ -1,6 +1,7 @@
 """``clipwise runs``: what a recording holds, and what people change of it."""
 
 import json
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -21,6 +22,9 @@ WIDTH = 120
 
 MOST = 50
 """Runs that are listed unless more are asked for."""
+
+NOTED = 100
+"""Characters of a note that the list shows; ``--json`` has all."""
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -127,11 +131,18 @@ def delete(run: Sequence[str], yes: bool, db: Path) -> int:
 
     Example: clipwise runs delete 3 4
     """
+    from clipwise.errors import ArgumentError
     from clipwise.monitor.store import delete as delete_runs
 
     found = _found(db, run)
     named = join([f"{each.name!r} (number {each.id}, {counted(each.steps, 'step')})" for each in found])
-    if not yes and not click.confirm(f"Delete {named}?", err=True):
+    try:
+        sure = yes or click.confirm(f"Delete {named}?", err=True)
+    except click.Abort:
+        if sys.stdin.isatty():
+            raise
+        raise ArgumentError(f"nobody is there to say whether to delete {named}: give --yes") from None
+    if not sure:
         click.echo("nothing was deleted")
         return 1
     delete_runs(db, [each.id for each in found])
@@ -201,5 +212,6 @@ def _table(title: str, group: "Sequence[Overview]") -> "Table":
             f"{sum(one.alerts.values()):,}",
             printable(run.clip or "–"),
         ]
-        found.add_row(*row, *([printable(run.notes)] if noted else []))
+        note = run.notes if len(run.notes) <= NOTED else f"{run.notes[: NOTED - 1]}…"
+        found.add_row(*row, *([printable(note)] if noted else []))
     return found
