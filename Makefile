@@ -14,7 +14,7 @@ NATIVE := setup.py $(wildcard src/clipwise/torch/engines/*.[ch])
 
 help:
 	@echo "make demo   train a character model with and without clipping, side by side (about 2 minutes)"
-	@echo "make test   lint, type check and test (about 19 minutes on two cores; WORKERS=4: in four processes)"
+	@echo "make test   lint, type check and test (about 8 minutes on two cores; WORKERS=4: in four processes)"
 	@echo "make test-all  the same with every combination and the long tests"
 	@echo "make check  lint and type check only"
 	@echo "make bench  measure against the frameworks' own clipping, in two tables (about 10 minutes)"

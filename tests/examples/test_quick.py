@@ -4,6 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.depth import thorough
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -20,6 +22,7 @@ def test_online_retail(tmp_path):
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
 
 
+@thorough
 def test_swiss_roll(tmp_path):
     said = said_by("swiss_roll", "--out", tmp_path / "a.png")
     slopes = {

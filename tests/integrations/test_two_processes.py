@@ -42,6 +42,7 @@ def assert_both_have(ranks, reference):
         torch.testing.assert_close(first, expected, rtol=1e-5, atol=2e-6)
 
 
+@thorough
 def test_lightning(tmp_path):
     pytest.importorskip("lightning.pytorch")
     from tests.integrations.lightning_runs import sgd

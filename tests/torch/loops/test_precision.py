@@ -86,7 +86,7 @@ def test_parameters_of_other_widths(optimizer, dtype):
 
 # Without fused SGD: torch's own does not change half-precision parameters on the CPU, clipped or not.
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw", "adamw fused"])
-def test_squares_that_overflow_fp16(optimizer):
+def test_squares_that_overflow_fp16(optimizer, engine):
     """Entries of 6e4 are finite in fp16 while the square of one is not: the true norm, and a true step."""
     p = nn.Parameter(torch.zeros(4096, dtype=torch.float16))
     opt = OPTIMIZERS[optimizer]([p])
@@ -94,7 +94,8 @@ def test_squares_that_overflow_fp16(optimizer):
     p.grad = torch.full_like(p, 6e4)
     expected = math.sqrt(4096) * float(np.float16(6e4))
     opt.step()
-    assert float(clipper.report.norm) == pytest.approx(expected, rel=1e-12)
+    exact = 1e-6 if engine in ("foreach", "reference") else 1e-12  # there in rows of float32
+    assert float(clipper.report.norm) == pytest.approx(expected, rel=exact)
     assert norm_of([p.grad]) == pytest.approx(THRESHOLD, rel=1e-3)
     assert (p < 0).all()
 
