@@ -14,7 +14,16 @@ import torch._dynamo  # noqa: F401
 
 from tests.conformance import back_ends
 
-LONG = ("tests/keras/test_backends.py::test_on[", "test_on_eight_devices", "test_in_the_interpreter")
+LONG = (
+    *("tests/keras/test_backends.py::test_on[", "test_on_eight_devices", "test_in_the_interpreter"),
+    *(
+        "test_two_devices_are_one",
+        "test_a_killed_comparison",
+        "test_fit_is_recorded",
+        "imports_no_other[tensor",
+    ),
+    *("test_sigint_to_a_real_process", "test_a_clip_from_outside_is"),
+)
 
 
 def pytest_collection_modifyitems(config, items):

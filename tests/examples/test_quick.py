@@ -37,6 +37,7 @@ def test_swiss_roll(tmp_path):
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
 
 
+@thorough
 def test_quantised_digits(tmp_path):
     """With spikes and four levels, what is bounded keeps its accuracy, and what is not does not."""
     said = said_by("quantised_digits", "--spike", 8, "--out", tmp_path / "a.png")
