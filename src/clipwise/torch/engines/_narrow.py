@@ -132,8 +132,15 @@ def _wide_norms(entries: Tensor, length: int) -> Array:
     """The norms of all rows of so many entries, in float64."""
     if len(entries) <= WIDENED:
         return torch.linalg.vector_norm(entries.view(-1, length).double(), 2.0, dim=1).numpy()
-    parts = entries.view(-1, length).split(max(1, WIDENED // length))
-    return np.concatenate([torch.linalg.vector_norm(part.double(), 2.0, dim=1).numpy() for part in parts])
+    # Small results made between large temporaries would lie in their way, so that no memory is used again.
+    rows, at_once = entries.view(-1, length), max(1, WIDENED // length)
+    found = torch.empty(len(rows), dtype=torch.float64)
+    widened = torch.empty(at_once, length, dtype=torch.float64)
+    for start in range(0, len(rows), at_once):
+        some = rows[start : start + at_once]
+        own = widened[: len(some)].copy_(some)
+        torch.linalg.vector_norm(own, 2.0, dim=1, out=found[start : start + len(some)])
+    return found.numpy()
 
 
 def _trusted(norms: Array, lengths: Callable[[], list[int]]) -> Array:
