@@ -395,6 +395,7 @@ static PyObject *bind(PyObject *module, PyObject *args) {
         Py_XDECREF(old);
     }
     torch.exchange = exchange;
+    find_team(); /* torch has loaded its runtime by now */
     return PyBool_FromLong(exchange != NULL);
 }
 

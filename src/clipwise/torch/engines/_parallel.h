@@ -1,22 +1,34 @@
-/* Work shared among threads, of which the caller waits for none that has not begun.
+/* Work shared among the threads that torch already has.
  *
- * Where other processes keep the cores busy (data loaders do), a thread that was woken may not run for
- * milliseconds. At the end of an OpenMP region the caller waits for all of them; here it takes what is left
- * itself, part by part, and waits only for a thread that is in the middle of a part. The threads are made when
- * they are first needed, sleep in between, and end with the process. A forked child has none of them: there
- * everything runs on the calling thread. Threads round as the caller does, and count denormal numbers as it
- * does (torch.set_flush_denormal is about one thread): results must not depend on who does which part.
+ * A pool of one's own competes with torch's, whose threads spin for milliseconds after each operation: clipping
+ * a ResNet-50 right after one took a quarter longer. So the team is that of the OpenMP runtime torch has loaded,
+ * reached through GCC's entry point (libgomp; LLVM's runtime has it too). Without one, and in a forked child,
+ * where such a team does not survive, everything runs on the calling thread. The team rounds as that thread
+ * does, and counts denormal numbers as it does (torch.set_flush_denormal is about one thread): results must not
+ * depend on who does which part.
  */
 
 typedef void (*Work)(void *task, int64_t begin, int64_t end);
 
-enum { SHARED_BYTES = 2 << 20 }; /* for each thread at least: with less, waking it costs about what it brings */
+/* Where other processes keep the cores busy (data loaders do), a thread that is waited for may not run for
+ * milliseconds, so each has to bring more than that: below, torch clips small tensors on one thread too. */
+enum { BYTES_A_THREAD = 16 << 20, BYTES_WITH_GIL = 2 << 20 };
 
 #if defined(__GNUC__) && !defined(_WIN32)
+#include <dlfcn.h>
 #include <fenv.h>
-#include <pthread.h>
-#include <signal.h>
 #include <unistd.h>
+
+typedef void (*Gomp)(void (*body)(void *), void *data, unsigned threads, unsigned flags);
+
+static Gomp team;
+static long team_process;
+
+static void find_team(void) {
+    if (team) return;
+    *(void **)&team = dlsym(RTLD_DEFAULT, "GOMP_parallel");
+    team_process = (long)getpid();
+}
 
 typedef struct {
     Work work;
@@ -26,18 +38,12 @@ typedef struct {
     fenv_t arithmetic;
 } Shared;
 
-static struct {
-    pthread_mutex_t lock;
-    pthread_cond_t begin, end;
-    Shared *shared; /* NULL: there is nothing to do, or nothing is left of it */
-    int open;       /* helpers that may still join in */
-    int inside;     /* helpers that have */
-    int helpers;    /* helpers that there are */
-    long process;
-} team = {PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, PTHREAD_COND_INITIALIZER, NULL, 0, 0, 0, 0};
-
 /* Each thread takes a part of what is left, ever smaller ones, until nothing is. */
-static void take_part(Shared *shared) {
+static void take_part(void *data) {
+    Shared *shared = data;
+    fenv_t own;
+    fegetenv(&own);
+    fesetenv(&shared->arithmetic);
     int64_t begin = __atomic_load_n(&shared->next, __ATOMIC_RELAXED);
     while (begin < shared->items) {
         int64_t part = (shared->items - begin) / (4 * shared->threads);
@@ -47,68 +53,20 @@ static void take_part(Shared *shared) {
             begin = __atomic_load_n(&shared->next, __ATOMIC_RELAXED);
         }
     }
-}
-
-/* Everyone who joins in wakes two more: that is sooner done than by the caller alone. */
-static void wake_two(void) {
-    for (int i = 0; i < 2 && i < team.open; i++) pthread_cond_signal(&team.begin);
-}
-
-static void *help(void *unused) {
-    pthread_mutex_lock(&team.lock);
-    for (;;) {
-        while (!team.shared || !team.open) pthread_cond_wait(&team.begin, &team.lock);
-        Shared *shared = team.shared;
-        team.open--;
-        team.inside++;
-        wake_two();
-        pthread_mutex_unlock(&team.lock);
-        fesetenv(&shared->arithmetic);
-        take_part(shared);
-        pthread_mutex_lock(&team.lock);
-        if (!--team.inside) pthread_cond_signal(&team.end);
-    }
-    return unused;
-}
-
-/* One helper more, which leaves signals to the threads that the program knows. */
-static int add_helper(void) {
-    pthread_t thread;
-    sigset_t all, before;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    int failed = pthread_create(&thread, NULL, help, NULL);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
-    if (!failed) pthread_detach(thread);
-    return !failed;
+    fesetenv(&own);
 }
 
 static int share_out(Work work, void *task, int64_t items, int threads) {
-    if (threads < 2 || items < 2) return 0;
-    if (!team.process) team.process = (long)getpid();
-    if (team.process != (long)getpid()) return 0; /* a lock held by another thread at the fork stays so */
+    if (threads < 2 || items < 2 || !team || (long)getpid() != team_process) return 0;
     Shared shared = {work, task, 0, items, threads};
     fegetenv(&shared.arithmetic);
-    pthread_mutex_lock(&team.lock);
-    int idle = !team.shared && !team.inside; /* or else they work for another thread of the program */
-    while (idle && team.helpers < threads - 1 && add_helper()) team.helpers++;
-    if (idle) {
-        team.shared = &shared;
-        team.open = threads - 1 < team.helpers ? threads - 1 : team.helpers;
-        wake_two();
-    }
-    pthread_mutex_unlock(&team.lock);
-    if (!idle) return 0;
-    take_part(&shared);
-    pthread_mutex_lock(&team.lock);
-    team.shared = NULL;
-    while (team.inside) pthread_cond_wait(&team.end, &team.lock);
-    pthread_mutex_unlock(&team.lock);
+    team(take_part, &shared, (unsigned)threads, 0);
     return 1;
 }
 
 #else
 
+static void find_team(void) {}
 static int share_out(Work work, void *task, int64_t items, int threads) {
     (void)work, (void)task, (void)items, (void)threads;
     return 0;
@@ -120,11 +78,11 @@ static int share_out(Work work, void *task, int64_t items, int threads) {
  * of the GIL. */
 static void run(Work work, void *task, int64_t items, int64_t bytes, int threads) {
     if (items <= 0) return;
-    if (bytes / SHARED_BYTES < threads) threads = (int)(bytes / SHARED_BYTES);
-    if (bytes < SHARED_BYTES) {
+    if (bytes < BYTES_WITH_GIL) {
         work(task, 0, items);
         return;
     }
+    if (bytes / BYTES_A_THREAD < threads) threads = (int)(bytes / BYTES_A_THREAD);
     Py_BEGIN_ALLOW_THREADS
     if (!share_out(work, task, items, threads)) work(task, 0, items);
     Py_END_ALLOW_THREADS
