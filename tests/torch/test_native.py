@@ -299,7 +299,7 @@ def test_nan_and_inf_come_through(dtype, p, place, level):
 
 
 def test_threads_change_no_bit(level):
-    shapes = [(700, 900), (1,), (6_400_003,), (30, 200_000), (50_000, 3)]  # enough for three threads
+    shapes = [(700, 900), (1,), (400_003,), (30, 1000), (50_000, 3)]
     tensors = [entries(*shape, seed=i) for i, shape in enumerate(shapes)]
     results = []
     for threads in (1, 2, 3):
@@ -319,10 +319,10 @@ def test_threads_change_no_bit(level):
 
 def test_several_threads_of_the_program_share_the_team():
     """One of them has it; the others, meanwhile, do their work themselves."""
-    tables = [_native.Table([entries(1_100_003, seed=seed)] * 12) for seed in range(3)]
+    tables = [_native.Table([entries(1_100_003, seed=seed)]) for seed in range(3)]
 
     def measured(table, threads):
-        found = np.zeros((6, 12))
+        found = np.zeros((6, 1))
         for out in found:
             table.norms(2.0, out, threads)
         return found
@@ -507,7 +507,7 @@ def test_bad_arguments_are_refused():
 
 def test_the_team_counts_denormal_numbers_as_the_caller_does():
     """torch's setting is one of the calling thread; who of the team takes which part must not be seen."""
-    values, norm = torch.full((9_000_000,), 1e-39), np.zeros(1)
+    values, norm = torch.full((2_000_000,), 1e-39), np.zeros(1)
     table = _native.Table([values])
     table.norms(2.0, norm, 2)  # the team is there now
     assert norm[0] == pytest.approx(numpy_norm(values, 2.0), rel=1e-13)
@@ -528,7 +528,7 @@ def test_the_team_counts_denormal_numbers_as_the_caller_does():
 def test_the_team_is_not_used_in_a_forked_child():
     if not hasattr(os, "fork"):
         pytest.skip("no fork on this system")
-    values = entries(9_000_000)
+    values = entries(2_000_000)
     expected, out = np.zeros(1), np.zeros(1)
     _native.Table([values]).norms(2.0, expected, 2)
     child = os.fork()

@@ -61,7 +61,7 @@ static int measure(Table *table, Order order, int threads, double *out) {
     double *parts = room(few, pieces);
     if (!parts) return -1;
     Task task = {.table = table, .order = order, .out = parts};
-    run(reduce_pieces, &task, pieces, table->bytes, threads);
+    run(reduce_pieces, &task, pieces, &table->extent, threads);
     for (Py_ssize_t i = 0; i < table->n; i++) {
         const Tensor *t = &table->of[i];
         if (!t->plain) continue;
@@ -121,7 +121,7 @@ static PyObject *table_unit_norms(Table *table, PyObject *args) {
     task.out = out.buf;
     for (Py_ssize_t i = 0; i < table->n; i++)
         if (table->of[i].plain && !table->of[i].numel) task.out[table->first_unit[i]] = 0.0;
-    run(units_of_pieces, &task, table->unit_pieces[table->n], table->unit_bytes, threads);
+    run(units_of_pieces, &task, table->unit_pieces[table->n], &table->unit_extent, threads);
     PyBuffer_Release(&out);
     Py_RETURN_NONE;
 }
@@ -135,7 +135,7 @@ static PyObject *table_scale(Table *table, PyObject *args) {
     Task task = {.table = table, .coefficients = coefficients.buf};
     task.one_for_all = coefficients.len == sizeof(double);
     int idle = task.one_for_all && task.coefficients[0] == 1.0;
-    if (!idle) run(scale_pieces, &task, table->pieces[table->n], table->bytes, threads);
+    if (!idle) run(scale_pieces, &task, table->pieces[table->n], &table->extent, threads);
     PyBuffer_Release(&coefficients);
     Py_RETURN_NONE;
 }
@@ -145,7 +145,7 @@ static PyObject *table_multiply(Table *table, PyObject *args) {
     int threads;
     if (!PyArg_ParseTuple(args, "di:multiply_", &coefficient, &threads)) return NULL;
     Task task = {.table = table, .coefficients = &coefficient, .one_for_all = 1};
-    if (coefficient != 1.0) run(scale_pieces, &task, table->pieces[table->n], table->bytes, threads);
+    if (coefficient != 1.0) run(scale_pieces, &task, table->pieces[table->n], &table->extent, threads);
     Py_RETURN_NONE;
 }
 
@@ -157,7 +157,7 @@ static PyObject *table_scale_units(Table *table, PyObject *args) {
     if (!PyArg_ParseTuple(args, "Oi:scale_units_", &array, &threads)) return NULL;
     if (float64s(array, "coefficients", 0, units, units, &coefficients)) return NULL;
     Task task = {.table = table, .coefficients = coefficients.buf};
-    run(units_of_pieces, &task, table->unit_pieces[table->n], table->unit_bytes, threads);
+    run(units_of_pieces, &task, table->unit_pieces[table->n], &table->unit_extent, threads);
     PyBuffer_Release(&coefficients);
     Py_RETURN_NONE;
 }
@@ -191,7 +191,7 @@ static PyObject *table_clamp(Table *table, PyObject *args) {
     int failed = !bounds || bounds_of(table, low, high, bounds);
     if (!failed) {
         Task task = {.table = table, .out = bounds + 2 * table->n, .bounds = bounds, .sums = sums};
-        run(clamp_pieces, &task, pieces, table->bytes, threads);
+        run(clamp_pieces, &task, pieces, &table->extent, threads);
         for (Py_ssize_t i = 0; i < table->n; i++) {
             if (!table->of[i].plain) continue;
             double *found = (double *)out.buf + 3 * i;

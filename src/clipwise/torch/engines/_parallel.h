@@ -10,9 +10,26 @@
 
 typedef void (*Work)(void *task, int64_t begin, int64_t end);
 
+/* How much there is to do: all of it, and what is in tensors that torch shares out, too. */
+typedef struct {
+    int64_t bytes, large;
+} Extent;
+
 /* Where other processes keep the cores busy (data loaders do), a thread that is waited for may not run for
- * milliseconds, so each has to bring more than that: below, torch clips small tensors on one thread too. */
-enum { BYTES_A_THREAD = 16 << 20, BYTES_WITH_GIL = 2 << 20 };
+ * milliseconds. torch waits for it where a tensor has more than LARGE entries and clips smaller ones on one
+ * thread, so for these a thread has to bring more than such a wait. */
+enum { LARGE = 1 << 15, BYTES_A_THREAD = 16 << 20, LARGE_BYTES_A_THREAD = 1 << 19, BYTES_WITH_GIL = 2 << 20 };
+
+static void extend(Extent *extent, int64_t numel, int64_t entry_bytes) {
+    extent->bytes += numel * entry_bytes;
+    if (numel > LARGE) extent->large += numel * entry_bytes;
+}
+
+static int threads_for(const Extent *extent, int threads) {
+    int64_t most = extent->bytes / BYTES_A_THREAD, of_large = extent->large / LARGE_BYTES_A_THREAD;
+    if (of_large > most) most = of_large;
+    return most < threads ? (int)most : threads;
+}
 
 #if defined(__GNUC__) && !defined(_WIN32)
 #include <dlfcn.h>
@@ -76,13 +93,13 @@ static int share_out(Work work, void *task, int64_t items, int threads) {
 
 /* Runs work on the items 0 .. items - 1, whose results must not depend on who does which. Large work lets go
  * of the GIL. */
-static void run(Work work, void *task, int64_t items, int64_t bytes, int threads) {
+static void run(Work work, void *task, int64_t items, const Extent *extent, int threads) {
     if (items <= 0) return;
-    if (bytes < BYTES_WITH_GIL) {
+    threads = threads_for(extent, threads);
+    if (threads < 2 && extent->bytes < BYTES_WITH_GIL) {
         work(task, 0, items);
         return;
     }
-    if (bytes / BYTES_A_THREAD < threads) threads = (int)(bytes / BYTES_A_THREAD);
     Py_BEGIN_ALLOW_THREADS
     if (!share_out(work, task, items, threads)) work(task, 0, items);
     Py_END_ALLOW_THREADS

@@ -14,7 +14,7 @@ typedef struct {
     int64_t *pieces;      /* n + 1: where the pieces of each tensor begin, counted through */
     int64_t *unit_pieces; /* n + 1: the same by whole units */
     int64_t *first_unit;  /* n + 1: where its units begin */
-    int64_t bytes, unit_bytes;
+    Extent extent, unit_extent;
 } Table;
 
 static int64_t units_at_once(const Tensor *t) {
@@ -59,11 +59,11 @@ static int fill(Table *table, PyObject *tensors) {
         units += t->units;
         if (!t->numel) continue;
         pieces += (t->numel + PIECE - 1) / PIECE;
-        table->bytes += t->numel * ENTRY_BYTES[t->dtype];
+        extend(&table->extent, t->numel, ENTRY_BYTES[t->dtype]);
         if (!t->by_unit) continue;
         int64_t at_once = units_at_once(t);
         unit_pieces += (t->units + at_once - 1) / at_once;
-        table->unit_bytes += t->numel * ENTRY_BYTES[t->dtype];
+        extend(&table->unit_extent, t->numel, ENTRY_BYTES[t->dtype]);
     }
     table->pieces[n] = pieces;
     table->unit_pieces[n] = unit_pieces;
