@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from clipwise.cli.check import check
 from clipwise.cli.dashboard import dashboard, report
 from clipwise.cli.data import data
 from clipwise.cli.observe import observe
@@ -133,6 +134,7 @@ def schema() -> None:
 
 
 cli.add_command(suggest)
+cli.add_command(check)
 cli.add_command(
     Deferred(
         "export",

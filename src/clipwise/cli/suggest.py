@@ -5,6 +5,8 @@ from pathlib import Path
 
 import click
 
+from clipwise.cli.source import from_log, opened
+
 
 @click.command()
 @click.argument("run", required=False)
@@ -18,28 +20,38 @@ import click
 )
 @click.option("--kind", metavar="KIND", help="transformer, recurrent, gan, ppo, dqn or vision.")
 @click.option("--source", metavar="NAME", help="Of one of several clippers only.")
-@click.option("--loss", metavar="NAME", help="The recorded loss, if it is not called loss.")
+@from_log
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def suggest(
-    run: str | None, db: Path, kind: str | None, source: str | None, loss: str | None, as_json: bool
+    run: str | None,
+    db: Path,
+    log: Path | None,
+    kind: str | None,
+    source: str | None,
+    norm: str | None,
+    loss: str | None,
+    as_json: bool,
 ) -> int:
     """Recommend a threshold from the gradient norms of RUN (its name or number; the newest when left out).
 
     Prints the recommendation with its reasons, what other thresholds would have clipped, and the lines to
-    paste; of several clippers in one run the recommendation for each.
+    paste; of several clippers in one run the recommendation for each. With --from the norms come from the log
+    of any trainer.
 
     Example: clipwise suggest lstm --kind recurrent
+
+    Example: clipwise suggest --from outputs/trainer_state.json
     """
-    from clipwise.monitor.store import Store
     from clipwise.monitor.suggest import suggest_run
 
-    with Store(db) as store:
+    with opened(db, run, log, norm, loss) as store:
         found = store.run(run)
         # Each of several gets an answer: what holds for one says nothing of the others.
         sources: list[str | None] = [source]
         if source is None:
             sources = [*store.clippers(found.id, weights=False)] or sources
-        answers = {one: suggest_run(store, found, kind=kind, source=one, loss=loss) for one in sources}
+        recorded = None if log is not None else loss
+        answers = {one: suggest_run(store, found, kind=kind, source=one, loss=recorded) for one in sources}
     if as_json:
         about = {"id": found.id, "name": found.name, "status": found.status, "steps": found.steps}
         said = {one or "": answer.to_dict() for one, answer in answers.items()}

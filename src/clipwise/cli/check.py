@@ -1,0 +1,71 @@
+"""``clipwise check``: whether a run was calm, as an exit code."""
+
+import json
+from pathlib import Path
+
+import click
+
+from clipwise.cli.source import from_log, opened
+from clipwise.wording import printable
+
+LEVELS = ("info", "warning", "critical")
+CALM, ALERTED = 0, 1
+
+
+@click.command()
+@click.argument("run", required=False)
+@click.option(
+    "--db",
+    type=click.Path(path_type=Path),
+    default=Path("clipwise.db"),
+    show_default=True,
+    metavar="FILE",
+    help="The recording.",
+)
+@from_log
+@click.option(
+    "--level",
+    type=click.Choice(LEVELS),
+    default="warning",
+    show_default=True,
+    help="The lowest level of an alert that counts.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def check(
+    run: str | None,
+    db: Path,
+    log: Path | None,
+    norm: str | None,
+    loss: str | None,
+    level: str,
+    as_json: bool,
+) -> int:
+    """Say whether a training was calm: exit code 0, or 1 if there are alerts, for continuous integration.
+
+    Of a recorded RUN (its name or number; the newest when left out) it shows the alerts raised while it
+    trained; the log given by --from is shown to clipwise's rules.
+
+    Example: clipwise check --from outputs/trainer_state.json --json
+    """
+    from clipwise.monitor.rules import default_rules, replay
+
+    with opened(db, run, log, norm, loss) as store:
+        found = store.run(run)
+        alerts = store.alerts(found.id) if log is None else replay(default_rules(), store, found.id)
+    shown = [one for one in alerts if LEVELS.index(one.level) >= LEVELS.index(level)]
+    code = ALERTED if shown else CALM
+    if as_json:
+        about = {"id": found.id, "name": found.name, "status": found.status, "steps": found.steps}
+        fields = ("rule", "level", "step", "source", "seen", "why", "advice")
+        plain = [{name: getattr(one, name) for name in fields} for one in shown]
+        click.echo(json.dumps({"run": about, "calm": not shown, "alerts": plain}, indent=2))
+        return code
+    steps = f"{found.steps:,} steps"
+    if not shown:
+        click.echo(f"{printable(found.name)}: calm, {steps}")
+        return code
+    click.echo(f"{printable(found.name)}: {len(shown)} alert{'s' * (len(shown) > 1)} in {steps}")
+    for one in shown:
+        whose = f" of {printable(found.title(one.source))}" if one.source else ""
+        click.echo(f"step {one.step:,}{whose}: {printable(str(one))}")
+    return code

@@ -1,0 +1,10 @@
+"""Logs of trainings that other tools wrote: their gradient norms and losses, as a recording.
+
+`read_log` reads a file; `recorded` makes a recording of it, for everything that takes one.
+"""
+
+from clipwise.monitor.logs.columns import Columns, columns_of
+from clipwise.monitor.logs.files import read_rows
+from clipwise.monitor.logs.recording import Log, read_log, recorded
+
+__all__ = ["Columns", "Log", "columns_of", "read_log", "read_rows", "recorded"]
