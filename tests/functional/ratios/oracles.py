@@ -101,3 +101,89 @@ def figures(logp, old, worth, mask, low, high):
         "ratio_max": max(r for _, r, _ in seen),
         "ratio_mean": math.fsum(r for _, r, _ in seen) / n,
     }
+
+
+def sapo(logp, old, worth, mask, positive, negative):
+    terms = []
+    for logs, values in zip(log_ratios(logp, old), worth, strict=True):
+        row = []
+        for x, a in zip(logs, values, strict=True):
+            tau = positive if a > 0 else negative
+            row.append(-4 / tau / (1 + math.exp(-tau * (math.exp(x) - 1))) * a)
+        terms.append(row)
+    return mean_of(terms, mask, "sequence_mean")
+
+
+def gmpo(logp, old, worth, mask, low, high):
+    terms = []
+    for p, q, values, flags in zip(logp, old, worth, mask, strict=True):
+        kept = [(x - y, a) for x, y, a, m in zip(p, q, values, flags, strict=True) if m]
+        if not kept:
+            terms.append(0.0)
+            continue
+        product = 1.0
+        for d, a in kept:
+            r, clipped = math.exp(d), math.exp(cut(d, -low, high))
+            product *= min(r, clipped) if a > 0 else max(r, clipped) if a < 0 else r
+        mean = math.fsum(a for _, a in kept) / len(kept)
+        terms.append(-mean * product ** (1 / len(kept)))
+    return math.fsum(terms) / len(terms)
+
+
+def clip_cov(logp, old, worth, noise, mask, share, between, low, high):
+    every = [(i, t) for i, flags in enumerate(mask) for t, m in enumerate(flags) if m]  # what counts
+    mean_a = math.fsum(worth[i][t] for i, t in every) / len(every)
+    mean_p = math.fsum(logp[i][t] for i, t in every) / len(every)
+    ratios = [[math.exp(x) for x in row] for row in log_ratios(logp, old)]
+    terms = [
+        [-ppo_term(r, a, low, high) for r, a in zip(x, y, strict=True)]
+        for x, y in zip(ratios, worth, strict=True)
+    ]
+    eligible = []
+    for i, t in every:
+        r, a = ratios[i][t], worth[i][t]
+        clipped = (r > 1 + high and a > 0) or (r < 1 - low and a < 0)
+        if between[0] < (a - mean_a) * (logp[i][t] - mean_p) < between[1] and not clipped:
+            eligible.append((noise[i][t], i, t))
+    chosen = sorted(eligible)[: max(1, int(share * len(every)))]
+    for _, i, t in chosen:
+        terms[i][t] = 0.0
+    return mean_of(terms, mask, "token_mean"), len(chosen), len(eligible)
+
+
+def rollout(old, drawn, mask, per, action, low, high):
+    """The weights, row by row."""
+    found = []
+    for p, q, flags in zip(old, drawn, mask, strict=True):
+        logs = [x - y for x, y in zip(p, q, strict=True)]
+        if per == "sequence":
+            logs = [math.fsum(x for x, m in zip(logs, flags, strict=True) if m)] * len(logs)
+        row = []
+        for x, m in zip(logs, flags, strict=True):
+            w = math.exp(cut(x, -20, 20))
+            kept = cut(w, low, high) if action == "truncate" else w * (low <= w <= high)
+            row.append(kept if m else 0.0)
+        found.append(row)
+    return found
+
+
+def rejected(old, drawn, mask, criterion, low, high):
+    level, _, kind = criterion.rpartition("_")
+    found = []
+    for p, q, flags in zip(old, drawn, mask, strict=True):
+        logs = [x - y for x, y in zip(p, q, strict=True)]
+        values = {
+            "k1": logs,
+            "k2": [0.5 * x * x for x in logs],
+            "k3": [math.exp(x) - 1 - x for x in logs],
+        }[kind]
+        counted = [x for x, m in zip(values, flags, strict=True) if m] or [0.0]
+        if level == "seq_sum":
+            values = [math.fsum(counted)] * len(values)
+        elif level == "seq_mean":
+            values = [math.fsum(counted) / len(counted)] * len(values)
+        elif level == "seq_max":
+            values = [max(counted)] * len(values)
+        out = [math.log(low) > x or x > math.log(high) if kind == "k1" else x > high for x in values]
+        found.append([o and bool(m) for o, m in zip(out, flags, strict=True)])
+    return found

@@ -102,7 +102,10 @@ def test_more_axes():
         (lambda: ratios.ppo_clip(LOGP, OLD, WORTH.astype(str)), "advantages must hold numbers, got <U"),
         (lambda: ratios.ppo_clip(LOGP[:0], OLD[:0], WORTH[:0]), r"no entries: its shape is \(0, 9\)"),
         (lambda: ratios.ppo_clip(LOGP[0, 0], OLD[0, 0], WORTH[0, 0]), "logp has no axis"),
-        (lambda: ratios.ppo_clip(LOGP, OLD, WORTH, per="word"), "per must be 'token' or 'sequence'"),
+        (
+            lambda: ratios.ppo_clip(LOGP, OLD, WORTH, per="word"),
+            "per must be 'token', 'sequence' or 'sequence_token'",
+        ),
         (
             lambda: ratios.ppo_clip(LOGP, OLD, WORTH, aggregate="mean"),
             "token_mean, sequence_mean, constant, got",

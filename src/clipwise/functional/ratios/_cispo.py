@@ -19,6 +19,7 @@ def cispo(
     low: Epsilon | None = None,
     convention: Literal["paper", "trl"] = "paper",
     mask: Array | None = None,
+    weights: Array | None = None,
     aggregate: Aggregate = "token_mean",
     length: float | None = None,
     step: Array | None = None,
@@ -41,6 +42,7 @@ def cispo(
         low: within [0, 1]; None for no lower bound, as in the paper's experiments and in TRL.
         convention: whose ``high`` it is.
         mask: of the shape of ``logp``; what is False or 0 does not count and may hold anything, NaN too.
+        weights: as for `ppo_clip`.
         aggregate: see `clipwise.functional.ratios.aggregate`.
         length: for ``aggregate="constant"``.
         step: for an epsilon that follows it.
@@ -63,7 +65,7 @@ def cispo(
     if convention == "trl" and low is not None:
         raise ArgumentError(f"TRL's convention has no lower bound, got low={low!r}")
     bound = check_bound(bound)
-    given = policies(logp, old_logp, advantages, mask)
+    given = policies(logp, old_logp, advantages, mask, weights)
     check_aggregate(aggregate, length, len(given.logp.shape))
     xp = given.xp
     bottom = xp.zeros(()) if low is None else 1.0 - epsilon_at(xp, "low", low, step, high=1.0)
@@ -73,7 +75,8 @@ def cispo(
     log_ratio = clamp(xp, stop_gradient(given.log_ratio), xp.asarray(-bound), xp.asarray(bound))
     ratio = xp.exp(log_ratio)
     weight = clamp(xp, ratio, bottom, top)
-    loss = total(xp, -(weight * given.advantages * given.logp), given.counted, aggregate, length)
+    terms = given.weighed(-(weight * given.advantages * given.logp))
+    loss = total(xp, terms, given.counted, aggregate, length)
     moves = given.advantages != 0
     binding = (ratio < bottom) & moves, (ratio > top) & moves
     return RatioLoss(loss, figures_of(given, ratio, given.counted, (bottom, top), binding, None, bound))

@@ -22,6 +22,7 @@ class Policies:
         advantages: of every entry; 0 where the mask leaves out.
         by_sequence: the advantages with one entry along the last axis, where they were given by sequence.
         counted: which entries count.
+        weights: of the terms, 0 where the mask leaves out; None: all are 1.
     """
 
     xp: Namespace
@@ -30,9 +31,18 @@ class Policies:
     advantages: Array
     by_sequence: Array | None
     counted: Array
+    weights: Array | None = None
+
+    def weighed(self, terms: Array) -> Array:
+        """Terms of the loss, by token or by sequence, times their weights: one a token."""
+        if self.weights is not None:
+            terms = terms * self.weights
+        return self.xp.where(self.counted, terms, self.xp.zeros(()))
 
 
-def policies(logp: Array, old_logp: Array, advantages: Array, mask: Array | None) -> Policies:
+def policies(
+    logp: Array, old_logp: Array, advantages: Array, mask: Array | None, weights: Array | None = None
+) -> Policies:
     """The arrays of a policy loss, checked before anything is computed."""
     xp, logp = wide("logp", logp)
     shape = shape_of("logp", logp)
@@ -41,24 +51,35 @@ def policies(logp: Array, old_logp: Array, advantages: Array, mask: Array | None
         raise ArgumentError(f"logp has {what}")
     old_logp = stop_gradient(like(xp, "old_logp", old_logp))
     expect("old_logp", old_logp, shape)
-    advantages = stop_gradient(like(xp, "advantages", advantages))
-    found = shape_of("advantages", advantages)
-    by_sequence = None
-    if same_shape(found, shape[:-1]):
-        by_sequence = advantages[..., None]
-    elif len(shape) > 1 and found[-1:] == (1,) and same_shape(found[:-1], shape[:-1]):
-        by_sequence = advantages
-    elif not same_shape(found, shape):
-        raise ArgumentError(
-            f"advantages must have the shape of logp, {written(shape)}, or one entry a sequence,"
-            f" {written(shape[:-1])}, got {written(found)}"
-        )
+    advantages, by_sequence = _by_token_or_sequence(xp, "advantages", advantages, shape)
+    if weights is not None:
+        flags = namespace_for("weights", weights).isdtype(weights.dtype, "bool")
+        weights = xp.where(weights, 1.0, 0.0) if flags else weights
+        weights, _ = _by_token_or_sequence(xp, "weights", weights, shape)
     kept = counted(xp, logp, mask)
     nothing = xp.zeros(())
     # Before the difference: what padding holds may be infinite, and its gradient must be 0, not NaN.
     logp, old_logp = xp.where(kept, logp, nothing), xp.where(kept, old_logp, nothing)
-    advantages = xp.where(kept, advantages if by_sequence is None else by_sequence, nothing)
-    return Policies(xp, logp, logp - old_logp, advantages, by_sequence, kept)
+    advantages = xp.where(kept, advantages, nothing)
+    weights = None if weights is None else xp.where(kept, weights, nothing)
+    return Policies(xp, logp, logp - old_logp, advantages, by_sequence, kept, weights)
+
+
+def _by_token_or_sequence(xp: Namespace, name: str, value: Array, shape: Shape) -> tuple[Array, Array | None]:
+    """Constants that fit ``logp``; and once more if there is one a sequence, with a last axis of 1."""
+    value = stop_gradient(like(xp, name, value))
+    found = shape_of(name, value)
+    if same_shape(found, shape[:-1]):
+        value = value[..., None]
+        return value, value
+    if len(shape) > 1 and found[-1:] == (1,) and same_shape(found[:-1], shape[:-1]):
+        return value, value
+    if not same_shape(found, shape):
+        raise ArgumentError(
+            f"{name} must have the shape of logp, {written(shape)}, or one entry a sequence,"
+            f" {written(shape[:-1])}, got {written(found)}"
+        )
+    return value, None
 
 
 def wide(name: str, value: Array) -> tuple[Namespace, Array]:
@@ -77,6 +98,17 @@ def like(xp: Namespace, name: str, value: Array) -> Array:
         raise ArgumentError(f"{name} must hold numbers, got {value.dtype}")
     value = value if own.framework == xp.framework else xp.asarray(stop_gradient(value))
     return xp.astype(value, xp.float_dtype)
+
+
+def mean_by_sequence(xp: Namespace, values: Array, kept: Array) -> tuple[Array, Array]:
+    """The mean of what counts of each sequence, 0 where nothing does, and whether something does.
+
+    Both with one entry along the last axis.
+    """
+    counts = xp.sum(xp.astype(kept, xp.float_dtype), axis=-1, keepdims=True)
+    some = counts > 0
+    sums = xp.sum(xp.where(kept, values, xp.zeros(())), axis=-1, keepdims=True)
+    return sums / xp.where(some, counts, xp.full((), 1.0)), some
 
 
 def counted(xp: Namespace, array: Array, mask: Array | None) -> Array:

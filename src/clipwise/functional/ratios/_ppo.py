@@ -8,8 +8,8 @@ from clipwise.functional.inputs import shape_of, written
 from clipwise.functional.ratios._aggregate import Aggregate, check_aggregate, total
 from clipwise.functional.ratios._epsilon import Epsilon, epsilon_at
 from clipwise.functional.ratios._figures import RatioLoss, figures_of
-from clipwise.functional.ratios._inputs import BOUND, Policies, check_bound, clamp, policies
-from clipwise.namespace import Array
+from clipwise.functional.ratios._inputs import BOUND, Policies, check_bound, clamp, mean_by_sequence, policies
+from clipwise.namespace import Array, stop_gradient
 
 
 def ppo_clip(
@@ -20,8 +20,9 @@ def ppo_clip(
     low: Epsilon = 0.2,
     high: Epsilon | None = None,
     dual: float | Array | None = None,
-    per: Literal["token", "sequence"] = "token",
+    per: Literal["token", "sequence", "sequence_token"] = "token",
     mask: Array | None = None,
+    weights: Array | None = None,
     aggregate: Aggregate = "token_mean",
     length: float | None = None,
     step: Array | None = None,
@@ -30,7 +31,8 @@ def ppo_clip(
     """PPO's loss: ``-mean(min(r A, clip(r, 1 - low, 1 + high) A))``, ``r = exp(logp - old_logp)``.
 
     With ``dual`` the term inside is ``max(that, dual * A)`` where A < 0. With ``per="sequence"`` r is
-    ``exp(mean(logp - old_logp))``, the mean over what counts of a sequence, and every token has its term.
+    ``exp(mean(logp - old_logp))``, the mean over what counts of a sequence, and every token has its term;
+    with ``per="sequence_token"`` each token's r has that value and the gradient of its own ``logp``.
 
     Only ``logp`` is differentiated; the rest are constants. Tokens (or samples) lie along the last axis.
     Everything is computed in the dtype of ``logp``, in float32 at least.
@@ -46,8 +48,11 @@ def ppo_clip(
         high: how far above 1, at least 0; as ``low`` without it. ``low=1, high=math.inf`` clips nothing.
         dual: above 1, a number or a 0-d array; bounds what a large ratio does where the advantage is
             negative. None: nothing.
-        per: a ratio for each token, or one for each sequence.
+        per: a ratio for each token, or one for each sequence; ``"sequence_token"``: the sequence's value for
+            each token, whose advantages may differ.
         mask: of the shape of ``logp``; what is False or 0 does not count and may hold anything, NaN too.
+        weights: constants by which the terms are multiplied after the clip, as `rollout_weights` gives them;
+            shaped as the advantages. A term of weight 0 is 0 and stays in the denominator.
         aggregate: see `clipwise.functional.ratios.aggregate`.
         length: for ``aggregate="constant"``.
         step: for an epsilon that follows it.
@@ -66,19 +71,19 @@ def ppo_clip(
     >>> round(float(loss), 12), float(figures.binding_high)
     (-0.1, 0.5)
     """
-    if per not in ("token", "sequence"):
-        raise ArgumentError(f"per must be 'token' or 'sequence', got {per!r}")
+    if per not in ("token", "sequence", "sequence_token"):
+        raise ArgumentError(f"per must be 'token', 'sequence' or 'sequence_token', got {per!r}")
     if isinstance(dual, numbers.Real) and not float(dual) > 1:
         raise ThresholdError(f"dual must be above 1, got {dual!r}")
     bound = check_bound(bound)
-    given = policies(logp, old_logp, advantages, mask)
+    given = policies(logp, old_logp, advantages, mask, weights)
     check_aggregate(aggregate, length, len(given.logp.shape))
     xp = given.xp
     below = epsilon_at(xp, "low", low, step, high=1.0)
     bottom, top = 1.0 - below, 1.0 + (below if high is None else epsilon_at(xp, "high", high, step))
     worst = None if dual is None else epsilon_at(xp, "dual", dual, None)
 
-    log_ratio, worth, kept = _by_sequence(given) if per == "sequence" else _by_token(given)
+    log_ratio, worth, kept = _WAYS[per](given)
     ratio = xp.exp(clamp(xp, log_ratio, xp.asarray(-bound), xp.asarray(bound)))
     free, clipped = ratio * worth, clamp(xp, ratio, bottom, top) * worth
     # Chosen, not `minimum`: where both are the same, frameworks share the gradient out differently.
@@ -88,8 +93,8 @@ def ppo_clip(
     if worst is not None:
         held = (worth < 0) & (term < worst * worth)
         term = xp.where(held, worst * worth, term)
-    every = xp.where(given.counted, -term, xp.zeros(()))  # a sequence's term for each of its tokens
-    loss = total(xp, every, given.counted, aggregate, length)
+    # A sequence's term for each of its tokens.
+    loss = total(xp, given.weighed(-term), given.counted, aggregate, length)
     return RatioLoss(loss, figures_of(given, ratio, kept, (bottom, top), binding, held, bound))
 
 
@@ -100,14 +105,20 @@ def _by_token(given: Policies) -> tuple[Array, Array, Array]:
 def _by_sequence(given: Policies) -> tuple[Array, Array, Array]:
     """The mean log-ratio, advantage and presence of each sequence, one entry along the last axis."""
     xp = given.xp
-    shape = shape_of("logp", given.logp)
     if given.by_sequence is None:
+        shape = shape_of("logp", given.logp)
         raise ArgumentError(
             "a ratio by sequence takes one advantage a sequence, of shape"
             f" {written(shape[:-1])}, got {written(shape_of('advantages', given.advantages))}"
         )
-    counts = xp.sum(xp.astype(given.counted, xp.float_dtype), axis=-1, keepdims=True)
-    kept = counts > 0
-    sums = xp.sum(given.log_ratio, axis=-1, keepdims=True)
-    worth = xp.where(kept, given.by_sequence, xp.zeros(()))
-    return sums / xp.where(kept, counts, xp.full((), 1.0)), worth, kept
+    mean, kept = mean_by_sequence(xp, given.log_ratio, given.counted)
+    return mean, xp.where(kept, given.by_sequence, xp.zeros(())), kept
+
+
+def _by_sequence_token(given: Policies) -> tuple[Array, Array, Array]:
+    """The mean log-ratio of its sequence for each token, with the derivative of the token's own."""
+    mean, _ = mean_by_sequence(given.xp, stop_gradient(given.log_ratio), given.counted)
+    return mean + (given.logp - stop_gradient(given.logp)), given.advantages, given.counted
+
+
+_WAYS = {"token": _by_token, "sequence": _by_sequence, "sequence_token": _by_sequence_token}

@@ -16,11 +16,13 @@ class Others(TypedDict, total=False):
 
     Attributes:
         mask: which entries count; all by default.
+        weights: of the terms, such as those of `rollout_weights`.
         step: for an epsilon that follows it.
         bound: of the log-ratio, 20 by default.
     """
 
     mask: Array | None
+    weights: Array | None
     step: Array | None
     bound: float
 
@@ -169,4 +171,70 @@ def gspo(
     """
     return ppo_clip(
         logp, old_logp, advantages, low=low, high=high, per="sequence", aggregate="sequence_mean", **others
+    )
+
+
+def gspo_token(
+    logp: Array,
+    old_logp: Array,
+    advantages: Array,
+    *,
+    low: Epsilon = 3e-4,
+    high: Epsilon = 4e-4,
+    **others: Unpack[Others],
+) -> RatioLoss:
+    """GSPO-token: the value of GSPO's ratio for every token, the gradient of its own ``logp``.
+
+    With one advantage a sequence, value and gradient are those of `gspo`; tokens may have their own.
+
+    Source: Zheng et al. 2025, arXiv:2507.18071, equations 13 to 15.
+
+    >>> import numpy as np
+    >>> logp, old, worth = np.log([[0.6, 0.4]]), np.log([[0.4, 0.6]]), np.asarray([[2.0, 1.0]])
+    >>> float(gspo_token(logp, old, worth).loss)
+    -1.5
+    """
+    return ppo_clip(
+        logp,
+        old_logp,
+        advantages,
+        low=low,
+        high=high,
+        per="sequence_token",
+        aggregate="sequence_mean",
+        **others,
+    )
+
+
+def luspo(
+    logp: Array,
+    old_logp: Array,
+    advantages: Array,
+    *,
+    low: Epsilon = 3e-4,
+    high: Epsilon = 4e-4,
+    **others: Unpack[Others],
+) -> RatioLoss:
+    """LUSPO: GSPO's term of each sequence times the sequence's length; the mean over sequences.
+
+    A long sequence is no longer worth less a token than a short one. The defaults are GSPO's.
+
+    Source: "Length-Unbiased Sequence Policy Optimization", github.com/murphy4122/LUSPO; TRL's
+    ``GRPOConfig(loss_type="luspo", importance_sampling_level="sequence")``.
+
+    >>> import numpy as np
+    >>> logp, mask = np.log([[0.5, 0.5], [0.5, 0.5]]), np.asarray([[1, 1], [1, 0]])
+    >>> float(luspo(logp, logp, np.asarray([1.0, -3.0]), mask=mask).loss)
+    0.5
+    """
+    return ppo_clip(
+        logp,
+        old_logp,
+        advantages,
+        low=low,
+        high=high,
+        per="sequence",
+        aggregate="constant",
+        length=1,
+        **others,
     )
