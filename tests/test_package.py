@@ -27,7 +27,16 @@ def test_the_exported_names():
         [
             *("AnyClip", "ByName", "Chain", "Clip", "ClipReport", "Monitor"),
             *("clip_by_value", "clip_by_norm", "clip_by_global_norm", "clip_by_block_rms"),
-            *("adaptive_grad_clip", "autoclip", "zclip", "adagc", "auto", "chain", "by_name"),
+            *(
+                "adaptive_grad_clip",
+                "autoclip",
+                "zclip",
+                "adagc",
+                "norm_growth_limit",
+                "auto",
+                "chain",
+                "by_name",
+            ),
             *("config", "data", "errors", "jax", "keras", "monitor", "tensorflow", "thresholds", "torch"),
             "suggest",
         ]

@@ -28,6 +28,7 @@ from clipwise.clip import (
     clip_by_global_norm,
     clip_by_norm,
     clip_by_value,
+    norm_growth_limit,
     zclip,
 )
 from clipwise.extras import needed
@@ -63,6 +64,7 @@ __all__ = [
     "jax",
     "keras",
     "monitor",
+    "norm_growth_limit",
     "suggest",
     "tensorflow",
     "thresholds",

@@ -33,6 +33,7 @@ __all__ = [
     "clip_by_global_norm",
     "clip_by_norm",
     "clip_by_value",
+    "norm_growth_limit",
     "zclip",
 ]
 
@@ -282,6 +283,23 @@ def adagc(factor: float = 1.05, norm: Norm = 2.0, *, decay: float = 0.98, warmup
     'tensor'
     """
     return Clip(thresholds.tensor_average(factor, decay, warmup), per="tensor", norm=norm)
+
+
+def norm_growth_limit(factor: float = 1.01, norm: Norm = 2.0) -> Clip:
+    """Limit how fast norms grow, by tensor: ``g_t <- g_t * min(1, factor * ||g_{t-1}|| / ||g_t||)``.
+
+    ``g_{t-1}`` is the gradient that was left of the step before. The first step is not clipped, and a norm of
+    0, NaN or Inf is no step to grow from. Fira and APOLLO bound their scaled updates by this rule.
+
+    Source: Chen et al. 2024, "Fira", arXiv:2410.01623 (the norm-growth limiter, 1.01); APOLLO,
+    arXiv:2412.05270.
+
+    >>> norm_growth_limit().per
+    'tensor'
+    """
+    return Clip(
+        thresholds.tensor_average(factor, decay=0.0, warmup=1, start=math.inf), per="tensor", norm=norm
+    )
 
 
 def auto() -> Clip:

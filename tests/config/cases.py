@@ -16,6 +16,7 @@ STRINGS = [
     ("zclip(3.0, decay=0.9, warmup=10)", c.zclip(3, decay=0.9, warmup=10)),
     ("adagc()", c.adagc()),
     ("adagc(decay=0.9)", c.adagc(decay=0.9)),
+    ("norm_growth_limit(1.05)", c.norm_growth_limit(1.05)),
     ("adaptive_grad_clip()", c.adaptive_grad_clip()),
     ("adaptive_grad_clip(0.02, eps=0.1, norm=inf)", c.adaptive_grad_clip(0.02, 0.1, math.inf)),
     ("clip_by_value(0.5)", c.clip_by_value(0.5)),

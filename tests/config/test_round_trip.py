@@ -55,6 +55,7 @@ SINGLES = st.one_of(
     st.builds(c.autoclip, PERCENT, NORM, window=st.one_of(st.none(), COUNT)),
     st.builds(c.zclip, POSITIVE, NORM, decay=FRACTION, warmup=COUNT),
     st.builds(c.adagc, POSITIVE, NORM, decay=FRACTION, warmup=COUNT),
+    st.builds(c.norm_growth_limit, POSITIVE, NORM),
     st.builds(c.adaptive_grad_clip, BOUND, POSITIVE, NORM),
     st.just(c.auto()),
 )

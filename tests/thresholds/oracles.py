@@ -94,6 +94,16 @@ def tensor_average(norms, together, factor, decay, warmup, start=1.0):
     return out
 
 
+def norm_growth(norms, together, factor):
+    """Fira's limiter; a norm that does not count, alone or together, is no step to grow from."""
+    left, out = None, []
+    for n, g in zip(norms, together, strict=True):
+        out.append(n if left is None else factor * left)
+        if counts(n) and math.isfinite(g):
+            left = min(n, out[-1])
+    return out
+
+
 def quantile_ema(norms, quantile, rate, start):
     c, out = start, []
     for n in norms:

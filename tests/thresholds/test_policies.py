@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from clipwise import thresholds
+from clipwise import norm_growth_limit, thresholds
 from clipwise.errors import ArgumentError, ParameterError, ThresholdError
 from clipwise.namespace import Namespace
 from clipwise.thresholds import Observation
@@ -59,6 +59,7 @@ POLICIES = [
     (thresholds.relative(0.02, 6.0), lambda n, k: [0.02 * max(w, 6.0) for w in WEIGHTS]),
     (thresholds.tensor_average(), lambda n, k: oracles.tensor_average(n, TOGETHER, 1.05, 0.98, 100)),
     (thresholds.tensor_average(2.0, 0.5, 3), lambda n, k: oracles.tensor_average(n, TOGETHER, 2.0, 0.5, 3)),
+    (norm_growth_limit(1.3).threshold, lambda n, k: oracles.norm_growth(n, TOGETHER, 1.3)),
     (thresholds.quantile_ema(), lambda n, k: oracles.quantile_ema(n, 0.5, 0.2, 0.1)),
     (
         thresholds.reduce_on_instability(1.0, 0.5, patience=2, floor=0.05),
