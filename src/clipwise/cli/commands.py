@@ -13,6 +13,7 @@ from clipwise.cli.data import data
 from clipwise.cli.observe import observe
 from clipwise.cli.runs import runs
 from clipwise.cli.suggest import suggest
+from clipwise.cli.tune import tune
 
 __all__ = ["cli"]
 
@@ -146,4 +147,5 @@ cli.add_command(observe)
 cli.add_command(runs)
 cli.add_command(dashboard)
 cli.add_command(report)
+cli.add_command(tune)
 cli.add_command(data)

@@ -94,8 +94,10 @@ class LabConfig(Section):
             plain["training_parameters"]["gradient_clipping"] = to_dict(given)
         return plain
 
-    def override(self, *, steps: int | None = None, **top: Any) -> "LabConfig":
-        """A copy with other ``steps`` (in place of epochs) or top-level keys; None leaves a key as it is.
+    def override(
+        self, *, steps: int | None = None, learning_rate: float | None = None, **top: Any
+    ) -> "LabConfig":
+        """A copy with other ``steps`` (in place of epochs), rate or top-level keys; None leaves one as it is.
 
         >>> config = parse_config({"model_type": "GRU", "task": "Language_Modeling"})
         >>> config.override(seed=3, steps=200).training_parameters.evaluate_every
@@ -106,6 +108,9 @@ class LabConfig(Section):
             training = dict(given.get("training_parameters", {}))
             training.pop("epochs", None)
             given["training_parameters"] = training | {"steps": steps}
+        if learning_rate is not None:
+            training = dict(given.get("training_parameters", {}))
+            given["training_parameters"] = training | {"learning_rate": learning_rate}
         return parse_config(given, folder=self._folder)
 
 

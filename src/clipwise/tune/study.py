@@ -1,0 +1,207 @@
+"""The search itself: trials until there are enough, in one storage that several processes may share."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
+
+from clipwise.errors import ArgumentError, ClipwiseError, StoreError
+from clipwise.extras import load
+from clipwise.tune.space import Candidate, Space
+
+FAILURES = 3
+"""Trials that fail one after the other before any has succeeded: then the search ends."""
+
+
+class Pruned(Exception):
+    """A trial is hopeless and was ended; raised by an objective."""
+
+
+class TrialFailed(ClipwiseError, RuntimeError):
+    """A trial gave no value; the others go on."""
+
+
+class Objective(Protocol):
+    """What trains with a candidate and says how good it was."""
+
+    def __call__(self, chosen: Candidate, number: int, report: Callable[[int, float], None]) -> float:
+        """The value of the metric.
+
+        Args:
+            chosen: what to train with.
+            number: of the trial.
+            report: takes a value on the way, at a step; raises `Pruned` where it is hopeless.
+
+        Raises:
+            TrialFailed: there is no value.
+        """
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A trial that has ended.
+
+    Attributes:
+        number: counted from 0.
+        chosen: what it trained with.
+        value: of the metric; None for one that was pruned or failed.
+        state: ``"complete"``, ``"pruned"`` or ``"failed"``.
+    """
+
+    number: int
+    chosen: Candidate
+    value: float | None
+    state: str
+
+
+class Search:
+    """A study of Optuna's in a storage, begun or gone on with.
+
+    Args:
+        storage: an URL of SQLAlchemy's, such as ``sqlite:///tune.db`` or ``postgresql://...``.
+        name: of the study.
+        space: what may be chosen.
+        lower_is_better: of the metric.
+        about: what is trained and measured: a study of something else is not gone on with.
+        seed: of the choice.
+
+    Raises:
+        MissingPackageError: Optuna is not installed.
+        StoreError: the storage cannot be used.
+        ArgumentError: the study is there already and is about something else.
+    """
+
+    def __init__(
+        self,
+        storage: str,
+        name: str,
+        space: Space,
+        *,
+        lower_is_better: bool,
+        about: Mapping[str, Any],
+        seed: int = 0,
+    ) -> None:
+        self._optuna = optuna = load("optuna", purpose="the search", extra="tune")
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        self.space, self.lower_is_better = space, lower_is_better
+        try:
+            kept = optuna.storages.RDBStorage(storage)
+            known = {one.study_name for one in optuna.get_all_study_summaries(kept)}
+            self._study = optuna.create_study(
+                storage=kept,
+                study_name=name,
+                load_if_exists=True,
+                direction="minimize" if lower_is_better else "maximize",
+                # Each process draws from its own stream: with the same one they would all try the same.
+                sampler=optuna.samplers.TPESampler(seed=seed + os.getpid() if name in known else seed),
+                pruner=optuna.pruners.MedianPruner(n_startup_trials=4),
+            )
+        except (ImportError, ValueError, optuna.exceptions.OptunaError) as error:
+            raise _unusable(storage, error) from error
+        except Exception as error:  # of SQLAlchemy and its drivers
+            if type(error).__module__.partition(".")[0] not in ("sqlalchemy", "alembic"):
+                raise
+            raise _unusable(storage, error) from error
+        if name in known:
+            self._refuse_other(name, about)
+        else:
+            self._study.set_user_attr("about", dict(about))
+            for one in space.first():
+                self._study.enqueue_trial(one)
+
+    def _refuse_other(self, name: str, about: Mapping[str, Any]) -> None:
+        before = self._study.user_attrs.get("about", about)
+        for key in {**before, **about}:
+            if before.get(key) != about.get(key):
+                raise ArgumentError(
+                    f"the study {name!r} is there already with {key} {before.get(key)!r}, and this is"
+                    f" {about.get(key)!r}: name another with --study"
+                )
+
+    def run(self, objective: Objective, trials: int, told: Callable[[Trial], None] | None = None) -> None:
+        """Try until the study has so many trials that ended well or were pruned, of all processes together.
+
+        Args:
+            objective: trains.
+            trials: how many.
+            told: is shown each trial of this process when it has ended.
+
+        Raises:
+            TrialFailed: the first trials all failed; with the last one's reason.
+        """
+        optuna = self._optuna
+        states = optuna.trial.TrialState
+        reasons: list[TrialFailed] = []
+
+        def train(asked: Any) -> float:
+            chosen = self.space.choose(asked, self._settled())
+            asked.set_user_attr("chosen", asdict(chosen))
+
+            def report(step: int, value: float) -> None:
+                if value == value:  # NaN says nothing; a trial that diverged ends by itself
+                    asked.report(value, step)
+                    if asked.should_prune():
+                        raise Pruned
+
+            try:
+                return objective(chosen, asked.number, report)
+            except Pruned as hopeless:
+                raise optuna.TrialPruned from hopeless
+            except TrialFailed as error:
+                reasons.append(error)
+                raise
+
+        def ended(study: Any, frozen: Any) -> None:
+            if told is not None:
+                told(_trial(frozen, "failed" if frozen.state == states.FAIL else frozen.state.name.lower()))
+            if self.count() >= trials or (len(reasons) >= FAILURES and not self.count()):
+                study.stop()
+
+        if self.count() < trials:
+            self._study.optimize(train, callbacks=[ended], catch=(TrialFailed,))
+        if reasons and not self.count():
+            raise TrialFailed(f"all of the first {len(reasons)} trials failed: {reasons[-1]}") from reasons[
+                -1
+            ]
+
+    def count(self) -> int:
+        """Trials that ended well or were pruned, of all processes."""
+        return len(self.trials())
+
+    def trials(self) -> list[Trial]:
+        """These trials, in their order."""
+        states = self._optuna.trial.TrialState
+        ended = (states.COMPLETE, states.PRUNED)
+        found = self._study.get_trials(deepcopy=False, states=ended)
+        return [_trial(one, one.state.name.lower()) for one in found]
+
+    def _settled(self) -> set[str]:
+        """Methods without a number that were tried: the same training would give the same again."""
+        if self.space.rates is not None:
+            return set()
+        return {one.chosen.method for one in self.trials() if one.chosen.number is None}
+
+    def best(self) -> Trial | None:
+        """The one with the best value; None where none has ended."""
+        ended = [one for one in self.trials() if one.value is not None and one.value == one.value]
+        sign = 1.0 if self.lower_is_better else -1.0
+        return min(ended, key=lambda one: sign * (one.value or 0.0), default=None)
+
+
+def _trial(frozen: Any, state: str) -> Trial:
+    chosen = Candidate(**frozen.user_attrs["chosen"])
+    return Trial(frozen.number, chosen, frozen.value if state == "complete" else None, state)
+
+
+def _unusable(storage: str, error: Exception) -> StoreError:
+    known = storage.partition("://")
+    said = str(error).partition("\n")[0]
+    return StoreError(f"the storage {known[0] + '://...' if known[1] else storage!r} cannot be used: {said}")
+
+
+def helpers(words: Sequence[str], jobs: int) -> list[subprocess.Popen[bytes]]:
+    """Further processes that take part in the same study: ``clipwise tune`` with these words."""
+    command = [sys.executable, "-m", "clipwise", "tune", *words]
+    return [subprocess.Popen(command, stdout=subprocess.DEVNULL) for _ in range(jobs - 1)]

@@ -1,0 +1,216 @@
+"""The search: what it tries, what it goes on with, what it says; real trainings of a moment."""
+
+import json
+import math
+import sys
+import textwrap
+
+import pytest
+
+from clipwise.cli import main
+from clipwise.clip import clip_by_global_norm
+from clipwise.config import parse
+from clipwise.errors import ArgumentError, StoreError
+from clipwise.monitor.store import Store
+from clipwise.tune.of_script import ScriptObjective
+from clipwise.tune.result import configuration, picture, sentences
+from clipwise.tune.space import RANGES, USUAL, Space, candidate
+from clipwise.tune.study import Pruned, Search, Trial, TrialFailed
+from tests.depth import THOROUGH
+
+ABOUT = {"target": "a bowl"}
+
+
+def bowl(chosen, number, report):
+    """Least at a global norm of 0.3; everything else is worse than any threshold."""
+    if chosen.method != "clip_by_global_norm":
+        return 100.0
+    return 1.0 + math.log10(chosen.number / 0.3) ** 2
+
+
+def search(folder, **options):
+    given = {"lower_is_better": True, "about": ABOUT} | options
+    space = given.pop("space", Space(("none", "auto", "clip_by_global_norm")))
+    return Search(f"sqlite:///{folder / 'tune.db'}", "bowl", space, **given)
+
+
+def test_the_search_finds_the_bottom_after_the_usual_three(tmp_path):
+    found = search(tmp_path)
+    told = []
+    found.run(bowl, 18, told.append)
+    trials = found.trials()
+    assert [one.chosen.clip for one in trials[:3]] == ["none", "auto()", "clip_by_global_norm(1)"]
+    assert [one.number for one in told] == [one.number for one in trials] == list(range(18))
+    assert {one.chosen.method for one in trials[3:]} == {"clip_by_global_norm"}  # the others stay the same
+    best = found.best()
+    assert best.value == min(one.value for one in trials)
+    assert best.value < 1.1  # within a factor of 2 of the bottom; 15 points over four decades
+    assert best.chosen.clip == f"clip_by_global_norm({best.chosen.number:g})"
+
+
+def test_more_may_be_better(tmp_path):
+    found = search(tmp_path, lower_is_better=False)
+    found.run(lambda *given: -bowl(*given), 6)
+    assert found.best().value == max(one.value for one in found.trials())
+
+
+def test_the_same_search_goes_on_and_another_one_is_refused(tmp_path):
+    search(tmp_path).run(bowl, 3)
+    again = search(tmp_path)
+    again.run(bowl, 5)
+    assert again.count() == 5
+    again.run(bowl, 5)
+    assert again.count() == 5
+    with pytest.raises(ArgumentError, match=r"target 'a bowl', and this is 'another'"):
+        search(tmp_path, about={"target": "another"})
+
+
+def test_hopeless_trials_end_early_and_failed_ones_do_not_count(tmp_path):
+    space = Space(("clip_by_global_norm",))
+    found = search(tmp_path, space=space)
+
+    def objective(chosen, number, report):
+        if number == 2:
+            raise TrialFailed("the disk is full")
+        value = bowl(chosen, number, report)
+        for step in range(1, 4):
+            report(step, 1e9 if number > 7 else value)
+        return value
+
+    found.run(objective, 10)
+    states = [one.state for one in found.trials()]
+    assert len(states) == 10
+    assert states[-3:] == ["pruned"] * 3
+    assert [one.number for one in found.trials()][:3] == [0, 1, 3]
+
+
+def test_trials_that_all_fail_end_the_search_with_the_reason(tmp_path):
+    def objective(chosen, number, report):
+        raise TrialFailed("no such file")
+
+    with pytest.raises(TrialFailed, match="the first 3 trials failed: no such file"):
+        search(tmp_path).run(objective, 10)
+
+
+def test_an_objective_may_end_a_trial_itself(tmp_path):
+    def objective(chosen, number, report):
+        raise Pruned
+
+    found = search(tmp_path)
+    found.run(objective, 1)
+    assert [one.state for one in found.trials()] == ["pruned"]
+    assert found.best() is None
+
+
+def test_every_method_is_a_clip_over_its_range():
+    for method, ends in RANGES.items():
+        for number in ends or (None,):
+            clip = parse(candidate(method, number).clip)
+            assert (clip is None) == (method == "none")
+    assert parse(candidate("clip_by_global_norm", 0.12345).clip) == clip_by_global_norm(0.123)
+    assert set(USUAL) <= set(RANGES)
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda: Space(("clip_by_globalnorm",)), "unknown method 'clip_by_globalnorm'. Did you mean"),
+        (lambda: Space(()), "at least one method"),
+        (lambda: Space(rates=(0.1, 0.01)), "the first must be below the second, got 0.1 and 0.01"),
+        (lambda: Space(rates=(0.0, 0.01)), "rate must be above 0"),
+    ],
+)
+def test_what_is_refused(make, said):
+    with pytest.raises(ArgumentError, match=said):
+        make()
+
+
+@pytest.mark.parametrize("storage", ["bogus://x", "sqlite:////nowhere/at/all/tune.db"])
+def test_a_storage_that_cannot_be_used(storage):
+    with pytest.raises(StoreError, match="cannot be used"):
+        Search(storage, "x", Space(), lower_is_better=True, about={})
+
+
+def test_what_is_said_and_drawn():
+    trials = [
+        Trial(0, candidate("none", None), math.inf, "complete"),
+        Trial(1, candidate("auto", None), 2.1, "complete"),
+        Trial(2, candidate("clip_by_global_norm", 0.5, 0.01), 2.0, "complete"),
+        Trial(3, candidate("clip_by_global_norm", 9.0), None, "pruned"),
+    ]
+    assert sentences(trials, trials[2], "loss", True) == [
+        "Best: clip_by_global_norm(0.5) at a learning rate of 0.01, loss 2 (trial 2).",
+        "auto() reached 2.1, 5 % worse.",
+        "no clipping reached ∞, it diverged.",
+        "1 of 4 trials was hopeless and ended early.",
+    ]
+    found = configuration(trials[2])
+    assert parse({"gradient_clipping": found["gradient_clipping"]}) == clip_by_global_norm(0.5)
+    assert found["learning_rate"] == 0.01
+    assert configuration(trials[0]) == {"gradient_clipping": None}
+    assert picture(trials, "a", "loss", True).startswith(b"\x89PNG")
+
+
+def test_a_configuration(tmp_path, monkeypatch, capsys):
+    """The recording has a run a trial; in `make test-all` two processes share the storage."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "words.txt").write_text("the quick brown fox jumps over the lazy dog. " * 60)
+    config = {
+        "model_type": "GRU",
+        "task": "Language_Modeling",
+        "model_parameters": {"hidden_size": 8},
+        "data": {"path": "words.txt"},
+        "training_parameters": {"steps": 6, "batch_size": 4, "sequence_length": 8},
+    }
+    (tmp_path / "tiny.json").write_text(json.dumps(config))
+    words = ["tune", "tiny.json", "--rate", "1e-3", "1e-2", "--out", "found"]
+    assert main([*words, "--trials", "2"]) == 0
+    if THOROUGH:
+        assert main([*words, "--trials", "4", "--jobs", "2"]) == 0
+    said = capsys.readouterr().out
+    found = json.loads((tmp_path / "found" / "tune.json").read_text())
+    assert json.dumps(found, indent=2) in said
+    assert "Best: " in said
+    assert 1e-3 <= found["learning_rate"] <= 1e-2
+    assert (tmp_path / "found" / "tune.png").exists()
+    with Store("clipwise.db") as store:
+        runs = store.runs()
+    assert len(runs) >= (4 if THOROUGH else 2)
+    assert {"no clipping", "auto()"} <= {
+        run.name.partition(",")[0].replace("none", "no clipping") for run in runs
+    }
+
+
+def test_a_script(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "train.py").write_text(
+        textwrap.dedent("""
+            import sys, torch
+            torch.manual_seed(0)
+            weight = torch.nn.Parameter(torch.ones(4))
+            optimizer = torch.optim.SGD([weight], lr=float(sys.argv[1]))
+            for _ in range(5):
+                optimizer.zero_grad(); loss = (weight**2).sum(); loss.backward(); optimizer.step()
+            print("val_loss:", loss.item())
+        """)
+    )
+    words = ["tune", "--methods", "none,clip_by_global_norm", "--rate", "0.01", "0.02", "--trials", "2"]
+    script = [sys.executable, "train.py", "{rate}"]
+    assert main([*words, "--metric", "val_loss: ([-+.e0-9]+)", "--", *script]) == 0
+    said = capsys.readouterr()
+    assert "2 of 2: clip_by_global_norm(1), rate 0.01" in said.err
+    assert "val_loss" in said.out
+    with Store("clipwise.db") as store:
+        clips = [run.clip for run in store.runs()]
+    assert sorted(map(str, clips)) == ["None", "clip_by_global_norm(1.0)"]
+    objective = ScriptObjective(
+        [sys.executable, "-c", "print(1)"], "nothing: (.*)", tmp_path / "c.db", tmp_path
+    )
+    with pytest.raises(TrialFailed, match="matches the metric 'nothing"):
+        objective(candidate("none", None), 0, lambda step, value: None)
+    with pytest.raises(ArgumentError, match="is no regular expression"):
+        ScriptObjective(script, "loss(", tmp_path / "c.db", tmp_path)
+    with pytest.raises(ArgumentError, match="must have one group"):
+        ScriptObjective(script, "loss: .*", tmp_path / "c.db", tmp_path)
+    assert main(["tune", "--rate", "0.1", "1", "--", "train.py", ".1"]) == 2
+    assert "{rate} in the words of the script go together" in capsys.readouterr().err
