@@ -194,7 +194,8 @@ def test_it_is_what_one_process_does(ranks, layout, name):
     expected = alone(name)
     assert any(report["clip_fraction"] for report in expected["reports"]), "nothing was clipped"
     assert_same_steps(ranks, (layout, name), expected, tolerance=1e-5)
-    assert {*ranks[0][layout, name]["collectives"]} == {CLIPS[name][1]}
+    count = CLIPS[name][1]  # and once how the gradients lie, and whether replicas are some
+    assert ranks[0][layout, name]["collectives"] == [count + 1, count, count]
 
 
 def test_the_device_path_and_a_direction(ranks):
@@ -240,9 +241,7 @@ def test_the_drop_ins_take_the_norm_of_the_whole(ranks, layout):
 
 def test_what_is_refused_is_refused_on_every_rank(ranks):
     for found in ranks:
-        assert "the gradient of 'last.bias' lies over the ranks as (P(sum))" in str(found["partial"]["error"])
-        assert found["partial"]["reports"] == []
-        assert "the ranks clip different parameters: rank 0" in found["different"]
+        assert "the ranks have different parameters: rank 0" in found["different"]
         assert "'plain'" in found["different"]
         assert "call model.clip_grad_norm_(max_norm)" in found["flat"]
         assert "which 'first.weight' does not" in found["units"]
