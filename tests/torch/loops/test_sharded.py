@@ -93,9 +93,12 @@ def refused(make):
     return ""
 
 
-def partial(model):
+def partial_for_a_drop_in():
+    model = Net()
+    LAYOUTS["fsdp"](model)
     bias = model.last.bias
     bias.grad = DTensor.from_local(torch.ones(3), bias.device_mesh, [Partial()])
+    clipwise.torch.clip_grad_norm_(model.parameters(), 0.1)
 
 
 def different_parameters():
@@ -156,7 +159,7 @@ def on_each_rank(folder):
         found[way] = one_step("fsdp", spoil, nonfinite=way)
     found["dropins"] = {layout: dropped_in(layout) for layout in ("fsdp", "fsdp_tp", "two_meshes")}
     found["dropins, lost"] = dropped_in_without_gradients()
-    found["partial"] = one_step("fsdp", partial)
+    found["partial"] = refused(partial_for_a_drop_in)
     found["different"] = refused(different_parameters)
     found["flat"] = refused(flat)
     found["units"] = refused(lambda: Run("fsdp_tp", clipwise.adaptive_grad_clip(0.01)))
@@ -241,6 +244,7 @@ def test_the_drop_ins_take_the_norm_of_the_whole(ranks, layout):
 
 def test_what_is_refused_is_refused_on_every_rank(ranks):
     for found in ranks:
+        assert "is a partial sum on each rank (P(sum)): redistribute it" in found["partial"]
         assert "the ranks have different parameters: rank 0" in found["different"]
         assert "'plain'" in found["different"]
         assert "call model.clip_grad_norm_(max_norm)" in found["flat"]
