@@ -6,6 +6,7 @@ policy works on shards as it does on one device.
 
 from collections.abc import Container, Mapping, Sequence
 from functools import cached_property
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -136,6 +137,20 @@ def held(parameter: Tensor, gradient: Tensor) -> Tensor:
     return better
 
 
+class Clamped(NamedTuple):
+    """What clamping will have done.
+
+    Attributes:
+        bounds: low and high.
+        after: the 2-norms of whole tensors.
+        beyond: how many entries of all of them were beyond, 0-d.
+    """
+
+    bounds: tuple[float, float]
+    after: Tensor
+    beyond: Tensor
+
+
 class ShardedTensors(MeasuredTensors):
     """A `MeasuredTensors` of the parts that this rank holds, whose norms are those of the whole tensors.
 
@@ -162,6 +177,7 @@ class ShardedTensors(MeasuredTensors):
         super().__init__(tensors, layout, batch, scale)
         self.sharding = sharding
         self.places = places
+        self._foreseen: Clamped | None = None
 
     def _lay_out_anew(self) -> None:
         """The layout is that of the whole, and stays."""
@@ -171,9 +187,11 @@ class ShardedTensors(MeasuredTensors):
     def local_norms(self, p: float) -> LocalNorms:
         """The norms of what is here."""
         norms = tensor_of(self.batch.norms(p))
-        key = self.layout, "tensor"
-        shares = self.sharding.kept(key, norms, lambda: [self.sharding.shares[i] for i in self.places])
-        return LocalNorms(norms, p, shares, self._is_wide)
+        return LocalNorms(norms, p, self._shares(norms), self._is_wide)
+
+    def _shares(self, like: Tensor) -> Tensor:
+        shares = self.sharding.shares
+        return self.sharding.kept((self.layout, "tensor"), like, lambda: [shares[i] for i in self.places])
 
     @property
     def _is_wide(self) -> bool:
@@ -234,9 +252,34 @@ class ShardedTensors(MeasuredTensors):
 
     # What is done to them.
 
+    def local_clamped(self, low: float, high: float) -> tuple[LocalNorms, LocalNorms, Tensor]:
+        """What clamping would do to what is here: the 2-norms before and after, and this rank's share of how
+        many entries are beyond, 1-d.
+        """
+        scale = 1.0 if self.loss_scale is None else self.loss_scale
+        counts, before, after = map(tensor_of, self.batch.clamped(low * scale, high * scale))
+        shares = self._shares(before)
+        norms = [LocalNorms(one, 2.0, shares, self._is_wide) for one in (before, after)]
+        return norms[0], norms[1], (counts * shares).sum().reshape(1)
+
+    def foresee(self, low: float, high: float, after: Tensor, beyond: Tensor) -> None:
+        """Take these for the 2-norms of whole tensors, and the number beyond, if they are clamped next."""
+        self._foreseen = Clamped((low, high), after, beyond)
+
+    def forget(self) -> None:
+        super().forget()
+        self._foreseen = None
+
     def clamp(self, low: Array, high: Array, *, ordered: bool = False) -> Array:
         if self.leave is True:
             return self.number(0.0)
+        foreseen = self._foreseen
+        if foreseen is not None and self.leave is None and foreseen.bounds == (float(low), float(high)):
+            scale = 1.0 if self.loss_scale is None else self.loss_scale
+            self.batch.clamp_(low * scale, high * scale, report=False)
+            self.forget()
+            self.learn(2.0, foreseen.after)
+            return array_on(self.xp, foreseen.beyond)
         counts, _ = self._clamped(low, high)
         norms = self.local_norms(2.0)
         weighted = (tensor_of(counts).to(norms.shares) * norms.shares).sum().reshape(1)
@@ -272,6 +315,8 @@ class ShardedTensors(MeasuredTensors):
         layout = Layout(self.layout.all_slots, self.xp, tuple(places))
         part = self._some(places, layout)
         part._learn_part(self, self.xp.asarray(list(places), dtype=self.xp.int32))
+        if self._foreseen is not None:
+            part._foreseen = self._foreseen._replace(after=self._foreseen.after[list(places)])
         return part
 
     def _some(self, positions: Sequence[int], layout: Layout) -> "ShardedTensors":

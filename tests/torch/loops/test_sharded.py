@@ -36,12 +36,14 @@ CLIPS = {
     "loss": (clipwise.Clip(clipwise.thresholds.reduce_on_instability(0.5)), 1),
     "units": (clipwise.adaptive_grad_clip(0.05), 1),
     "units, then all": (clipwise.chain(clipwise.Clip(0.1, per="unit"), GLOBAL), 1),
-    "value": (clipwise.clip_by_value(0.05), 2),
+    "value": (clipwise.clip_by_value(0.05), 1),
+    "range, then all": (clipwise.chain(clipwise.clip_by_value(low=-0.1, high=0.05), GLOBAL), 1),
+    "values by a schedule": (clipwise.clip_by_value(clipwise.thresholds.linear(0.1, 0.05, steps=9)), 2),
     "chain": (clipwise.chain(clipwise.clip_by_norm(0.3), GLOBAL), 1),
     "by_name": (clipwise.by_name({"first.*": clipwise.clip_by_norm(0.1), "*": GLOBAL}), 1),
 }
 """Each clip, and how many collectives a step takes."""
-RARER = ("rms", "third", "zclip", "relative", "chain")
+RARER = ("rms", "third", "zclip", "relative", "chain", "values by a schedule")
 CASES = [("fsdp", name) for name in CLIPS if THOROUGH or name not in RARER] + [
     *((layout, "global") for layout in LAYOUTS if layout != "fsdp"),
     ("fsdp_tp", "tensor"),  # a weight in strides
