@@ -25,8 +25,9 @@ def reduce_partial(
     buckets: dict[Any, list[int]] = {}
     for place, (parameter, way) in enumerate(zip(parameters, ways, strict=True)):
         if way and parameter is not None:
-            own = parameter if gradients[place] is None else gradients[place]
-            buckets.setdefault((id(parameter.device_mesh), way, own.dtype), []).append(place)
+            own = gradients[place]
+            dtype = _dtype_of(parameter) if own is None else own.dtype
+            buckets.setdefault((id(parameter.device_mesh), way, dtype), []).append(place)
     found = list(gradients)
     for (_, way, _), places in buckets.items():
         reduced = _reduced([_part(parameters[i], gradients[i], way) for i in places], way)
@@ -57,7 +58,14 @@ def _part(parameter: Any, gradient: Any, way: Sequence[str]) -> Any:
     if gradient is not None:
         return gradient
     mesh = parameter.device_mesh
-    return zeros(parameter.shape, dtype=parameter.dtype, device_mesh=mesh, placements=_spread(parameter, way))
+    dtype, placements = _dtype_of(parameter), _spread(parameter, way)
+    return zeros(parameter.shape, dtype=dtype, device_mesh=mesh, placements=placements)
+
+
+def _dtype_of(parameter: Any) -> torch.dtype:
+    """Of its gradient, where there is none."""
+    dtype: torch.dtype = getattr(parameter, "grad_dtype", None) or parameter.dtype
+    return dtype
 
 
 def _reduced(parts: Sequence[Any], way: Sequence[str]) -> list[Tensor]:

@@ -75,7 +75,7 @@ class Sharding:
         self.slots = tuple(entry.slot for entry in entries)
         self.wide = [dtype in (torch.float64, torch.complex128) for dtype in dtypes]
         self._kept: dict[Any, tuple[Any, Tensor]] = {}
-        self._flag: tuple[torch.Event, Tensor] | None = None
+        self._flag: tuple[Any, Tensor] | None = None
 
     def __deepcopy__(self, memo: Any) -> "Sharding":
         return self  # it holds nothing that changes
@@ -195,7 +195,7 @@ class Sharding:
             )
         if self._flag is None or self._flag[0].query():
             copied = flag.to("cpu", non_blocking=True)
-            event = torch.Event(flag.device)
+            event = torch.get_device_module(flag.device).Event()
             event.record()
             self._flag = event, copied
 

@@ -78,7 +78,7 @@ class Layout:
 
     def give_gradients(self, step: int) -> None:
         for known, parameter in self.known.items():
-            value = gradient(known, step, parameter)
+            value = gradient(known, step, parameter).to(parameter.dtype)
             parameter.grad = _parts(value, parameter) if known in self.partial else value
 
 
@@ -169,6 +169,21 @@ def partial() -> Layout:
     return layout
 
 
+def halves() -> Layout:
+    """Two ranks and two ranks that know nothing of each other, each on a mesh of two dimensions."""
+    meshes = [DeviceMesh("cpu", [[0, 1]]), DeviceMesh("cpu", [[2, 3]])]
+    return Layout().add("dense", meshes[dist.get_rank() // 2], Replicate(), Shard(0))
+
+
+def dtypes() -> Layout:
+    """Three dtypes, the narrowest of them with gradients whose squares float32 does not hold."""
+    mesh = flat()
+    layout = Layout().add("dense", mesh, Shard(0)).add("early", mesh, Shard(0)).add("bias")
+    for known, dtype in (("early", torch.bfloat16), ("bias", torch.float64)):
+        layout.known[known] = nn.Parameter(layout.known[known].detach().to(dtype))
+    return layout
+
+
 LAYOUTS: dict[Callable[[], Layout], tuple[str, ...]] = {
     experts: ("dense", "bias", "expert@0", "expert@1", "expert@2", "expert@3"),
     repeated_experts: ("dense", "expert@0", "expert@1"),
@@ -177,7 +192,26 @@ LAYOUTS: dict[Callable[[], Layout], tuple[str, ...]] = {
     plain_stages: ("embed", "early", "late"),
     empty_stage: ("early", "late", "bias"),
     partial: ("dense", "early", "bias", "late"),
+    halves: ("dense",),
 }
+
+
+class Bytes:
+    """Adds up what goes into all-reduces in the time of a ``with``."""
+
+    count = 0
+
+    def __enter__(self) -> Bytes:
+        self._all_reduce = dist.all_reduce
+        dist.all_reduce = self._counted
+        return self
+
+    def _counted(self, tensor: Tensor, *args: Any, **keywords: Any) -> Any:
+        self.count += tensor.numel() * tensor.element_size()
+        return self._all_reduce(tensor, *args, **keywords)
+
+    def __exit__(self, *args: Any) -> None:
+        dist.all_reduce = self._all_reduce
 
 
 class Run:
@@ -190,14 +224,16 @@ class Run:
         self.optimizer = torch.optim.SGD([p for _, p in named], lr=0.05, momentum=0.9) if named else None
         self.reports: list[dict[str, Any]] = []
         self.collectives: list[int] = []
+        self.sent: list[int] = []
 
     def step(self, step: int, change: Callable[[Layout], None] = lambda layout: None) -> None:
         self.layout.give_gradients(step)
         change(self.layout)
         if step < 2:
-            with Collectives() as collectives:
+            with Collectives() as collectives, Bytes() as sent:
                 report = self.clipper.clip_()
             self.collectives.append(collectives.count)
+            self.sent.append(sent.count)
         else:
             report = self.clipper.clip_()
         norms = dict(zip(report.names, report.tensor_norms.tolist(), strict=True))
@@ -216,7 +252,8 @@ class Run:
 
     def found(self) -> dict[str, Any]:
         parameters = {name: whole(p).detach().clone() for name, p in self.layout.known.items()}
-        return {"reports": self.reports, "collectives": self.collectives, "parameters": parameters}
+        sent = {"collectives": self.collectives, "bytes": self.sent}
+        return sent | {"reports": self.reports, "parameters": parameters}
 
 
 def run(layout: Layout, clip: Any, **keywords: Any) -> dict[str, Any]:

@@ -103,6 +103,13 @@ def partial_for_a_drop_in():
     clipwise.torch.clip_grad_norm_(model.parameters(), 0.1)
 
 
+def gradients_as_parameters():
+    run = Run("fsdp", GLOBAL)
+    run.backward(2)
+    gradients = (p.grad for p in run.model.parameters())
+    clipwise.torch.clip_grads_with_norm_(gradients, 0.1, torch.tensor(2.0))
+
+
 def different_parameters():
     model = Net()
     LAYOUTS["fsdp"](model)
@@ -162,6 +169,7 @@ def on_each_rank(folder):
     found["dropins"] = {layout: dropped_in(layout) for layout in ("fsdp", "fsdp_tp", "two_meshes")}
     found["dropins, lost"] = dropped_in_without_gradients()
     found["partial"] = refused(partial_for_a_drop_in)
+    found["gradients"] = refused(gradients_as_parameters)
     found["different"] = refused(different_parameters)
     found["flat"] = refused(flat)
     found["units"] = refused(lambda: Run("fsdp_tp", clipwise.adaptive_grad_clip(0.01)))
@@ -247,6 +255,7 @@ def test_the_drop_ins_take_the_norm_of_the_whole(ranks, layout):
 def test_what_is_refused_is_refused_on_every_rank(ranks):
     for found in ranks:
         assert "is a partial sum on each rank (P(sum)): redistribute it" in found["partial"]
+        assert "none of these 5 tensors is a parameter" in found["gradients"]
         assert "the ranks have different parameters: rank 0" in found["different"]
         assert "'plain'" in found["different"]
         assert "call model.clip_grad_norm_(max_norm)" in found["flat"]

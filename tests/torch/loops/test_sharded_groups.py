@@ -84,6 +84,24 @@ def first_step(layout, *changes):
     return said, touched
 
 
+def undeclared_mesh():
+    layout = layouts.expert_meshes()
+    layout.groups = None
+    return refused(lambda: Run(layout, GLOBAL).step(2))
+
+
+def mixed():
+    """The norm of gradients of several dtypes, and what it is."""
+    run = Run(layouts.dtypes(), clipwise.clip_by_global_norm(math.inf))
+
+    def change(layout):
+        layout.known["early"].grad *= 1e25
+
+    run.step(2, change)
+    every = [layouts.whole(p.grad).double().square().sum() for p in run.layout.known.values()]
+    return run.reports[0]["norm"], math.sqrt(sum(map(float, every)))
+
+
 def without_tokens(layout):
     """No rank has a gradient of the third expert."""
     if "expert@2" in layout.known:
@@ -154,6 +172,8 @@ def on_each_rank(folder):
     for name, clip in CASES[len(LAYOUTS) :]:
         found[name, clip] = run(by_name[name](), CLIPS[clip])
     found["undeclared"] = undeclared()
+    found["undeclared mesh"] = undeclared_mesh()
+    found["mixed"] = mixed()
     found["unsynchronised"] = first_step(layouts.experts(), unsynchronised)
     found["none"] = refused(lambda: Run(layouts.experts(), GLOBAL).step(2, lacking))
     found["otherwise"] = refused(lambda: Run(layouts.experts(), GLOBAL).step(2, laid_otherwise))
@@ -210,11 +230,26 @@ def test_replicas_that_are_none_are_an_error_in_the_first_step(ranks):
         assert "the gradient of 'expert' is not the same on all ranks (rank 0 has of norm" in said
         assert "process_groups={'expert': group}" in said
         assert not touched
+        assert "the gradient of 'expert' is not the same on all ranks" in found["undeclared mesh"]
         said, touched = found["unsynchronised"]
         assert "the gradient of 'bias' is not the same on all ranks" in said
         assert "rank 2 of norm" in said
         assert not touched
         assert "rank 1 none" in found["none"]
+
+
+def test_only_numbers_are_sent(ranks):
+    """For each of six parameters its norm and whether there is a gradient, and whether there was an error."""
+    first, later = ranks[0]["experts", "global"]["bytes"]
+    assert later == 8 * (6 + 6 + 1)
+    assert first == later + 16 * (1 + 6 + 1)  # an error, how each lies, and the checksum of the plain one
+
+
+def test_mixed_dtypes_are_measured_in_float64(ranks):
+    for found in ranks:
+        norm, expected = found["mixed"]
+        assert norm > 1e25
+        assert norm == pytest.approx(expected, rel=1e-12)
 
 
 def test_a_gradient_that_lies_otherwise_on_one_rank_is_an_error_on_all(ranks):
