@@ -10,7 +10,7 @@ from clipwise.errors import ArgumentError
 from clipwise.functional import scaling
 from clipwise.namespace import Array
 from clipwise.torch._placements import refuse_other_layout
-from clipwise.torch._sharded import held, nothing_of
+from clipwise.torch._sharded_gradients import held, nothing_of
 from clipwise.torch._sharding import LocalNorms, sharding_by_itself
 from clipwise.torch.engines import make_batch
 from clipwise.torch.engines._arrays import array_on, tensor_of

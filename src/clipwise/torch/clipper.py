@@ -26,7 +26,8 @@ from clipwise.torch._gradients import Gradients
 from clipwise.torch._measure import MeasuredTensors
 from clipwise.torch._parameters import Parameters, named, refuse_gradients, refuse_unmade
 from clipwise.torch._process_groups import ProcessGroups
-from clipwise.torch._sharded import ShardedGradients, ShardedTensors
+from clipwise.torch._sharded import ShardedTensors
+from clipwise.torch._sharded_gradients import ShardedGradients
 from clipwise.torch._sharding import Sharding, sharding_of
 from clipwise.torch._slots import layout_of, slots_of
 from clipwise.torch._sparse import refuse_complex_ranges, refuse_sparse
