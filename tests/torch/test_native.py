@@ -196,12 +196,16 @@ def test_clamp(dtype, bounds, level, way):
     before = [t.clone() for t in tensors]
     expected = [t.clone() for t in tensors]
     beyond = [reference.clamp_(t, low, high).item() for t in expected]
-    count, norm, norm_after = native.Batch(tensors).clamp_(low, high)
+    foreseen = [engine.Batch(tensors).clamped(low, high) for engine in (native, reference)]
+    for found, wanted in zip(tensors, before, strict=True):
+        torch.testing.assert_close(found, wanted, rtol=0, atol=0)
+    done = native.Batch(tensors).clamp_(low, high)
     for found, wanted in zip(tensors, expected, strict=True):
         torch.testing.assert_close(found, wanted, rtol=0, atol=0)
-    assert count.tolist() == beyond
-    np.testing.assert_allclose(norm, [numpy_norm(t, 2.0) for t in before], rtol=1e-13)
-    np.testing.assert_allclose(norm_after, [numpy_norm(t, 2.0) for t in expected], rtol=1e-13)
+    for count, norm, norm_after in (done, *foreseen):
+        assert count.tolist() == beyond
+        np.testing.assert_allclose(norm, [numpy_norm(t, 2.0) for t in before], rtol=1e-12)
+        np.testing.assert_allclose(norm_after, [numpy_norm(t, 2.0) for t in expected], rtol=1e-12)
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)

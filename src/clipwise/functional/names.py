@@ -20,22 +20,22 @@ def owner_of(clip: ByName, name: str) -> str | None:
     return next((pattern for pattern, _ in clip.parts if fnmatchcase(name, pattern)), None)
 
 
-def refuse_unmatched(clip: ByName, names: Iterable[str]) -> None:
+def refuse_unmatched(patterns: Iterable[str], names: Iterable[str], argument: str = "by_name") -> None:
     """Raise for a pattern that matches none of the names; without any name, for none.
 
     Raises:
-        ParameterError: naming the pattern and the names that come nearest.
+        ParameterError: naming the argument, the pattern and the names that come nearest.
     """
     names = list(names)
-    for pattern, _ in clip.parts:
+    for pattern in patterns:
         if names and not any(fnmatchcase(name, pattern) for name in names):
-            raise ParameterError(_no_match(pattern, names))
+            raise ParameterError(_no_match(argument, pattern, names))
 
 
-def _no_match(pattern: str, names: Sequence[str]) -> str:
+def _no_match(argument: str, pattern: str, names: Sequence[str]) -> str:
     if all(name.rpartition(".")[2].isdigit() for name in names):
         hint = "the parameters have no names here: give model=..., or model.named_parameters()"
     else:
         nearest = difflib.get_close_matches(pattern.strip("*."), names, n=3, cutoff=0.0)
         hint = "the nearest parameters are " + ", ".join(map(repr, nearest))
-    return f"by_name: the pattern {pattern!r} matches no parameter; {hint}"
+    return f"{argument}: the pattern {pattern!r} matches no parameter; {hint}"

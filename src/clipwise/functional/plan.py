@@ -145,8 +145,8 @@ class _Chain(Plan):
 class _ByName(Plan):
     def __init__(self, clip: ByName, slots: Sequence[Slot], later: bool) -> None:
         if not later:
-            refuse_unmatched(clip, [slot.name for slot in slots])
-        owners = [owner_of(clip, slot.name) for slot in slots]
+            refuse_unmatched([pattern for pattern, _ in clip.parts], [slot.known_as for slot in slots])
+        owners = [owner_of(clip, slot.known_as) for slot in slots]
 
         def of(pattern: str) -> Places:
             return tuple(place for place, owner in enumerate(owners) if owner == pattern)

@@ -27,6 +27,7 @@ class Slot:
         axes: the axes along which its units lie, ascending; empty: it is one unit.
         embedding: whether it is the table of an embedding.
         groups: into which axis 0 is split first, as a new axis before it; the axes are counted after that.
+        alias: the name that patterns know it by, where that is not its own.
     """
 
     name: str
@@ -34,6 +35,12 @@ class Slot:
     axes: tuple[int, ...]
     embedding: bool = False
     groups: int = 1
+    alias: str = ""
+
+    @property
+    def known_as(self) -> str:
+        """The name that patterns are compared with."""
+        return self.alias or self.name
 
     @property
     def size(self) -> int:

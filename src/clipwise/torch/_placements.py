@@ -10,10 +10,13 @@ from torch import Tensor
 from clipwise.errors import ArgumentError, ParameterError
 
 __all__ = [
+    "are_rows_in_order",
     "is_sharded",
     "layout_key",
     "local",
     "mesh_of",
+    "partial_axes",
+    "piece_of",
     "pieces_of",
     "refuse_other_layout",
     "refuse_placements",
@@ -69,11 +72,32 @@ def mesh_of(parameter: Any) -> Any:
 
 def pieces_of(parameter: Any) -> int:
     """Into how many pieces it is split: all ranks that hold the same one are its replicas."""
+    return math.prod(count for count, _ in _splits(parameter))
+
+
+def piece_of(parameter: Any) -> int:
+    """Which of its pieces is here."""
+    found = 0
+    for count, place in _splits(parameter):
+        found = found * count + place
+    return found
+
+
+def _splits(parameter: Any) -> list[tuple[int, int]]:
+    """Along each axis of its mesh that splits it, into how many parts, and which of them is here."""
     if not is_sharded(parameter):
-        return 1
+        return []
     mesh = parameter.device_mesh
     split = [axis for axis, placement in enumerate(parameter.placements) if not placement.is_replicate()]
-    return math.prod(mesh.size(axis) for axis in split)
+    return [(mesh.size(axis), mesh.get_coordinate()[axis]) for axis in split]
+
+
+def are_rows_in_order(parameter: Any) -> bool:
+    """Whether each rank has slices along axis 0 that follow each other, as far as placements say."""
+    return parameter.ndim == 0 or all(
+        placement.is_replicate() or placement.dim % parameter.ndim != 0 or type(placement).__name__ == "Shard"
+        for placement in getattr(parameter, "placements", ())
+    )
 
 
 def rows_of(parameter: Any) -> range | None:
@@ -94,18 +118,41 @@ def rows_of(parameter: Any) -> range | None:
     return rows if not placements or parameter.ndim == 0 or len(rows) == local(parameter).shape[0] else None
 
 
+def partial_axes(name: str, parameter: Any, gradient: Any) -> tuple[str, ...]:
+    """By what a gradient is still to be reduced along each axis of the mesh, before it lies as its parameter.
+
+    Returns:
+        ``"sum"``, ``"avg"`` or nothing for each axis; (): it lies as its parameter does.
+
+    Raises:
+        ParameterError: it lies over the ranks in another way.
+    """
+    wanted, found = getattr(parameter, "placements", None), getattr(gradient, "placements", None)
+    same_mesh = wanted is None or (found is not None and gradient.device_mesh == parameter.device_mesh)
+    if wanted == found and same_mesh:
+        return ()
+    if wanted is not None and found is not None and same_mesh:
+        ways = [
+            "" if one == other else str(getattr(other, "reduce_op", "no partial sum"))
+            for one, other in zip(wanted, found, strict=True)
+        ]
+        if all(way in ("", "sum", "avg") for way in ways):
+            return tuple(ways)
+    placed = [
+        f"as ({', '.join(map(str, one))})" if one is not None else "as a plain tensor"
+        for one in (found, wanted)
+    ]
+    raise ParameterError(
+        f"the gradient of {name!r} lies over the ranks {placed[0]} and its parameter {placed[1]}:"
+        " redistribute the gradient to the parameter's placements before the step"
+    )
+
+
 def refuse_other_layout(name: str, parameter: Any, gradient: Any) -> None:
     """ParameterError if a gradient does not lie over the ranks as its parameter does."""
-    of_parameter = getattr(parameter, "placements", None)
-    of_gradient = getattr(gradient, "placements", None)
-    if of_parameter != of_gradient or (
-        of_parameter is not None and gradient.device_mesh != parameter.device_mesh
-    ):
-        placed = [
-            f"as ({', '.join(map(str, one))})" if one is not None else "as a plain tensor"
-            for one in (of_gradient, of_parameter)
-        ]
+    if partial_axes(name, parameter, gradient):
         raise ParameterError(
-            f"the gradient of {name!r} lies over the ranks {placed[0]} and its parameter {placed[1]}:"
-            " redistribute the gradient to the parameter's placements before the step"
+            f"the gradient of {name!r} is a partial sum on each rank"
+            f" ({', '.join(map(str, gradient.placements))}): redistribute it to the parameter's placements"
+            " before the step"
         )

@@ -4,77 +4,37 @@ A local norm becomes the norm of the whole in one place, before any formula sees
 policy works on shards as it does on one device.
 """
 
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Sequence
 from functools import cached_property
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from clipwise.clip import Per
 from clipwise.functional.layout import Layout, Places, starts_of
-from clipwise.functional.slots import Slot
 from clipwise.namespace import Array
-from clipwise.torch._gradients import Gradients, writable
 from clipwise.torch._measure import MeasuredTensors
-from clipwise.torch._placements import is_sharded, local, refuse_other_layout
 from clipwise.torch._sharding import LocalNorms, Sharding
-from clipwise.torch.engines import AnyBatch, make_batch, reference
+from clipwise.torch.engines import AnyBatch, reference
 from clipwise.torch.engines._arrays import array_on, tensor_of
 from clipwise.torch.engines.reference import values_of
 
-__all__ = ["ShardedGradients", "ShardedTensors", "held"]
+__all__ = ["ShardedTensors"]
 
 
-class ShardedGradients(Gradients):
-    """What this rank holds of the gradients of some parameters; an empty tensor where it has none.
-
-    Args:
-        parameters: by name, in the order of the slots.
-        slots: of the whole parameters.
+class Clamped(NamedTuple):
+    """What clamping will have done.
 
     Attributes:
-        here: for each parameter whether this rank has a gradient, from the last `collect`.
+        bounds: low and high.
+        after: the 2-norms of whole tensors.
+        beyond: how many entries of all of them were beyond, 0-d.
     """
 
-    def __init__(self, parameters: Mapping[str, Tensor], slots: Sequence[Slot]) -> None:
-        super().__init__(parameters, slots)
-        self._names = list(parameters)
-        self.here: list[bool] = []
-
-    def collect(self, only: Container[int] | None = None) -> AnyBatch | None:
-        """One tensor for each parameter.
-
-        Raises:
-            ParameterError: a gradient lies over the ranks in another way than its parameter.
-        """
-        if not self._parameters:
-            return None
-        gradients = [p.grad for p in self._parameters]
-        for name, parameter, gradient in zip(self._names, self._parameters, gradients, strict=True):
-            if gradient is not None:
-                refuse_other_layout(name, parameter, gradient)
-        self.here = [gradient is not None for gradient in gradients]
-        parts = [held(p, g) for p, g in zip(self._parameters, gradients, strict=True)]
-        batch = make_batch(parts)
-        if not self._known or batch.xp is not self.layout.xp:
-            self.layout = Layout(self._slots, batch.xp)
-            self._known = True
-        return batch
-
-
-def held(parameter: Tensor, gradient: Tensor | None) -> Tensor:
-    """What is here of a gradient, in a form that can be changed in place."""
-    if gradient is None:
-        return torch.empty(0, dtype=parameter.dtype, device=parameter.device)
-    part = local(gradient)
-    if not part.is_sparse and part.is_contiguous() and not (part.is_conj() or part.is_neg()):
-        return part
-    better = writable(part)
-    if better is not part and is_sharded(gradient):
-        gradient._local_tensor = better  # type: ignore[attr-defined]
-    elif better is not part:
-        parameter.grad = better
-    return better
+    bounds: tuple[float, float]
+    after: Tensor
+    beyond: Tensor
 
 
 class ShardedTensors(MeasuredTensors):
@@ -103,6 +63,7 @@ class ShardedTensors(MeasuredTensors):
         super().__init__(tensors, layout, batch, scale)
         self.sharding = sharding
         self.places = places
+        self._foreseen: Clamped | None = None
 
     def _lay_out_anew(self) -> None:
         """The layout is that of the whole, and stays."""
@@ -112,9 +73,11 @@ class ShardedTensors(MeasuredTensors):
     def local_norms(self, p: float) -> LocalNorms:
         """The norms of what is here."""
         norms = tensor_of(self.batch.norms(p))
-        key = self.layout, "tensor"
-        shares = self.sharding.kept(key, norms, lambda: [self.sharding.shares[i] for i in self.places])
-        return LocalNorms(norms, p, shares, self._is_wide)
+        return LocalNorms(norms, p, self._shares(norms), self._is_wide)
+
+    def _shares(self, like: Tensor) -> Tensor:
+        shares = self.sharding.shares
+        return self.sharding.kept((self.layout, "tensor"), like, lambda: [shares[i] for i in self.places])
 
     @property
     def _is_wide(self) -> bool:
@@ -175,9 +138,34 @@ class ShardedTensors(MeasuredTensors):
 
     # What is done to them.
 
+    def local_clamped(self, low: float, high: float) -> tuple[LocalNorms, LocalNorms, Tensor]:
+        """What clamping would do to what is here: the 2-norms before and after, and this rank's share of how
+        many entries are beyond, 1-d.
+        """
+        scale = 1.0 if self.loss_scale is None else self.loss_scale
+        counts, before, after = map(tensor_of, self.batch.clamped(low * scale, high * scale))
+        shares = self._shares(before)
+        norms = [LocalNorms(one, 2.0, shares, self._is_wide) for one in (before, after)]
+        return norms[0], norms[1], (counts * shares).sum().reshape(1)
+
+    def foresee(self, low: float, high: float, after: Tensor, beyond: Tensor) -> None:
+        """Take these for the 2-norms of whole tensors, and the number beyond, if they are clamped next."""
+        self._foreseen = Clamped((low, high), after, beyond)
+
+    def forget(self) -> None:
+        super().forget()
+        self._foreseen = None
+
     def clamp(self, low: Array, high: Array, *, ordered: bool = False) -> Array:
         if self.leave is True:
             return self.number(0.0)
+        foreseen = self._foreseen
+        if foreseen is not None and self.leave is None and foreseen.bounds == (float(low), float(high)):
+            scale = 1.0 if self.loss_scale is None else self.loss_scale
+            self.batch.clamp_(low * scale, high * scale, report=False)
+            self.forget()
+            self.learn(2.0, foreseen.after)
+            return array_on(self.xp, foreseen.beyond)
         counts, _ = self._clamped(low, high)
         norms = self.local_norms(2.0)
         weighted = (tensor_of(counts).to(norms.shares) * norms.shares).sum().reshape(1)
@@ -213,6 +201,8 @@ class ShardedTensors(MeasuredTensors):
         layout = Layout(self.layout.all_slots, self.xp, tuple(places))
         part = self._some(places, layout)
         part._learn_part(self, self.xp.asarray(list(places), dtype=self.xp.int32))
+        if self._foreseen is not None:
+            part._foreseen = self._foreseen._replace(after=self._foreseen.after[list(places)])
         return part
 
     def _some(self, positions: Sequence[int], layout: Layout) -> "ShardedTensors":

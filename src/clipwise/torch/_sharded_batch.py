@@ -10,8 +10,8 @@ from clipwise.errors import ArgumentError
 from clipwise.functional import scaling
 from clipwise.namespace import Array
 from clipwise.torch._placements import refuse_other_layout
-from clipwise.torch._sharded import held
-from clipwise.torch._sharding import LocalNorms, Sharding
+from clipwise.torch._sharded_gradients import held, nothing_of
+from clipwise.torch._sharding import LocalNorms, sharding_by_itself
 from clipwise.torch.engines import make_batch
 from clipwise.torch.engines._arrays import array_on, tensor_of
 
@@ -39,8 +39,8 @@ class ShardedBatch:
             if gradient is not None:
                 refuse_other_layout(name, parameter, gradient)
         # Nothing is kept between two calls, so that ranks are not asked each time whether they agree.
-        self._sharding = Sharding({name: p for name, (p, _) in named.items()}, agree=False)
-        self._batch = make_batch([held(p, g) for p, g in named.values()])
+        self._sharding = sharding_by_itself({name: p for name, (p, _) in named.items()})
+        self._batch = make_batch([nothing_of(p) if g is None else held(p, g) for p, g in named.values()])
         self.tensors, self.xp = self._batch.tensors, self._batch.xp
 
     @property

@@ -6,7 +6,6 @@ summed in float64, each rank's share weighted by one over the number of ranks th
 replica counts once, and all ranks end up with the same bits.
 """
 
-import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -15,10 +14,15 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from clipwise.errors import ArgumentError
-from clipwise.torch._placements import is_sharded, layout_key, mesh_of, pieces_of, refuse_placements, rows_of
+from clipwise.errors import ClipwiseError, ParameterError
+from clipwise.functional.slots import Slot
+from clipwise.torch._agreement import agreed, raise_everywhere
+from clipwise.torch._cover import Cover, cover_of_meshes
+from clipwise.torch._placements import is_sharded, layout_key, pieces_of, refuse_placements, rows_of
+from clipwise.torch._process_groups import ProcessGroups, as_mapping
+from clipwise.torch._roster import Entry
 
-__all__ = ["LocalNorms", "Sharding", "sharding_of"]
+__all__ = ["LocalNorms", "Sharding", "sharding_by_itself", "sharding_of"]
 
 _MOST_KEPT = 64
 _SAFE_ORDER = 4.0
@@ -42,41 +46,43 @@ class LocalNorms(NamedTuple):
 
 
 class Sharding:
-    """How some parameters are spread over the ranks of one group.
+    """How some parameters are spread over the ranks that clip them together.
 
     Args:
-        parameters: by name; at least one is a DTensor.
-        agree: ask all ranks, in collectives, whether they have the same parameters.
+        cover: those ranks.
+        shares: for each parameter one over the number of ranks that hold the same numbers.
+        dtypes: of each.
+        entries: the parameters of all ranks, in an order that is the same on all of them, if they agreed.
+        rows: for each of them what `rows_of` says; an empty range where this rank has none.
 
     Attributes:
-        shares: for each parameter one over the number of ranks that hold the same numbers.
-        rows: for each parameter what `rows_of` says, if ranks were asked to agree.
-
-    Raises:
-        ArgumentError: a layout that is not taken, or ranks that have other parameters. Every rank says so.
+        slots: of the whole parameters.
+        wide: whether each is float64.
     """
 
-    def __init__(self, parameters: Mapping[str, Tensor], *, agree: bool = True) -> None:
-        refuse_placements(parameters)
-        self.group, self.size, self._device = _group_of(parameters)
-        pieces: dict[Any, int] = {}
-        self.shares = []
-        for parameter in parameters.values():
-            key = layout_key(parameter)
-            if key not in pieces:
-                pieces[key] = pieces_of(parameter)
-            self.shares.append(pieces[key] / self.size)
+    def __init__(
+        self,
+        cover: Cover,
+        shares: Sequence[float],
+        dtypes: Sequence[torch.dtype],
+        entries: Sequence[Entry] = (),
+        rows: Sequence[range | None] = (),
+    ) -> None:
+        self.cover = cover
+        self.shares = shares
+        self.entries = entries
+        self.rows = rows
+        self.slots = tuple(entry.slot for entry in entries)
+        self.wide = [dtype in (torch.float64, torch.complex128) for dtype in dtypes]
         self._kept: dict[Any, tuple[Any, Tensor]] = {}
-        self.rows: list[range | None] = [rows_of(p) for p in parameters.values()] if agree else []
-        self.wide = [p.dtype in (torch.float64, torch.complex128) for p in parameters.values()]
-        if agree:
-            _agree(parameters, self.group, self.size)
+        self._flag: tuple[Any, Tensor] | None = None
 
     def __deepcopy__(self, memo: Any) -> "Sharding":
         return self  # it holds nothing that changes
 
     def __getstate__(self) -> dict[str, Any]:
-        return vars(self) | {"group": None, "_kept": {}}  # a process group belongs to its process
+        cover = self.cover._replace(group=None)  # a process group belongs to its process
+        return vars(self) | {"cover": cover, "_kept": {}, "_flag": None}
 
     def kept(self, key: tuple[Any, Any], like: Tensor, make: Callable[[], list[float]]) -> Tensor:
         """Numbers that stay the same from step to step, where norms are: put there once.
@@ -153,75 +159,78 @@ class Sharding:
         pieces = tops.split([len(one.norms) for one in parts])
         return {id(one): piece for one, piece in zip(parts, pieces, strict=True)}
 
+    def largest(self, values: Tensor) -> Tensor:
+        """The largest of some whole numbers over the ranks: one all-reduce."""
+        return self._reduced(values, dist.ReduceOp.MAX)
+
     def _reduced(self, values: Tensor, op: Any) -> Tensor:
+        if self.cover.group is None:
+            return values
         # Where gradients are offloaded to the host, only these few numbers go to the group's device.
-        sent = values.to(self._device) if self._device is not None else values.clone()
-        dist.all_reduce(sent, op, group=self.group)
+        device = self.cover.device
+        sent = values.to(device) if device is not None else values.clone()
+        dist.all_reduce(sent, op, group=self.cover.group)
         return sent.to(values.device)
 
+    # What went wrong on one rank.
 
-def sharding_of(parameters: Mapping[str, Tensor]) -> Sharding | None:
-    """How these are spread over ranks; None if none of them is a DTensor."""
-    return Sharding(parameters) if any(map(is_sharded, parameters.values())) else None
+    def hear(self, flag: Tensor, error: ClipwiseError | None) -> None:
+        """Raise what went wrong on any rank, before anything was touched on the CPU.
+
+        On a device nobody waits for the flag: the rank itself raises, the others in a later step.
+
+        Args:
+            flag: 0-d, above 0 on every rank if there was an error on one.
+            error: of this rank.
+        """
+        if flag.device.type == "cpu":
+            if float(flag) > 0:
+                raise_everywhere(self.cover, error)
+            return
+        if error is not None:
+            raise error
+        if self._flag is not None and self._flag[0].query() and float(self._flag[1]) > 0:
+            raise ParameterError(
+                "another rank could not clip its gradients in an earlier step: see its error"
+            )
+        if self._flag is None or self._flag[0].query():
+            copied = flag.to("cpu", non_blocking=True)
+            event = torch.get_device_module(flag.device).Event()
+            event.record()
+            self._flag = event, copied
+
+
+def sharding_of(
+    parameters: Mapping[str, Tensor], slots: Sequence[Slot], process_groups: ProcessGroups | None
+) -> Sharding | None:
+    """How these are spread over ranks; None if none is a DTensor and no group is declared.
+
+    Raises:
+        ArgumentError, ParameterError: a layout that is not taken, ranks that have other parameters than each
+            other, or groups that say nothing of them. Every rank says so.
+    """
+    given = as_mapping(process_groups)
+    if given is None and not any(map(is_sharded, parameters.values())):
+        return None
+    cover, entries = agreed(parameters, slots, given)
+    own = [None if entry.name is None else parameters[entry.name] for entry in entries]
+    rows = [range(0) if parameter is None else rows_of(parameter) for parameter in own]
+    return Sharding(cover, [e.share for e in entries], [e.dtype for e in entries], entries, rows)
+
+
+def sharding_by_itself(parameters: Mapping[str, Tensor]) -> Sharding:
+    """The same where no rank is asked: all have the same parameters, at least one of them a DTensor."""
+    refuse_placements(parameters)
+    cover = cover_of_meshes(parameters)
+    pieces: dict[Any, int] = {}
+    shares = []
+    for parameter in parameters.values():
+        key = layout_key(parameter)
+        if key not in pieces:
+            pieces[key] = pieces_of(parameter)
+        shares.append(pieces[key] / len(cover.ranks))
+    return Sharding(cover, shares, [parameter.dtype for parameter in parameters.values()])
 
 
 def _by_largest(part: LocalNorms) -> bool:
     return part.order > _SAFE_ORDER or part.wide
-
-
-def _group_of(parameters: Mapping[str, Tensor]) -> tuple[Any, int, torch.device | None]:
-    """The group of all ranks that hold a part, how many they are, and where it sends numbers from.
-
-    A mesh that was cut out of a larger one counts as that: what it says nothing of, ranks hold alike.
-    """
-    roots: list[Any] = []
-    for mesh in {id(mesh): mesh for p in parameters.values() if (mesh := mesh_of(p)) is not None}.values():
-        root = mesh._get_root_mesh() if hasattr(mesh, "_get_root_mesh") else mesh
-        if all(root is not other for other in roots):
-            roots.append(root)
-    members = [sorted(root.mesh.flatten().tolist()) for root in roots]
-    if any(ranks != members[0] for ranks in members):
-        raise ArgumentError(
-            "the parameters lie on meshes of different ranks "
-            f"({' and '.join(map(str, members))}): meshes in one model must cover the same ranks"
-        )
-    kinds = {root.device_type for root in roots}
-    if len(kinds) > 1:
-        raise ArgumentError(f"the parameters lie on meshes of different devices: {', '.join(sorted(kinds))}")
-    ranks, kind = members[0], kinds.pop()
-    device = None if kind == "cpu" else torch.device(kind, torch.get_device_module(kind).current_device())
-    if len(ranks) == dist.get_world_size():
-        return dist.group.WORLD, len(ranks), device
-    single = next((root for root in roots if root.ndim == 1), None)
-    if single is None:
-        raise ArgumentError(
-            f"the parameters lie on a mesh of several dimensions over {len(ranks)} of"
-            f" {dist.get_world_size()} ranks: one that does not cover all ranks must have one dimension"
-        )
-    return single.get_group(), len(ranks), device
-
-
-def _agree(parameters: Mapping[str, Tensor], group: Any, size: int) -> None:
-    """ArgumentError, on every rank, if the ranks of a group have other parameters than each other."""
-    table = [_row(name, parameter) for name, parameter in parameters.items()]
-    digest = hashlib.sha256("\n".join(table).encode()).hexdigest()
-    digests: list[Any] = [None] * size
-    dist.all_gather_object(digests, digest, group=group)
-    if len(set(digests)) == 1:
-        return
-    tables: list[Any] = [None] * size
-    dist.all_gather_object(tables, table, group=group)
-    other = next(rank for rank, one in enumerate(tables) if one != tables[0])
-    longest = max(len(tables[0]), len(tables[other]))
-    ends = [[*tables[rank], *["nothing"] * (longest - len(tables[rank]))] for rank in (0, other)]
-    first, second = next(pair for pair in zip(*ends, strict=True) if pair[0] != pair[1])
-    raise ArgumentError(
-        f"the ranks clip different parameters: rank 0 of the group has {first}, rank {other} has {second}."
-        " Stages of a pipeline, and experts as plain tensors, are not taken yet"
-    )
-
-
-def _row(name: str, parameter: Any) -> str:
-    placements = ", ".join(map(str, getattr(parameter, "placements", ())))
-    placed = f" as ({placements})" if placements else ""
-    return f"{name!r} {tuple(parameter.shape)} {parameter.dtype}{placed}"

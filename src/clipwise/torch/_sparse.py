@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor
 
 from clipwise.errors import ParameterError, ThresholdError
@@ -10,12 +11,12 @@ from clipwise.functional.slots import Slot
 from clipwise.functional.stage import Stage
 
 
-def refuse_complex_ranges(plan: Plan, parameters: Mapping[str, Tensor]) -> None:
+def refuse_complex_ranges(plan: Plan, dtypes: Mapping[str, torch.dtype]) -> None:
     """ThresholdError for a range for complex parameters, whose entries have no order."""
     for stage in plan.stages():
         if isinstance(stage.clip.threshold, tuple):
             low, high = stage.clip.threshold
-            if any(parameters[slot.name].is_complex() for slot in stage.slots):
+            if any(dtypes[slot.name].is_complex for slot in stage.slots):
                 raise ThresholdError(
                     f"complex gradients have no order for the range ({low:g}, {high:g}); give one threshold,"
                     " which bounds their modulus"

@@ -25,6 +25,7 @@ from clipwise.torch._joint_step import JointStep
 from clipwise.torch._left_out import can_leave_out
 from clipwise.torch._parameters import of_optimizers, refuse_unmade
 from clipwise.torch._placements import local
+from clipwise.torch._process_groups import ProcessGroups
 from clipwise.torch._unseen import Unseen
 from clipwise.torch._wrappers import chain, unwrapped, wrapper_of_caller
 from clipwise.torch.clipper import Clipper, Outcome
@@ -45,6 +46,7 @@ def attach(
     weights: AnyClip | str | Mapping[str, Any] | None = None,
     direction: bool = False,
     unit_axes: UnitAxes | None = None,
+    process_groups: ProcessGroups | None = None,
 ) -> "AttachedClipper":
     """Clip the gradients of an optimizer's parameters before each of its steps, from now on.
 
@@ -58,7 +60,9 @@ def attach(
             optimizer.step()          # clipped; clipper.report says what was done
 
     Parameters may be spread over ranks (DTensors of ``fully_shard``, of tensor parallel modules): every rank
-    attaches, and the norm is that of the whole model.
+    attaches, and the norm is that of the whole model. What no mesh says, ``process_groups`` does::
+
+        attach(optimizer, clip, model=stage, process_groups={"*": pipeline_group})
 
     It clips what the step is about to use: the sum over micro-batches under accumulation, gradients without
     their scale under `torch.amp.GradScaler` (with fused optimizers too, which step on scaled gradients), and
@@ -90,6 +94,7 @@ def attach(
         weights: what is done to the weights after every step that happens, such as ``clip_by_value(0.01)``
             for WGAN, to those of the optimizer that made it; ``clipper.weights.report`` says what.
         direction, unit_axes: as for `Clipper`; ``unit_axes`` is for ``weights`` too.
+        process_groups: as for `Clipper`: which parameters are others on each rank of which group.
 
     Returns:
         An `AttachedClipper`; also a context manager that detaches at its end.
@@ -100,8 +105,8 @@ def attach(
             attached to it already; the bound of the weights follows
             the loss; or, from the first step, it is stepped inside ``backward`` with a clip that needs all
             gradients.
-        ParameterError: a pattern of `by_name` or of ``unit_axes`` matches no parameter, or the model is
-            another one.
+        ParameterError: a pattern of `by_name`, ``unit_axes`` or ``process_groups`` matches no parameter, or
+            the model is another one.
 
     Warns:
         UserWarning: once, if the loop clips too; at the end (detached, or nobody holds it), if it saw no
@@ -116,6 +121,7 @@ def attach(
         weights=weights,
         direction=direction,
         unit_axes=unit_axes,
+        process_groups=process_groups,
     )
 
 
@@ -136,11 +142,14 @@ class AttachedClipper(Clipper):
         weights: AnyClip | str | Mapping[str, Any] | None,
         direction: bool,
         unit_axes: UnitAxes | None,
+        process_groups: ProcessGroups | None,
     ) -> None:
         if clip is None and weights is None:
             raise ArgumentError(
                 "expected a clip such as clipwise.clip_by_global_norm(1.0), or weights=, got None"
             )
+        if weights is not None and process_groups:
+            raise ArgumentError("a clip of weights takes whole parameters only: leave out process_groups")
         if not isinstance(model, nn.Module | None):
             raise ArgumentError(f"model must be a torch.nn.Module, got {type(model).__name__}")
         optimizers = unwrapped(optimizer)
@@ -165,6 +174,7 @@ class AttachedClipper(Clipper):
             direction=direction,
             model=model,
             unit_axes=unit_axes,
+            process_groups=process_groups,
         )
         self.weights = None
         if weights is not None:

@@ -11,12 +11,13 @@ from torch import Tensor, nn
 
 from clipwise.clip import AnyClip
 from clipwise.config.arguments import as_clip
-from clipwise.errors import ArgumentError, ParameterError, StateError
+from clipwise.errors import ArgumentError, ClipwiseError, ParameterError, StateError
 from clipwise.functional.arguments import NonFinite, as_nonfinite
 from clipwise.functional.clipping import clip_measured, measured
 from clipwise.functional.context import StepContext
 from clipwise.functional.layout import Layout
 from clipwise.functional.merging import untouched
+from clipwise.functional.names import refuse_unmatched
 from clipwise.functional.plan import make_plan
 from clipwise.functional.slots import Slot, UnitAxes
 from clipwise.namespace import Array, Namespace
@@ -24,8 +25,9 @@ from clipwise.report import ClipReport
 from clipwise.torch._gradients import Gradients
 from clipwise.torch._measure import MeasuredTensors
 from clipwise.torch._parameters import Parameters, named, refuse_gradients, refuse_unmade
-from clipwise.torch._placements import local
-from clipwise.torch._sharded import ShardedGradients, ShardedTensors
+from clipwise.torch._process_groups import ProcessGroups
+from clipwise.torch._sharded import ShardedTensors
+from clipwise.torch._sharded_gradients import ShardedGradients
 from clipwise.torch._sharding import Sharding, sharding_of
 from clipwise.torch._slots import layout_of, slots_of
 from clipwise.torch._sparse import refuse_complex_ranges, refuse_sparse
@@ -83,6 +85,11 @@ class Clipper:
         unit_axes: shell patterns of names to the axes along which output units lie, where they are not:
             axis 0 of a weight (axis 1 of a transposed convolution of the model), all of a vector. A number,
             several, or None: all of it is one unit. The first match wins; for ``per="unit"`` only.
+        process_groups: shell patterns of names to process groups: parameters that match are others on each
+            rank of the group (experts or stages of a pipeline), of which each rank has some or none. A
+            `DeviceMesh` counts as the group of its ranks; None: the same on all ranks that have it, such as
+            tied weights; the name of another parameter: tied to that one. The first match wins. Every rank of
+            the run gives the same patterns.
 
     Attributes:
         report: the `ClipReport` of the last call, None before the first.
@@ -90,7 +97,7 @@ class Clipper:
 
     Raises:
         ArgumentError: the clip or ``nonfinite`` is not one, or an axis is none of its weight.
-        ParameterError: a pattern of `by_name` or of ``unit_axes`` matches nothing.
+        ParameterError: a pattern of `by_name`, of ``unit_axes`` or of ``process_groups`` matches nothing.
     """
 
     _source: type[Gradients] = Gradients
@@ -106,6 +113,7 @@ class Clipper:
         direction: bool = False,
         model: nn.Module | None = None,
         unit_axes: UnitAxes | None = None,
+        process_groups: ProcessGroups | None = None,
     ) -> None:
         clip, nonfinite = as_clip(clip), as_nonfinite(nonfinite)
         if model is None and isinstance(parameters, nn.Module):
@@ -127,7 +135,10 @@ class Clipper:
         self._followers: list[Follower] = []
         self._vetoes: list[Veto] = []
         self._unit_axes = unit_axes
-        self._lay_out(slots_of(self.parameters, model, unit_axes))
+        self._process_groups = process_groups
+        self._lay_out(slots_of(self.parameters, model, unit_axes, later=bool(process_groups)))
+        if process_groups:  # a rank may have nothing that matches
+            refuse_unmatched(unit_axes or {}, [slot.known_as for slot in self._slots], "unit_axes")
         self._state = PolicyState(self._plan, self._namespace())
         self._needs_loss = "loss" in self._plan.needs()
         self._sees = self._plan.sees()
@@ -141,6 +152,7 @@ class Clipper:
             "_losses": list(self._losses),
             "_state": copy.copy(self._state),
             "_gradients": copy.copy(self._gradients),
+            "_process_groups": None,  # they belong to their process, and a copy follows no optimizer
         }
 
     @property
@@ -250,14 +262,20 @@ class Clipper:
 
     def _clip(self, batch: AnyBatch, scale: Tensor | None, fused: bool, leave: Tensor | None) -> Outcome:
         plan, layout = self._plan, self._gradients.layout
+        error = None
         for place in batch.odd:
             if batch.tensors[place].is_sparse:
-                refuse_sparse(plan, batch.tensors[place], layout.names[place])
+                try:
+                    refuse_sparse(plan, batch.tensors[place], layout.names[place])
+                except ClipwiseError as caught:
+                    if self._sharding is None:
+                        raise
+                    error = caught  # the other ranks wait for this one's numbers first
         weights = self._weights(layout.xp)
         if self._sharding is None:
             measure = MeasuredTensors(batch.tensors, layout, batch, scale)
         else:
-            found = self._over_ranks(batch, scale, weights)
+            found = self._over_ranks(batch, scale, weights, error)
             if found is None:
                 return self._nothing()
             measure, fused = found, False  # what a fused optimizer is told it takes for whole tensors only
@@ -280,7 +298,11 @@ class Clipper:
         return Outcome(in_torch(report), measure.folded, skip)
 
     def _over_ranks(
-        self, batch: AnyBatch, scale: Tensor | None, weights: MeasuredTensors | None
+        self,
+        batch: AnyBatch,
+        scale: Tensor | None,
+        weights: MeasuredTensors | None,
+        error: ClipwiseError | None,
     ) -> ShardedTensors | None:
         """The measure of gradients that are spread over ranks; None if no rank has one."""
         gradients = self._gradients
@@ -295,6 +317,7 @@ class Clipper:
             weights,
             self._loss(layout.xp),
             direction=self.direction,
+            error=gradients.error or error,
         )
         self._losses = [] if together.loss is None else [torch.as_tensor(together.loss)]
         self._refuse_missing_loss()
@@ -318,11 +341,14 @@ class Clipper:
         if "weight_norm" not in self._sees:
             return None
         parameters = list(self.parameters.values())
+        sharding, gradients = self._sharding, self._gradients
         if self._weight_layout is None or self._weight_layout.xp is not xp:
-            self._weight_layout = layout_of(parameters, self._slots, xp)
-        if self._sharding is not None:
-            held = [local(parameter) for parameter in parameters]
-            return ShardedTensors(held, self._weight_layout, self._sharding, range(len(held)))
+            whole = Layout(self._slots, xp)
+            self._weight_layout = whole if sharding else layout_of(parameters, self._slots, xp)
+        if sharding is not None:
+            assert isinstance(gradients, ShardedGradients)
+            held = gradients.weights()
+            return ShardedTensors(held, self._weight_layout, sharding, range(len(held)))
         return MeasuredTensors(parameters, self._weight_layout)
 
     def _context(self, xp: Namespace) -> StepContext:
@@ -385,21 +411,26 @@ class Clipper:
 
     def _follow(self, kept: Mapping[str, Tensor], new: Mapping[str, Tensor], model: nn.Module | None) -> None:
         """Go on with these parameters: some of the old ones, and new ones, perhaps of a model."""
-        known = {slot.name: slot for slot in self._slots}
+        known = {slot.name: slot for slot in self._own_slots}
         later = slots_of(new, model, self._unit_axes, later=True)
         self.parameters = {**kept, **new}
         self._lay_out((*(known[name] for name in kept), *later), later=True)
         self._state = self._state.carried(self._plan)
 
     def _lay_out(self, slots: tuple[Slot, ...], *, later: bool = False) -> None:
-        self._slots = slots
-        self._plan = make_plan(self.clip, slots, later=later)
-        refuse_complex_ranges(self._plan, self.parameters)
-        self._sharding = sharding_of(self.parameters)
+        self._own_slots = self._slots = slots
+        self._sharding = sharding_of(self.parameters, slots, self._process_groups)
+        dtypes = {name: parameter.dtype for name, parameter in self.parameters.items()}
         if self._sharding is not None:
-            refuse_on_shards(self._plan, slots, self._sharding)
-        source = self._source if self._sharding is None else ShardedGradients
-        self._gradients = source(self.parameters, slots)
+            self._slots = self._sharding.slots
+            dtypes = {entry.slot.name: entry.dtype for entry in self._sharding.entries}
+        self._plan = make_plan(self.clip, self._slots, later=later)
+        refuse_complex_ranges(self._plan, dtypes)
+        if self._sharding is None:
+            self._gradients = self._source(self.parameters, slots)
+        else:
+            refuse_on_shards(self._plan, self._sharding)
+            self._gradients = ShardedGradients(self.parameters, self._sharding)
         self._weight_layout = None
 
 

@@ -12,6 +12,7 @@ from clipwise.functional.arguments import NonFinite
 from clipwise.functional.slots import UnitAxes
 from clipwise.report import ClipReport
 from clipwise.torch._parameters import Parameters
+from clipwise.torch._process_groups import ProcessGroups
 from clipwise.torch.clipper import Clipper
 
 __all__ = ["clip_"]
@@ -24,6 +25,7 @@ def clip_(
     nonfinite: NonFinite = "propagate",
     direction: bool = False,
     unit_axes: UnitAxes | None = None,
+    process_groups: ProcessGroups | None = None,
 ) -> ClipReport:
     """Clip the gradients of some parameters in place, once, and report.
 
@@ -35,6 +37,7 @@ def clip_(
         clip: what to do; a string or a mapping is read by `clipwise.config.parse`. Its threshold must not
             depend on earlier steps: something would have to remember them, which `attach` and `Clipper` do.
         nonfinite, direction, unit_axes: as for `Clipper`; ``"skip"`` leaves the gradients as they are.
+        process_groups: as for `Clipper`; each call asks all ranks again who has what.
 
     Raises:
         StateError: the threshold depends on earlier steps. Nothing was touched.
@@ -59,6 +62,12 @@ def clip_(
         )
     model = parameters if isinstance(parameters, nn.Module) else None
     clipper = Clipper(
-        parameters, clip, nonfinite=nonfinite, direction=direction, model=model, unit_axes=unit_axes
+        parameters,
+        clip,
+        nonfinite=nonfinite,
+        direction=direction,
+        model=model,
+        unit_axes=unit_axes,
+        process_groups=process_groups,
     )
     return clipper.clip_()

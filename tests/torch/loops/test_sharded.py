@@ -36,12 +36,14 @@ CLIPS = {
     "loss": (clipwise.Clip(clipwise.thresholds.reduce_on_instability(0.5)), 1),
     "units": (clipwise.adaptive_grad_clip(0.05), 1),
     "units, then all": (clipwise.chain(clipwise.Clip(0.1, per="unit"), GLOBAL), 1),
-    "value": (clipwise.clip_by_value(0.05), 2),
+    "value": (clipwise.clip_by_value(0.05), 1),
+    "range, then all": (clipwise.chain(clipwise.clip_by_value(low=-0.1, high=0.05), GLOBAL), 1),
+    "values by a schedule": (clipwise.clip_by_value(clipwise.thresholds.linear(0.1, 0.05, steps=9)), 2),
     "chain": (clipwise.chain(clipwise.clip_by_norm(0.3), GLOBAL), 1),
     "by_name": (clipwise.by_name({"first.*": clipwise.clip_by_norm(0.1), "*": GLOBAL}), 1),
 }
 """Each clip, and how many collectives a step takes."""
-RARER = ("rms", "third", "zclip", "relative", "chain")
+RARER = ("rms", "third", "zclip", "relative", "chain", "values by a schedule")
 CASES = [("fsdp", name) for name in CLIPS if THOROUGH or name not in RARER] + [
     *((layout, "global") for layout in LAYOUTS if layout != "fsdp"),
     ("fsdp_tp", "tensor"),  # a weight in strides
@@ -93,9 +95,19 @@ def refused(make):
     return ""
 
 
-def partial(model):
+def partial_for_a_drop_in():
+    model = Net()
+    LAYOUTS["fsdp"](model)
     bias = model.last.bias
     bias.grad = DTensor.from_local(torch.ones(3), bias.device_mesh, [Partial()])
+    clipwise.torch.clip_grad_norm_(model.parameters(), 0.1)
+
+
+def gradients_as_parameters():
+    run = Run("fsdp", GLOBAL)
+    run.backward(2)
+    gradients = (p.grad for p in run.model.parameters())
+    clipwise.torch.clip_grads_with_norm_(gradients, 0.1, torch.tensor(2.0))
 
 
 def different_parameters():
@@ -156,7 +168,8 @@ def on_each_rank(folder):
         found[way] = one_step("fsdp", spoil, nonfinite=way)
     found["dropins"] = {layout: dropped_in(layout) for layout in ("fsdp", "fsdp_tp", "two_meshes")}
     found["dropins, lost"] = dropped_in_without_gradients()
-    found["partial"] = one_step("fsdp", partial)
+    found["partial"] = refused(partial_for_a_drop_in)
+    found["gradients"] = refused(gradients_as_parameters)
     found["different"] = refused(different_parameters)
     found["flat"] = refused(flat)
     found["units"] = refused(lambda: Run("fsdp_tp", clipwise.adaptive_grad_clip(0.01)))
@@ -194,7 +207,8 @@ def test_it_is_what_one_process_does(ranks, layout, name):
     expected = alone(name)
     assert any(report["clip_fraction"] for report in expected["reports"]), "nothing was clipped"
     assert_same_steps(ranks, (layout, name), expected, tolerance=1e-5)
-    assert {*ranks[0][layout, name]["collectives"]} == {CLIPS[name][1]}
+    count = CLIPS[name][1]  # and once how the gradients lie, and whether replicas are some
+    assert ranks[0][layout, name]["collectives"] == [count + 1, count, count]
 
 
 def test_the_device_path_and_a_direction(ranks):
@@ -240,9 +254,9 @@ def test_the_drop_ins_take_the_norm_of_the_whole(ranks, layout):
 
 def test_what_is_refused_is_refused_on_every_rank(ranks):
     for found in ranks:
-        assert "the gradient of 'last.bias' lies over the ranks as (P(sum))" in str(found["partial"]["error"])
-        assert found["partial"]["reports"] == []
-        assert "the ranks clip different parameters: rank 0" in found["different"]
+        assert "is a partial sum on each rank (P(sum)): redistribute it" in found["partial"]
+        assert "none of these 5 tensors is a parameter" in found["gradients"]
+        assert "the ranks have different parameters: rank 0" in found["different"]
         assert "'plain'" in found["different"]
         assert "call model.clip_grad_norm_(max_norm)" in found["flat"]
         assert "which 'first.weight' does not" in found["units"]

@@ -177,10 +177,10 @@ static int bounds_of(const Table *table, double low, double high, double *bounds
 
 static PyObject *table_clamp(Table *table, PyObject *args) {
     double low, high;
-    int threads, sums;
+    int threads, sums, keep = 0;
     PyObject *array;
     Py_buffer out;
-    if (!PyArg_ParseTuple(args, "ddOip:clamp_", &low, &high, &array, &threads, &sums)) return NULL;
+    if (!PyArg_ParseTuple(args, "ddOip|p:clamp_", &low, &high, &array, &threads, &sums, &keep)) return NULL;
     if (isnan(low) || isnan(high)) {
         PyErr_SetString(PyExc_ValueError, "bounds must be numbers, got nan");
         return NULL;
@@ -190,7 +190,9 @@ static PyObject *table_clamp(Table *table, PyObject *args) {
     double few[FEW], *bounds = room(few, 2 * table->n + 3 * pieces);
     int failed = !bounds || bounds_of(table, low, high, bounds);
     if (!failed) {
-        Task task = {.table = table, .out = bounds + 2 * table->n, .bounds = bounds, .sums = sums};
+        Task task = {
+            .table = table, .out = bounds + 2 * table->n, .bounds = bounds, .sums = sums, .keep = keep,
+        };
         run(clamp_pieces, &task, pieces, &table->extent, threads);
         for (Py_ssize_t i = 0; i < table->n; i++) {
             if (!table->of[i].plain) continue;
@@ -285,7 +287,7 @@ static PyMethodDef table_methods[] = {
     {"scale_", (PyCFunction)table_scale, METH_VARARGS, "scale_(coefficients, threads)"},
     {"multiply_", (PyCFunction)table_multiply, METH_VARARGS, "multiply_(coefficient, threads)"},
     {"scale_units_", (PyCFunction)table_scale_units, METH_VARARGS, "scale_units_(coefficients, threads)"},
-    {"clamp_", (PyCFunction)table_clamp, METH_VARARGS, "clamp_(low, high, out, threads, sums)"},
+    {"clamp_", (PyCFunction)table_clamp, METH_VARARGS, "clamp_(low, high, out, threads, sums, keep=False)"},
     {NULL, NULL, 0, NULL},
 };
 

@@ -13,6 +13,7 @@ typedef struct {
     int one_for_all;
     const double *bounds; /* low and high of each tensor */
     int sums;             /* of squares, before and after clamping */
+    int keep;             /* the entries as they are: clamping is only counted and summed */
 } Task;
 
 static double reduce(Order order, int dtype, const void *data, int64_t n) {
@@ -68,6 +69,16 @@ static void scale_pieces(void *data, int64_t begin, int64_t end) {
     }
 }
 
+/* As clamp_and_sum, of a copy that stays in the cache. */
+static void clamp_copy(const Kernels *kernels, size_t bytes, Piece piece, const double *bounds, double found[3]) {
+    double copy[1024];
+    for (int64_t at = 0; at < piece.numel; at += 1024) {
+        int64_t part = piece.numel - at < 1024 ? piece.numel - at : 1024;
+        memcpy(copy, (const char *)piece.data + at * bytes, part * bytes);
+        kernels->clamp_and_sum(copy, part, bounds[0], bounds[1], found);
+    }
+}
+
 static void clamp_pieces(void *data, int64_t begin, int64_t end) {
     Task *task = data;
     Walk walk = walk_from(task->table, begin, end);
@@ -76,7 +87,12 @@ static void clamp_pieces(void *data, int64_t begin, int64_t end) {
         const double *bounds = task->bounds + 2 * piece.place;
         double *found = task->out + 3 * item;
         found[0] = found[1] = found[2] = 0;
-        const Kernels *kernels = &level->of[task->table->of[piece.place].dtype];
+        int dtype = task->table->of[piece.place].dtype;
+        const Kernels *kernels = &level->of[dtype];
+        if (task->keep) {
+            clamp_copy(kernels, ENTRY_BYTES[dtype], piece, bounds, found);
+            continue;
+        }
         (task->sums ? kernels->clamp_and_sum : kernels->clamp)(piece.data, piece.numel, bounds[0], bounds[1], found);
     }
 }

@@ -196,6 +196,18 @@ class Batch:
             return found[:, 0], before, self.norms(2.0)
         return found[:, 0], *((sizes[:, 0], sizes[:, 1]) if report else (None, None))
 
+    def clamped(self, low: Array, high: Array) -> tuple[Array, Array, Array]:
+        """What `clamp_` would do; see `reference.Batch.clamped`."""
+        low, high = float(low), float(high)
+        if self._by_tensor.has_float64:  # as in `clamp_`
+            return reference.Batch(self.tensors).clamped(low, high)
+        found = np.zeros((len(self.tensors), 3))
+        self._by_tensor.clamp_(low, high, found, torch.get_num_threads(), True, True)
+        found[:, 1:] = np.sqrt(found[:, 1:])
+        for i in self._left:
+            found[i] = reference.clamped(self._stored[i], low, high)
+        return found[:, 0], found[:, 1], found[:, 2]
+
 
 def _has_rows(tensor: Tensor) -> bool:
     """Whether it is sparse along axis 0 alone, and stores any units."""

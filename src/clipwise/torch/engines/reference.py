@@ -21,6 +21,7 @@ __all__ = [
     "PIECE",
     "Batch",
     "clamp_",
+    "clamped",
     "cosine",
     "scale_",
     "scale_units_",
@@ -157,6 +158,14 @@ class Batch:
         for i in self.odd:
             clamp_(values_of(self.tensors[i]), low, high)
         return self.xp.zeros((len(self.tensors),)), None, None
+
+    def clamped(self, low: Array, high: Array) -> tuple[Array, Array, Array]:
+        """What `clamp_` would do, without doing it: the three that it returns, ``(n,)`` each."""
+        found = [clamped(values_of(t), low, high) for t in self.tensors]
+        beyond, before, after = (
+            self._array([x.reshape(1) for x in part]) for part in zip(*found, strict=True)
+        )
+        return beyond, before, after
 
     def _array(self, parts: Sequence[Tensor]) -> Array:
         whole = torch.cat([part.to(self.device, wide(self.device)) for part in parts])
@@ -338,6 +347,17 @@ def clamp_(values: Tensor, low: float | Tensor, high: float | Tensor) -> Tensor:
             _bound_(piece, low, high, torch.finfo(piece.dtype).max)
         changed += beyond.sum()
     return changed
+
+
+def clamped(values: Tensor, low: float | Tensor, high: float | Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """How many entries `clamp_` would bound, and the 2-norms before and after, 0-d; nothing is written."""
+    dtype = wide(values.device)
+    beyond, after = torch.zeros((2,), dtype=dtype, device=values.device).unbind()
+    for piece in _pieces(values) if values.numel() else ():
+        own = piece.clone()
+        beyond = beyond + clamp_(own, low, high)
+        after = torch.hypot(after, tensor_norm(own, 2.0))
+    return beyond, tensor_norm(values, 2.0), after
 
 
 def _bound_(piece: Tensor, low: float | Tensor, high: float | Tensor, largest: float) -> None:

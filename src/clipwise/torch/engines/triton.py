@@ -149,6 +149,10 @@ class Batch:
             results[2, i] = reference.tensor_norm(values, 2.0)
         return results[0], results[1], results[2]
 
+    def clamped(self, low: float | Tensor, high: float | Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """What `clamp_` would do, without doing it; by the reference engine."""
+        return reference.Batch(self.tensors).clamped(low, high)
+
     def _by_tensor(self) -> list[Segments]:
         if self._segments is None:
             self._segments = []

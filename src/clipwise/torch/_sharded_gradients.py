@@ -1,0 +1,126 @@
+"""The gradients of parameters that are spread over ranks: what this rank holds of them, for an engine."""
+
+from collections.abc import Container, Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from clipwise.errors import ClipwiseError, ParameterError
+from clipwise.functional.layout import Layout
+from clipwise.torch._census import Census, Ways, census
+from clipwise.torch._gradients import Gradients, writable
+from clipwise.torch._partial import reduce_partial
+from clipwise.torch._placements import is_sharded, local, partial_axes
+from clipwise.torch._sharding import Sharding
+from clipwise.torch.engines import AnyBatch, make_batch
+
+__all__ = ["ShardedGradients", "held", "nothing_of"]
+
+
+class ShardedGradients(Gradients):
+    """What this rank holds of the gradients of all parameters; an empty tensor where it has none.
+
+    Args:
+        parameters: of this rank, by name.
+        sharding: of those of all ranks.
+
+    Attributes:
+        here: for each parameter of all ranks whether this one has a gradient, from the last `collect`.
+        error: what is wrong with a gradient of this rank, which the others are still to hear of; or None.
+    """
+
+    error: ClipwiseError | None
+
+    def __init__(self, parameters: Mapping[str, Tensor], sharding: Sharding) -> None:
+        super().__init__(parameters, sharding.slots)
+        self._sharding = sharding
+        self._own = [None if one.name is None else parameters[one.name] for one in sharding.entries]
+        device = next((p.device for p in parameters.values()), sharding.cover.device)
+        self._nothing = [
+            torch.empty(0, dtype=entry.dtype, device=device) if own is None else nothing_of(own)
+            for entry, own in zip(sharding.entries, self._own, strict=True)
+        ]
+        self._census: Census | None = None
+        self.here: list[bool] = []
+        self.error = None
+
+    def collect(self, only: Container[int] | None = None) -> AnyBatch | None:
+        """One tensor for each parameter. Partial gradients are reduced.
+
+        In the first step in which there is any gradient, one collective tells whether they lie, and where
+        they should be the same are the same, on all ranks.
+
+        Raises:
+            ParameterError: they are not. Every rank says so, and nothing was touched.
+        """
+        if not self._own:
+            return None
+        gradients = [None if own is None else own.grad for own in self._own]
+        ways, self.error = self._ways(gradients)
+        if self._census is None or not self._census.complete:
+            self._census = census(self._sharding, self._own, gradients, ways, self.error)
+        elif self.error is None:
+            self.error = self._changed(ways)
+        if self.error is not None:  # others wait for this rank's numbers, and then hear of it
+            gradients = [None for _ in gradients]
+        if any(self._census.ways):
+            gradients = reduce_partial(self._own, gradients, self._census.ways)
+        self.here = [gradient is not None for gradient in gradients]
+        parts = [
+            none if own is None or gradient is None else held(own, gradient)
+            for own, gradient, none in zip(self._own, gradients, self._nothing, strict=True)
+        ]
+        batch = make_batch(parts)
+        if not self._known or batch.xp is not self.layout.xp:
+            self.layout = Layout(self._slots, batch.xp)
+            self._known = True
+        return batch
+
+    def weights(self) -> list[Tensor]:
+        """What this rank holds of the parameters themselves."""
+        return [
+            none if own is None else local(own) for own, none in zip(self._own, self._nothing, strict=True)
+        ]
+
+    def _ways(self, gradients: Sequence[Tensor | None]) -> tuple[list[Ways | None], ClipwiseError | None]:
+        """How the gradients lie, and the first error."""
+        ways: list[Ways | None] = []
+        error = None
+        for slot, own, gradient in zip(self._slots, self._own, gradients, strict=True):
+            way = None
+            if gradient is not None:
+                try:
+                    way = partial_axes(slot.name, own, gradient)
+                except ClipwiseError as caught:
+                    error = error or caught
+            ways.append(way)
+        return ways, error
+
+    def _changed(self, ways: Sequence[Ways | None]) -> ClipwiseError | None:
+        assert self._census is not None
+        for slot, way, known in zip(self._slots, ways, self._census.ways, strict=True):
+            if way is not None and way != (known or ()):
+                return ParameterError(
+                    f"the gradient of {slot.name!r} lies over the ranks in another way than in the first"
+                    " step with gradients (as a partial sum, or not): redistribute it to the parameter's"
+                    " placements before the step"
+                )
+        return None
+
+
+def nothing_of(parameter: Tensor) -> Tensor:
+    """What is here of a gradient that this rank does not have."""
+    return torch.empty(0, dtype=parameter.dtype, device=parameter.device)
+
+
+def held(parameter: Tensor, gradient: Tensor) -> Tensor:
+    """What is here of a gradient, in a form that can be changed in place."""
+    part = local(gradient)
+    if not part.is_sparse and part.is_contiguous() and not (part.is_conj() or part.is_neg()):
+        return part
+    better = writable(part)
+    if better is not part and is_sharded(gradient):
+        gradient._local_tensor = better  # type: ignore[attr-defined]
+    elif better is not part:
+        parameter.grad = better
+    return better
