@@ -19,7 +19,8 @@ class StepHooks:
 
     torch calls the hooks of a step once for each class whose ``step`` runs: an optimizer whose step calls
     that of its parent calls them twice. Only the outermost call counts. It is known by the stack, since a
-    step that raises never tells that it has ended.
+    step that raises never tells that it has ended. Nor does a step count that `torch.distributed.checkpoint`
+    makes of an optimizer without state, on gradients of 0 and at a learning rate of 0.
 
     Args:
         begin: called first.
@@ -41,7 +42,7 @@ class StepHooks:
         end: Callable[[Optimizer], None],
     ) -> None:
         self._begin, self._again, self._ready, self._halt, self._end = begin, again, ready, halt, end
-        self._leaves_out = False
+        self._leaves_out = self._is_none = False
 
     @property
     def owner(self) -> Any:
@@ -61,6 +62,9 @@ class StepHooks:
         self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
         if _is_nested(optimizer):
+            return None
+        self._is_none = _only_makes_state(optimizer)
+        if self._is_none:
             return None
         self._begin(optimizer)
         if kwargs.get("closure") is not None:
@@ -98,7 +102,7 @@ class StepHooks:
 
     @_disable_dynamo
     def after_step(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if not _is_nested(optimizer):
+        if not _is_nested(optimizer) and not self._is_none:
             self._end(optimizer)
 
 
@@ -108,6 +112,15 @@ def _is_nested(optimizer: Optimizer) -> bool:
     steps = frames_of(file=torchs.__file__)
     next(steps, None)  # the step that calls the hook
     return any(frame.f_locals.get("self") is optimizer for frame in steps)
+
+
+def _only_makes_state(optimizer: Optimizer) -> bool:
+    """Whether the step is made by `get_optimizer_state_dict` and its kin, to have a state to load into."""
+    makers = () if optimizer.state else frames_of("_init_optim_state")
+    return any(frame.f_globals.get("__name__") == _CHECKPOINTS for frame in makers)
+
+
+_CHECKPOINTS = "torch.distributed.checkpoint.state_dict"
 
 
 def _versions(optimizer: Optimizer) -> list[int]:
