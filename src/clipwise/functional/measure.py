@@ -122,6 +122,13 @@ class Measure(ABC):
         bad = ~self.xp.isfinite(norms)
         return bad, self.xp.sum(self.xp.astype(bad, self.xp.int32))
 
+    def everywhere(self, count: Array, smallest: Array) -> tuple[Array, Array]:
+        """A count, and the smallest of some numbers, of all that is measured, from those of what is here.
+
+        The arrays were changed before, and are measured anew.
+        """
+        return count, smallest
+
     def _settled(self, coefficients: Array) -> Array:
         """The same array, which many others are about to be computed from."""
         return coefficients

@@ -157,4 +157,5 @@ class _ElementStage(Stage):
                 if 0 not in getattr(limit, "shape", ()):
                     tightest = xp.minimum(tightest, xp.min(xp.asarray(limit)))
         measure.forget()
+        beyond, tightest = measure.everywhere(beyond, tightest)
         return beyond, tightest, self.thresholds.joined(xp, state, states)

@@ -356,7 +356,8 @@ class Monitor:
         """Whether a rule wants the step left out that a clipper is about to prepare."""
         values = {NORM: norm} | ({} if loss is None else {"loss": loss})
         moment = Moment(clipper.steps + 1, name, values, rank=self.rank, time=time.time())
-        return self._consensus.any(self._alerting.engine.skips(moment))
+        bad = self._alerting.engine.skips(moment)
+        return bad if clipper.decides_together else self._consensus.any(bad)
 
     def _stop_if_told(self) -> None:
         alert = self._alerting.stopping

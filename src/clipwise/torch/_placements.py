@@ -20,6 +20,7 @@ __all__ = [
     "pieces_of",
     "refuse_other_layout",
     "refuse_placements",
+    "row_index",
     "rows_of",
 ]
 
@@ -146,6 +147,21 @@ def partial_axes(name: str, parameter: Any, gradient: Any) -> tuple[str, ...]:
         f"the gradient of {name!r} lies over the ranks {placed[0]} and its parameter {placed[1]}:"
         " redistribute the gradient to the parameter's placements before the step"
     )
+
+
+def row_index(parameter: Any) -> Tensor:
+    """Which slices along axis 0 of a DTensor this rank holds, in whole or in part, in their order here."""
+    mesh, rows = parameter.device_mesh, torch.arange(parameter.shape[0])
+    split = [
+        (axis, placement)
+        for axis, placement in enumerate(parameter.placements)
+        if not placement.is_replicate() and placement.dim % parameter.ndim == 0
+    ]
+    # One in strides splits what those behind it have left.
+    for axis, _ in sorted(split, key=lambda pair: type(pair[1]).__name__ != "Shard"):
+        parts, own = rows.chunk(mesh.size(axis)), mesh.get_coordinate()[axis]
+        rows = parts[own] if own < len(parts) else rows[:0]
+    return rows
 
 
 def refuse_other_layout(name: str, parameter: Any, gradient: Any) -> None:

@@ -174,6 +174,28 @@ class ShardedTensors(MeasuredTensors):
         self.learn(2.0, after)
         return array_on(self.xp, beyond[0])
 
+    def over_ranks(self, counts: Tensor) -> Tensor:
+        """The sum of a count of each of these tensors, of the whole ones from what is here."""
+        shares = [self.sharding.shares[place] for place in self.places]
+        return self.sharding.summed((counts * counts.new_tensor(shares)).sum().reshape(1))[0]
+
+    def moduli_beside(self, weights: MeasuredTensors, position: int, *, whole: bool) -> tuple[Array, Array]:
+        if self.tensors[position].numel():
+            return super().moduli_beside(weights, position, whole=whole)
+        nothing = self._moduli(self.tensors[position])  # this rank has no gradient, or no entry
+        return nothing, nothing
+
+    def bound(self, position: int, limit: Array) -> Array:
+        share = self.sharding.shares[self.places[position]]
+        return super().bound(position, limit) * share
+
+    def everywhere(self, count: Array, smallest: Array) -> tuple[Array, Array]:
+        norms, least = self.local_norms(2.0), tensor_of(smallest).reshape(1)
+        (after,), total = self.sharding.whole([norms], tensor_of(count).reshape(1).to(norms.norms))
+        assert total is not None
+        self.learn(2.0, after)
+        return array_on(self.xp, total[0]), array_on(self.xp, -self.sharding.largest(-least)[0])
+
     def cosine(self, before: Sequence[Tensor], size: Array) -> Array:
         xp = self.xp
         lengths = [xp.asarray(one) for one in (size, self.joint(2.0))]

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from clipwise.errors import ClipwiseError, ParameterError
-from clipwise.functional.layout import Layout
+from clipwise.functional.layout import Layout, Places
 from clipwise.torch._census import Census, Ways, census
 from clipwise.torch._gradients import Gradients, writable
 from clipwise.torch._partial import reduce_partial
@@ -14,7 +14,7 @@ from clipwise.torch._placements import is_sharded, local, partial_axes
 from clipwise.torch._sharding import Sharding
 from clipwise.torch.engines import AnyBatch, make_batch
 
-__all__ = ["ShardedGradients", "held", "nothing_of"]
+__all__ = ["ShardedGradients", "ShardedWeights", "held", "nothing_of"]
 
 
 class ShardedGradients(Gradients):
@@ -41,6 +41,7 @@ class ShardedGradients(Gradients):
             for entry, own in zip(sharding.entries, self._own, strict=True)
         ]
         self._census: Census | None = None
+        self._laid: Places | None = None
         self.here: list[bool] = []
         self.error = None
 
@@ -70,10 +71,13 @@ class ShardedGradients(Gradients):
             none if own is None or gradient is None else held(own, gradient)
             for own, gradient, none in zip(self._own, gradients, self._nothing, strict=True)
         ]
-        batch = make_batch(parts)
-        if not self._known or batch.xp is not self.layout.xp:
-            self.layout = Layout(self._slots, batch.xp)
-            self._known = True
+        return self._laid_out(make_batch(parts))
+
+    def _laid_out(self, batch: AnyBatch, places: Places | None = None) -> AnyBatch:
+        """The batch of the parameters at some places, None for all, whose layout is known from now on."""
+        if not self._known or batch.xp is not self.layout.xp or self._laid != places:
+            self.layout = Layout(self._slots, batch.xp, places)
+            self._laid, self._known = places, True
         return batch
 
     def weights(self) -> list[Tensor]:
@@ -106,6 +110,16 @@ class ShardedGradients(Gradients):
                     " placements before the step"
                 )
         return None
+
+
+class ShardedWeights(ShardedGradients):
+    """What this rank holds of the parameters themselves, in the place of their gradients."""
+
+    def collect(self, only: Container[int] | None = None) -> AnyBatch | None:
+        places = tuple(i for i, own in enumerate(self._own) if only is None or id(own) in only)
+        self.here = [self._own[place] is not None for place in places]
+        every = self.weights()
+        return self._laid_out(make_batch([every[place] for place in places]), places) if places else None
 
 
 def nothing_of(parameter: Tensor) -> Tensor:

@@ -160,7 +160,7 @@ class Sharding:
         return {id(one): piece for one, piece in zip(parts, pieces, strict=True)}
 
     def largest(self, values: Tensor) -> Tensor:
-        """The largest of some whole numbers over the ranks: one all-reduce."""
+        """The largest of some numbers over the ranks: one all-reduce."""
         return self._reduced(values, dist.ReduceOp.MAX)
 
     def _reduced(self, values: Tensor, op: Any) -> Tensor:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
 from clipwise.clip import Per
 from clipwise.errors import ArgumentError, ClipwiseError
@@ -99,10 +100,11 @@ def refuse_on_shards(plan: Plan, sharding: Sharding) -> None:
                     f" along axis 0 and each rank has some that follow each other, which {slot.name!r}"
                     " does not: use per='tensor'"
                 )
-        if stage.thresholds.by_entry:
+        policy = stage.thresholds.policy
+        if stage.thresholds.by_entry and policy is not None and policy.remembers:
             raise ArgumentError(
-                f"{stage.thresholds.policy!r} with per='element' does not take parameters that are spread"
-                " over ranks (DTensor) yet: use per='tensor'"
+                f"{policy!r} with per='element' remembers something of every entry, and does not take"
+                " parameters that are spread over ranks (DTensor): use per='tensor'"
             )
 
 
@@ -115,6 +117,7 @@ def measure_together(
     *,
     direction: bool,
     error: ClipwiseError | None = None,
+    judged: bool = False,
 ) -> Together:
     """Make all norms that a step begins with whole, in one collective.
 
@@ -126,9 +129,11 @@ def measure_together(
         loss: of this rank.
         direction: the 2-norm is asked for, too.
         error: of this rank, which all are to hear of.
+        judged: there is somebody on this rank who may leave the step out.
 
     Raises:
-        ClipwiseError: there was one on some rank; nothing was touched.
+        ClipwiseError: there was an error on some rank, or nobody who may leave the step out on some of them;
+            nothing was touched.
     """
     wanted = [(measure, per, p) for per, p in _asked(plan, direction=direction)]
     if weights is not None:
@@ -141,8 +146,8 @@ def measure_together(
             parts.append(clamped[0])  # which is known from the same pass
         else:
             parts.append(one.local_unit_norms(p) if per == "unit" else one.local_norms(p))
-    with_loss = "loss" in plan.sees()
-    heard = [float(error is not None), *([float(loss is not None)] * 2 if with_loss else [])]
+    with_loss = judged or "loss" in plan.sees()  # not the same on all ranks, as they may not all be judged
+    heard = [float(error is not None), float(judged), *[float(with_loss and loss is not None)] * 2]
     known_here = (measure.layout, (tuple(here), *heard))
     extra = measure.sharding.kept(known_here, parts[0].norms, lambda: [*map(float, here), *heard])
     if loss is not None and with_loss:
@@ -156,9 +161,10 @@ def measure_together(
     if bounds is not None:
         measure.foresee(*bounds, norms.pop(), total[0])
         total = total[1:]
-    measure.sharding.hear(total[len(here)], error)
+    measure.sharding.hear(total[-4], error)
     for (one, per, p), whole in zip(wanted, norms, strict=True):
         (one.learn_units if per == "unit" else one.learn)(p, whole)
+    _refuse_missing_judges(total[-3], len(measure.sharding.cover.ranks), judged)
     # A rank that has everything knows that everything is there, and need not wait for the device to say so.
     known = with_loss and (loss is not None or float(total[-1]) > 0)
     mean = array_on(measure.xp, total[-2] / total[-1]) if known else None
@@ -168,3 +174,15 @@ def measure_together(
     if len(there) == len(here):
         return Together(measure, mean)
     return Together(measure.of(there) if there else None, mean)
+
+
+def _refuse_missing_judges(count: Tensor, ranks: int, judged: bool) -> None:
+    """ArgumentError where some ranks have somebody who may leave the step out, and others not.
+
+    On a device only those hear of it that wait for the device anyway, as judges do.
+    """
+    if (judged or count.device.type == "cpu") and 0 < int(count) < ranks:
+        raise ArgumentError(
+            f"a veto, as rules that leave a step out have it, is there on {int(count)} of {ranks} ranks: give"
+            " each rank a Monitor with the same rules"
+        )

@@ -31,7 +31,7 @@ from clipwise.torch._wrappers import chain, unwrapped, wrapper_of_caller
 from clipwise.torch.clipper import Clipper, Outcome
 from clipwise.torch.engines import array_on
 from clipwise.torch.hooks import StepHooks
-from clipwise.torch.refusals import refuse_engine_of_caller, refuse_flat_shards, refuse_shards
+from clipwise.torch.refusals import refuse_engine_of_caller, refuse_flat_shards
 from clipwise.torch.weights import WeightClipper
 
 __all__ = ["AttachedClipper", "attach"]
@@ -148,11 +148,13 @@ class AttachedClipper(Clipper):
             raise ArgumentError(
                 "expected a clip such as clipwise.clip_by_global_norm(1.0), or weights=, got None"
             )
-        if weights is not None and process_groups:
-            raise ArgumentError("a clip of weights takes whole parameters only: leave out process_groups")
         if not isinstance(model, nn.Module | None):
             raise ArgumentError(f"model must be a torch.nn.Module, got {type(model).__name__}")
         optimizers = unwrapped(optimizer)
+        if weights is not None and process_groups and len(optimizers) > 1:
+            raise ArgumentError(
+                "weights= of several optimizers takes no process_groups: attach to each optimizer by itself"
+            )
         if any(clipper_of(inner) is not None for one in optimizers for inner in chain(one)):
             raise ArgumentError(
                 "a clip is attached to this optimizer already: detach it first, or use clipwise.chain"
@@ -179,7 +181,9 @@ class AttachedClipper(Clipper):
         self.weights = None
         if weights is not None:
             bound = as_weight_clip(weights)
-            self.weights = WeightClipper(parameters.items(), bound, model=model, unit_axes=unit_axes)
+            self.weights = WeightClipper(
+                parameters.items(), bound, model=model, unit_axes=unit_axes, process_groups=process_groups
+            )
         names = ", ".join(type(one).__name__ for one in optimizers)
         self._unseen = Unseen(map(local, parameters.values()), f"{spelled(self.clip)}, attached to {names},")
         weakref.finalize(self, self._unseen.say)
@@ -397,8 +401,6 @@ class AttachedClipper(Clipper):
                 new[name] = parameter
         refuse_unmade(new)
         refuse_flat_shards(new)
-        if self.weights is not None:
-            refuse_shards("a clip of weights", new)
         for clipper in (self, self.weights):
             if clipper is not None:
                 clipper._follow(kept, new, self._model)

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from clipwise.errors import ArgumentError, StateError
 from clipwise.functional.attention import as_alpha, as_tau, max_logits, qk_clip_factors
-from clipwise.torch._projections import Projections
+from clipwise.torch._placements import is_sharded
+from clipwise.torch._projections import Projections, Rows
 
 __all__ = ["QKClip"]
 
@@ -48,7 +49,11 @@ class QKClip:
 
     Raises:
         ArgumentError: a projection is not a linear module, or its rows do not divide into the heads; an
-            argument is outside what is allowed; a weight is parametrized, as by ``weight_norm``, or sharded.
+            argument is outside what is allowed; a weight is parametrized, as by ``weight_norm``.
+
+    Weights may be spread over ranks (DTensors of ``fully_shard`` and tensor parallelism): heads are those of
+    the whole projections, and each rank scales the rows that it holds. One that sees some of the heads only
+    tells -inf for the others, by `observe_logits`.
 
     >>> attention = nn.MultiheadAttention(8, 2, batch_first=True)
     >>> qk = QKClip(attention, tau=1.0)
@@ -82,9 +87,9 @@ class QKClip:
         # Raises where they do not fit.
         qk_clip_factors(torch.ones(self.heads), kv_heads=self.kv_heads, shared=shared)
         (q_rows, *_), (k_rows, *_) = self._projections.rows()
-        if q_rows.shape[0] % self.heads or q_rows.shape[0] * self.kv_heads != k_rows.shape[0] * self.heads:
+        if q_rows.length % self.heads or q_rows.length * self.kv_heads != k_rows.length * self.heads:
             raise ArgumentError(
-                f"projections of {q_rows.shape[0]} and {k_rows.shape[0]} rows do not divide into"
+                f"projections of {q_rows.length} and {k_rows.length} rows do not divide into"
                 f" {self.heads} heads of q and {self.kv_heads} of k of one size"
             )
 
@@ -137,12 +142,17 @@ class QKClip:
             key: what the keys are made of; the query by default.
             mask: True where a query sees a key. (A MultiheadAttention's own ``attn_mask`` says the opposite.)
             causal: a query sees the keys up to its own place only.
+
+        Raises:
+            ArgumentError: the weights lie on several ranks, as those of ``fully_shard`` do outside the
+                forward pass.
         """
         key = query if key is None else key
         module = self._projections.module
         if module is not None and not module.batch_first and query.ndim == 3:
             query, key = query.transpose(0, 1), key.transpose(0, 1)
-        (q_weight, *q_bias), (k_weight, *k_bias) = self._projections.rows()
+        both = self._projections.rows()
+        (q_weight, *q_bias), (k_weight, *k_bias) = ([part.here() for part in parts] for parts in both)
         with torch.no_grad():
             q = nn.functional.linear(query, q_weight, *q_bias).unflatten(-1, (self.heads, -1))
             k = nn.functional.linear(key, k_weight, *k_bias).unflatten(-1, (self.kv_heads, -1))
@@ -164,7 +174,8 @@ class QKClip:
 
         Raises:
             StateError: nothing was observed since the last step, by any process.
-            ArgumentError: the weights are sharded or parametrized; the group is no group.
+            ArgumentError: the weights are parametrized, or those of ``fully_shard`` as a forward pass without
+                a backward pass has left them; the group is no group.
         """
         return self.step_together_([self], group=group)[0]
 
@@ -184,18 +195,17 @@ class QKClip:
         """
         if len(set(map(id, clips))) < len(clips):
             raise ArgumentError("one QKClip is given twice, and would be scaled twice")
-        rows = [clip._projections.rows() for clip in clips]
+        rows = [clip._projections.rows_to_scale() for clip in clips]
         largest = _over_processes(clips, rows, group)
         return [clip._scale_(parts, seen) for clip, parts, seen in zip(clips, rows, largest, strict=True)]
 
-    def _scale_(self, rows: tuple[list[Tensor], list[Tensor]], largest: Tensor) -> Tensor:
+    def _scale_(self, rows: tuple[list[Rows], list[Rows]], largest: Tensor) -> Tensor:
         settings: dict[str, Any] = {"tau": self.tau, "kv_heads": self.kv_heads, "shared": self.shared}
         factors = qk_clip_factors(largest, alpha=self.alpha, **settings)
         with torch.no_grad():
             for parts, factor in zip(rows, factors, strict=True):
                 for part in parts:
-                    by_head = part.unflatten(0, (len(factor), -1))
-                    by_head.mul_(factor.to(part.device).reshape(-1, *[1] * (by_head.ndim - 1)))
+                    part.scale_(factor)
         self.largest = None
         gamma: Tensor = qk_clip_factors(largest, tau=self.tau, alpha=1.0)[0]
         return gamma
@@ -207,9 +217,9 @@ def _over_processes(clips: Sequence[QKClip], rows: Sequence[Any], group: Any) ->
     seen = [one is not None for one in found]
     if _in_processes(group) and clips:
         # The weights say type and device, as they are the same on every process.
-        weights = [q[0] for q, _ in rows]
+        weights = [q[0].parameter for q, _ in rows]
         wide = torch.float64 if torch.float64 in [w.dtype for w in weights] else torch.float32
-        like: dict[str, Any] = {"dtype": wide, "device": weights[0].device}
+        like: dict[str, Any] = {"dtype": wide, "device": _device_of(weights[0])}
         none = torch.full((max(clip.heads for clip in clips),), -math.inf, **like)
         parts = [
             # A maximum over processes may lose NaN; Inf leaves a head alone as well.
@@ -226,6 +236,12 @@ def _over_processes(clips: Sequence[QKClip], rows: Sequence[Any], group: Any) ->
         which = f"clips[{seen.index(False)}]" if len(clips) > 1 else "QKClip.step_"
         raise StateError(f"{which} needs an observation since the last step: call observe before it")
     return found  # type: ignore[return-value]
+
+
+def _device_of(weight: Any) -> torch.device:
+    """Where its ranks talk to each other, though the weight may be offloaded to the host."""
+    device: Any = weight.device_mesh.device_type if is_sharded(weight) else weight.device
+    return torch.empty(0, device=device).device
 
 
 def _in_processes(group: Any) -> bool:

@@ -101,6 +101,7 @@ class Clipper:
     """
 
     _source: type[Gradients] = Gradients
+    _spread_source: type[ShardedGradients] = ShardedGradients
     _weight_layout: Layout | None
     _sharding: Sharding | None
 
@@ -206,16 +207,22 @@ class Clipper:
         Where it says so, the step is reported as ``skipped``, the gradients are as they were, and `attach`
         leaves the optimizer's step out. This waits for the device once a step.
 
+        Of parameters that are spread over ranks (DTensor) each rank needs one, the step is left out on all
+        where any of them says so, and the loss is the mean of those that the ranks observed. A step of which
+        some ranks have none raises `ArgumentError` on the others.
+
         Returns:
             What ends it.
-
-        Raises:
-            ArgumentError: the parameters are spread over ranks, whose judges might disagree.
         """
-        if self._sharding is not None:
-            raise ArgumentError("a step on parameters that are spread over ranks (DTensor) takes no veto yet")
         self._vetoes.append(judge)
         return lambda: self._vetoes.remove(judge) if judge in self._vetoes else None
+
+    @property
+    def decides_together(self) -> bool:
+        """Whether every process of the training takes part in each decision, as its parameters lie on all."""
+        return self._sharding is not None and (
+            len(self._sharding.cover.ranks) == torch.distributed.get_world_size()
+        )
 
     def clip_(self) -> ClipReport:
         """Clip the gradients as they are now, in place, and report.
@@ -309,15 +316,16 @@ class Clipper:
         assert self._sharding is not None
         assert isinstance(gradients, ShardedGradients)
         assert isinstance(weights, ShardedTensors | None)
-        layout, places = gradients.layout, range(len(self._slots))
+        layout, places = gradients.layout, gradients.layout.present
         together = measure_together(
             ShardedTensors(batch.tensors, layout, self._sharding, places, batch, scale),
             gradients.here,
             self._plan,
             weights,
-            self._loss(layout.xp),
+            self._mean_loss(layout.xp) if self._vetoes else self._loss(layout.xp),
             direction=self.direction,
             error=gradients.error or error,
+            judged=bool(self._vetoes),
         )
         self._losses = [] if together.loss is None else [torch.as_tensor(together.loss)]
         self._refuse_missing_loss()
@@ -334,7 +342,10 @@ class Clipper:
         norm = float(measure.joint(self._plan.norm))
         loss = float(self._losses[-1]) if self._losses else None
         said = [judge(self, norm, loss) for judge in tuple(self._vetoes)]  # each hears of each step
-        return any(said)
+        if self._sharding is None:
+            return any(said)
+        # What a judge remembers may be another on each rank, though all hear the same.
+        return bool(self._sharding.summed(torch.tensor([float(any(said))])) > 0)
 
     def _weights(self, xp: Namespace) -> MeasuredTensors | None:
         """The parameters, for thresholds that look at them."""
@@ -358,7 +369,10 @@ class Clipper:
         return StepContext(step=float(self.steps), loss=self._loss(xp))
 
     def _loss(self, xp: Namespace) -> Array | None:
-        if not self._losses or "loss" not in self._sees:
+        return self._mean_loss(xp) if "loss" in self._sees else None
+
+    def _mean_loss(self, xp: Namespace) -> Array | None:
+        if not self._losses:
             return None
         device = self._losses[0].device
         losses = [one.to(device, wide(device)) for one in self._losses]
@@ -430,7 +444,7 @@ class Clipper:
             self._gradients = self._source(self.parameters, slots)
         else:
             refuse_on_shards(self._plan, self._sharding)
-            self._gradients = ShardedGradients(self.parameters, self._sharding)
+            self._gradients = self._spread_source(self.parameters, self._sharding)
         self._weight_layout = None
 
 

@@ -13,7 +13,6 @@ from torch.optim import Optimizer
 
 from clipwise.errors import ArgumentError
 from clipwise.stack import frames_of
-from clipwise.torch._placements import is_sharded
 
 _SETTINGS = {
     "deepspeed": 'DeepSpeed clips by itself: set "gradient_clipping" in its configuration',
@@ -41,6 +40,11 @@ def refuse_steps_elsewhere(optimizer: Any) -> None:
             f"{name} moves the weights in its fused_backward and takes no steps, so that nothing would be"
             " clipped: use its own clip_grad_norm= or clip_grad_value="
         )
+    if getattr(optimizer, "_overlap_with_ddp", False):  # of ZeroRedundancyOptimizer
+        raise ArgumentError(
+            f"{name} with overlap_with_ddp=True steps inside backward, in the communication hook of"
+            " DistributedDataParallel, so that nothing would be clipped: leave overlap_with_ddp out"
+        )
     if isinstance(getattr(optimizer, "optimizer_dict", None), Mapping):  # of transformers
         raise ArgumentError(
             f"{name} takes no steps: each parameter has an optimizer of its own, which steps inside backward."
@@ -65,22 +69,6 @@ def refuse_flat_shards(parameters: Mapping[str, Tensor]) -> None:
                 f"{name!r} is one rank's shard of a flat parameter, and its norm is not the norm: for"
                 " FullyShardedDataParallel call model.clip_grad_norm_(max_norm) before the step, or shard"
                 " with fully_shard, whose parameters are taken"
-            )
-
-
-def refuse_shards(what: str, parameters: Mapping[str, Tensor]) -> None:
-    """ArgumentError if these are parts of parameters that are shared out over several ranks.
-
-    Args:
-        what: takes whole parameters only.
-        parameters: by name.
-    """
-    refuse_flat_shards(parameters)
-    for name, parameter in parameters.items():
-        if is_sharded(parameter):
-            raise ArgumentError(
-                f"{name!r} is one rank's shard of a parameter (DTensor), and {what} takes whole parameters"
-                " only; clipwise.torch.attach(optimizer, clip, model=model) clips the gradients of shards"
             )
 
 

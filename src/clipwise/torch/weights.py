@@ -13,13 +13,15 @@ from clipwise.functional.slots import UnitAxes
 from clipwise.report import ClipReport
 from clipwise.torch._gradients import Weights
 from clipwise.torch._measure import MeasuredTensors
-from clipwise.torch._parameters import Parameters, named
+from clipwise.torch._parameters import Parameters
+from clipwise.torch._process_groups import ProcessGroups
+from clipwise.torch._sharded import ShardedTensors
+from clipwise.torch._sharded_gradients import ShardedWeights
 from clipwise.torch._slots import layout_of
-from clipwise.torch.clipper import Clipper
+from clipwise.torch.clipper import Clipper, Outcome
 from clipwise.torch.engines import make_batch
 from clipwise.torch.engines._arrays import tensor_of, wide
 from clipwise.torch.engines.reference import values_of
-from clipwise.torch.refusals import refuse_shards
 
 __all__ = ["WeightClipper"]
 
@@ -31,13 +33,14 @@ class WeightClipper(Clipper):
     ``Clip(3.0, per="unit")`` the max-norm constraint.
 
     Args:
-        parameters, clip, model, unit_axes: as for `Clipper`.
+        parameters, clip, model, unit_axes, process_groups: as for `Clipper`.
 
     Attributes:
         report: of the last call, with ``at_bound``, the share of the weights that it clipped (entries, units
             or tensors, as the clip has them) that stand at the bound, NaN where each has its own. That is
             counted when the report is looked at, from the weights as they are then, and on their device; a
-            step that nobody looks at costs nothing more.
+            step that nobody looks at costs nothing more. Of weights that are spread over ranks (DTensor) it
+            is counted in the step, since every rank takes part: of single entries in one more collective.
 
     >>> import torch, clipwise
     >>> weight = torch.nn.Parameter(torch.tensor([0.5, -0.002]))
@@ -54,6 +57,8 @@ class WeightClipper(Clipper):
     """
 
     _source = Weights
+    _spread_source = ShardedWeights
+    _spread: ShardedTensors | None = None
     _report: ClipReport | None
 
     def __init__(
@@ -63,10 +68,9 @@ class WeightClipper(Clipper):
         *,
         model: nn.Module | None = None,
         unit_axes: UnitAxes | None = None,
+        process_groups: ProcessGroups | None = None,
     ) -> None:
-        own = named(parameters)
-        refuse_shards("a clip of weights", own)
-        super().__init__(own.items(), clip, model=model, unit_axes=unit_axes)
+        super().__init__(parameters, clip, model=model, unit_axes=unit_axes, process_groups=process_groups)
 
     def clip_after(
         self, ids: Container[int] | None = None, *, again: bool = False, leave: Tensor | None = None
@@ -87,6 +91,18 @@ class WeightClipper(Clipper):
             self._clipped_steps = torch.maximum(total, self._clipped_steps)
         return report
 
+    def _over_ranks(self, *args: Any) -> ShardedTensors | None:
+        self._spread = super()._over_ranks(*args)
+        return self._spread
+
+    def _clip(self, *args: Any) -> Outcome:
+        outcome = super()._clip(*args)
+        if self._spread is not None:
+            bound = self._at_bound(outcome.report, self._spread)
+            outcome = outcome._replace(report=dataclasses.replace(outcome.report, at_bound=bound))
+            self._spread = None
+        return outcome
+
     @property
     def report(self) -> ClipReport | None:
         found = self._report
@@ -99,32 +115,47 @@ class WeightClipper(Clipper):
         self._report = report
 
     @torch.no_grad()
-    def _at_bound(self, report: ClipReport) -> Tensor:
-        names = [name for name in report.names if name in self.parameters]
-        every = [self.parameters[name] for name in names]
+    def _at_bound(self, report: ClipReport, spread: ShardedTensors | None = None) -> Tensor:
+        """The share of the weights of a report that stand at the bound.
+
+        Args:
+            spread: the measure of them where they lie on several ranks, which all ask for it.
+        """
+        names = [name for name in report.names if spread is not None or name in self.parameters]
 
         def share(clip: Clip, places: Sequence[int], bound: Any) -> Tensor:
-            chosen = [every[place] for place in places]
-            return (
-                _of_entries(chosen, bound) if clip.per == "element" else self._of_groups(clip, chosen, bound)
-            )
+            measure: MeasuredTensors
+            if spread is not None:
+                measure = spread.part(tuple(spread.layout.present[place] for place in places))
+            else:
+                measure = self._measured([names[place] for place in places])
+            if clip.per != "element":
+                return _of_groups(clip, measure, bound)
+            counts = _of_entries(measure.tensors, bound)
+            total = measure.over_ranks(counts) if isinstance(measure, ShardedTensors) else counts.sum()
+            return total / max(1, measure.layout.entries)
 
         return torch.as_tensor(share_at_bound(self.clip, report, names, share))
 
-    def _of_groups(self, clip: Clip, weights: list[Tensor], bound: Any) -> Tensor:
-        batch, slots = make_batch(weights), {slot.name: slot for slot in self._slots}
-        names = {id(parameter): name for name, parameter in self.parameters.items()}
-        own = [slots[names[id(weight)]] for weight in weights]
-        measure = MeasuredTensors(weights, layout_of(weights, own, batch.xp), batch)
-        norms = measure.joint(clip.norm) if clip.per == "global" else measure.groups(clip.per, clip.norm)
-        found = tensor_of(norms)
-        slack = max([TOLERANCE, *(torch.finfo(one.dtype).eps for one in weights)])
-        limit = torch.as_tensor(bound, dtype=found.dtype, device=found.device) * (1.0 - slack)
-        return (found >= limit).to(found.dtype).mean()
+    def _measured(self, names: Sequence[str]) -> MeasuredTensors:
+        weights, slots = [self.parameters[name] for name in names], {slot.name: slot for slot in self._slots}
+        batch = make_batch(weights)
+        return MeasuredTensors(weights, layout_of(weights, [slots[name] for name in names], batch.xp), batch)
 
 
-def _of_entries(weights: list[Tensor], bound: Any) -> Tensor:
-    """Entries are put to the bound as their own dtype has it, so nothing is rounded here."""
+def _of_groups(clip: Clip, measure: MeasuredTensors, bound: Any) -> Tensor:
+    norms = measure.joint(clip.norm) if clip.per == "global" else measure.groups(clip.per, clip.norm)
+    found = tensor_of(norms)
+    slack = max([TOLERANCE, *(torch.finfo(one.dtype).eps for one in measure.tensors)])
+    limit = torch.as_tensor(bound, dtype=found.dtype, device=found.device) * (1.0 - slack)
+    return (found >= limit).to(found.dtype).mean()
+
+
+def _of_entries(weights: Sequence[Tensor], bound: Any) -> Tensor:
+    """How many entries of each stand at it, in the wide dtype.
+
+    Entries are put to the bound as their own dtype has it, so nothing is rounded here.
+    """
     low, high = bound if isinstance(bound, tuple) else (None, bound)
     counts = []
     for weight in weights:
@@ -135,8 +166,8 @@ def _of_entries(weights: list[Tensor], bound: Any) -> Tensor:
             top = _like(values, high)
             bottom = -top if low is None else _like(values, low)
             at = (values >= top) | (values <= bottom)
-        counts.append(at.sum().to(weights[0].device))
-    return torch.stack(counts).sum() / max(1, sum(weight.numel() for weight in weights))
+        counts.append(at.sum().to(weights[0].device, wide(weights[0].device)))
+    return torch.stack(counts)
 
 
 def _like(values: Tensor, bound: Tensor | float) -> Tensor:

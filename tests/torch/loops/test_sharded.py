@@ -122,13 +122,6 @@ def flat():
     clipwise.torch.Clipper(model, GLOBAL)
 
 
-def sharded_clip(**keywords):
-    model = Net()
-    LAYOUTS["fsdp"](model)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    return lambda: clipwise.torch.attach(optimizer, **keywords)
-
-
 def dropped_in(layout):
     """What each drop-in returns, leaves, and sends."""
     found = {}
@@ -174,7 +167,6 @@ def on_each_rank(folder):
     found["flat"] = refused(flat)
     found["units"] = refused(lambda: Run("fsdp_tp", clipwise.adaptive_grad_clip(0.01)))
     found["lost, units"] = one_step("fsdp", lose, "units")
-    found["weights"] = refused(sharded_clip(clip=GLOBAL, weights=clipwise.clip_by_value(1.0)))
     return found
 
 
@@ -260,7 +252,6 @@ def test_what_is_refused_is_refused_on_every_rank(ranks):
         assert "'plain'" in found["different"]
         assert "call model.clip_grad_norm_(max_norm)" in found["flat"]
         assert "which 'first.weight' does not" in found["units"]
-        assert "a clip of weights takes whole parameters only" in found["weights"]
 
 
 @pytest.fixture

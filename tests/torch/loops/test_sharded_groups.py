@@ -239,9 +239,11 @@ def test_replicas_that_are_none_are_an_error_in_the_first_step(ranks):
 
 
 def test_only_numbers_are_sent(ranks):
-    """For each of six parameters its norm and whether there is a gradient, and whether there was an error."""
+    """For each of six parameters its norm and whether there is a gradient; whether there was an error, or is
+    a judge; the loss, and how many know it.
+    """
     first, later = ranks[0]["experts", "global"]["bytes"]
-    assert later == 8 * (6 + 6 + 1)
+    assert later == 8 * (6 + 6 + 4)
     assert first == later + 16 * (1 + 6 + 1)  # an error, how each lies, and the checksum of the plain one
 
 
