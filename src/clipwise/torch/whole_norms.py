@@ -11,7 +11,8 @@ from clipwise.errors import ParameterError
 from clipwise.functional.plan import Plan, make_plan
 from clipwise.namespace import Array, Namespace
 from clipwise.torch._placements import is_sharded
-from clipwise.torch._sharded import ShardedGradients, ShardedTensors
+from clipwise.torch._sharded import ShardedTensors
+from clipwise.torch._sharded_gradients import ShardedGradients
 from clipwise.torch._sharding import sharding_of
 from clipwise.torch._slots import slots_of
 from clipwise.torch._together import measure_together

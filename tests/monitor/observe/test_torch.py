@@ -184,6 +184,33 @@ def test_two_ranks_are_one_run(tmp_path):
 
 
 @thorough
+def test_shards_are_recorded_and_clipped_as_one_process(tmp_path):
+    def weights(*words):
+        done = run(*words) if "--db" not in words else observed(*words)
+        assert done.returncode == 0, done.stderr
+        assert "not measured" not in done.stderr
+        return json.loads(next(x for x in done.stdout.splitlines() if x.startswith("[[")))
+
+    script = SCRIPTS / "sharded_ranks.py"
+    ranks = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port"]
+    plain = weights(*ranks, "29643", script)
+    assert weights("--db", tmp_path / "norms.db", "--", *ranks, "29644", script) == plain
+    clip = ["--clip", "clip_by_global_norm(0.2)"]
+    both = weights("--db", tmp_path / "both.db", *clip, "--", *ranks, "29645", script)
+    alone = weights("--db", tmp_path / "alone.db", *clip, "--", script)
+    np.testing.assert_allclose(np.concatenate(both), np.concatenate(alone), rtol=1e-6, atol=1e-7)
+    assert np.abs(np.concatenate(both) - np.concatenate(plain)).max() > 1e-3
+    norms = {}
+    for name in ("norms", "both", "alone"):
+        with Store(tmp_path / f"{name}.db") as store:
+            assert set(store.layers(store.run().id).names) <= {"0.weight", "0.bias", "2.weight", "2.bias"}
+            norms[name] = store.series(store.run().id, ["clipwise/norm"])["clipwise/norm"].values
+            assert store.run().ranks == ((0,) if name == "alone" else (0, 1))
+    np.testing.assert_allclose(norms["both"], norms["alone"], rtol=1e-6)
+    np.testing.assert_allclose(norms["norms"][0], norms["alone"][0], rtol=1e-6)
+
+
+@thorough
 def test_another_python_need_not_have_clipwise(tmp_path):
     """Only torch and what it needs are importable there; clipwise comes by its folder."""
     import torch

@@ -61,6 +61,10 @@ class TestZero:
         run_by_hand(reference, optim.AdamW(reference.parameters(), lr=0.01))
         assert_same(ours, reference)
 
+    def test_one_that_steps_inside_backward(self):
+        with pytest.raises(ArgumentError, match="leave overlap_with_ddp out"):
+            clipwise.torch.attach(zero(make_model(), overlap_with_ddp=True), CLIP)
+
     @pytest.mark.parametrize("among_others", [False, True])
     def test_attached_to_what_it_holds_inside(self, among_others):
         """Refused when it steps, before anything is touched; also if another optimizer steps first."""

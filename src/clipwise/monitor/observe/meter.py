@@ -16,6 +16,7 @@ from clipwise.namespace import namespace_of
 from clipwise.report import ClipReport
 from clipwise.torch.engines import AnyBatch, array_on, gather, make_batch
 from clipwise.torch.reports import in_torch
+from clipwise.torch.whole_norms import Norms, plain
 
 
 class NormMeter:
@@ -41,18 +42,24 @@ class NormMeter:
             order: of the norms.
             call: by which the script has clipped them.
         """
-        places, batch = self._batch()
-        if batch is None:
+        found = self._measured(order)
+        if found is None:
             return None
-        names = self._names if places is None else tuple(self._names[i] for i in places)
-        norms = batch.norms(order)
+        xp, names, norms = found
         if isinstance(norms, np.ndarray):
             return Measured(names, norms, order, None if scale is None else float(scale), _plainly(call))
-        return _report(batch.xp, names, norms, order, scale, call)
+        return _report(xp, names, norms, order, scale, call)
 
     def present(self) -> set[int]:
         """The ids of the parameters that have a gradient."""
         return {id(p) for p in self._parameters if p.grad is not None}
+
+    def _measured(self, order: float) -> Norms | None:
+        places, batch = self._batch()
+        if batch is None:
+            return None
+        names = self._names if places is None else tuple(self._names[i] for i in places)
+        return Norms(batch.xp, names, batch.norms(order))
 
     def _batch(self) -> tuple[Sequence[int] | None, AnyBatch | None]:
         if not self._spread:
@@ -62,7 +69,7 @@ class NormMeter:
         there = [(i, p.grad) for i, p in enumerate(self._parameters) if p.grad is not None]
         if not there:
             return (), None
-        return [i for i, _ in there], make_batch([_plain(gradient) for _, gradient in there])
+        return [i for i, _ in there], make_batch([plain(gradient) for _, gradient in there])
 
 
 def with_own_clip(report: ClipReport, call: OwnClip) -> ClipReport:
@@ -178,11 +185,3 @@ def _report(
 
 def _is_odd(gradient: Tensor) -> bool:
     return gradient.is_sparse or gradient.is_conj() or gradient.is_neg()
-
-
-def _plain(gradient: Any) -> Tensor:
-    """A gradient whose entries can be read: itself, or a copy."""
-    found: Any = gradient.to_local() if hasattr(gradient, "to_local") else gradient
-    if found.is_sparse:
-        return found if found.is_coalesced() else found.coalesce()  # type: ignore[no-any-return]
-    return found.resolve_conj().resolve_neg()  # type: ignore[no-any-return]

@@ -21,6 +21,7 @@ from clipwise.monitor.observe.bootstrap.own_clips import OwnClips
 from clipwise.monitor.observe.clipped import GuardedClipper
 from clipwise.monitor.observe.meter import NormMeter
 from clipwise.monitor.observe.names import Owners, is_shared, others, owners
+from clipwise.monitor.observe.over_ranks import MeterOverRanks
 from clipwise.monitor.observe.recording import Recorder, monitor_here
 from clipwise.monitor.observe.settings import Settings
 from clipwise.monitor.recorder import Monitor
@@ -28,7 +29,8 @@ from clipwise.stack import frames_of
 from clipwise.torch.attach import clipper_of
 from clipwise.torch.clipper import Clipper
 from clipwise.torch.hooks import StepHooks
-from clipwise.torch.refusals import refuse_engines, refuse_shards
+from clipwise.torch.refusals import refuse_engines, refuse_flat_shards
+from clipwise.torch.whole_norms import is_spread
 
 MOST = 32
 """Optimizers of one process that are recorded at a time: more of them are no few parts of one model."""
@@ -45,6 +47,7 @@ class Source:
         meter: what measures it, None where it is not measured.
         places: the ids of the parameters when their names were found out.
         steps: those that were recorded, or could have been.
+        is_mute: nothing is recorded any more, and the other ranks still measure.
     """
 
     def __init__(self, optimizer: Optimizer, name: str) -> None:
@@ -54,6 +57,7 @@ class Source:
         self.meter: NormMeter | None = None
         self.places: list[int] = []
         self.steps = 0
+        self.is_mute = False
 
 
 class Observer:
@@ -122,9 +126,7 @@ class Observer:
         else:
             try:
                 refuse_engines(optimizer)
-                refuse_shards(
-                    "clipwise observe", {n: p for n, p in found.names(optimizer).items() if not _is_whole(p)}
-                )
+                refuse_flat_shards(found.names(optimizer))
                 if self._clip is not None:
                     self._attach(optimizer, source, found)
             except ClipwiseError as error:
@@ -179,8 +181,12 @@ class Observer:
         clipper.follow(partial(self._heard, source))
 
     def _lay_out(self, optimizer: Optimizer, source: Source, found: Owners) -> None:
-        source.meter = NormMeter(found.names(optimizer))
-        source.places = _places(optimizer)
+        source.places, names = _places(optimizer), found.names(optimizer)
+        try:
+            source.meter = (MeterOverRanks if any(map(is_spread, names.values())) else NormMeter)(names)
+        except ClipwiseError as error:
+            source.meter = None
+            self._say(f"{type(optimizer).__name__} is not measured: {error}")
 
     def _name(self, optimizer: Optimizer, title: str) -> str:
         """ "" for the only one; the title of its modules, or a number, where there are several."""
@@ -218,16 +224,26 @@ class Observer:
                 self._lay_out(optimizer, source, owners(optimizer))
             scale = getattr(optimizer, "grad_scale", None)
             call = self._own_clips.of(optimizer, source.meter.present) if self._own_clips else None
-            report = source.meter.read(scale, 2.0 if call is None else call.order, call)
+            try:
+                report = source.meter.read(scale, 2.0 if call is None else call.order, call)
+            except ClipwiseError as error:  # of all ranks alike
+                source.meter = None
+                self._say(f"{type(optimizer).__name__} is not measured any more: {error}")
+                self._record(optimizer, source, loss)
+                return
             if report is None:  # a step without any gradient does nothing
+                return
+            source.steps += 1
+            if source.is_mute:
                 return
             if call is not None and 0 <= call.threshold < float("inf"):
                 self._open().describe(clip_by_global_norm(call.threshold, call.order))
             found_inf = getattr(optimizer, "found_inf", None)
             if found_inf is not None:  # a fused optimizer leaves the step out by itself
                 object.__setattr__(report, "skipped", found_inf.detach().reshape(()) > 0)
-            self._open().record(report, step=source.steps + 1, name=source.name)
-        source.steps += 1
+            self._open().record(report, step=source.steps, name=source.name)
+        else:
+            source.steps += 1
         self._log(source, source.steps, loss)
 
     def _heard(self, source: Source, clipper: Clipper, report: Any, told: Any) -> None:
@@ -258,7 +274,11 @@ class Observer:
         return monitor_here(self._settings)
 
     def _give_up(self, optimizer: Optimizer, error: Exception) -> None:
-        self._sources[optimizer] = None
+        source = self._sources[optimizer]
+        if source is None or source.is_mute or not isinstance(source.meter, MeterOverRanks):
+            self._sources[optimizer] = None
+        else:  # the other ranks would wait for this one
+            source.is_mute = True
         self._say(
             f"{type(optimizer).__name__} is not recorded any more, and the training goes on:"
             f" {type(error).__name__}: {error}"
@@ -288,19 +308,12 @@ def _places(optimizer: Optimizer) -> list[int]:
     return [id(p) for group in optimizer.param_groups for p in group["params"]]
 
 
-def _is_whole(parameter: Any) -> bool:
-    """Whether all of it is here, though it is of a kind that may be shared out over ranks."""
-    if not hasattr(parameter, "placements"):
-        return False
-    return bool(parameter.device_mesh.size() == 1 or all(p.is_replicate() for p in parameter.placements))
-
-
 def _is_parted(optimizer: Optimizer) -> bool:
     """Whether a norm of what is here would not be the norm of the gradient."""
     parameters = {str(i): p for group in optimizer.param_groups for i, p in enumerate(group["params"])}
     try:
         refuse_engines(optimizer)
-        refuse_shards("clipwise observe", {name: p for name, p in parameters.items() if not _is_whole(p)})
+        refuse_flat_shards(parameters)
     except ClipwiseError:
         return True
     return False

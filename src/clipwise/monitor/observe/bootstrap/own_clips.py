@@ -100,9 +100,12 @@ class OwnClips(threading.local):
         return clipping
 
     def _note(self, parameters: list[Any], max_norm: Any, norm: Any, order: float) -> None:
+        placements = getattr(norm, "placements", ())
         # A norm that is still spread over ranks; an order that makes no norm, such as 0.
-        if hasattr(norm, "placements") or not order > 0:
+        if not all(one.is_replicate() for one in placements) or not order > 0:
             return
+        if placements:
+            norm = norm.full_tensor()
         ids = frozenset(map(id, parameters))
         self._calls = [call for call in self._calls if call.parameters != ids][-15:]
         self._calls.append(OwnClip(ids, float(max_norm), norm, order))

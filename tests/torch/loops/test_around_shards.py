@@ -1,0 +1,265 @@
+"""What is around the step of sharded models: the same as in one process, on every rank, and nobody waits."""
+
+import math
+from functools import cache
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed as dist
+import torch.distributed.checkpoint as dcp
+from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict
+from torch.utils._pytree import tree_leaves
+
+import clipwise
+from clipwise.monitor import Store
+from tests.torch.loops import around_shards as around
+from tests.torch.loops.around_shards import GLOBAL, LAST, RANKS, SAVED_AT, SENT, SHORT, WEIGHT_CASES
+from tests.torch.loops.reference_loops import backward, make_model
+from tests.torch.loops.sharded import Run, on_all_ranks
+from tests.torch_engines import USUAL
+
+pytestmark = [
+    pytest.mark.skipif(not dist.is_gloo_available(), reason="torch was built without gloo"),
+    pytest.mark.parametrize("engine", [USUAL], indirect=True),  # of this process; what is here asks for none
+]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("around")
+
+
+@pytest.fixture(scope="module")
+def ranks(folder):
+    return on_all_ranks(around.on_each_rank, folder)
+
+
+def assert_alike(ranks, key, expected):
+    """On every rank the numbers of one process, and the same bits in all reports."""
+    for found in ranks:
+        assert repr(found[key]["reports"]) == repr(ranks[0][key]["reports"])
+        torch.testing.assert_close(found[key]["parameters"], expected["parameters"], rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(ranks[0][key]["reports"], expected["reports"], rtol=1e-5)
+
+
+@cache
+def bounded_alone(name):
+    return around.bounded(None, name)
+
+
+@pytest.mark.parametrize(("layout", "name"), WEIGHT_CASES)
+def test_weights_are_bounded_as_in_one_process(ranks, layout, name):
+    expected = bounded_alone(name)
+    assert any(clipped for _, _, clipped, _ in expected["reports"])
+    assert_alike(ranks, ("weights", layout, name), expected)
+    assert ranks[0]["weights", layout, name]["sent"] == {SENT[name]}
+
+
+def test_weights_of_optimizers_that_step_in_turn(ranks):
+    assert_alike(ranks, "in turn", around.bounded_in_turn(None))
+
+
+def test_weights_of_stages(ranks):
+    expected = around.bounded_stages(alone=True)
+    assert all(0 < at_bound < 1 for *_, at_bound in expected["reports"])
+    for found, weight in zip(ranks, expected["parameters"], strict=True):
+        torch.testing.assert_close(found["stages"]["parameters"], [weight])
+        assert found["stages"]["reports"] == ranks[0]["stages"]["reports"]
+    np.testing.assert_allclose(ranks[0]["stages"]["reports"], expected["reports"], rtol=1e-6)
+
+
+def test_one_veto_leaves_the_step_out_on_all_ranks(ranks):
+    expected = around.vetoed(None, lambda clipper: True)
+    assert expected["skipped"] == [step == 2 for step in range(SHORT)]
+    for found in ranks:
+        assert found["veto"]["skipped"] == expected["skipped"]
+        assert found["veto"]["heard"] == ranks[0]["veto"]["heard"]
+        np.testing.assert_allclose(found["veto"]["heard"], expected["heard"], rtol=1e-5)
+        torch.testing.assert_close(found["veto"]["parameters"], expected["parameters"], rtol=1e-6, atol=1e-6)
+        assert {*found["veto"]["sent"][1:]} == {2}
+        assert "is there on 1 of 4 ranks" in found["veto of one"]
+
+
+def test_entries_bounded_by_their_weights(ranks):
+    expected = around.of_entries(None)
+    assert_alike(ranks, "entries", expected)
+    assert {*ranks[0]["entries"]["sent"][1:]} == {3}
+    assert all("remembers something of every entry" in found["entries refused"] for found in ranks)
+
+
+def test_gradients_in_the_place_of_parameters_are_refused(ranks):
+    for found in ranks:
+        assert ["pass model.parameters()" in said for said in found["gradients"]] == [True] * 3
+
+
+@pytest.mark.parametrize("layout", ["fsdp", "fsdp_tp"])
+def test_qk_clip_scales_the_rows_that_each_rank_holds(ranks, layout):
+    expected = around.qk(None)
+    assert expected["gamma"][0].tolist() == pytest.approx([0.25, 0.5, 0.125, 0.8])
+    for found in ranks:
+        own = found["qk", layout]
+        torch.testing.assert_close(own["gamma"], expected["gamma"])
+        torch.testing.assert_close(own["weights"], expected["weights"])
+        assert own["sent"] == 1
+        assert "observe q and k" in own["refused"][-1]
+        if layout == "fsdp":
+            torch.testing.assert_close(own["largest"], expected["largest"])
+            assert "would be lost" in own["refused"][0]
+
+
+def series(path, run, name, rank=0):
+    with Store(path) as store:
+        return store.series(store.run(run).id, [name], rank=rank)[name].values
+
+
+@cache
+def norms_alone():
+    """The norms of the gradients before each step that is clipped as `GLOBAL` does, and the parameters."""
+    run = Run(None, GLOBAL)
+    found = []
+    for step in range(SHORT):
+        run.backward(step)
+        every = [p.grad.double().square().sum() for p in run.model.parameters()]
+        found.append(math.sqrt(sum(map(float, every))))
+        run.optimizer.step()
+    return found, run.parameters()
+
+
+def test_a_monitor_records_whole_norms_and_leaves_out_on_all(ranks, folder):
+    path = folder / "fsdp.db"
+    norms = series(path, "run", "clipwise/norm")
+    for rank in range(RANKS):
+        assert series(path, "run", "clipwise/norm", rank).tolist() == norms.tolist()
+        assert series(path, "run", "clipwise/skipped", rank).tolist() == [0, 0, 1, 0, 0, 0]
+        assert {*ranks[rank]["monitor"][1:]} == {2}  # the clip's, and whether to leave the step out
+    np.testing.assert_allclose(norms[:3], norms_alone()[0][:3], rtol=1e-6)
+    with Store(path) as store:
+        layers = store.layers(store.run("run").id)
+        assert sorted(layers.names) == sorted(dict(around.Net().named_parameters()))
+        assert store.run("run").ranks == (0, 1, 2, 3)
+
+
+@pytest.mark.filterwarnings("ignore:clipwise")  # of rules that speak, too
+def test_observed_from_outside(ranks, folder):
+    expected = around.observed(None, str(folder))
+    path = folder / "fsdp-norms.db"
+    norms = series(path, "fsdp-norms", "clipwise/norm")
+    alone = series(folder / "None-norms.db", "None-norms", "clipwise/norm")
+    assert len(norms) == SHORT  # in the last step one rank had no gradient
+    np.testing.assert_allclose(norms[:-1], alone[:-1], rtol=1e-6)
+    assert 0 < norms[-1] < alone[-1]
+    for rank, found in enumerate(ranks):
+        assert series(path, "fsdp-norms", "clipwise/norm", rank).tolist() == norms.tolist()
+        assert found["observed"]["said"] == expected["said"] == []
+        assert {*found["observed"]["sent"][1:]} == {1}
+    alerts = []
+    for path in (folder / "fsdp-norms.db", folder / "None-norms.db"):
+        with Store(path) as store:
+            run = store.run().id
+            assert sorted(store.layers(run).names) == sorted(dict(around.Net().named_parameters()))
+            alerts.append({(one.rule, one.step, one.seen) for one in store.alerts(run)})
+    assert alerts[0] == alerts[1] != set()
+
+
+@pytest.mark.filterwarnings("ignore:clipwise")
+def test_the_scripts_own_clip_is_seen(ranks, folder):
+    said = around.observed_clipping(None, str(folder))
+    for name in ("clipwise/norm", "clipwise/threshold", "clipwise/norm_after"):
+        alone = series(folder / "None-own.db", "None-own", name)
+        np.testing.assert_allclose(series(folder / "fsdp-own.db", "fsdp-own", name), alone, rtol=1e-5)
+    assert set(series(folder / "fsdp-own.db", "fsdp-own", "clipwise/threshold")) == {0.5}
+    assert all("partial sums on each rank" in found["partial"] for found in ranks)
+    assert [found["own"] for found in ranks] == [said] * RANKS == [[]] * RANKS
+
+
+def test_clipped_from_outside(ranks, folder):
+    norms, parameters = norms_alone()
+    for rank, found in enumerate(ranks):
+        assert found["clipped"]["said"] == []
+        torch.testing.assert_close(found["clipped"]["parameters"], parameters, rtol=1e-6, atol=1e-6)
+        recorded = series(folder / "fsdp-clip.db", "fsdp-clip", "clipwise/norm", rank)
+        np.testing.assert_allclose(recorded, norms, rtol=1e-6)
+
+
+@cache
+def uninterrupted():
+    run = around.Resumable()
+    run.train(0, SAVED_AT)
+    saved = run.now()
+    run.train(SAVED_AT, LAST)
+    return {"saved": saved, "end": run.now()}
+
+
+def assert_same_training(found, expected):
+    torch.testing.assert_close(found["parameters"], expected["parameters"], rtol=1e-5, atol=1e-6)
+    assert_same_state(found["state"], expected["state"])
+
+
+def assert_same_state(found, expected):
+    for one, other in zip(tree_leaves(found), tree_leaves(expected), strict=True):
+        if isinstance(one, torch.Tensor):
+            torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-7, equal_nan=True)
+        else:
+            assert one == other
+
+
+def test_saved_on_four_ranks_and_resumed_on_two_and_on_one(ranks, folder):
+    expected = uninterrupted()
+    for found in ranks:
+        assert_same_training(found["checkpoint"]["saved"], expected["saved"])
+        assert repr(found["checkpoint"]["saved"]["state"]) == repr(ranks[0]["checkpoint"]["saved"]["state"])
+    for found in ranks[:2]:
+        assert_same_training(found["checkpoint"]["two"], expected["end"])
+    one = around.Resumable()
+    state = one.state()
+    dcp.load(state, checkpoint_id=folder / "checkpoint", no_dist=True)
+    around.set_model_state_dict(one.model, state["model"])
+    around.set_optimizer_state_dict(one.model, one.optimizer, state["optimizer"])
+    assert_same_training(one.now(), expected["saved"])
+    one.train(SAVED_AT, LAST)
+    assert_same_training(one.now(), expected["end"])
+    again = around.Resumable()
+    again.clipper.load_state_dict(torch.load(folder / "clipper.pt", weights_only=True))
+    assert_same_state(again.now()["state"], ranks[0]["checkpoint"]["saved"]["state"])
+
+
+def test_a_step_that_only_makes_an_optimizers_state_is_none():
+    model = make_model()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.1)
+    clip = clipwise.Clip(clipwise.thresholds.reduce_on_instability(0.5))
+    clipper = clipwise.torch.attach(optimizer, clip, model=model, weights=clipwise.clip_by_value(1e-3))
+    heard = []
+    clipper.follow(lambda *told: heard.append(told))
+    before = [p.detach().clone() for p in model.parameters()]
+    assert get_optimizer_state_dict(model, optimizer)["state"]
+    assert (clipper.steps, clipper.report, clipper.weights.report, heard) == (0, None, None, [])
+    assert all(map(torch.equal, before, model.parameters()))
+    clipper.observe(backward(model, 2))
+    optimizer.step()
+    assert (clipper.steps, clipper.weights.steps, len(heard)) == (1, 1, 1)
+
+
+def test_gradients_on_the_host(ranks):
+    run = Run(None, clipwise.adagc(warmup=3))
+    for step in range(SHORT):
+        run.step(step)
+    for found in ranks:
+        torch.testing.assert_close(found["offloaded"]["parameters"], run.parameters(), rtol=1e-6, atol=1e-6)
+        assert found["offloaded"]["norm"] == pytest.approx(run.reports[-1]["norm"], rel=1e-5)
+
+
+def test_zero_redundancy_optimizers_clip_what_all_ranks_have(ranks):
+    expected = around.zero(1)
+    assert expected["skipped"] == 1
+    for found in ranks:
+        assert found["zero"]["skipped"] == 1
+        assert repr(found["zero"]["norms"]) == repr(ranks[0]["zero"]["norms"])
+        np.testing.assert_allclose(found["zero"]["norms"], expected["norms"], rtol=1e-5)
+        torch.testing.assert_close(found["zero"]["parameters"], expected["parameters"], rtol=1e-6, atol=1e-6)
+
+
+def test_flat_parameters_are_left_alone_from_outside(ranks, folder):
+    for found in ranks:
+        assert ["neither clipped nor measured" in said for said in found["flat"]] == [True]
+        assert "call model.clip_grad_norm_(max_norm)" in found["flat"][0]
