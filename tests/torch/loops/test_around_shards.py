@@ -14,15 +14,43 @@ from torch.utils._pytree import tree_leaves
 import clipwise
 from clipwise.monitor import Store
 from tests.torch.loops import around_shards as around
-from tests.torch.loops.around_shards import GLOBAL, LAST, RANKS, SAVED_AT, SENT, SHORT, WEIGHT_CASES
+from tests.torch.loops import recorded_shards as recorded
+from tests.torch.loops import saved_shards as saved
+from tests.torch.loops.around_shards import GLOBAL, SENT, SHORT, WEIGHT_CASES
 from tests.torch.loops.reference_loops import backward, make_model
-from tests.torch.loops.sharded import Run, on_all_ranks
+from tests.torch.loops.saved_shards import LAST, SAVED_AT
+from tests.torch.loops.sharded import RANKS, Net, Run, on_all_ranks
 from tests.torch_engines import USUAL
 
 pytestmark = [
     pytest.mark.skipif(not dist.is_gloo_available(), reason="torch was built without gloo"),
     pytest.mark.parametrize("engine", [USUAL], indirect=True),  # of this process; what is here asks for none
 ]
+
+
+def on_each_rank(folder):
+    found = {("weights", *case): around.bounded(*case) for case in WEIGHT_CASES}
+    found["in turn"] = around.bounded_in_turn("fsdp")
+    found["stages"] = around.bounded_stages(alone=False)
+    found["veto"] = around.vetoed("fsdp", lambda clipper: dist.get_rank() == 3)
+    found["veto of one"] = around.veto_of_one()
+    found["entries"] = around.of_entries("fsdp")
+    found["entries refused"] = around.error_of(
+        lambda: Run("fsdp", clipwise.Clip(around.Remembering(), per="element"))
+    )
+    found["gradients"] = around.gradients_in_place_of_parameters()
+    for layout in ("fsdp", "fsdp_tp"):
+        found["qk", layout] = around.qk(layout)
+    found["monitor"] = recorded.monitored("fsdp", folder)
+    found["observed"] = recorded.observed("fsdp", folder, lost=True)
+    found["clipped"] = recorded.observed("fsdp", folder, clip="clip_by_global_norm(0.5)")
+    found["partial"] = recorded.norms_of_partial_gradients()
+    found["own"] = recorded.observed_clipping("fsdp", folder)
+    found["checkpoint"] = saved.saved_and_resumed(folder)
+    found["offloaded"] = saved.offloaded()
+    found["zero"] = saved.zero(RANKS)
+    found["flat"] = recorded.flat_from_outside(folder)
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +60,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def ranks(folder):
-    return on_all_ranks(around.on_each_rank, folder)
+    return on_all_ranks(on_each_rank, folder)
 
 
 def assert_alike(ranks, key, expected):
@@ -136,13 +164,13 @@ def test_a_monitor_records_whole_norms_and_leaves_out_on_all(ranks, folder):
     np.testing.assert_allclose(norms[:3], norms_alone()[0][:3], rtol=1e-6)
     with Store(path) as store:
         layers = store.layers(store.run("run").id)
-        assert sorted(layers.names) == sorted(dict(around.Net().named_parameters()))
+        assert sorted(layers.names) == sorted(dict(Net().named_parameters()))
         assert store.run("run").ranks == (0, 1, 2, 3)
 
 
 @pytest.mark.filterwarnings("ignore:clipwise")  # of rules that speak, too
 def test_observed_from_outside(ranks, folder):
-    expected = around.observed(None, str(folder))
+    expected = recorded.observed(None, str(folder))
     path = folder / "fsdp-norms.db"
     norms = series(path, "fsdp-norms", "clipwise/norm")
     alone = series(folder / "None-norms.db", "None-norms", "clipwise/norm")
@@ -157,14 +185,14 @@ def test_observed_from_outside(ranks, folder):
     for path in (folder / "fsdp-norms.db", folder / "None-norms.db"):
         with Store(path) as store:
             run = store.run().id
-            assert sorted(store.layers(run).names) == sorted(dict(around.Net().named_parameters()))
+            assert sorted(store.layers(run).names) == sorted(dict(Net().named_parameters()))
             alerts.append({(one.rule, one.step, one.seen) for one in store.alerts(run)})
     assert alerts[0] == alerts[1] != set()
 
 
 @pytest.mark.filterwarnings("ignore:clipwise")
 def test_the_scripts_own_clip_is_seen(ranks, folder):
-    said = around.observed_clipping(None, str(folder))
+    said = recorded.observed_clipping(None, str(folder))
     for name in ("clipwise/norm", "clipwise/threshold", "clipwise/norm_after"):
         alone = series(folder / "None-own.db", "None-own", name)
         np.testing.assert_allclose(series(folder / "fsdp-own.db", "fsdp-own", name), alone, rtol=1e-5)
@@ -184,11 +212,11 @@ def test_clipped_from_outside(ranks, folder):
 
 @cache
 def uninterrupted():
-    run = around.Resumable()
+    run = saved.Resumable()
     run.train(0, SAVED_AT)
-    saved = run.now()
+    first = run.now()
     run.train(SAVED_AT, LAST)
-    return {"saved": saved, "end": run.now()}
+    return {"saved": first, "end": run.now()}
 
 
 def assert_same_training(found, expected):
@@ -211,15 +239,15 @@ def test_saved_on_four_ranks_and_resumed_on_two_and_on_one(ranks, folder):
         assert repr(found["checkpoint"]["saved"]["state"]) == repr(ranks[0]["checkpoint"]["saved"]["state"])
     for found in ranks[:2]:
         assert_same_training(found["checkpoint"]["two"], expected["end"])
-    one = around.Resumable()
+    one = saved.Resumable()
     state = one.state()
     dcp.load(state, checkpoint_id=folder / "checkpoint", no_dist=True)
-    around.set_model_state_dict(one.model, state["model"])
-    around.set_optimizer_state_dict(one.model, one.optimizer, state["optimizer"])
+    saved.set_model_state_dict(one.model, state["model"])
+    saved.set_optimizer_state_dict(one.model, one.optimizer, state["optimizer"])
     assert_same_training(one.now(), expected["saved"])
     one.train(SAVED_AT, LAST)
     assert_same_training(one.now(), expected["end"])
-    again = around.Resumable()
+    again = saved.Resumable()
     again.clipper.load_state_dict(torch.load(folder / "clipper.pt", weights_only=True))
     assert_same_state(again.now()["state"], ranks[0]["checkpoint"]["saved"]["state"])
 
@@ -250,7 +278,7 @@ def test_gradients_on_the_host(ranks):
 
 
 def test_zero_redundancy_optimizers_clip_what_all_ranks_have(ranks):
-    expected = around.zero(1)
+    expected = saved.zero(1)
     assert expected["skipped"] == 1
     for found in ranks:
         assert found["zero"]["skipped"] == 1
