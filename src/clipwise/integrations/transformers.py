@@ -21,6 +21,7 @@ __all__ = ["ClipCallback"]
 
 _transformers: Any = load("transformers", "transformers")
 _FILE = "clipwise.pt"
+_MIXED = "_mixed_mesh_grad_norm"
 
 
 class ClipCallback(_transformers.TrainerCallback):  # type: ignore[misc]
@@ -160,7 +161,12 @@ class ClipCallback(_transformers.TrainerCallback):  # type: ignore[misc]
         if theirs and theirs > 0 and theirs != type(args).max_grad_norm:
             warn(f"max_grad_norm={theirs:g} is not applied: ClipCallback clips instead, with {self._order}")
         accelerator = self._trainer.accelerator
-        self._replace(accelerator, "clip_grad_norm_", _measure_only(accelerator))
+        measure = _measure_only(accelerator)
+        self._replace(accelerator, "clip_grad_norm_", measure)
+        if hasattr(self._trainer, _MIXED):  # of gradients on several meshes, or on one and plain
+            self._replace(
+                self._trainer, _MIXED, lambda model, max_norm: measure(model.parameters(), max_norm)
+            )
 
     def _with_report(self, log: Callable[..., None]) -> Callable[..., None]:
         def log_with_report(logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
