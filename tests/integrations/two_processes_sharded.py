@@ -77,6 +77,13 @@ def plain():
     model = make_model()
     fully_shard(model, mesh=init_device_mesh("cpu", (2,)))
     opt = sgd(model.parameters())
+    with torch.no_grad():
+        loss_of(model, 0)  # then the weights are still gathered
+    assert not any(hasattr(p, "placements") for p in model.parameters())
+    measured = clipwise.torch.Clipper(model, CLIP).parameters.values()
+    assert all(hasattr(p, "placements") for p in measured)
+    with torch.no_grad():
+        loss_of(model, 0)
     clipper = clipwise.torch.attach(opt, CLIP, model=model)
     for step in range(STEPS):
         opt.zero_grad()
