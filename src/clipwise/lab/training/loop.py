@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from typing import Any
 
 import torch
 from lightning_fabric import Fabric
@@ -71,7 +72,7 @@ class TrainingRun:
         training = config.training_parameters
         self.wrapped = fabric.setup_module(self.model)
         made = make_optimizer(training, self.model.parameters())  # of the parts, where it was taken apart
-        self.optimizer = fabric.setup_optimizers(made)
+        self.optimizer: Any = fabric.setup_optimizers(made)
         self.clipper = attach(
             made,
             clip if clip is not None else clip_by_global_norm(math.inf),

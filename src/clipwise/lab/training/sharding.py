@@ -3,8 +3,8 @@
 from typing import Any
 
 import torch
-from lightning_fabric.strategies import ModelParallelStrategy
 from lightning_fabric.strategies.launchers.multiprocessing import _MultiProcessingLauncher
+from lightning_fabric.strategies.model_parallel import ModelParallelStrategy
 from torch import nn
 
 from clipwise.lab.tasks.models import SequenceModel, TransformerCore, build_model
@@ -35,7 +35,8 @@ def _take_apart(model: nn.Module, mesh: Any) -> nn.Module:
     if isinstance(model.core, TransformerCore):
         for layer in model.core.encoder.layers:
             fully_shard(layer, mesh=data)
-    return fully_shard(model, mesh=data)
+    fully_shard(model, mesh=data)
+    return model
 
 
 def whole_model(model: SequenceModel) -> SequenceModel:
