@@ -16,6 +16,7 @@ from tests.torch.loops.reference_loops import (
     batch,
     clip_globally,
     make_model,
+    norm_of,
 )
 
 pytestmark = pytest.mark.skipif(
@@ -47,7 +48,7 @@ TRAINERS = brief(
     "transformers",
     "transformers_native_mixed",
 )
-OTHERS = ["transformers_patched", "transformers_clips_too"]
+OTHERS = ["transformers_patched", "transformers_clips_too", "transformers_measured"]
 RESUMED = ["lightning_resumed", "accelerate_resumed"]
 LONGER = [*RESUMED, "lightning_fsdp1"]
 CASES = [*LOOPS, *TRAINERS, *OTHERS, *(LONGER if THOROUGH else ())]
@@ -161,3 +162,8 @@ def test_the_hugging_face_trainer_clips_too(ranks):
     for one in of(ranks, "transformers_clips_too"):
         assert len(one["told"]) == 1
         assert one["told"][0].startswith("the loop clips too: torch.nn.utils.clip_grad_norm_ to 1,")
+
+
+def test_a_norm_that_the_trainer_measures_counts_what_one_rank_lacks_as_nothing(ranks):
+    for one in of(ranks, "transformers_measured"):
+        assert one["norm"] == pytest.approx(norm_of(one["gradients"]), rel=1e-6)

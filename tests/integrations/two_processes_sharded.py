@@ -5,6 +5,7 @@ Every case is a function that returns what there is to compare, parameters as wh
 
 import os
 import sys
+import types
 import warnings
 
 import torch
@@ -359,6 +360,21 @@ def transformers_clips_too():
             self.clipper = clipwise.torch.attach(optimizer, CLIP, model=model)
 
     return trainer_run(Attaches())
+
+
+@case
+def transformers_measured():
+    """What the Trainer is told of a norm where one rank lacks a gradient."""
+    from clipwise.integrations.transformers import _measure_only
+
+    model = fully_shard(make_model(), mesh=init_device_mesh("cpu", (2,)))
+    loss_of(model, 0, half()).backward()
+    gradients = [p.grad.full_tensor() for p in model.parameters()]
+    gradients[0][4:] = 0.0  # what the second rank holds of it
+    if dist.get_rank() == 1:
+        model[0].weight.grad = None
+    accelerator = types.SimpleNamespace(unscale_gradients=lambda: None)
+    return {"norm": float(_measure_only(accelerator)(model.parameters(), 1.0)), "gradients": gradients}
 
 
 def loaded_in_parts(folder):

@@ -210,7 +210,11 @@ def _measure_only(accelerator: Any) -> Callable[..., Tensor]:
 
     def measure(parameters: Iterable[Tensor], max_norm: float, norm_type: float = 2.0) -> Tensor:
         accelerator.unscale_gradients()
-        return get_total_norm([p.grad for p in parameters if p.grad is not None], norm_type)
+        trained = [p for p in parameters if p.grad is not None or p.requires_grad]
+        gradients = [p.grad for p in trained]
+        if any(hasattr(p, "placements") for p in trained):  # every rank adds to the norm of each of them
+            gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in trained]
+        return get_total_norm([g for g in gradients if g is not None], norm_type)
 
     return measure
 
