@@ -1,5 +1,6 @@
 """A model whose parts lie on several devices (FSDP2): how it is taken apart, and put together again."""
 
+import warnings
 from typing import Any
 
 import torch
@@ -31,6 +32,8 @@ def _take_apart(model: nn.Module, mesh: Any) -> nn.Module:
     from torch.distributed.fsdp import fully_shard
 
     assert isinstance(model, SequenceModel)
+    # Of outputs that are views: nothing here changes them in place.
+    warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view", category=UserWarning)
     data = mesh["data_parallel"]
     if isinstance(model.core, TransformerCore):
         for layer in model.core.encoder.layers:
