@@ -12,7 +12,6 @@ from tests.integrations.test_two_processes import run
 from tests.torch.loops.reference_loops import (
     STEPS,
     THRESHOLD,
-    ClipAtPercentile,
     batch,
     clip_globally,
     make_model,
@@ -31,11 +30,13 @@ NEEDS = {
 LOOPS = brief(
     [
         "plain",
+        "plain_ddp",
         "lightning_model_parallel",
         "fabric_ddp",
         "fabric_model_parallel",
         "fabric_clips_too",
         "accelerate",
+        "accelerate_ddp",
         "accelerate_attached_before",
         "accelerate_clips_too",
     ],
@@ -50,7 +51,7 @@ TRAINERS = brief(
 )
 OTHERS = ["transformers_patched", "transformers_clips_too", "transformers_measured"]
 RESUMED = ["lightning_resumed", "accelerate_resumed"]
-LONGER = [*RESUMED, "lightning_fsdp1"]
+LONGER = [*RESUMED, "lightning_hears", "lightning_fsdp1"]
 CASES = [*LOOPS, *TRAINERS, *OTHERS, *(LONGER if THOROUGH else ())]
 
 
@@ -82,17 +83,17 @@ def assert_the_same(found, expected, **tolerance):
 
 
 @cache
-def in_one_process(percentile=None, steps=STEPS):
+def in_one_process(follows_loss=False):
     """The loop by hand on whole batches: the weights, and how many steps were clipped."""
     model, clipped = make_model(), 0
-    clip = clip_globally if percentile is None else ClipAtPercentile(percentile)
     opt = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
-    for step in range(steps):
+    for step in range(STEPS):
         opt.zero_grad()
-        (model(batch(step)[:4]).square().mean() * (10.0 if step % 3 == 2 else 0.01)).backward()
-        clipped += clip(model)
+        loss = model(batch(step)[:4]).square().mean() * (10.0 if step % 3 == 2 else 0.01)
+        loss.backward()
+        clipped += clip_globally(model, float(loss.detach()) if follows_loss else THRESHOLD)
         opt.step()
-    assert 0 < clipped < steps
+    assert clipped > 0
     return model.state_dict(), clipped
 
 
@@ -108,6 +109,13 @@ def test_a_clip_in_each_trainer(ranks, case):
     assert found[0]["norm"] > THRESHOLD
     if case.startswith("lightning"):
         assert found[0]["logged"] == found[0]["norm"]
+
+
+@thorough
+def test_lightning_tells_the_mean_loss(ranks):
+    found, (weights, clipped) = of(ranks, "lightning_hears"), in_one_process(follows_loss=True)
+    assert_the_same(found, weights)
+    assert [one["clipped"] for one in found] == [clipped] * 2
 
 
 @thorough

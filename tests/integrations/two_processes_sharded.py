@@ -93,6 +93,18 @@ def plain():
     return found(model, clipper)
 
 
+@case
+def plain_ddp():
+    model = torch.nn.parallel.DistributedDataParallel(make_model())
+    opt = sgd(model.parameters())
+    clipper = clipwise.torch.attach(opt, CLIP, model=model.module)
+    for step in range(STEPS):
+        opt.zero_grad()
+        loss_of(model, step, half()).backward()
+        opt.step()
+    return found(model.module, clipper)
+
+
 # Lightning.
 
 
@@ -131,6 +143,15 @@ def lightning_model_parallel():
     trainer, module, callback = lightning_fit(model_parallel(), CLIP, shard_net, log_every_n_steps=1)
     logged = float(trainer.callback_metrics["clipwise/norm"])
     return found(module.net, callback.clipper, logged=logged)
+
+
+@case
+def lightning_hears():
+    """A threshold that follows the loss is told its mean over the ranks."""
+    from tests.integrations.policies import HEARS
+
+    _, module, callback = lightning_fit(model_parallel(), HEARS, shard_net)
+    return found(module.net, callback.clipper)
 
 
 @case
@@ -219,7 +240,7 @@ def fabric_clips_too():
 # Accelerate.
 
 
-def accelerator_with_fsdp2():
+def accelerator_here(*, shards=True):
     """Accelerate itself takes FSDP for GPUs only, and goes on without a word: here it is told."""
     from accelerate import Accelerator, FullyShardedDataParallelPlugin
     from accelerate.state import AcceleratorState, GradientState
@@ -227,6 +248,8 @@ def accelerator_with_fsdp2():
 
     AcceleratorState._reset_state(reset_partial_state=True)
     GradientState._reset_state()
+    if not shards:
+        return Accelerator(cpu=True)
     plugin = FullyShardedDataParallelPlugin(fsdp_version=2)
     accelerator = Accelerator(cpu=True, fsdp_plugin=plugin)
     shard_with(accelerator, plugin)
@@ -244,16 +267,16 @@ def shard_with(accelerator, plugin):
     PartialState._shared_state["distributed_type"] = DistributedType.FSDP
 
 
-def accelerate_run(*, before=False, clip=None, epochs=1):
-    accelerator = accelerator_with_fsdp2()
-    model = make_model()
+def accelerate_run(*, before=False, clip=None, shards=True):
+    accelerator = accelerator_here(shards=shards)
+    model = inner = make_model()
     made = sgd(model.parameters())
     if before:
         clipper = clipwise.torch.attach(made, CLIP, model=model)
     model, opt = accelerator.prepare(model, made)
-    assert any(hasattr(p, "placements") for p in model.parameters())
+    assert any(hasattr(p, "placements") for p in model.parameters()) == shards
     if not before:
-        clipper = clipwise.torch.attach(opt, CLIP, model=model)
+        clipper = clipwise.torch.attach(opt, CLIP, model=inner)
     with Said() as said:
         for step in range(STEPS):
             with accelerator.accumulate(model):
@@ -262,12 +285,17 @@ def accelerate_run(*, before=False, clip=None, epochs=1):
                     accelerator.clip_grad_norm_(model.parameters(), clip)
                 opt.step()
                 opt.zero_grad()
-    return found(model, clipper, told=said.about("the loop clips too"))
+    return found(inner, clipper, told=said.about("the loop clips too"))
 
 
 @case
 def accelerate():
     return accelerate_run()
+
+
+@case
+def accelerate_ddp():
+    return accelerate_run(shards=False)
 
 
 @case
@@ -284,7 +312,7 @@ def accelerate_clips_too():
 def accelerate_resumed():
     runs = []
     for resumes in (False, False, True):
-        accelerator = accelerator_with_fsdp2()
+        accelerator = accelerator_here()
         model = make_model()
         model, opt = accelerator.prepare(model, sgd(model.parameters()))
         clipper = clipwise.torch.attach(opt, clipwise.autoclip(60), model=model)
