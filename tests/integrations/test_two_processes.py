@@ -17,13 +17,13 @@ pytestmark = pytest.mark.skipif(
 ROOT = pathlib.Path(__file__).parents[2]
 
 
-def run(script, folder):
+def run(script, folder, *words):
     """The results of both ranks."""
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     quiet = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": os.pathsep.join(paths)}
     done = subprocess.run(
-        [sys.executable, *launcher, f"tests/integrations/{script}", str(folder)],
+        [sys.executable, *launcher, f"tests/integrations/{script}", str(folder), *words],
         cwd=ROOT,
         env=os.environ | quiet,
         capture_output=True,

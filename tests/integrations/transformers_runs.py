@@ -41,6 +41,21 @@ def make_gpt2(seed=0):
     return GPT2LMHeadModel(GPT2Config(**sizes, **still, bos_token_id=0, eos_token_id=0))
 
 
+class Scale(torch.nn.Module):
+    """A parameter of its own for what comes out of a module."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.ones(16))
+
+
+def with_scale(model):
+    """The same model with one more parameter, as an adapter that was added later."""
+    scale = model.transformer.scale_norm = Scale()  # a norm is not decayed
+    model.transformer.ln_f.register_forward_hook(lambda module, inputs, output: output * scale.weight)
+    return model
+
+
 def arguments(folder, **options):
     return TrainingArguments(
         **{
@@ -82,10 +97,10 @@ def batch_by_hand(number):
     return torch.stack(pieces)
 
 
-def train_by_hand(clip=clip_globally, kind=torch.optim.SGD, accumulate=1, half=None, scaler=None):
+def train_by_hand(clip=clip_globally, kind=torch.optim.SGD, accumulate=1, half=None, scaler=None, model=None):
     """Returns the model, and of each step the norms before and after clipping and the loss."""
     scaler = scaler or torch.amp.GradScaler("cpu", enabled=False)
-    model = make_gpt2()
+    model = make_gpt2() if model is None else model
     decayed = [p for p in model.parameters() if p.ndim > 1]
     others = [p for p in model.parameters() if p.ndim == 1]
     opt = kind([{"params": decayed, "weight_decay": DECAY}, {"params": others, "weight_decay": 0.0}], lr=RATE)

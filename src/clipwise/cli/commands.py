@@ -51,6 +51,9 @@ def _common(command: Any) -> Any:
         ),
         click.option("--device", metavar="D", help="auto, cpu, cuda or mps."),
         click.option("--devices", type=int, metavar="N", help="How many devices."),
+        click.option(
+            "--strategy", metavar="S", help="What each holds: ddp, the whole model; fsdp, a part of it."
+        ),
         click.option("--precision", metavar="P", help="32, bf16 or 16."),
         click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Folder for the results."),
         click.option(

@@ -22,7 +22,7 @@ from clipwise.lab.report.results import Results
 from clipwise.lab.report.table import rich_table, sheets
 from clipwise.wording import duration, number, percent
 
-__all__ = ["preparing", "say", "show", "watcher"]
+__all__ = ["Silent", "preparing", "say", "show", "watcher"]
 
 PLAIN_WIDTH = 110
 """Columns of the tables in a file or a pipe, where there is no terminal to ask."""
@@ -115,6 +115,16 @@ class Lines:
     def end(self, record: RunRecord) -> None:
         line = f"{self.name}: {_end(record)}, {len(record.steps['loss'])} steps in {duration(record.seconds)}"
         self.console.print(Text(line), soft_wrap=True)
+
+
+class Silent:
+    """Nothing: of several processes one speaks."""
+
+    def begin(self, job: compare.Job, index: int, count: int) -> Progress:
+        return lambda step, total, figures: None
+
+    def end(self, record: RunRecord) -> None:
+        pass
 
 
 def _name(job: compare.Job, seeds: bool) -> str:

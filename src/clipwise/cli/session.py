@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from clipwise.checks import number_where
-from clipwise.cli.display import preparing, say, show, watcher
+from clipwise.cli.display import Silent, preparing, say, show, watcher
 from clipwise.config.files import read_mapping
 from clipwise.errors import ArgumentError, StoreError
 from clipwise.lab.compare.runs import Job, Watcher, plan, run, single, taken_over
@@ -22,6 +22,7 @@ from clipwise.lab.config.lab_config import LabConfig, load_config
 from clipwise.lab.record import RunRecord
 from clipwise.lab.recording import RecordingTarget, finished_runs
 from clipwise.lab.report.results import Results, check_folder, interrupted_folder
+from clipwise.lab.training.launched import launched, on_all_devices
 from clipwise.monitor.store import recordable
 
 __all__ = ["compare_command", "train_command"]
@@ -99,7 +100,7 @@ def compare_command(
     if target is not None:
         number_where("--target", target, math.isfinite, "a finite number")
     given = read_mapping(config)
-    loaded = load_config(config).override(**overrides)
+    loaded = _loaded(config, overrides)
     jobs = plan(loaded, clips=clips, seeds=seeds, auto=not no_auto, baseline=not no_baseline)
     kept = _words(overrides)
     words = [
@@ -115,11 +116,11 @@ def compare_command(
 
 
 def train_command(
-    config: Path, *, clip: str | None, out: Path | None, db: Path, force: bool, overrides: Mapping[str, Any]
+    config: Path, *, clip: str | None, out: Path | None, db: Path, force: bool, overrides: dict[str, Any]
 ) -> int:
     """``clipwise train``; returns the exit code."""
     given = read_mapping(config)
-    loaded = load_config(config).override(**overrides)
+    loaded = _loaded(config, overrides)
     folder = RESULTS / f"{config.stem}-train" if out is None else out
     if not force and (folder / "model.pt").exists():
         raise ArgumentError(
@@ -133,6 +134,14 @@ def train_command(
         return _session(call, weights=Path(name) / "model.pt")
 
 
+def _loaded(path: Path, overrides: dict[str, Any]) -> LabConfig:
+    """The configuration with the options; the number of processes of ``torchrun`` counts as one of them."""
+    loaded = on_all_devices(load_config(path).override(**overrides))
+    if launched() is not None:
+        overrides["devices"] = loaded.devices
+    return loaded
+
+
 def _session(
     call: Call,
     *,
@@ -142,6 +151,9 @@ def _session(
     browse: bool = False,
 ) -> int:
     """Train, save, show. What was trained is saved whatever stops the training."""
+    among = launched()
+    if among is not None and among.rank:
+        return _follow(call, weights, resume=resume)
     check_folder(call.folder)
     try:
         recordable(call.db)
@@ -160,6 +172,7 @@ def _session(
     target = RecordingTarget(call.db, call.path.stem, _facts(call.config, data, where))
     earlier = taken_over(call.jobs, finished_runs(target)) if resume else []
     if resume:
+        earlier = _agreed(call.config, earlier)
         say(f"{sum(each is not None for each in earlier)} of {len(call.jobs)} runs are in {call.db} already")
     page = shlex.join(["clipwise", "dashboard", *([] if call.db == RECORDING else [str(call.db)])])
     say(f"recording: {call.db} ({page} shows it live)")
@@ -201,6 +214,26 @@ def _session(
     if browse:
         webbrowser.open((place / f"{results.name}.html").absolute().as_uri())
     return 0
+
+
+def _follow(call: Call, weights: Path | None, *, resume: bool) -> int:
+    """The part of each process of ``torchrun`` but the first: it trains with it, says and writes nothing."""
+    from clipwise.lab.training.train import train
+
+    earlier = _agreed(call.config, []) if resume else []
+    one = partial(train, checkpoint=weights)
+    records = list(run(call.jobs, call.config, one, Silent(), earlier=earlier))
+    return INTERRUPTED if any(record.interrupted for record in records) else 0
+
+
+def _agreed(config: LabConfig, earlier: list[RunRecord | None]) -> list[RunRecord | None]:
+    """The runs that the first process found to be finished: the same ones are left out in all."""
+    if launched() is None:
+        return earlier
+    from clipwise.lab.training.processes import as_the_first
+
+    found: list[RunRecord | None] = as_the_first(config, earlier)
+    return found
 
 
 def _facts(config: LabConfig, data: str, environment: Mapping[str, str]) -> dict[str, Any]:

@@ -21,6 +21,7 @@ __all__ = ["ClipCallback"]
 
 _transformers: Any = load("transformers", "transformers")
 _FILE = "clipwise.pt"
+_MIXED = "_mixed_mesh_grad_norm"
 
 
 class ClipCallback(_transformers.TrainerCallback):  # type: ignore[misc]
@@ -160,7 +161,12 @@ class ClipCallback(_transformers.TrainerCallback):  # type: ignore[misc]
         if theirs and theirs > 0 and theirs != type(args).max_grad_norm:
             warn(f"max_grad_norm={theirs:g} is not applied: ClipCallback clips instead, with {self._order}")
         accelerator = self._trainer.accelerator
-        self._replace(accelerator, "clip_grad_norm_", _measure_only(accelerator))
+        measure = _measure_only(accelerator)
+        self._replace(accelerator, "clip_grad_norm_", measure)
+        if hasattr(self._trainer, _MIXED):  # of gradients on several meshes, or on one and plain
+            self._replace(
+                self._trainer, _MIXED, lambda model, max_norm: measure(model.parameters(), max_norm)
+            )
 
     def _with_report(self, log: Callable[..., None]) -> Callable[..., None]:
         def log_with_report(logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
@@ -204,7 +210,11 @@ def _measure_only(accelerator: Any) -> Callable[..., Tensor]:
 
     def measure(parameters: Iterable[Tensor], max_norm: float, norm_type: float = 2.0) -> Tensor:
         accelerator.unscale_gradients()
-        return get_total_norm([p.grad for p in parameters if p.grad is not None], norm_type)
+        trained = [p for p in parameters if p.grad is not None or p.requires_grad]
+        gradients = [p.grad for p in trained]
+        if any(hasattr(p, "placements") for p in trained):  # every rank adds to the norm of each of them
+            gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in trained]
+        return get_total_norm([g for g in gradients if g is not None], norm_type)
 
     return measure
 

@@ -1,6 +1,6 @@
 """Parameters with their names: who is clipped, each of them once."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, TypeAlias
 
 import torch
@@ -21,7 +21,7 @@ def named(parameters: Parameters) -> dict[str, Tensor]:
     if isinstance(parameters, Tensor):
         return {"0": parameters}
     if isinstance(parameters, nn.Module):
-        return dict(parameters.named_parameters())
+        return dict(named_by(parameters))
     if isinstance(parameters, str | bytes) or not isinstance(parameters, Iterable):
         raise ParameterError(f"expected parameters, such as model.parameters(), got {parameters!r}")
     found: dict[str, Tensor] = {}
@@ -35,6 +35,17 @@ def named(parameters: Parameters) -> dict[str, Tensor]:
         seen.add(id(tensor))
         found[name] = tensor
     return found
+
+
+def named_by(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """A model's parameters with their names: of one that is sharded those that the optimizer has.
+
+    After an evaluation some are still gathered, and others are in their place until the next backward.
+    """
+    for module in model.modules():
+        if any(kind.__name__ == "FSDPModule" for kind in type(module).__mro__):
+            module.reshard()  # type: ignore[operator]
+    return model.named_parameters()
 
 
 def _pair(item: Any, position: int) -> tuple[str, Tensor]:
@@ -56,7 +67,7 @@ def of_optimizers(optimizers: Sequence[torch.optim.Optimizer], model: nn.Module 
     Groups may name different parameters alike (two modules, one optimizer); the later ones get their group's
     number before the name, and those of a later optimizer the optimizer's.
     """
-    names = {id(p): name for name, p in model.named_parameters()} if model is not None else {}
+    names = {id(p): name for name, p in named_by(model)} if model is not None else {}
     found: dict[str, Tensor] = {}
     seen: set[int] = set()
     for which, optimizer in enumerate(optimizers):

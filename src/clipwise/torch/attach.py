@@ -23,7 +23,7 @@ from clipwise.torch import _foreign_clipping
 from clipwise.torch._fused import FusedStep, is_fused
 from clipwise.torch._joint_step import JointStep
 from clipwise.torch._left_out import can_leave_out
-from clipwise.torch._parameters import of_optimizers, refuse_unmade
+from clipwise.torch._parameters import named_by, of_optimizers, refuse_unmade
 from clipwise.torch._placements import local
 from clipwise.torch._process_groups import ProcessGroups
 from clipwise.torch._unseen import Unseen
@@ -390,13 +390,17 @@ class AttachedClipper(Clipper):
             return
         known = {id(p): name for name, p in self.parameters.items()}
         now = of_optimizers(self.optimizers, self._model)
+        gone = self.parameters.keys() - {known[id(p)] for p in now.values() if id(p) in known}
+        # One that the model has in the place of another, such as its shard, has its name and history.
+        model = () if self._model is None else named_by(self._model)
+        free = gone & {name for name, p in model if id(p) not in known}
         new: dict[str, Tensor] = {}
         kept: dict[str, Tensor] = {}
         for name, parameter in now.items():
             if id(parameter) in known:
                 kept[known[id(parameter)]] = parameter
             else:
-                while name in self.parameters or name in new:
+                while (name in self.parameters and name not in free) or name in new:
                     name += "+"  # another parameter had this name
                 new[name] = parameter
         refuse_unmade(new)

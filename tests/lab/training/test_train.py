@@ -30,6 +30,7 @@ from clipwise.lab.training.loop import CHECK_STEPS, TrainingRun
 from clipwise.lab.training.threads import threads
 from clipwise.lab.training.train import train
 from clipwise.monitor import Store
+from tests.depth import brief
 
 Make = Callable[..., LabConfig]
 
@@ -315,12 +316,13 @@ def test_scaled_gradients_are_never_what_is_measured(text: Make, tmp_path: Path)
     assert record.steps["norm"][taken] == pytest.approx(full.steps["norm"][0], rel=0.3)
 
 
-def test_two_devices_are_one_with_the_same_batch(text: Make, tmp_path: Path) -> None:
+@pytest.mark.parametrize("strategy", brief(["ddp", "fsdp"], "fsdp"))
+def test_two_devices_are_one_with_the_same_batch(text: Make, tmp_path: Path, strategy: str) -> None:
     config = text({"nonfinite": "skip"})
     told: list[int] = []
-    one = run(config, clipwise.auto())
+    one = run(config, clipwise.auto(), checkpoint=tmp_path / "one.pt")
     two = run(
-        config.override(devices=2),
+        config.override(devices=2, strategy=strategy),
         clipwise.auto(),
         progress=lambda step, total, figures: told.append(step),
         checkpoint=tmp_path / "model.pt",
@@ -331,7 +333,9 @@ def test_two_devices_are_one_with_the_same_batch(text: Make, tmp_path: Path) -> 
     assert two.steps["norm"] == pytest.approx(one.steps["norm"], rel=1e-3)
     assert two.steps["threshold"] == pytest.approx(one.steps["threshold"], rel=1e-3)
     assert told[-1] == 30
-    assert load_checkpoint(tmp_path / "model.pt").step == 30
+    weights, expected = (load_checkpoint(tmp_path / f"{name}.pt") for name in ("model", "one"))
+    assert weights.step == expected.step == 30
+    torch.testing.assert_close(weights.model.state_dict(), expected.model.state_dict(), rtol=1e-4, atol=1e-4)
     with Store(tmp_path / "runs.db") as store:
         (found,) = store.runs()  # the first process speaks for both
         assert (found.status, found.steps, found.ranks) == ("finished", 30, (0,))

@@ -20,9 +20,16 @@ BREAKS = [
     Break(
         "the Trainer clips too",
         "src/clipwise/integrations/transformers.py",
-        '        self._replace(accelerator, "clip_grad_norm_", _measure_only(accelerator))\n',
+        '        self._replace(accelerator, "clip_grad_norm_", measure)\n',
         "",
         "tests/integrations/test_transformers.py",
+    ),
+    Break(
+        "the Trainer clips too where gradients lie on several meshes",
+        "src/clipwise/integrations/transformers.py",
+        '_MIXED = "_mixed_mesh_grad_norm"',
+        '_MIXED = "none"',
+        "tests/integrations/test_sharded_trainers.py",
     ),
     Break(
         "the Trainer's thresholds of a checkpoint are not loaded",

@@ -255,3 +255,19 @@ def test_a_model_that_is_none(wrong):
     assert not opt._optimizer_step_pre_hooks
     with pytest.raises(ArgumentError, match=rf"model must be a torch\.nn\.Module.*\b{kind}"):
         clipwise.torch.Clipper(model.parameters(), clipwise.auto(), model=given)
+
+
+@pytest.mark.parametrize("named", ["0.weight", "0.*"])
+def test_one_in_the_place_of_another_has_its_name(named):
+    """As a model that is sharded, or converted, after the clip was attached."""
+    model = make_model()
+    opt = optim.SGD(model.parameters(), lr=0.1)
+    clip = clipwise.by_name({named: clipwise.Clip(thresholds.percentile(0.0, window=9), per="tensor")})
+    clipper = clipwise.torch.attach(opt, clip, model=model)
+    step(opt, 1.0, 1.0, 1.0, 1.0)
+    old, new = model[0].weight, nn.Parameter(model[0].weight.detach().clone())
+    model[0].weight = new
+    opt.param_groups[0]["params"] = [new if p is old else p for p in opt.param_groups[0]["params"]]
+    step(opt, 9.0, 1.0, 1.0, 1.0)
+    assert sorted(clipper.report.names) == sorted(name for name, _ in model.named_parameters())
+    assert new.grad.numpy() == pytest.approx(np.ones((8, 6)), rel=1e-6)  # by what it was before

@@ -6,7 +6,7 @@ from clipwise.errors import ConfigError
 from clipwise.lab.config.defaults import DATA_KEYS, DEFAULTS, LEARNING_RATES, LOSSES, SOURCES
 from clipwise.lab.config.sections import DataConfig, ModelParameters, Task, TrainingParameters
 
-__all__ = ["check_data", "check_model", "check_training"]
+__all__ = ["check_data", "check_model", "check_strategy", "check_training"]
 
 
 def check_model(model_type: str, size: ModelParameters) -> None:
@@ -81,3 +81,9 @@ def check_training(training: TrainingParameters, task: Task, data: DataConfig, d
             f"training_parameters.batch_size: must be a multiple of accumulate * devices = {parts},"
             f" got {training.batch_size}"
         )
+
+
+def check_strategy(strategy: str, precision: str) -> None:
+    """Refuse a precision that parts of a model are not trained in."""
+    if strategy == "fsdp" and precision == "16":
+        raise ConfigError("precision: '16' is not for strategy 'fsdp'; use 'bf16' or '32'")

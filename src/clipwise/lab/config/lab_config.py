@@ -10,7 +10,7 @@ from clipwise.clip import AnyClip, ByName, Chain, Clip
 from clipwise.config import parse, to_dict
 from clipwise.config.files import read_mapping
 from clipwise.errors import ConfigError
-from clipwise.lab.config.checks import check_data, check_model, check_training
+from clipwise.lab.config.checks import check_data, check_model, check_strategy, check_training
 from clipwise.lab.config.defaults import DEFAULTS, SOURCES
 from clipwise.lab.config.explain import explain, shown
 from clipwise.lab.config.sections import (
@@ -37,6 +37,7 @@ class LabConfig(Section):
         seed: fixes the weights at the start and the order of the data.
         device: ``"auto"`` takes a CUDA GPU, then Apple's, then the CPU.
         devices: how many of them.
+        strategy: what each of several holds: the whole model (``"ddp"``) or a part of it (``"fsdp"``).
         precision: ``"32"``, ``"bf16"`` (autocast) or ``"16"`` (autocast with a gradient scaler; CUDA only).
     """
 
@@ -50,6 +51,7 @@ class LabConfig(Section):
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     devices: Positive = 1
+    strategy: Literal["ddp", "fsdp"] = "ddp"
     precision: Annotated[
         Literal["32", "bf16", "16"], BeforeValidator(lambda v: str(v) if v in (16, 32) else v)
     ] = "32"
@@ -85,6 +87,10 @@ class LabConfig(Section):
             raise ConfigError(
                 f"data.path: must begin with a home folder that is known, got {shown(self.data.path)}"
             ) from error
+
+    def says(self, key: str) -> bool:
+        """Whether this top-level key was given, by the file or by an option."""
+        return key in self._given
 
     def to_dict(self) -> dict[str, Any]:
         """Every key with its value, defaults filled in, as plain values that JSON can hold."""
@@ -139,6 +145,7 @@ def parse_config(data: Mapping[str, Any], *, folder: Path | None = None) -> LabC
     check_model(config.model_type, config.model_parameters)
     check_data(config.task, config.data)
     check_training(config.training_parameters, config.task, config.data, config.devices)
+    check_strategy(config.strategy, config.precision)
     _ = config.clip  # refuses a clip that cannot be understood, under the path of its key
     config._given, config._folder = data, folder or Path()
     _ = config.data_path  # refuses the home folder of a user who is not there

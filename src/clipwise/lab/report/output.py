@@ -39,9 +39,10 @@ def environment(config: LabConfig) -> dict[str, str]:
     kind = torch.cuda.get_device_name() if device == "cuda" else platform.machine() or "unknown"
     count = threads(config)
     used = f", {count} thread{'s' if count > 1 else ''}" if device == "cpu" else ""
+    shared = f", {config.strategy}" if config.devices > 1 else ""
     versions = {name: metadata.version(name) for name in ("clipwise", "torch", "lightning-fabric", "numpy")}
     return versions | {
         "Python": platform.python_version(),
         "system": platform.system(),
-        "device": f"{config.devices} x {device} ({kind}{used}), precision {config.precision}",
+        "device": f"{config.devices} x {device} ({kind}{used}){shared}, precision {config.precision}",
     }

@@ -1,12 +1,15 @@
 """Which devices a run gets, and in which precision: Lightning Fabric, asked only for what is there."""
 
 import logging
+from typing import Any
 
 import torch
 from lightning_fabric import Fabric
 
 from clipwise.errors import ConfigError
 from clipwise.lab.config.lab_config import LabConfig
+from clipwise.lab.training.launched import launched
+from clipwise.lab.training.sharding import sharding_strategy
 
 __all__ = ["chosen_device", "make_fabric", "quiet"]
 
@@ -15,10 +18,11 @@ PRECISIONS = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
 
 def chosen_device(config: LabConfig) -> str:
     """``"cuda"``, ``"mps"`` or ``"cpu"``; ConfigError where it is not here as configured."""
+    wanted = _here(config)
     there = {
         "cuda": torch.cuda.device_count(),
         "mps": int(torch.backends.mps.is_available()),
-        "cpu": config.devices,
+        "cpu": wanted,
     }
     device = config.device
     if device == "auto":
@@ -26,9 +30,9 @@ def chosen_device(config: LabConfig) -> str:
     if not there[device]:
         allowed = ", ".join(repr(name) for name, count in there.items() if count)
         raise ConfigError(f"device: must be one that is here ({allowed} or 'auto'), got {device!r}")
-    if config.devices > there[device]:
+    if wanted > there[device]:
         raise ConfigError(
-            f"devices: must be at most {there[device]}, the {device} devices here, got {config.devices}"
+            f"devices: must be at most {there[device]}, the {device} devices here, got {wanted}"
         )
     if config.precision == "16" and device != "cuda":
         raise ConfigError(f"precision: '16' needs a CUDA GPU, the device is {device!r}; use 'bf16' or '32'")
@@ -41,11 +45,27 @@ def quiet() -> None:
 
 
 def make_fabric(config: LabConfig) -> Fabric:
-    """The Fabric of a configuration: one process, or with several devices one process a device."""
+    """The Fabric of a configuration: one process a device, those of ``torchrun`` where it started it."""
     quiet()
+    by_others = launched()
     return Fabric(
         accelerator=chosen_device(config),
-        devices=config.devices,
-        strategy="ddp_spawn" if config.devices > 1 else "auto",
+        devices=_here(config),
+        num_nodes=1 if by_others is None else by_others.nodes,
+        strategy=_strategy(config, started=by_others is not None),
         precision=PRECISIONS[config.precision],  # type: ignore[arg-type]
     )
+
+
+def _here(config: LabConfig) -> int:
+    """How many of the devices are those of this machine."""
+    by_others = launched()
+    return config.devices if by_others is None else config.devices // by_others.nodes
+
+
+def _strategy(config: LabConfig, *, started: bool) -> Any:
+    if config.devices == 1:
+        return "auto"
+    if config.strategy == "fsdp":
+        return sharding_strategy(config.devices)
+    return "ddp" if started else "ddp_spawn"

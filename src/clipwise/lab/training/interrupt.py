@@ -16,10 +16,12 @@ class Interrupt:
 
     Args:
         tell: called on the first Ctrl-C, to pass it on.
+        insists: whether the second raises; if not, it means nothing.
     """
 
-    def __init__(self, tell: Callable[[], None] | None = None) -> None:
+    def __init__(self, tell: Callable[[], None] | None = None, *, insists: bool = True) -> None:
         self.asked = False
+        self._insists = insists
         self._tell = tell
         self._before: Callable[[int, FrameType | None], object] | int | None = None
         self._installed = False
@@ -38,7 +40,9 @@ class Interrupt:
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.asked:
-            raise KeyboardInterrupt
+            if self._insists:
+                raise KeyboardInterrupt
+            return
         self.asked = True
         if self._tell is not None:
             self._tell()

@@ -7,10 +7,11 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from typing import Any
 
 import torch
 from lightning_fabric import Fabric
-from torch import Tensor, nn
+from torch import Tensor
 
 from clipwise.clip import AnyClip, clip_by_global_norm
 from clipwise.errors import ConfigError
@@ -22,6 +23,7 @@ from clipwise.lab.tasks.models import ModelSpec, SequenceModel, State, build_mod
 from clipwise.lab.tasks.task import SequenceBatch, Task
 from clipwise.lab.training.checkpoint import Checkpoint, save_checkpoint
 from clipwise.lab.training.optimizers import make_optimizer
+from clipwise.lab.training.sharding import whole_model
 from clipwise.report import ClipReport
 from clipwise.torch import attach
 
@@ -68,8 +70,9 @@ class TrainingRun:
         # Every process starts from the same weights, but drops other activations.
         torch.manual_seed(seed + fabric.global_rank)
         training = config.training_parameters
-        made = make_optimizer(training, self.model.parameters())
-        self.wrapped, self.optimizer = fabric.setup(self.model, made)
+        self.wrapped = fabric.setup_module(self.model)
+        made = make_optimizer(training, self.model.parameters())  # of the parts, where it was taken apart
+        self.optimizer: Any = fabric.setup_optimizers(made)
         self.clipper = attach(
             made,
             clip if clip is not None else clip_by_global_norm(math.inf),
@@ -112,13 +115,19 @@ class TrainingRun:
         self._finish(progress)
 
     def save(self, path: Path, clip: str | None) -> None:
-        """Write the weights and what goes with them, the clip in its string form among it."""
+        """Write the weights and what goes with them, the clip in its string form among it.
+
+        Every process calls it, and the first writes.
+        """
+        model, clipper = whole_model(self.model), self.clipper.state_dict()
+        if self.fabric.global_rank:
+            return
         save_checkpoint(
             path,
             Checkpoint(
                 config=self.config,
-                model=self.model,
-                clipper=self.clipper.state_dict(),
+                model=model,
+                clipper=clipper,
                 clip=clip,
                 seed=self.seed,
                 step=self.step,
@@ -165,7 +174,12 @@ class TrainingRun:
         finite = torch.stack([*self._losses]).isfinite()
         if bool(finite.all()):
             return False
-        return not bool(finite.any()) or not _all_finite(self.model)
+        return not bool(finite.any()) or not self._has_finite_weights()
+
+    def _has_finite_weights(self) -> bool:
+        here = [p.to_local() if hasattr(p, "to_local") else p for p in self.model.parameters()]
+        lost = torch.stack([(~part.detach().isfinite()).any() for part in here]).any().float()
+        return not bool(self.fabric.all_reduce(lost, reduce_op="sum"))
 
     def _shown(self) -> dict[str, float]:
         """What progress tells of the last step."""
@@ -217,7 +231,3 @@ def _build(spec: ModelSpec) -> SequenceModel:
             f" hidden_size {shown(spec.hidden_size)}, layers {shown(spec.layers)}"
             f" and embedding_size {shown(spec.embedding_size)}"
         ) from error
-
-
-def _all_finite(model: nn.Module) -> bool:
-    return bool(torch.stack([p.detach().isfinite().all() for p in model.parameters()]).all())

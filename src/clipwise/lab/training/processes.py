@@ -1,7 +1,7 @@
-"""One run on several devices: a process each, started and joined by Fabric.
+"""One run on several devices: a process each, started and joined by Fabric, or started by ``torchrun``.
 
-The processes cannot share what the caller holds, so three things go between them: progress through a queue,
-the wish to stop through an event, and the finished record, or the error, through a file.
+The processes that Fabric starts cannot share what the caller holds, so three things go between them: progress
+through a queue, the wish to stop through an event, and the finished record, or the error, through a file.
 """
 
 import itertools
@@ -9,6 +9,8 @@ import pickle
 import tempfile
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,26 +25,55 @@ from clipwise.lab.record import Progress, RunInfo, RunRecord
 from clipwise.lab.recording import RecordingTarget, RunLog
 from clipwise.lab.tasks.load import load_task
 from clipwise.lab.training.denormals import denormals_as_zero
-from clipwise.lab.training.devices import quiet
+from clipwise.lab.training.devices import make_fabric, quiet
 from clipwise.lab.training.interrupt import Interrupt
 from clipwise.lab.training.loop import TrainingRun
 
-__all__ = ["train_in_processes"]
+__all__ = ["Share", "as_the_first", "train_in_processes", "train_share"]
 
 ASK_EVERY = 10
 """Steps between two questions whether to stop: all processes answer, which waits for the devices."""
 
 
-def train_in_processes(
-    fabric: Fabric,
-    config: LabConfig,
-    clip: AnyClip | None,
-    info: RunInfo,
-    target: RecordingTarget,
-    progress: Progress | None,
-    checkpoint: Path | None,
-) -> RunRecord:
-    """`train` on ``config.devices`` devices; each trains on its part of every batch."""
+@dataclass(frozen=True)
+class Share:
+    """One process's share of a run over several: what `train` was asked for."""
+
+    config: LabConfig
+    clip: AnyClip | None
+    info: RunInfo
+    target: RecordingTarget
+    checkpoint: Path | None
+
+    def train(self, fabric: Fabric, asked: Callable[[], bool], progress: Progress | None = None) -> RunRecord:
+        """Train on a part of every batch; the first process speaks for all, the others' record is empty."""
+        first = fabric.global_rank == 0
+        with RunLog(self.target, self.info, self.clip) if first else nullcontext() as log:
+            task = load_task(self.config)
+            run = TrainingRun(fabric, self.config, task, self.clip, self.info.seed, log)
+            run.train(_asked_of_all(fabric, asked), progress if first else None)
+            if self.checkpoint is not None:
+                run.save(self.checkpoint, self.info.clip)
+            if log is None:
+                return RunRecord(**asdict(self.info), interrupted=run.interrupted)
+            return log.finish(interrupted=run.interrupted)
+
+
+def train_share(fabric: Fabric, share: Share, progress: Progress | None) -> RunRecord:
+    """`train` in one of the processes of ``torchrun``, which passes on a Ctrl-C that may have come."""
+    with Interrupt(insists=False) as interrupt:
+        return share.train(fabric, lambda: interrupt.asked, progress)
+
+
+def as_the_first(config: LabConfig, value: Any) -> Any:
+    """What the first of the processes of ``torchrun`` has given, in all of them."""
+    fabric = make_fabric(config)
+    fabric.launch()
+    return fabric.broadcast(value)
+
+
+def train_in_processes(fabric: Fabric, share: Share, progress: Progress | None) -> RunRecord:
+    """`train` on several devices in processes of their own."""
     context = multiprocessing.get_context("spawn")
     messages, asked = context.Queue(), context.Event()
     reader = threading.Thread(target=_pass_on, args=(messages, progress), daemon=True)
@@ -50,7 +81,7 @@ def train_in_processes(
     with tempfile.TemporaryDirectory(prefix="clipwise-") as folder:
         outcome = Path(folder) / "outcome"
         with Interrupt(asked.set):
-            fabric.launch(_Worker(config, clip, info, target, messages, asked, outcome, checkpoint))
+            fabric.launch(_Worker(share, messages, asked, outcome))
         messages.put(None)
         reader.join()
         found: RunRecord | ClipwiseError = pickle.loads(outcome.read_bytes())
@@ -66,25 +97,13 @@ def _pass_on(messages: Any, progress: Progress | None) -> None:
 
 
 class _Worker:
-    """What each process does; the first one speaks for all.
+    """What each process does.
 
     It carries its arguments itself: Fabric would take dataclasses among them apart to look for modules.
     """
 
-    def __init__(
-        self,
-        config: LabConfig,
-        clip: AnyClip | None,
-        info: RunInfo,
-        target: RecordingTarget,
-        messages: Any,
-        asked: Any,
-        outcome: Path,
-        checkpoint: Path | None,
-    ) -> None:
-        self.config, self.clip, self.info, self.target = config, clip, info, target
-        self.messages, self.asked = messages, asked
-        self.outcome, self.checkpoint = outcome, checkpoint
+    def __init__(self, share: Share, messages: Any, asked: Any, outcome: Path) -> None:
+        self.share, self.messages, self.asked, self.outcome = share, messages, asked, outcome
         self.threads = torch.get_num_threads()  # `train` has set it; Fabric does not hand it on
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -93,44 +112,29 @@ class _Worker:
 
     def __call__(self, fabric: Fabric) -> None:
         torch.set_num_threads(self.threads)
-        result: RunRecord | ClipwiseError | None
+        result: RunRecord | ClipwiseError
         # Ctrl-C in a terminal reaches every process; here it means nothing, the event does.
         with Interrupt(), denormals_as_zero():
             try:
-                result = self._trained(fabric)
+                result = self.share.train(fabric, self.asked.is_set, self._tell)
             except ClipwiseError as error:
                 result = error
         if fabric.global_rank == 0:
             self.outcome.write_bytes(pickle.dumps(result))
 
-    def _trained(self, fabric: Fabric) -> RunRecord | None:
-        if fabric.global_rank:
-            self._run(fabric, None, None)
-            return None
-        with RunLog(self.target, self.info, self.clip) as log:
-            run = self._run(fabric, log, self._tell)
-            if self.checkpoint is not None:
-                run.save(self.checkpoint, self.info.clip)
-            return log.finish(interrupted=run.interrupted)
-
-    def _run(self, fabric: Fabric, log: RunLog | None, progress: Progress | None) -> TrainingRun:
-        task = load_task(self.config)
-        run = TrainingRun(fabric, self.config, task, self.clip, self.info.seed, log)
-        run.train(self._stop(fabric), progress)
-        return run
-
     def _tell(self, step: int, total: int, figures: Mapping[str, float]) -> None:
         self.messages.put((step, total, figures))
 
-    def _stop(self, fabric: Fabric) -> Callable[[], bool]:
-        """Whether to stop, the same answer in all processes: one that went on would wait for the others."""
-        calls = itertools.count(1)
 
-        def stop() -> bool:
-            if next(calls) % ASK_EVERY:
-                return False
-            wish = torch.tensor(float(self.asked.is_set()), device=fabric.device)
-            total: Any = fabric.all_reduce(wish, reduce_op="sum")
-            return bool(total > 0)
+def _asked_of_all(fabric: Fabric, asked: Callable[[], bool]) -> Callable[[], bool]:
+    """Whether to stop, the same answer in all processes: one that went on would wait for the others."""
+    calls = itertools.count(1)
 
-        return stop
+    def stop() -> bool:
+        if next(calls) % ASK_EVERY:
+            return False
+        wish = torch.tensor(float(asked()), device=fabric.device)
+        total: Any = fabric.all_reduce(wish, reduce_op="sum")
+        return bool(total > 0)
+
+    return stop

@@ -17,8 +17,9 @@ from clipwise.lab.tasks.load import load_task
 from clipwise.lab.training.denormals import denormals_as_zero
 from clipwise.lab.training.devices import make_fabric
 from clipwise.lab.training.interrupt import Interrupt
+from clipwise.lab.training.launched import launched, on_all_devices
 from clipwise.lab.training.loop import TrainingRun
-from clipwise.lab.training.processes import train_in_processes
+from clipwise.lab.training.processes import Share, train_in_processes, train_share
 from clipwise.lab.training.threads import threads
 
 __all__ = ["train"]
@@ -40,7 +41,8 @@ def train(
     Runs with the same configuration and seed start from the same weights and see the same data in the same
     order, whatever the clip; on one machine, two runs with the same clip as well are equal to the last bit.
     A run whose weights are no longer finite, or whose last 50 losses are not, is ended there: its record is
-    shorter, its last figures are NaN.
+    shorter, its last figures are NaN. Where ``torchrun`` has started the processes, all of them call
+    this; the first one records, and the record of the others is empty.
 
     Args:
         config: made by `clipwise.lab.config.lab_config.load_config`.
@@ -60,7 +62,10 @@ def train(
         NonFiniteError: a gradient is NaN or Inf and the configuration says ``nonfinite: "error"``.
         StoreError: the recording cannot be written.
     """
+    config = on_all_devices(config)
     fabric = make_fabric(config)
+    if launched() is not None:
+        fabric.launch()  # here the others wait for the first, which has fetched the data by then
     task = load_task(config)
     info = RunInfo(
         label=label,
@@ -71,8 +76,11 @@ def train(
         lower_is_better=task.lower_is_better,
     )
     with _reproducible(config), _target(recording) as target:
-        if config.devices > 1:  # Fabric hands the settings on to the processes
-            return train_in_processes(fabric, config, clip, info, target, progress, checkpoint)
+        if config.devices > 1:
+            share = Share(config, clip, info, target, checkpoint)
+            if launched() is not None:
+                return train_share(fabric, share, progress)
+            return train_in_processes(fabric, share, progress)  # Fabric hands the settings on to them
         with Interrupt() as interrupt, RunLog(target, info, clip) as log:
             run = TrainingRun(fabric, config, task, clip, info.seed, log)
             run.train(lambda: interrupt.asked, progress)
