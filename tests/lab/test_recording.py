@@ -26,6 +26,7 @@ from clipwise.lab.recording import RecordingTarget, RunLog, finished_runs, recor
 from clipwise.lab.report import results
 from clipwise.lab.training.train import train
 from clipwise.monitor import Monitor, MonitorWarning, Store
+from tests.depth import thorough
 
 INFO = RunInfo("auto", "auto()", "auto", 3, "bits", True)
 
@@ -215,6 +216,7 @@ def test_the_other_commands_work_on_it(folder: Path, capsys: pytest.CaptureFixtu
     assert "0 of 1 runs are in clipwise.db already" in capsys.readouterr().err
 
 
+@thorough
 def test_a_killed_comparison_goes_on(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """``kill -9`` in the second of three runs: one is kept, two trained, all is as if nothing had been."""
     config(folder, steps=400)

@@ -19,7 +19,7 @@ import torch
 from clipwise.torch.engines import _triton_check, _triton_tables, reference
 from clipwise.torch.engines import triton as engine
 from clipwise.torch.engines._triton_check import check
-from tests.depth import thorough
+from tests.depth import each_value, thorough
 
 INSTALLED = importlib.util.find_spec("triton") is not None
 INTERPRETED = INSTALLED and os.environ.get("TRITON_INTERPRET") == "1"
@@ -85,7 +85,7 @@ def test_in_the_interpreter():
     found = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert found.returncode == 0, found.stdout[-6000:] + found.stderr[-2000:]
     passed = int(found.stdout.rsplit(" passed", 1)[0].split()[-1])
-    assert passed > 80, found.stdout[-2000:]
+    assert passed > 60, found.stdout[-2000:]
 
 
 @outside
@@ -165,8 +165,7 @@ def test_every_kernel_compiles_for_a_gpu_that_is_not_here(capability, tmp_path):
 
 
 @needs_kernels
-@pytest.mark.parametrize("p", ORDERS)
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize(("p", "dtype"), each_value(ORDERS, DTYPES), ids=str)
 def test_norms(dtype, p):
     tensors = [random(shape, dtype, seed) for seed, shape in enumerate(SHAPES)]
     tensors += [
@@ -215,8 +214,7 @@ def test_nothing_leaves_the_range(dtype, value, p):
 
 
 @needs_kernels
-@pytest.mark.parametrize("p", ORDERS)
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize(("p", "dtype"), each_value(ORDERS, DTYPES), ids=str)
 def test_nan_and_inf_are_seen(dtype, p):
     def spoilt(*values):
         tensor = random((2, CHUNK), dtype).view(-1)
@@ -252,8 +250,7 @@ UNITS = [
 
 
 @needs_kernels
-@pytest.mark.parametrize("p", ORDERS)
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize(("p", "dtype"), each_value(ORDERS, DTYPES), ids=str)
 def test_unit_norms(dtype, p):
     tensors = [random(shape, dtype, seed) for seed, shape in enumerate([*UNITS, (), (0, 4), (9,), (1, 50)])]
     tensors += [

@@ -9,6 +9,7 @@ import torch
 from clipwise import thresholds
 from clipwise.errors import ArgumentError, ThresholdError
 from clipwise.functional import ratios
+from tests.depth import thorough
 from tests.functional.ratios import cases, frameworks
 
 LOGP, OLD, WORTH, BY_SEQUENCE, MASK = cases.batch(31)
@@ -79,6 +80,7 @@ def test_a_step_that_is_an_array(kind):
     ],
     ids=["number", "tensor", "schedule of a tensor", "function", "numpy's", "schedule of a number"],
 )
+@thorough
 def test_in_torchs_compiler(low, step, whole):
     """In one graph; what numpy computes is a graph break."""
     torch.compiler.reset()

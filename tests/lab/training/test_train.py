@@ -30,7 +30,7 @@ from clipwise.lab.training.loop import CHECK_STEPS, TrainingRun
 from clipwise.lab.training.threads import threads
 from clipwise.lab.training.train import train
 from clipwise.monitor import Store
-from tests.depth import brief
+from tests.depth import thorough
 
 Make = Callable[..., LabConfig]
 
@@ -316,7 +316,8 @@ def test_scaled_gradients_are_never_what_is_measured(text: Make, tmp_path: Path)
     assert record.steps["norm"][taken] == pytest.approx(full.steps["norm"][0], rel=0.3)
 
 
-@pytest.mark.parametrize("strategy", brief(["ddp", "fsdp"], "fsdp"))
+@thorough
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
 def test_two_devices_are_one_with_the_same_batch(text: Make, tmp_path: Path, strategy: str) -> None:
     config = text({"nonfinite": "skip"})
     told: list[int] = []
