@@ -36,9 +36,40 @@ def in_fit(strategy):
         np.testing.assert_allclose(float(report.norm), norms[-1], rtol=1e-5)
 
 
+def in_a_loop_of_keras(strategy):
+    """An optimizer of Keras in a loop of one's own; `fit` of Keras takes no several workers."""
+    with strategy.scope():
+        model = nets.net()
+        optimizer = clipwise.keras.attach(keras.optimizers.SGD(nets.RATE), clipwise.autoclip(30))
+        optimizer.build(model.trainable_variables)
+
+    def replica(x, y):
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_sum((model(x, training=True) - y) ** 2) / 8
+        optimizer.apply(tape.gradient(loss, model.trainable_variables), model.trainable_variables)
+
+    @tf.function
+    def step(x, y):
+        strategy.run(replica, args=(x, y))
+
+    for start in range(0, len(nets.X), 8):
+        step(*(parts_of(strategy, array[start : start + 8]) for array in (nets.X, nets.Y)))
+    weights, norms = nets.by_hand(nets.percentile(30))
+    for found, expected in zip(model.get_weights(), weights, strict=True):
+        np.testing.assert_allclose(found, expected, rtol=2e-5, atol=2e-6)
+    np.testing.assert_allclose(float(clipwise.keras.report(optimizer).norm), norms[-1], rtol=1e-5)
+
+
+def parts_of(strategy, array):
+    """One part of an array on each replica."""
+    count = strategy.num_replicas_in_sync
+    return strategy.experimental_distribute_values_from_function(
+        lambda context: tf.constant(np.array_split(array, count)[context.replica_id_in_sync_group])
+    )
+
+
 def in_a_loop(strategy):
     """Each replica sums the gradients over all before it clips them."""
-    count = strategy.num_replicas_in_sync
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(16, 5)), rng.normal(size=(16, 3))
     clip = clipwise.autoclip(40)
@@ -58,15 +89,10 @@ def in_a_loop(strategy):
     def step(x, y, state):
         return strategy.run(replica, args=(x, y, state))
 
-    def of_replica(array):
-        return strategy.experimental_distribute_values_from_function(
-            lambda context: tf.constant(np.array_split(array, count)[context.replica_id_in_sync_group])
-        )
-
     expected, seen = np.ones((5, 3)), []
     state = ct.init(clip, [weight])
     for _ in range(STEPS):
-        state, norm = step(of_replica(x), of_replica(y), state)
+        state, norm = step(parts_of(strategy, x), parts_of(strategy, y), state)
         gradient = x.T @ (2.0 * (x @ expected - y)) / (16 * 3)
         seen.append(np.linalg.norm(gradient))
         for one in strategy.experimental_local_results(norm):
@@ -84,7 +110,9 @@ def main(name):
         strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
     assert strategy.num_replicas_in_sync == 2
     in_a_loop(strategy)
-    in_fit(strategy)
+    in_a_loop_of_keras(strategy)
+    if name != "workers":
+        in_fit(strategy)
 
 
 if __name__ == "__main__":
