@@ -17,7 +17,7 @@ help:
 	@echo "make test   lint, type check and test (about 8 minutes on two cores; WORKERS=4: in four processes)"
 	@echo "make test-all  the same with every combination and the long tests"
 	@echo "make check  lint and type check only"
-	@echo "make bench  measure against the frameworks' own clipping, in two tables (about 10 minutes)"
+	@echo "make bench  measure against the frameworks' own clipping, in three tables (about 12 minutes)"
 	@echo "make clean  remove the environment and what was built"
 
 $(BIN)/python:
@@ -38,6 +38,7 @@ $(VENV)/.dev: pyproject.toml constraints.txt $(NATIVE) | $(BIN)/python
 bench: $(VENV)/.dev
 	$(BIN)/python -m benchmarks
 	$(BIN)/python -m benchmarks.frameworks
+	$(BIN)/python -m benchmarks.sharded
 
 demo: $(VENV)/.demo
 	$(BIN)/clipwise compare examples/shakespeare-lstm-sgd.json --clip 'clip_by_global_norm(1.0)'

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-__all__ = ["AutoClip", "adaptive_clip_", "clip_by_norm_"]
+__all__ = ["AutoClip", "adaptive_clip_", "clip_by_mesh_", "clip_by_norm_", "clip_whole_norm_"]
 
 
 @torch.no_grad()
@@ -66,3 +66,35 @@ class AutoClip:
         self.history.append(nn.utils.get_total_norm(gradients).item())
         threshold = float(np.percentile(self.history, self.q))
         return nn.utils.clip_grad_norm_(self.parameters, threshold)
+
+
+@torch.no_grad()
+def clip_whole_norm_(parameters: Sequence[Tensor], threshold: float) -> Tensor:
+    """Of sharded parameters: torch's norm of all gradients, made whole, then torch's multiplication.
+
+    As torchtitan does it, which adds the stages of a pipeline to the norm in between.
+    """
+    norm: Tensor = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+    norm = norm.full_tensor()  # type: ignore[operator]
+    nn.utils.clip_grads_with_norm_(parameters, threshold, norm)
+    return norm
+
+
+@torch.no_grad()
+def clip_by_mesh_(parameters: Sequence[Tensor], threshold: float) -> Tensor:
+    """Of parameters on several meshes, or on none: torch's norm of each, then the norm of those.
+
+    As Accelerate and transformers do it; a plain tensor counts as a replica.
+    """
+    by_mesh: dict[object, list[Tensor]] = {}
+    for parameter in parameters:
+        if parameter.grad is not None:
+            by_mesh.setdefault(getattr(parameter.grad, "device_mesh", None), []).append(parameter)
+    norms = []
+    for some in by_mesh.values():
+        norm = nn.utils.get_total_norm([p.grad for p in some if p.grad is not None])
+        norms.append(norm.full_tensor() if hasattr(norm, "full_tensor") else norm)
+    total: Tensor = torch.linalg.vector_norm(torch.stack(norms))
+    for some in by_mesh.values():
+        nn.utils.clip_grads_with_norm_(some, threshold, total)
+    return total

@@ -231,6 +231,52 @@ def test_batches_beyond_it_stay_within_the_stated_rank_error():
     assert (one.smallest, one.largest, one.count) == (x[0], x[-1], len(x))
 
 
+@pytest.mark.parametrize("method", ["quantiles", "iqr", "mad", "deviations"])
+def test_parts_learnt_on_several_machines_are_merged_in_any_order(method):
+    x = skewed()
+    x[5, 1], x[6, 2] = np.nan, np.inf
+    parts = [Clipper(method).partial_fit(part) for part in np.array_split(x, 5)]
+    at_once = Clipper(method).fit(x)
+    for order in ((0, 1, 2, 3, 4), (4, 1, 3, 0, 2)):
+        one, *others = (pickle.loads(pickle.dumps(parts[place])) for place in order)
+        assert one.merge(*others[:1]).merge(*others[1:]) is one
+        np.testing.assert_allclose(one.lower_, at_once.lower_, rtol=1e-12)
+        np.testing.assert_allclose(one.upper_, at_once.upper_, rtol=1e-12)
+        assert [(o.below, o.above, o.count, o.missing) for o in one.report_] == [
+            (o.below, o.above, o.count, o.missing) for o in at_once.report_
+        ]
+        assert others[0].report_["x0"].count == parts[order[1]].report_["x0"].count
+
+
+def test_merged_parts_beyond_what_a_sketch_holds_stay_within_the_stated_rank_error():
+    x = np.exp(np.random.default_rng(1).normal(size=(60_000, 1)) * 3)
+    first, *others = (Clipper(low=0.01, rank_error=0.005).partial_fit(part) for part in np.array_split(x, 6))
+    first.merge(*reversed(others))
+    assert 0 < first.rank_error_ <= 0.005
+    assert abs((x <= first.lower_[0]).mean() - 0.01) <= 0.005
+    assert first.report_["x0"].count == len(x)
+
+
+def test_what_cannot_be_merged_is_refused_and_leaves_no_trace():
+    x = skewed()
+    clipper = Clipper().partial_fit(x)
+    bounds = clipper.bounds_
+    named = Clipper().partial_fit(pd.DataFrame(x, columns=["a", "b", "c"]))
+    for other, message in (
+        (Clipper().fit(x), "taught by partial_fit"),
+        (bounds, "taught by partial_fit"),
+        (Clipper(low=0.2).partial_fit(x), r"low=0\.2, this one None"),
+        (Clipper(rank_error=0.1).partial_fit(x), r"rank_error=0\.1"),
+        (named, r"the columns \['a', 'b', 'c'\], this one \['x0', 'x1', 'x2'\]"),
+    ):
+        with pytest.raises(ArgumentError, match=message):
+            clipper.merge(Clipper().partial_fit(x), other)
+    with pytest.raises(ArgumentError, match="taught by partial_fit"):
+        Clipper().merge(clipper)
+    assert clipper.bounds_ == bounds
+    assert clipper.report_["x0"].count == len(x)
+
+
 HUGE = [1.0, 2.0, 3.0, 1e300, -1e170, 2.5]
 
 

@@ -130,13 +130,58 @@ class Clipper(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):  # type: i
             )
         size = sketch_size(self.rank_error)
         array = self._array(X, reset=first)
-        names = self._names()
-        chosen = self._chosen(names)
-        pairs = rule.given([names[i] for i in chosen]) if rule.method == "given" else []
+        chosen = self._chosen(self._names())
         # Into copies, so that a batch that is refused leaves no trace.
         sketches = [ColumnSketch(size) for _ in chosen] if first else copy.deepcopy(self._sketches)
         for i, sketch in zip(chosen, sketches, strict=True):
             sketch.update(array[:, i])
+        return self._learn(rule, sketches, first=first)
+
+    def merge(self, *others: "Clipper") -> "Clipper":
+        """Take in what others have learnt in batches of their own, as if all batches had come to this one.
+
+        Each machine learns from its part of the data with ``partial_fit``, pickle brings what it has learnt
+        to one place, and there all are merged, in any order.
+
+        Args:
+            others: taught by ``partial_fit``, with the same arguments and columns as this one; not changed.
+
+        Raises:
+            ArgumentError: one of them, or this one, is not of that kind. Nothing is changed.
+
+        >>> parts = [Clipper("iqr").partial_fit(np.arange(i, 100.0, 4)[:, None]) for i in range(4)]
+        >>> parts[3].merge(parts[0], parts[2], parts[1]).bounds_ == Clipper("iqr").fit(
+        ...     np.arange(100.0)[:, None]
+        ... ).bounds_
+        True
+        """
+        rule = self._rule()
+        for one in (self, *others):
+            if not isinstance(one, Clipper) or not hasattr(one, "_sketches"):
+                raise ArgumentError(
+                    f"merge takes Clippers that were taught by partial_fit, got {one!r} without sketches"
+                )
+            mine, theirs = (_plain(each.get_params(deep=False)) for each in (self, one))
+            if mine != theirs:
+                name = next(name for name in mine if mine[name] != theirs[name])
+                raise ArgumentError(
+                    f"merge: one Clipper has {name}={theirs[name]!r}, this one {mine[name]!r}"
+                )
+            if one._names() != self._names():
+                raise ArgumentError(
+                    f"merge: one Clipper has the columns {one._names()}, this one {self._names()}"
+                )
+        sketches = copy.deepcopy(self._sketches)
+        for other in others:
+            for sketch, own in zip(sketches, other._sketches, strict=True):
+                sketch.merge(own)
+        return self._learn(rule, sketches, first=False)
+
+    def _learn(self, rule: BoundsRule, sketches: list[ColumnSketch], *, first: bool) -> "Clipper":
+        """Take the bounds from these sketches, of the columns that are clipped."""
+        names = self._names()
+        chosen = self._chosen(names)
+        pairs = rule.given([names[i] for i in chosen]) if rule.method == "given" else []
         if rule.method != "given":
             for i, sketch in zip(chosen, sketches, strict=True):
                 refuse_empty(names[i], sketch.finite)

@@ -74,7 +74,11 @@ class Memory:
             self.variables.append(variable)
             return variable
 
-        self._state = [add(f"state_{i}", leaf) for i, leaf in enumerate(tree.flatten(self._layout))]
+        # What has no entries needs no variable, and TensorFlow cannot send it to other workers.
+        self._state = [
+            add(f"state_{i}", leaf) if np.size(leaf) else None
+            for i, leaf in enumerate(tree.flatten(self._layout))
+        ]
         self._report = add("report", self._encoded(numbers, blank))
         self._norms = add("norms", np.full(len(slots), _ABSENT))
         self._totals = add("totals", np.zeros((2, len(TOTALS))))
@@ -86,8 +90,16 @@ class Memory:
     def state(self) -> ClipState:
         """The state as it is now."""
         # Snapshots: a policy may hand on what it was given as another part of the state.
-        leaves = map(backend().snapshot, self._state)
-        found: ClipState = map_state(lambda _: next(leaves), self._layout)
+        variables = iter(self._state)
+
+        def value(leaf: Array) -> Array:
+            variable = next(variables)
+            if variable is not None:
+                return backend().snapshot(variable)
+            kind = self._wide if np.asarray(leaf).dtype.kind == "f" else "int32"
+            return keras.ops.zeros(np.shape(leaf), dtype=kind)
+
+        found: ClipState = map_state(value, self._layout)
         return found
 
     def remember(
@@ -95,7 +107,13 @@ class Memory:
     ) -> None:
         """Keep the state after a step, and its report; ``present``: the slots that had a gradient."""
         variables = iter(self._state)
-        map_state(lambda leaf: next(variables).assign(leaf), state)
+
+        def keep(leaf: Array) -> None:
+            variable = next(variables)
+            if variable is not None:
+                variable.assign(leaf)
+
+        map_state(keep, state)
         encoded = self._encoded(arithmetic, report)
         self._form = _hollow(report)
         self._report.assign(encoded)

@@ -32,12 +32,7 @@ def is_sharded(tensor: Any) -> bool:
 
 def local(tensor: Tensor) -> Tensor:
     """What this rank holds of a tensor, without autograd."""
-    if not is_sharded(tensor):
-        return tensor
-    if torch.is_grad_enabled():
-        with torch.no_grad():
-            return local(tensor)
-    held: Tensor = tensor.to_local()  # type: ignore[attr-defined]
+    held: Tensor = getattr(tensor, "_local_tensor", tensor)  # `to_local` asks for more with every tensor
     return held
 
 
@@ -128,6 +123,8 @@ def partial_axes(name: str, parameter: Any, gradient: Any) -> tuple[str, ...]:
     Raises:
         ParameterError: it lies over the ranks in another way.
     """
+    if getattr(parameter, "_spec", None) is getattr(gradient, "_spec", None):  # as it nearly always is
+        return ()
     wanted, found = getattr(parameter, "placements", None), getattr(gradient, "placements", None)
     same_mesh = wanted is None or (found is not None and gradient.device_mesh == parameter.device_mesh)
     if wanted == found and same_mesh:

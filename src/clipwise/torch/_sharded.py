@@ -81,7 +81,8 @@ class ShardedTensors(MeasuredTensors):
 
     @property
     def _is_wide(self) -> bool:
-        return any(self.sharding.wide[place] for place in self.places)
+        wide = self.sharding.wide
+        return any(wide) and any(wide[place] for place in self.places)
 
     def learn(self, p: float, norms: Tensor) -> None:
         """Take these for the norms of the whole tensors, as they are now."""

@@ -1,5 +1,6 @@
 """The gradients of parameters that are spread over ranks: what this rank holds of them, for an engine."""
 
+import operator
 from collections.abc import Container, Mapping, Sequence
 
 import torch
@@ -14,7 +15,7 @@ from clipwise.torch._placements import is_sharded, local, partial_axes
 from clipwise.torch._sharding import Sharding
 from clipwise.torch.engines import AnyBatch, make_batch
 
-__all__ = ["ShardedGradients", "ShardedWeights", "held", "nothing_of"]
+__all__ = ["ShardedGradients", "ShardedWeights", "batch_of", "nothing_of"]
 
 
 class ShardedGradients(Gradients):
@@ -67,11 +68,7 @@ class ShardedGradients(Gradients):
         if any(self._census.ways):
             gradients = reduce_partial(self._own, gradients, self._census.ways)
         self.here = [gradient is not None for gradient in gradients]
-        parts = [
-            none if own is None or gradient is None else held(own, gradient)
-            for own, gradient, none in zip(self._own, gradients, self._nothing, strict=True)
-        ]
-        return self._laid_out(make_batch(parts))
+        return self._laid_out(batch_of(self._own, gradients, self._nothing))
 
     def _laid_out(self, batch: AnyBatch, places: Places | None = None) -> AnyBatch:
         """The batch of the parameters at some places, None for all, whose layout is known from now on."""
@@ -88,6 +85,10 @@ class ShardedGradients(Gradients):
 
     def _ways(self, gradients: Sequence[Tensor | None]) -> tuple[list[Ways | None], ClipwiseError | None]:
         """How the gradients lie, and the first error."""
+        wanted = [getattr(own, "_spec", None) for own in self._own]
+        found = [self if g is None else getattr(g, "_spec", None) for g in gradients]
+        if all(map(operator.is_, wanted, found)):  # all are here, and lie as their parameters
+            return [()] * len(gradients), None
         ways: list[Ways | None] = []
         error = None
         for slot, own, gradient in zip(self._slots, self._own, gradients, strict=True):
@@ -102,6 +103,8 @@ class ShardedGradients(Gradients):
 
     def _changed(self, ways: Sequence[Ways | None]) -> ClipwiseError | None:
         assert self._census is not None
+        if not any(ways) and not any(self._census.ways):
+            return None
         for slot, way, known in zip(self._slots, ways, self._census.ways, strict=True):
             if way is not None and way != (known or ()):
                 return ParameterError(
@@ -127,14 +130,30 @@ def nothing_of(parameter: Tensor) -> Tensor:
     return torch.empty(0, dtype=parameter.dtype, device=parameter.device)
 
 
-def held(parameter: Tensor, gradient: Tensor) -> Tensor:
-    """What is here of a gradient, in a form that can be changed in place."""
-    part = local(gradient)
-    if not part.is_sparse and part.is_contiguous() and not (part.is_conj() or part.is_neg()):
-        return part
-    better = writable(part)
-    if better is not part and is_sharded(gradient):
-        gradient._local_tensor = better  # type: ignore[attr-defined]
-    elif better is not part:
-        parameter.grad = better
-    return better
+def batch_of(
+    parameters: Sequence[Tensor | None], gradients: Sequence[Tensor | None], nothing: Sequence[Tensor]
+) -> AnyBatch:
+    """What is here of some gradients, in an engine's hands, in a form that can be changed in place.
+
+    Args:
+        parameters: theirs, None where this rank has none.
+        gradients: None where this rank has none.
+        nothing: what stands for each that is not here.
+    """
+    parts = [
+        none if gradient is None else local(gradient)
+        for gradient, none in zip(gradients, nothing, strict=True)
+    ]
+    batch = make_batch(parts)
+    replaced = False
+    for place in batch.odd:
+        parameter, gradient = parameters[place], gradients[place]
+        better = writable(parts[place])
+        if better is parts[place] or parameter is None or gradient is None:
+            continue
+        if is_sharded(gradient):
+            gradient._local_tensor = better  # type: ignore[attr-defined]
+        else:
+            parameter.grad = better
+        parts[place], replaced = better, True
+    return make_batch(parts) if replaced else batch

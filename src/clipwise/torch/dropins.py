@@ -219,6 +219,10 @@ def _listed(parameters: TensorOrTensors) -> list[Tensor]:
 
 
 def _gradients(function: str, parameters: list[Tensor]) -> AnyBatch | Traced | ShardedBatch | None:
+    if parameters and is_sharded(parameters[0]) and not torch.compiler.is_compiling():
+        gradients = [p.grad for p in parameters]  # at once: an engine would find each of them odd
+        refuse_gradients(function, parameters if not any(g is not None for g in gradients) else [])
+        return ShardedBatch(parameters, gradients)
     try:
         batch = _gather(parameters)
     except (AttributeError, TypeError):

@@ -86,11 +86,25 @@ def _alike(arrays: Sequence[Array], axes: Sequence[Axes]) -> list[list[int]]:
     """The places of the arrays that are measured together."""
     groups: dict[Any, list[int]] = {}
     for place, (array, along) in enumerate(zip(arrays, axes, strict=True)):
-        # Together, sharded arrays would have to be gathered.
-        small = 0 < array.size <= SMALL and array.ndim > 0 and not _spec(array)
+        # Together, arrays that are sharded in different ways would have to be gathered.
+        small = 0 < array.size <= SMALL and array.ndim > 0 and not _may_be_sharded(array)
         key = (array.shape, array.dtype, along) if small else place
         groups.setdefault(key, []).append(place)
     return list(groups.values())
+
+
+def _may_be_sharded(array: Array) -> bool:
+    """Whether an array is on a mesh along which it is sharded, or on which the compiler may have it so."""
+    mesh = (
+        getattr(getattr(jax.typeof(array), "sharding", None), "mesh", None)
+        if hasattr(jax, "typeof")
+        else None
+    )
+    if mesh is None or mesh.empty:
+        return False
+    manual = jax.sharding.AxisType.Manual  # inside of shard_map, where a shard is an array like any other
+    pairs = zip(mesh.axis_sizes, mesh.axis_types, strict=True)
+    return any(size > 1 and kind != manual for size, kind in pairs)
 
 
 def _spec(array: Array) -> tuple[Any, ...]:
