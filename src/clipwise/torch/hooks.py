@@ -65,7 +65,7 @@ class StepHooks:
         if _is_nested(optimizer):
             return None
         take_guard(optimizer)  # of a step that never began, since a hook raised
-        self._is_none = _only_makes_state(optimizer)
+        self._is_none = only_makes_state(optimizer)
         if self._is_none:
             return None
         self._begin(optimizer)
@@ -113,7 +113,7 @@ def _is_nested(optimizer: Optimizer) -> bool:
     return any(frame.f_locals.get("self") is optimizer for frame in steps)
 
 
-def _only_makes_state(optimizer: Optimizer) -> bool:
+def only_makes_state(optimizer: Optimizer) -> bool:
     """Whether the step is made by `get_optimizer_state_dict` and its kin, to have a state to load into."""
     makers = () if optimizer.state else frames_of("_init_optim_state")
     return any(frame.f_globals.get("__name__") == _CHECKPOINTS for frame in makers)
