@@ -9,8 +9,6 @@ import numpy as np
 from clipwise.monitor.store import Floats
 from clipwise.namespace import framework_of, on_host
 
-_PLAIN = frozenset((float, bool, int))
-
 
 def floats(values: Sequence[Any]) -> Floats:
     """0-d arrays, of any framework and device, and Python's numbers as one vector.
@@ -20,7 +18,7 @@ def floats(values: Sequence[Any]) -> Floats:
     found = np.empty(len(values), dtype=np.float64)
     away: dict[Any, list[int]] = {}
     for place, value in enumerate(values):
-        if value.__class__ in _PLAIN:
+        if isinstance(value, float | int):
             found[place] = value
         elif framework_of(value) == "torch":
             if value.device.type == "cpu":
