@@ -485,12 +485,16 @@ def test_a_run_is_renamed_noted_and_deleted(path):
     newest = http.get("/api/runs").json()["runs"][0]
     assert (newest["name"], newest["notes"], newest["loss"]) == (HOSTILE, "the <b>second</b>", run.loss[-1])
     assert newest["alerts"] == {"critical": 1, "warning": 1}
-    assert ask(http, "delete", {"run": run.id}).json() == {}
+    third = typical(path, "three", count=60)
+    assert ask(http, "delete", {"runs": [run.id, 9]}).status_code == 409  # all of them, or none
+    assert len(http.get("/api/runs").json()["runs"]) == 3
+    assert ask(http, "delete", {"runs": [run.id, third.id]}).json() == {}
     assert [one["name"] for one in http.get("/api/runs").json()["runs"]] == ["one"]
     for name, asked, status, says in (
-        ("delete", {"run": run.id}, 409, "no run with the number 2"),
-        ("delete", {}, 400, "got None"),
-        ("delete", {"run": True}, 400, "got True"),
+        ("delete", {"runs": [run.id]}, 409, "no run with the number 2"),
+        ("delete", {"run": 1}, 400, "got None"),
+        ("delete", {"runs": []}, 400, "got []"),
+        ("delete", {"runs": [1, True]}, 400, "got True"),
         ("rename", {"run": 1, "name": " "}, 400, "must be a text that is not empty, got ' '"),
         ("annotate", {"run": 1, "notes": 5}, 400, "got 5"),
         ("annotate", {"run": 1, "notes": "x" * 70000}, 400, "65,536 bytes"),
@@ -499,14 +503,14 @@ def test_a_run_is_renamed_noted_and_deleted(path):
         answer = ask(http, name, asked)
         assert (answer.status_code, says in answer.json()["error"]) == (status, True), answer.text
     going = typical(path, "goes on", finish=False)
-    assert "is running" in ask(http, "delete", {"run": going.id}).json()["error"]
+    assert "is running" in ask(http, "delete", {"runs": [1, going.id]}).json()["error"]
     going.writer.finish()
 
 
 def test_nobody_else_changes_anything(path):
     """A page of another site can send a form, or text, in the name of whoever looks at it."""
     run = typical(path).id
-    http, asked = client(path), {"run": run}
+    http, asked = client(path), {"runs": [run]}
     for headers in (
         {"origin": None},
         {"origin": "null"},

@@ -53,6 +53,13 @@ def ready(tab, step=1):
     until(tab, "step => Number(document.body.dataset.step) >= step", step)
 
 
+def filter_by(tab, text):
+    """Of few runs the filter is hidden."""
+    tab.eval_on_selector(
+        "#filter", "(node, text) => { node.value = text; node.dispatchEvent(new Event('input')); }", text
+    )
+
+
 def colours(tab, panel):
     return tab.eval_on_selector(f"#panel-{panel} canvas:not(.heat-legend)", COLOURS)
 
@@ -489,10 +496,40 @@ def test_a_run_is_renamed_noted_and_deleted(path, serve, look):
     tab.click("#edit >> text=Keep it")
     assert len(listed(tab)) == 2
     tab.click("#edit-delete")
-    assert HOSTILE in tab.inner_text(".sure")
-    tab.click("#edit-sure")
+    assert HOSTILE in tab.inner_text("#edit .sure")
+    tab.click("#edit >> text=Delete for good")
     until(tab, "() => document.querySelector('h1').textContent === 'first'")
     assert listed(tab) == ["first"]
+
+
+def test_several_runs_are_deleted_at_once(path, serve, look):
+    """Only those that are listed, and none that goes on."""
+    for name in ("lstm 1", "lstm 2", "lstm 3", "gru"):
+        typical(path, name, count=60)
+    going = typical(path, "lstm goes on", count=60, finish=False)
+    tab = look(serve.url)
+    ready(tab, 60)
+    tab.click("#pick")
+    assert tab.is_disabled("#pick-delete")
+    tab.locator("[aria-label='Pick lstm goes on']").click(force=True)
+    tab.click("#pick-all")
+    assert tab.inner_text("#pick-delete") == "Delete 4 runs …"
+    tab.click("[aria-label='Pick lstm 3']")
+    filter_by(tab, "lstm")
+    assert tab.inner_text("#pick-delete") == "Delete 2 runs …"
+    tab.click("#pick-delete")
+    asked = tab.inner_text(".pick .sure")
+    assert "“lstm 2”, “lstm 1” with all that was recorded of their 120 steps" in asked
+    tab.click(".pick >> text=Keep them")
+    assert not tab.is_visible(".pick .sure")
+    tab.click("#pick-delete")
+    tab.click(".pick >> text=Delete for good")
+    filter_by(tab, "")
+    until(tab, "() => document.querySelectorAll('.runs a').length === 3")
+    assert sorted(listed(tab)) == ["gru", "lstm 3", "lstm goes on"]
+    assert tab.is_visible("[aria-label='Lay gru over the charts']")
+    assert tab.is_visible("#pick")
+    going.writer.finish()
 
 
 def test_the_recommendation(path, serve, look):

@@ -22,7 +22,7 @@ Change = Callable[[Path, Mapping[str, Any]], None]
 CHANGES: dict[str, Change] = {
     "rename": lambda path, asked: rename(path, _run(asked), asked.get("name", "")),
     "annotate": lambda path, asked: annotate(path, _run(asked), asked.get("notes", "")),
-    "delete": lambda path, asked: delete(path, [_run(asked)]),
+    "delete": lambda path, asked: delete(path, _runs(asked)),
 }
 
 
@@ -83,6 +83,13 @@ async def _asked(request: Request) -> Mapping[str, Any]:
     if not isinstance(asked, dict):
         raise ArgumentError("a change is a JSON object")
     return asked
+
+
+def _runs(asked: Mapping[str, Any]) -> list[int]:
+    runs = asked.get("runs")
+    if not isinstance(runs, list) or not runs:
+        raise ArgumentError(f"runs must be a list of numbers of runs, got {runs!r}")
+    return [_run({"run": run}) for run in runs]
 
 
 def _run(asked: Mapping[str, Any]) -> int:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from clipwise.clip import Norm, Per
 from clipwise.errors import ThresholdError
+from clipwise.functional import scaling
 from clipwise.functional.arithmetic import Arithmetic
 from clipwise.functional.layout import Layout, Places
 from clipwise.functional.measure import Measure
@@ -50,6 +51,11 @@ class MeasuredArrays(Measure):
 
     def _by_tensor(self, unit_norms: Array, p: float) -> Array:
         return self.arithmetic.joined(unit_norms, self.layout.unit_counts, p)
+
+    def _combined(self, norms: Array, p: float) -> Array:
+        if p == 2.0 and all(map(self.arithmetic.squares_fit, self.arrays)):
+            return scaling.root(self.xp, self.xp.sum(norms * norms), p)
+        return super()._combined(norms, p)
 
     def _settled(self, coefficients: Array) -> Array:
         return self.arithmetic.settled(coefficients)

@@ -86,11 +86,15 @@ def powers(xp: Namespace, moduli: Array, p: float) -> Array:
     return xp.where(some, xp.where(some, moduli, 1.0) ** p, moduli)
 
 
-def direction(xp: Namespace, norms: Array, coefficients: Array) -> Array:
-    """The cosine between the parts with these 2-norms and the same parts scaled; 0-d.
+def direction(xp: Namespace, before: Array, after: Array, sizes: tuple[Array, Array]) -> Array:
+    """The cosine between parts with these 2-norms and the same parts scaled to others; 0-d.
 
     Nothing, before or after, points nowhere; that is no turn.
+
+    Args:
+        before, after: one norm a part.
+        sizes: the norms of the wholes, before and after.
     """
-    before, after = (x / xp.where(xp.max(x) > 0, xp.max(x), 1.0) for x in (norms, norms * coefficients))
-    lengths = xp.sqrt(xp.sum(before * before)) * xp.sqrt(xp.sum(after * after))
-    return ratio(xp, xp.sum(before * after), lengths, lengths == 0, 1.0)
+    nothing = (sizes[0] == 0) | (sizes[1] == 0)
+    a, b = (ratio(xp, norms, size, nothing, 0.0) for norms, size in zip((before, after), sizes, strict=True))
+    return xp.where(nothing, 1.0, xp.sum(a * b))

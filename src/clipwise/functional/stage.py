@@ -101,13 +101,19 @@ class _GroupStage(Stage):
         if p == "rms":
             roots = measure.layout.roots(per)
             before, after, p = norms * roots, after * roots, 2.0
+        size, root = scaling.combine(xp, after, p), measure.layout.root(kind)
+        share = xp.mean(xp.astype(clipped, xp.float_dtype))
+        direction = None
+        if p == 2.0:  # exactly 1 where nothing is clipped, and NaN for a norm that is not finite
+            turned = scaling.direction(xp, before, after, (joint * root, size))
+            direction = xp.where((share > 0) | ~xp.isfinite(joint), turned, 1.0)
         report = ClipReport(
             norm=joint,
-            norm_after=scaling.combine(xp, after, p) / measure.layout.root(kind),
+            norm_after=size / root,
             threshold=tightest,
-            clipped=xp.any(clipped),
-            clip_fraction=xp.mean(xp.astype(clipped, xp.float_dtype)),
-            direction=scaling.direction(xp, before, coefficients) if p == 2.0 else None,
+            clipped=share > 0,
+            clip_fraction=share,
+            direction=direction,
         )
         return report, state
 

@@ -18,7 +18,7 @@ def floats(values: Sequence[Any]) -> Floats:
     found = np.empty(len(values), dtype=np.float64)
     away: dict[Any, list[int]] = {}
     for place, value in enumerate(values):
-        if value.__class__ is float:
+        if isinstance(value, float | int):
             found[place] = value
         elif framework_of(value) == "torch":
             if value.device.type == "cpu":

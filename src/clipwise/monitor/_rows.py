@@ -1,9 +1,12 @@
 """What the training handed over, turned into rows: done in the background."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from itertools import compress
+from operator import attrgetter
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -12,12 +15,11 @@ from clipwise.monitor.store import FIELDS, NORM, PREFIX, Rows, part_of
 from clipwise.report import ClipReport
 
 NONFINITE = f"{PREFIX}nonfinite"
-OF_REPORT = tuple((name, name.removeprefix(PREFIX)) for name in FIELDS)
-"""What a value is called, and the field of a report that holds it."""
+_of_report = attrgetter(*(name.removeprefix(PREFIX) for name in FIELDS))
+"""The values of a report, in the order of their names."""
 
 
-@dataclass(frozen=True, slots=True)
-class Reported:
+class Reported(NamedTuple):
     """A step of a clipper.
 
     Attributes:
@@ -36,8 +38,7 @@ class Reported:
     extra: tuple[tuple[str, Any], ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Logged:
+class Logged(NamedTuple):
     """What the user has to say of a step."""
 
     step: int
@@ -85,18 +86,18 @@ class SpikeDetector:
 def read(items: Sequence[Item], spikes: SpikeDetector) -> list[Rows]:
     """The rows that some items make; this waits for their devices."""
     tables: dict[tuple[str, str, tuple[str, ...]], Table] = {}
-    items = [each for item in items for each in _with_parts(_on_host(item))]
-    parts = [_parts(item) for item in items]
-    numbers = iter(_in_turn(floats([value for _, values in parts for value in values]), parts))
-    for item, (names, _) in zip(items, parts, strict=True):
-        values = next(numbers)
-        _add(tables, "steps", item.source, ("time", *names), [item.step, item.time, *values])
-        if isinstance(item, Reported) and _has_layers(item.report):
-            found = dict(zip(names, values, strict=True))
-            bad = found[NONFINITE] > 0
-            if spikes.exceeds(item.source, found[NORM]) or item.layers or bad:
-                norms = vector(item.report.tensor_norms)
-                _add(tables, "layers", item.source, tuple(item.report.names), [item.step, *norms])
+    found = [each for item in items for each in _values_of(item)]
+    numbers = floats([value for each in found for value in each.values]).tolist()
+    start = 0
+    for item, source, names, values, report in found:
+        end = start + len(values)
+        row, start = [item.step, item.time, *numbers[start:end]], end
+        _add(tables, "steps", source, ("time", *names), row)
+        if report is not None and _has_layers(report):
+            norm, bad = row[2 + names.index(NORM)], row[2 + names.index(NONFINITE)]
+            if spikes.exceeds(source, norm) or item.layers or bad > 0:  # type: ignore[union-attr]
+                norms = vector(report.tensor_norms).tolist()
+                _add(tables, "layers", source, tuple(report.names), [item.step, *norms])
     return [table.made() for table in tables.values()]
 
 
@@ -115,10 +116,10 @@ def without_unreadable(items: Sequence[Item], tell: Callable[[str, Exception], N
         good = {
             name: value
             for name, value in zip(item.names, item.values, strict=True)
-            if _is_readable(replace(item, names=(name,), values=(value,)), name, tell)
+            if _is_readable(item._replace(names=(name,), values=(value,)), name, tell)
         }
         if good:
-            kept.append(replace(item, names=tuple(good), values=tuple(good.values())))
+            kept.append(item._replace(names=tuple(good), values=tuple(good.values())))
     return kept
 
 
@@ -131,43 +132,49 @@ def _is_readable(item: Item, name: str, tell: Callable[[str, Exception], None]) 
     return True
 
 
-def _on_host(item: Item) -> Item:
-    if isinstance(item, Logged) or isinstance(item.report, ClipReport):
-        return item
-    return replace(item, report=item.report.on_host())
+class _Values(NamedTuple):
+    """What makes one row: of an item, or of a part of it as one of a source of its own."""
+
+    item: Item
+    source: str
+    names: tuple[str, ...]
+    values: Sequence[Any]
+    report: ClipReport | None = None
 
 
-def _with_parts(item: Item) -> Iterator[Item]:
-    """A step, and what was done to each part of `clipwise.by_name` as one of a source of its own."""
-    yield item
-    if isinstance(item, Logged) or not item.report.parts or item.report.at_bound is not None:
+def _values_of(item: Item) -> Iterator[_Values]:
+    """The values of an item, and what was done to each part of `clipwise.by_name`."""
+    if isinstance(item, Logged):
+        yield _Values(item, item.source, item.names, item.values)
         return
-    if list(item.report.parts) == [str(place) for place in range(len(item.report.parts))]:
+    report = item.report if isinstance(item.report, ClipReport) else item.report.on_host()
+    names, values = _known(report)
+    for name, value in item.extra:
+        names, values = (*names, name), (*values, value)
+    yield _Values(item, item.source, names, values, report)
+    if not report.parts or report.at_bound is not None:
+        return
+    if list(report.parts) == [str(place) for place in range(len(report.parts))]:
         return  # of a chain: one after the other on the same gradients
-    for pattern, part in item.report.parts.items():
-        report = replace(part, tensor_norms=None)  # layers are those of the whole
-        yield Reported(item.step, item.time, report, part_of(item.source, pattern))
+    for pattern, part in report.parts.items():  # layers are those of the whole
+        yield _Values(item, part_of(item.source, pattern), *_known(part))
+
+
+def _known(report: ClipReport) -> tuple[tuple[str, ...], tuple[Any, ...]]:
+    """The names of the values that a report has, and the values."""
+    values = _of_report(report)
+    there = tuple([value is not None for value in values])
+    return _names(there), tuple(compress(values, there))
+
+
+@cache
+def _names(there: tuple[bool, ...]) -> tuple[str, ...]:
+    return tuple(compress(FIELDS, there))
 
 
 def _has_layers(report: ClipReport) -> bool:
     """Whether the norms of gradients are in it: layers are not those of weights."""
     return report.tensor_norms is not None and bool(report.names) and report.at_bound is None
-
-
-def _parts(item: Item) -> tuple[tuple[str, ...], tuple[Any, ...]]:
-    """The names of an item's values, and the values."""
-    if isinstance(item, Logged):
-        return item.names, item.values
-    known = [(name, value) for name, own in OF_REPORT if (value := getattr(item.report, own)) is not None]
-    known += item.extra
-    return tuple(name for name, _ in known), tuple(value for _, value in known)
-
-
-def _in_turn(numbers: Any, parts: Iterable[tuple[tuple[str, ...], Any]]) -> Iterator[list[float]]:
-    start, flat = 0, numbers.tolist()
-    for names, _ in parts:
-        yield flat[start : start + len(names)]
-        start += len(names)
 
 
 def _add(

@@ -1,9 +1,10 @@
 """Leaving a step of an optimizer out: it does not run at all.
 
 Taking the gradients away is not enough: without them some optimizers write zeros, decay weights, count the
-step, divide by their norm. A hook before the step can only change what the step is given; so what torch's
-wrapper of the steps of a class calls is exchanged, once a class and for good, for a function that looks
-whether it was given an `InPlaceOf`, and otherwise is the step it was.
+step, divide by their norm. A hook before the step can only change what the step is given, which hooks that
+come later may change again; so what torch's wrapper of the steps of a class calls is exchanged, once a class
+and for good, for a function that looks whether its optimizer has a `StepGuard`, and otherwise is the step it
+was.
 """
 
 import functools
@@ -18,70 +19,98 @@ class StepLeftOut(BaseException):
     """Ends a step after the first evaluation of its closure. No error: nobody may swallow it on the way.
 
     Args:
-        owner: the `InPlaceOf` whose step it is.
+        guard: of the step.
         loss: what the closure returned.
     """
 
-    def __init__(self, owner: "InPlaceOf", loss: Any) -> None:
+    def __init__(self, guard: "StepGuard", loss: Any) -> None:
         super().__init__("this step is left out")
-        self.owner, self.loss = owner, loss
+        self.guard, self.loss = guard, loss
 
 
-class InPlaceOf:
-    """What a hook hands to a step in the place of the optimizer.
+class StepGuard:
+    """What a hook has to say of the step that is about to begin; the step takes it from its optimizer.
 
     Args:
         optimizer: whose step it is.
         left_out: the step is not to run; otherwise it runs and may end by `StepLeftOut`.
     """
 
-    def __init__(self, optimizer: Any, *, left_out: bool = False) -> None:
-        self.optimizer, self.left_out = optimizer, left_out
-
-    def __getattr__(self, name: str) -> Any:
-        """What hooks that come later look at in the arguments of the step."""
-        if name == "optimizer":  # a copy that is being made
-            raise AttributeError(name)
-        return getattr(self.optimizer, name)
+    def __init__(self, optimizer: Optimizer, *, left_out: bool = False) -> None:
+        self.left_out = left_out
+        vars(optimizer)[_GUARD] = self
 
     @_disable_dynamo
-    def run(self, step: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    def run(self, step: Callable[..., Any], optimizer: Any, *args: Any, **kwargs: Any) -> Any:
         """The step of the optimizer, or nothing; what it returns."""
+        take_guard(optimizer)
         if self.left_out:
             return None
         try:
-            return step(self.optimizer, *args, **kwargs)
+            return step(optimizer, *args, **kwargs)
         except StepLeftOut as ended:
-            if ended.owner is not self:
+            if ended.guard is not self:
                 raise
             return ended.loss
 
 
-def can_leave_out(optimizer: Optimizer) -> bool:
-    """See to it that steps of the optimizer's class may be left out; whether that is so."""
-    found = False
-    for kind in type(optimizer).__mro__:  # a step may begin with that of a parent
-        step = vars(kind).get("step")
-        while step is not None and getattr(step, "__code__", None) is not _TORCHS:
-            step = getattr(step, "__wrapped__", None)
-        if step is not None:
-            (cell,) = step.__closure__
+def take_guard(optimizer: Optimizer) -> None:
+    """Let the next step of the optimizer run as it is."""
+    vars(optimizer).pop(_GUARD, None)
+
+
+def can_leave_out(optimizer: Optimizer) -> None:
+    """See to it that steps of the optimizer's class may be left out, with all that they do."""
+    kind: Any = type(optimizer)
+    if not _has_hooks_around_it(kind):
+        kind.step = Optimizer.profile_hook_step(kind.step)
+        kind.step.hooked = True  # as torch says it
+    for one in kind.__mro__:  # a step may begin with that of a parent
+        wrapper = _torchs(vars(one).get("step"))
+        if wrapper is not None:
+            (cell,) = wrapper.__closure__
             if not hasattr(cell.cell_contents, "may_be_left_out"):
                 cell.cell_contents = _that_may_be_left_out(cell.cell_contents)
-            found = True
-    return found
+
+
+def _has_hooks_around_it(kind: Any) -> bool:
+    """Whether torch's wrapper is around all that a step does, or around all but what decorates it.
+
+    torch takes a step for wrapped by a mark, which `functools.wraps` of another optimizer's step copies.
+    """
+    if _is_torchs(kind.step):
+        return True
+    wrapper = _torchs(kind.step)
+    owner = next(one for one in kind.__mro__ if "step" in vars(one))
+    return wrapper is not None and (wrapper.__module__, wrapper.__qualname__) == (
+        owner.__module__,
+        f"{owner.__qualname__}.step",
+    )
+
+
+def _torchs(step: Any) -> Any:
+    """torch's wrapper, where that is what a step wraps; or None."""
+    while step is not None and not _is_torchs(step):
+        step = getattr(step, "__wrapped__", None)
+    return step
+
+
+def _is_torchs(step: Any) -> bool:
+    return getattr(step, "__code__", None) is _TORCHS
 
 
 def _that_may_be_left_out(step: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(step)
     def step_or_not(self: Any, *args: Any, **kwargs: Any) -> Any:
-        if isinstance(self, InPlaceOf):
-            return self.run(step, *args, **kwargs)
-        return step(self, *args, **kwargs)
+        guard = getattr(self, _GUARD, None)
+        return step(self, *args, **kwargs) if guard is None else guard.run(step, self, *args, **kwargs)
 
     step_or_not.may_be_left_out = True  # type: ignore[attr-defined]
     return step_or_not
 
+
+_GUARD = "_clipwise_guard"
+"""Where an optimizer has it, between the hooks and the step."""
 
 _TORCHS = Optimizer.profile_hook_step(can_leave_out).__code__
 """Of torch's wrapper of every step, which calls the hooks and then what its only cell holds."""

@@ -22,7 +22,6 @@ from clipwise.stack import warn
 from clipwise.torch import _foreign_clipping
 from clipwise.torch._fused import FusedStep, is_fused
 from clipwise.torch._joint_step import JointStep
-from clipwise.torch._left_out import can_leave_out
 from clipwise.torch._parameters import named_by, of_optimizers, refuse_unmade
 from clipwise.torch._placements import local
 from clipwise.torch._process_groups import ProcessGroups
@@ -159,12 +158,6 @@ class AttachedClipper(Clipper):
             raise ArgumentError(
                 "a clip is attached to this optimizer already: detach it first, or use clipwise.chain"
             )
-        for one in optimizers:
-            if nonfinite == "skip" and not can_leave_out(one):
-                raise ArgumentError(
-                    f"no step of {type(one).__name__} can be left out, since it is not called by"
-                    " torch.optim.Optimizer: attach with nonfinite='zero'"
-                )
         # Held weakly: the optimizer's hooks hold this clipper, and both are to go when the optimizer goes.
         self._optimizers = [weakref.ref(one) for one in optimizers]
         self._model = model

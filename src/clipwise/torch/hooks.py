@@ -11,7 +11,7 @@ from torch.optim import optimizer as torchs
 from torch.utils.hooks import RemovableHandle
 
 from clipwise.stack import frames_of
-from clipwise.torch._left_out import InPlaceOf, StepLeftOut, can_leave_out
+from clipwise.torch._left_out import StepGuard, StepLeftOut, can_leave_out, take_guard
 
 
 class StepHooks:
@@ -51,7 +51,8 @@ class StepHooks:
 
     def register(self, optimizer: Optimizer) -> list[RemovableHandle]:
         """Begin with an optimizer; removing the handles ends it."""
-        self._leaves_out = can_leave_out(optimizer)
+        can_leave_out(optimizer)
+        self._leaves_out = True
         return [
             optimizer.register_step_pre_hook(self.before_step),
             optimizer.register_step_post_hook(self.after_step),
@@ -63,27 +64,25 @@ class StepHooks:
     ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
         if _is_nested(optimizer):
             return None
-        self._is_none = _only_makes_state(optimizer)
+        take_guard(optimizer)  # of a step that never began, since a hook raised
+        self._is_none = only_makes_state(optimizer)
         if self._is_none:
             return None
         self._begin(optimizer)
         if kwargs.get("closure") is not None:
-            stands, closure = self._around(kwargs["closure"], optimizer)
-            return (stands, *args[1:]), kwargs | {"closure": closure}
+            return args, kwargs | {"closure": self._around(kwargs["closure"], optimizer)}
         if len(args) > 1 and callable(args[1]) and not isinstance(args[1], nn.Module):  # args[0]: itself
-            return (*self._around(args[1], optimizer), *args[2:]), kwargs
-        if not self._ready(optimizer, None):
-            return None
-        if self._leaves_out:
-            return (InPlaceOf(optimizer, left_out=True), *args[1:]), kwargs
-        self._halt(optimizer)
+            return (args[0], self._around(args[1], optimizer), *args[2:]), kwargs
+        if self._ready(optimizer, None):
+            if self._leaves_out:
+                StepGuard(optimizer, left_out=True)
+            else:
+                self._halt(optimizer)
         return None
 
-    def _around(
-        self, closure: Callable[..., Any], optimizer: Optimizer
-    ) -> tuple[InPlaceOf | Optimizer, Callable[..., Any]]:
-        """What is given to the step: in the place of the optimizer, and of its closure."""
-        stands = InPlaceOf(optimizer) if self._leaves_out else None
+    def _around(self, closure: Callable[..., Any], optimizer: Optimizer) -> Callable[..., Any]:
+        """What is given to the step in the place of its closure."""
+        guard = StepGuard(optimizer) if self._leaves_out else None
         before: list[int] | None = _versions(optimizer)
 
         @functools.wraps(closure)
@@ -93,12 +92,12 @@ class StepHooks:
             self._again(optimizer)
             loss = closure(*args, **kwargs)
             if self._ready(optimizer, loss):
-                if stands is not None and nothing_done:
-                    raise StepLeftOut(stands, loss)
+                if guard is not None and nothing_done:
+                    raise StepLeftOut(guard, loss)
                 self._halt(optimizer)
             return loss
 
-        return stands or optimizer, wrapped
+        return wrapped
 
     @_disable_dynamo
     def after_step(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -114,7 +113,7 @@ def _is_nested(optimizer: Optimizer) -> bool:
     return any(frame.f_locals.get("self") is optimizer for frame in steps)
 
 
-def _only_makes_state(optimizer: Optimizer) -> bool:
+def only_makes_state(optimizer: Optimizer) -> bool:
     """Whether the step is made by `get_optimizer_state_dict` and its kin, to have a state to load into."""
     makers = () if optimizer.state else frames_of("_init_optim_state")
     return any(frame.f_globals.get("__name__") == _CHECKPOINTS for frame in makers)

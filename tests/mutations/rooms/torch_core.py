@@ -100,8 +100,8 @@ BREAKS = [
     Break(
         "a step ends in its middle",
         "src/clipwise/torch/hooks.py",
-        "if stands is not None and nothing_done:",
-        "if stands is not None:",
+        "if guard is not None and nothing_done:",
+        "if guard is not None:",
         "tests/torch/loops/test_left_out.py",
     ),
     Break(

@@ -1,6 +1,7 @@
 """A step that is left out is as if it had never been, whatever the optimizer does in a step."""
 
 import copy
+import functools
 import math
 import warnings
 
@@ -170,27 +171,95 @@ class TestWhatIsAround:
             assert all("ScheduleFree steps around this SGD" in one and "'zero'" in one for one in said)
         assert all(p.isfinite().all() for p in model.parameters())
 
-    def test_a_step_that_is_not_called_by_torch_is_refused(self):
-        class Odd(torch.optim.Optimizer):
+    @pytest.mark.parametrize("kind", [torch.optim.SGD, torch.optim.Optimizer])
+    def test_with_the_name_and_the_marks_of_another_step(self, kind):
+        """torch takes a step for one that calls hooks by an attribute, which `functools.wraps` copies."""
+        torch.optim.SGD(make_model().parameters())  # marks the class
+
+        class SGD(kind):
+            count = 0
+
+            @functools.wraps(torch.optim.SGD.step)
             def step(self, closure=None):
-                """In the place of torch's wrapper."""
+                self.count += 1
+                if kind is torch.optim.SGD:
+                    super().step()
+                with torch.no_grad():
+                    for p in weights_of(self):
+                        p.mul_(0.99)
 
-            step.hooked = True
+        model = make_model()
+        opt = SGD(model.parameters(), **({"lr": 0.1} if kind is torch.optim.SGD else {"defaults": {}}))
+        heard = []
+        opt.register_step_post_hook(lambda *_: heard.append(opt.count))
+        with clipwise.torch.attach(opt, MEASURE, weights="clip_by_value(0.25)") as clipper:
+            for step in range(2):
+                evaluation(model, opt, step, bad=step == 0)()
+                before = [p.detach().clone() for p in model.parameters()]
+                opt.step()
+                same = [torch.equal(p, old) for p, old in zip(model.parameters(), before, strict=True)]
+                assert same == [step == 0] * 2
+        assert (clipper.steps, clipper.skipped_steps, opt.count) == (2, 1, 1)
+        assert max(p.abs().max().item() for p in model.parameters()) == 0.25
+        assert heard[0] == 0
+        assert heard[-1] == 1
 
-        opt = Odd(make_model().parameters(), {"lr": 0.1})
-        with pytest.raises(ArgumentError, match=r"no step of Odd can be left out.*nonfinite='zero'"):
-            clipwise.torch.attach(opt, MEASURE)
-        assert not opt._optimizer_step_pre_hooks
+    def test_what_decorates_a_step_calls_no_hook_twice(self):
+        """As `torch.compile` decorates that of LBFGS, when it is first used."""
+
+        class Decorated(torch.optim.SGD):
+            def step(self, closure=None):
+                return super().step(closure)
+
+        model, heard = make_model(), []
+        opt = Decorated(model.parameters(), lr=0.1)
+        wrapper = Decorated.step
+        Decorated.step = functools.wraps(wrapper)(lambda self, closure=None: wrapper(self, closure))
+        clipwise.torch.attach(opt, MEASURE)
+        opt.register_step_pre_hook(lambda *_: heard.append(1))
+        evaluation(model, opt, 0)()
+        opt.step()
+        assert len(heard) == 2  # of the class, and of its parent
 
 
-def test_hooks_that_come_later_find_the_optimizer_in_the_arguments():
+@pytest.mark.parametrize("closure", [False, True], ids=["", "closure"])
+def test_hooks_that_come_later_may_name_the_optimizer_themselves(closure):
+    model = make_model()
+    opt = OWN["WritesZeros"](model.parameters())
+    clipper = clipwise.torch.attach(opt, MEASURE)
+    seen = []
+
+    def again(optimizer, args, kwargs):
+        seen.append((args[0], *args[0].param_groups))
+        return (optimizer, *args[1:]), dict(kwargs)
+
+    opt.register_step_pre_hook(again)
+    opt.register_step_post_hook(lambda _, args, kwargs: seen.append((args[0], *args[0].param_groups)))
+    before = [p.detach().clone() for p in model.parameters()], everything(opt)
+    evaluate = evaluation(model, opt, 0, bad=True)
+    if closure:
+        opt.step(evaluate)
+    else:
+        evaluate()
+        opt.step()
+    assert clipper.skipped_steps == 1
+    assert_equal(before, ([p.detach() for p in model.parameters()], everything(opt)))
+    assert all(one is opt for one, _ in seen)
+    assert seen[0][1] is seen[1][1] is opt.param_groups[0]
+    assert len(seen) == 2
+
+
+def test_a_hook_that_raises_leaves_nothing_behind():
     model = make_model()
     opt = torch.optim.SGD(model.parameters(), lr=0.25)
     clipper = clipwise.torch.attach(opt, MEASURE)
-    seen = []
-    opt.register_step_pre_hook(lambda _, args, kwargs: seen.append(args[0].param_groups[0]["lr"]))
-    opt.register_step_post_hook(lambda _, args, kwargs: seen.append(args[0].state_dict()["param_groups"]))
+    ends = opt.register_step_pre_hook(lambda *_: 1 / 0)
     evaluation(model, opt, 0, bad=True)()
+    with pytest.raises(ZeroDivisionError):
+        opt.step()
+    ends.remove()
+    before = [p.detach().clone() for p in model.parameters()]
+    evaluation(model, opt, 0)()
     opt.step()
-    assert clipper.skipped_steps == 1
-    assert seen == [0.25, opt.state_dict()["param_groups"]]
+    assert (clipper.steps, clipper.skipped_steps) == (2, 1)
+    assert not any(torch.equal(p, old) for p, old in zip(model.parameters(), before, strict=True))

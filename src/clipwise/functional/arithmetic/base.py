@@ -48,6 +48,10 @@ class Arithmetic:
         """Whether its squares may leave the range of the wide float."""
         return bool(float(self.xp.finfo(array.dtype).max) ** 0.5 > self.highest**0.25)
 
+    def squares_fit(self, array: Array) -> bool:
+        """Whether the square of its norm, with up to a billion entries, is in the range of the wide float."""
+        return bool(float(self.xp.finfo(array.dtype).max) ** 0.5 * 1e5 < self.highest**0.25)
+
     def wide(self, array: Array) -> Array:
         """Moduli in the wide float, or the entries themselves."""
         array = self.xp.abs(array) if self.is_complex(array) else array
@@ -120,14 +124,14 @@ class Arithmetic:
         checked = xp.concat([xp.reshape(sums[i], (-1,)) for i in doubtful])
         # A sum of 0 among others is one: parts of a model without a gradient are common, and below 1e-19 the
         # entries of float32 mean as little. If nothing is above 0, all may have been lost.
-        kept = (checked <= self.highest) & ((checked >= self.lowest) | (checked == 0))
+        some = xp.astype(checked != 0, xp.int32)
+        kept = (checked == 0) | ((checked >= self.lowest) & (checked <= self.highest))
+        state = xp.max(xp.where(kept, some, 2))  # by one reduction: 1 if all are kept and any is above 0
 
         def plainly() -> list[Array]:
             return [xp.sqrt(s) for s in sums]
 
-        found: list[Array] = self.cond(
-            xp.all(kept) & xp.any(checked > 0), plainly, partial(self._carefully, arrays, p, axes)
-        )
+        found: list[Array] = self.cond(state == 1, plainly, partial(self._carefully, arrays, p, axes))
         return found
 
     def unit_norms(self, arrays: Sequence[Array], p: float, rests: Sequence[Axes]) -> Array:

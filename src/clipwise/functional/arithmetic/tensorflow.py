@@ -144,8 +144,10 @@ class TensorFlowArithmetic(Arithmetic):
 
         ways: list[Callable[[], list[Array]]]
         ways = [lambda: list(arrays), partial(scaled, tf.float32), partial(scaled, tf.float64)]
-        small = ~((every >= SMALLEST) | (every == 0.0))  # and NaN
-        way = tf.where(tf.reduce_all(every == 1.0), 0, tf.where(tf.reduce_any(small), 2, 1))
+        ones, small = every == 1.0, ~((every >= SMALLEST) | (every == 0.0))  # and NaN
+        if not shared:
+            ones, small = tf.reduce_all(ones), tf.reduce_any(small)
+        way = tf.where(ones, 0, tf.where(small, 2, 1))
         if tf.executing_eagerly():
             return ways[int(way)]()
         return list(tf.switch_case(way, ways))

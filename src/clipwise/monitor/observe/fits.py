@@ -87,11 +87,10 @@ class Fits:
             monitor.describe(clipping_of(model.optimizer).clip)
             name = self._name(model)
             step = monitor.steps_of(name) + 1
-            monitor.record(clipping_of(model.optimizer).report(), step=step, name=name)
             loss = result.get("loss") if isinstance(result, dict) else result
             loss = loss[0] if isinstance(loss, list | tuple) else loss
-            if loss is not None:
-                monitor.log(step=step, name=name, loss=float(loss))
+            loss = None if loss is None else float(loss)
+            monitor.take(clipping_of(model.optimizer).report(), step=step, name=name, loss=loss)
         except Exception as error:
             self._failed(error)
 

@@ -64,7 +64,7 @@ class NormMeter:
     def _batch(self) -> tuple[Sequence[int] | None, AnyBatch | None]:
         if not self._spread:
             places, batch = gather(self._parameters)
-            if batch is None or not any(_is_odd(batch.tensors[i]) for i in batch.odd):
+            if batch is None or not batch.odd or not any(_is_odd(batch.tensors[i]) for i in batch.odd):
                 return places, batch
         there = [(i, p.grad) for i, p in enumerate(self._parameters) if p.grad is not None]
         if not there:

@@ -6,8 +6,9 @@ import os
 import sys
 import threading
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
+from clipwise.monitor._values import as_number
 from clipwise.monitor.identity import Identity, rank_here, run_here
 from clipwise.monitor.observe.settings import Settings
 from clipwise.monitor.recorder import Monitor
@@ -52,6 +53,15 @@ class Recorder(Monitor):
     def name_unnamed(self, title: str) -> None:
         """What the source "" is called, where others come; before the first step is handed over."""
         self._facts.setdefault("unnamed", title)
+
+    def take(self, report: Any, *, step: int, name: str, loss: Any) -> None:
+        """Record a step and its loss, None where there is none: one entry and one row for both."""
+        if loss is not None and loss.__class__ is not float:
+            loss = as_number("loss", loss)
+        self._add(step, report, name, () if loss is None else (("loss", loss),))
+        self._counts[name] = self.step = step
+        if self._may_stop:
+            self._stop_if_told()
 
     def _identity(self, run: str | None) -> Identity:
         uid, name = run_here(run)

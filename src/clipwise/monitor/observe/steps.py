@@ -6,6 +6,7 @@ import threading
 import weakref
 from collections.abc import Callable
 from functools import partial
+from operator import is_
 from typing import Any
 
 import torch
@@ -28,7 +29,7 @@ from clipwise.monitor.recorder import Monitor
 from clipwise.stack import frames_of
 from clipwise.torch.attach import clipper_of
 from clipwise.torch.clipper import Clipper
-from clipwise.torch.hooks import StepHooks
+from clipwise.torch.hooks import StepHooks, only_makes_state
 from clipwise.torch.refusals import refuse_engines, refuse_flat_shards
 from clipwise.torch.whole_norms import is_spread
 
@@ -45,7 +46,7 @@ class Source:
         optimizer: held weakly.
         clipper: what clips it, None where it is only measured.
         meter: what measures it, None where it is not measured.
-        places: the ids of the parameters when their names were found out.
+        parameters: by group, when their names were found out.
         steps: those that were recorded, or could have been.
         is_mute: nothing is recorded any more, and the other ranks still measure.
     """
@@ -55,7 +56,7 @@ class Source:
         self.hooks = 0
         self.clipper: Clipper | None = None
         self.meter: NormMeter | None = None
-        self.places: list[int] = []
+        self.parameters: list[list[Tensor]] = []
         self.steps = 0
         self.is_mute = False
 
@@ -84,23 +85,29 @@ class Observer:
         self._meeting = threading.RLock()
         self._sources: weakref.WeakKeyDictionary[Optimizer, Source | None] = weakref.WeakKeyDictionary()
         self._names: dict[str, str] = {}
+        self._recorder: Recorder | None = None
 
     def before_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> Any:
         """What torch calls: measure, or see to it that somebody clips. Nothing of this ends the training."""
         try:
             if _is_inner(optimizer):
                 return None
-            if optimizer not in self._sources:
+            source = self._sources.get(optimizer, _NOBODY)
+            if source is _NOBODY:
                 with self._meeting:  # several threads may train at once
                     self._sources[optimizer] = None
-                    self._sources[optimizer] = self._meet(optimizer)
-            source = self._sources[optimizer]
+                    source = self._sources[optimizer] = self._meet(optimizer)
             if source is None:
                 return None
             if len(optimizer._optimizer_step_pre_hooks) != source.hooks:
                 self._look_again(optimizer, source)
-            if source.clipper is None:
+            if source.clipper is not None:
+                return None
+            if len(args) > 1 or kwargs:  # perhaps a closure
                 return self._hooks.before_step(optimizer, args, kwargs)
+            if only_makes_state(optimizer):
+                return None
+            self._record(optimizer, source, self._losses.of(optimizer))
         except TrainingStopped:
             raise
         except Exception as error:
@@ -181,7 +188,8 @@ class Observer:
         clipper.follow(partial(self._heard, source))
 
     def _lay_out(self, optimizer: Optimizer, source: Source, found: Owners) -> None:
-        source.places, names = _places(optimizer), found.names(optimizer)
+        source.parameters = [list(group["params"]) for group in optimizer.param_groups]
+        names = found.names(optimizer)
         try:
             source.meter = (MeterOverRanks if any(map(is_spread, names.values())) else NormMeter)(names)
         except ClipwiseError as error:
@@ -219,32 +227,34 @@ class Observer:
         if not self._is_wanted(source.steps + 1):
             source.steps += 1
             return
-        if source.meter is not None:
-            if _places(optimizer) != source.places:
-                self._lay_out(optimizer, source, owners(optimizer))
-            scale = getattr(optimizer, "grad_scale", None)
-            call = self._own_clips.of(optimizer, source.meter.present) if self._own_clips else None
-            try:
-                report = source.meter.read(scale, 2.0 if call is None else call.order, call)
-            except ClipwiseError as error:  # of all ranks alike
-                source.meter = None
-                self._say(f"{type(optimizer).__name__} is not measured any more: {error}")
-                self._record(optimizer, source, loss)
-                return
-            if report is None:  # a step without any gradient does nothing
-                return
+        if source.meter is not None and not _are_those(optimizer, source.parameters):
+            self._lay_out(optimizer, source, owners(optimizer))
+        if source.meter is None:  # its norms are those of a part
             source.steps += 1
-            if source.is_mute:
-                return
-            if call is not None and 0 <= call.threshold < float("inf"):
-                self._open().describe(clip_by_global_norm(call.threshold, call.order))
-            found_inf = getattr(optimizer, "found_inf", None)
-            if found_inf is not None:  # a fused optimizer leaves the step out by itself
-                object.__setattr__(report, "skipped", found_inf.detach().reshape(()) > 0)
-            self._open().record(report, step=source.steps, name=source.name)
-        else:
-            source.steps += 1
-        self._log(source, source.steps, loss)
+            if loss is not None:
+                self._open().log(step=source.steps, name=source.name, loss=loss)
+            return
+        scale = getattr(optimizer, "grad_scale", None)
+        call = self._own_clips.of(optimizer, source.meter.present) if self._own_clips else None
+        try:
+            report = source.meter.read(scale, 2.0 if call is None else call.order, call)
+        except ClipwiseError as error:  # of all ranks alike
+            source.meter = None
+            self._say(f"{type(optimizer).__name__} is not measured any more: {error}")
+            self._record(optimizer, source, loss)
+            return
+        if report is None:  # a step without any gradient does nothing
+            return
+        source.steps += 1
+        if source.is_mute:
+            return
+        recorder = self._open()
+        if call is not None and 0 <= call.threshold < float("inf"):
+            recorder.describe(clip_by_global_norm(call.threshold, call.order))
+        found_inf = getattr(optimizer, "found_inf", None)
+        if found_inf is not None:  # a fused optimizer leaves the step out by itself
+            object.__setattr__(report, "skipped", found_inf.detach().reshape(()) > 0)
+        recorder.take(report, step=source.steps, name=source.name, loss=loss)
 
     def _heard(self, source: Source, clipper: Clipper, report: Any, told: Any) -> None:
         """A clipper, the script's own or that of ``--clip``, has made a step."""
@@ -255,23 +265,21 @@ class Observer:
             loss = clipper.loss if isinstance(clipper, GuardedClipper) else self._losses.of(optimizer)
             source.steps = clipper.steps
             if self._is_wanted(clipper.steps):
-                self._open().record(report, step=clipper.steps, name=source.name)
-                self._log(source, clipper.steps, told if loss is None else loss)
+                told = told if loss is None else loss
+                self._open().take(report, step=clipper.steps, name=source.name, loss=told)
         except TrainingStopped:  # a rule of the user's
             raise
         except Exception as error:
             self._give_up(optimizer, error)
-
-    def _log(self, source: Source, step: int, loss: Any) -> None:
-        if loss is not None:
-            self._open().log(step=step, name=source.name, loss=loss)
 
     def _is_wanted(self, step: int) -> bool:
         every, layers = self._settings.every, self._settings.layers_every
         return step % every == 0 or (layers > 0 and step % layers == 0)
 
     def _open(self) -> Recorder:
-        return monitor_here(self._settings)
+        if self._recorder is None:
+            self._recorder = monitor_here(self._settings)
+        return self._recorder
 
     def _give_up(self, optimizer: Optimizer, error: Exception) -> None:
         source = self._sources[optimizer]
@@ -283,6 +291,10 @@ class Observer:
             f"{type(optimizer).__name__} is not recorded any more, and the training goes on:"
             f" {type(error).__name__}: {error}"
         )
+
+
+_NOBODY: Any = object()
+"""In the place of the source of an optimizer that was not met yet."""
 
 
 def _nothing(optimizer: Optimizer) -> None:
@@ -304,8 +316,16 @@ def _function(follower: Any) -> Any:
     return getattr(follower, "func", follower)
 
 
-def _places(optimizer: Optimizer) -> list[int]:
-    return [id(p) for group in optimizer.param_groups for p in group["params"]]
+def _are_those(optimizer: Optimizer, parameters: list[list[Tensor]]) -> bool:
+    """Whether these are the parameters of the optimizer, group by group."""
+    groups = optimizer.param_groups
+    if len(groups) != len(parameters):
+        return False
+    for group, known in zip(groups, parameters, strict=True):
+        now = group["params"]
+        if len(now) != len(known) or not all(map(is_, now, known)):
+            return False
+    return True
 
 
 def _is_parted(optimizer: Optimizer) -> bool:
@@ -322,5 +342,5 @@ def _is_parted(optimizer: Optimizer) -> bool:
 def _number(loss: Any) -> Any:
     """What a closure returned, if it is a loss."""
     if isinstance(loss, Tensor) and loss.numel() == 1:
-        return loss.detach().reshape(())
+        return loss
     return loss if isinstance(loss, float) else None

@@ -10,6 +10,7 @@ import { Histogram } from "./histogram.js";
 import { listen } from "./keys.js";
 import { labels } from "./names.js";
 import { keysOf, Panels } from "./panels.js";
+import { Pick } from "./pick.js";
 import { readPlace, writePlace } from "./place.js";
 import { Runs } from "./runs.js";
 import { StateCard } from "./state.js";
@@ -30,9 +31,11 @@ export class App {
     this._wanted = false;
     this._busy = false;
     const zoom = { view: () => this._view(), zoom: (low, high) => this._zoom([low, high]), reset: () => this._zoom(null) };
-    const edit = source.live ? new Edit((name, asked) => source.change(name, asked), () => this.refresh()) : null;
+    const changes = [(name, asked) => source.change(name, asked), () => this.refresh()];
+    const edit = source.live ? new Edit(...changes) : null;
     this._list = new Runs({
       open: (id) => this._open(id), overlay: (id) => this._overlay(id), edit: edit && ((run) => edit.open(run)),
+      pick: source.live ? new Pick(...changes) : null,
     });
     this._head = new Head({
       go: (change) => this._go(change), source: (name) => this._go({ source: name }), logged: (logged) => this._go({ logged, beside: undefined }),

@@ -2,6 +2,7 @@
 
 import { el } from "./dom.js";
 import { many } from "./format.js";
+import { Sure } from "./sure.js";
 
 export class Edit {
   // change(name, asked) -> { error } or {}; changed() once something was
@@ -12,7 +13,7 @@ export class Edit {
     this._name = el("input", { type: "text", id: "edit-name", autocomplete: "off", spellcheck: "false", maxlength: 4000 });
     this._notes = el("textarea", { id: "edit-notes", rows: 4, maxlength: 20000 });
     this._error = el("p", { class: "bad", role: "alert" });
-    this._sure = el("div", { class: "sure", hidden: true });
+    this._sure = new Sure();
     this._form = el("form", { onsubmit: (event) => { event.preventDefault(); this._save(); } },
       el("h2", {}, "Run"),
       el("label", { for: "edit-name" }, "Name"), this._name,
@@ -21,7 +22,7 @@ export class Edit {
       el("p", { class: "buttons" }, el("button", { type: "submit" }, "Save"),
         el("button", { type: "button", onclick: () => this.node.close() }, "Cancel"), el("span", { class: "space" }),
         el("button", { type: "button", class: "danger", id: "edit-delete", onclick: () => this._ask() }, "Delete …")),
-      this._sure);
+      this._sure.node);
     this.node = el("dialog", { id: "edit", "aria-label": "Name, notes, delete" }, this._form);
     document.body.append(this.node);
   }
@@ -31,7 +32,7 @@ export class Edit {
     this._name.value = run.name;
     this._notes.value = run.notes ?? "";
     this._error.textContent = "";
-    this._sure.hidden = true;
+    this._sure.hide();
     this.node.showModal();
     this._name.select();
   }
@@ -49,17 +50,12 @@ export class Edit {
 
   _ask() {
     const run = this._run;
-    const keep = el("button", { type: "button", onclick: () => { this._sure.hidden = true; } }, "Keep it");
-    this._sure.replaceChildren(
-      el("p", {}, `Delete “${run.name}” with all that was recorded of its ${many(run.steps, "step")}? It cannot be brought back.`),
-      el("p", { class: "buttons" }, keep,
-        el("button", { type: "button", class: "danger", id: "edit-sure", onclick: () => this._delete() }, "Delete for good")));
-    this._sure.hidden = false;
-    keep.focus();
+    this._sure.ask(`Delete “${run.name}” with all that was recorded of its ${many(run.steps, "step")}? It cannot be brought back.`,
+      "Keep it", () => this._delete());
   }
 
   async _delete() {
-    if (await this._do("delete", { run: this._run.id })) this.node.close();
+    if (await this._do("delete", { runs: [this._run.id] })) this.node.close();
   }
 
   async _do(name, asked) {

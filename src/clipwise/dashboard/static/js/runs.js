@@ -4,12 +4,13 @@ import { runColour } from "./colours.js";
 import { el, set } from "./dom.js";
 import { ago, many, moment, number } from "./format.js";
 import { labels } from "./names.js";
+import { isOver } from "./pick.js";
 import { alertsOf, arranged, GROUPS, grouped, ORDERS, recall, remember } from "./order.js";
 
 const LETTERS = 36; // about two lines of the list
 
 export class Runs {
-  // wanted: { open(id), overlay(id), edit(run) or null }
+  // wanted: { open(id), overlay(id), edit(run) or null, pick: a Pick or null }
   constructor(wanted) {
     this._wanted = wanted;
     this._items = new Map();
@@ -24,7 +25,8 @@ export class Runs {
     this._list = el("ul", { class: "runs" });
     this._summary = el("summary", {}, "Runs");
     this.node = el("details", { class: "run-list", open: window.innerWidth > 820 }, this._summary, this._filter,
-      this._controls, this._list);
+      this._controls, wanted.pick?.node, this._list);
+    wanted.pick?.listen(() => this._fill());
   }
 
   show(runs, place) {
@@ -59,6 +61,7 @@ export class Runs {
 
   _fill() {
     const groups = this._groups();
+    this._wanted.pick?.show(groups.flatMap(([, group]) => group));
     const titled = groups.length > 1 || (groups[0] && groups[0][0] && this._by.value !== "status");
     const items = groups.flatMap(([name, runs]) => [
       ...(titled && this._by.value ? [this._head(name, runs.length)] : []), ...runs.map((run) => this._item(run)),
@@ -86,16 +89,13 @@ export class Runs {
     const place = run.id === chosen ? 0 : others.indexOf(run.id) + 1;
     const shown = run.id === chosen || others.includes(run.id);
     const label = this._labels.get(run.id);
+    const picking = this._wanted.pick?.on ?? false;
+    const picked = picking && this._wanted.pick.has(run);
     // Of many runs most stay as they are.
-    const said = JSON.stringify([run, shown ? runColour(place) : "", run.id === chosen, label, ago(run.seen)]);
+    const said = JSON.stringify([run, shown ? runColour(place) : "", run.id === chosen, label, ago(run.seen), picking, picked]);
     if (said === item.said) return item.node;
     item.said = said;
-    item.box.checked = shown;
-    set(item.box, {
-      "aria-label": `Lay ${run.name} over the charts`, "aria-disabled": run.id === chosen ? "true" : null,
-      title: run.id === chosen ? "This run is looked at" : "Lay over the charts",
-    });
-    item.box.style.accentColor = shown ? runColour(place) : "";
+    this._box(item.box, run, { picking, checked: picking ? picked : shown, colour: shown && !picking ? runColour(place) : "" });
     item.label.textContent = label;
     item.link.title = [run.name, `begun ${moment(run.started)}`, run.clip ?? "measured, not clipped", run.notes].filter(Boolean).join("\n");
     item.dot.className = `dot ${STATES.has(run.status) ? run.status : "lost"}`;
@@ -113,9 +113,22 @@ export class Runs {
     return item.node;
   }
 
+  // What a box is for: to lay a run over the charts, or to pick it.
+  _box(box, run, { picking, checked, colour }) {
+    const chosen = run.id === this._place.run;
+    const fixed = picking ? !isOver(run) : chosen;
+    box.checked = checked;
+    box.style.accentColor = colour;
+    set(box, {
+      "aria-label": picking ? `Pick ${run.name}` : `Lay ${run.name} over the charts`, "aria-disabled": fixed ? "true" : null,
+      title: picking ? (fixed ? "This run goes on" : "Pick") : chosen ? "This run is looked at" : "Lay over the charts",
+    });
+  }
+
   _made(id) {
     const box = el("input", { type: "checkbox",
-      onclick: (event) => id === this._place.run && event.preventDefault(), onchange: () => this._wanted.overlay(id) });
+      onclick: (event) => event.target.getAttribute("aria-disabled") && event.preventDefault(),
+      onchange: () => (this._wanted.pick?.on ? this._wanted.pick.toggle(id) : this._wanted.overlay(id)) });
     const dot = el("i", { class: "dot" });
     const label = el("span", { class: "run-name" });
     const facts = el("small", {});

@@ -21,8 +21,7 @@ class Losses(threading.local):
     def __init__(self) -> None:
         self._new: deque[Any] = deque(maxlen=LONGEST)
         self._mean: Any = None
-        self._count = 0
-        self._heard: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()
+        self._heard: set[int] = set()  # ids of the optimizers that were told the mean
         self._scaled: list[tuple[weakref.ref[Any], Any]] = []
         self._scale: Any = None
 
@@ -37,13 +36,14 @@ class Losses(threading.local):
 
         Optimizers that step one after the other on the gradients of one backward pass share its loss.
         """
-        if self._new:
-            self._mean = _mean(list(self._new))
-            self._new.clear()
-            self._count += 1
-        if self._mean is None or self._heard.get(optimizer) == self._count:
+        new, heard = self._new, self._heard
+        if new:
+            self._mean = new[0] if len(new) == 1 else _mean(list(new))
+            new.clear()
+            heard.clear()
+        if self._mean is None or id(optimizer) in heard:
             return None
-        self._heard[optimizer] = self._count
+        heard.add(id(optimizer))
         return self._mean
 
     def _telling(self, backward: Any) -> Any:
@@ -105,8 +105,6 @@ def _value(loss: Any) -> Any:
 
 
 def _mean(losses: list[Any]) -> Any:
-    if len(losses) == 1:
-        return losses[0]
     tensors = [loss for loss in losses if isinstance(loss, torch.Tensor)]
     if not tensors:
         return sum(losses) / len(losses)
