@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from clipwise.cli.source import from_log, opened
+from clipwise.cli.source import from_log, opened, recording
 from clipwise.wording import printable
 
 LEVELS = ("info", "warning", "critical")
@@ -14,14 +14,7 @@ CALM, ALERTED = 0, 1
 
 @click.command()
 @click.argument("run", required=False)
-@click.option(
-    "--db",
-    type=click.Path(path_type=Path),
-    default=Path("clipwise.db"),
-    show_default=True,
-    metavar="FILE",
-    help="The recording.",
-)
+@recording()
 @from_log
 @click.option(
     "--level",

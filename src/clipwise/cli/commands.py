@@ -12,6 +12,7 @@ from clipwise.cli.dashboard import dashboard, report
 from clipwise.cli.data import data
 from clipwise.cli.observe import observe
 from clipwise.cli.runs import runs
+from clipwise.cli.source import recording
 from clipwise.cli.suggest import suggest
 from clipwise.cli.tune import tune
 
@@ -56,14 +57,7 @@ def _common(command: Any) -> Any:
         ),
         click.option("--precision", metavar="P", help="32, bf16 or 16."),
         click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Folder for the results."),
-        click.option(
-            "--db",
-            type=click.Path(path_type=Path),
-            default=Path("clipwise.db"),
-            show_default=True,
-            metavar="FILE",
-            help="The recording, which clipwise dashboard shows live.",
-        ),
+        recording("The recording, which clipwise dashboard shows live."),
     ]
     for option in reversed(options):
         command = option(command)

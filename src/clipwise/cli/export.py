@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from clipwise.cli.source import recording
 from clipwise.errors import ArgumentError
 from clipwise.monitor.exporters import TOOLS, Option
 from clipwise.wording import counted
@@ -43,14 +44,7 @@ def _options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.argument("run", required=False)
 @click.option("--to", required=True, type=click.Choice(tuple(TOOLS)), help="The tool, or the kind of file.")
 @_options
-@click.option(
-    "--db",
-    type=click.Path(path_type=Path),
-    default=Path("clipwise.db"),
-    show_default=True,
-    metavar="FILE",
-    help="The recording.",
-)
+@recording()
 def export(run: str | None, to: str, db: Path, **given: Any) -> int:
     """Write a recorded RUN, its number or its name, the newest without either, for another tool.
 

@@ -4,6 +4,8 @@ from pathlib import Path
 
 import click
 
+from clipwise.cli.source import recording
+
 
 class Command(click.Command):
     """As others, but for ``-m``: it begins the command, as with Python."""
@@ -25,14 +27,7 @@ class Command(click.Command):
     metavar="EXPR",
     help="Clip every PyTorch and Keras optimizer, e.g. 'clip_by_global_norm(1.0)'; without it only measure.",
 )
-@click.option(
-    "--db",
-    type=click.Path(path_type=Path),
-    default=Path("clipwise.db"),
-    show_default=True,
-    metavar="FILE",
-    help="The recording; one file holds any number of runs.",
-)
+@recording("The recording; one file holds any number of runs.")
 @click.option("--run", "name", metavar="NAME", help="What the run is called.  [default: script and time]")
 @click.option(
     "--every", type=click.IntRange(min=1), default=1, show_default=True, metavar="N", help="Every n-th step."

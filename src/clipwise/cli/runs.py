@@ -2,12 +2,13 @@
 
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from clipwise.cli.source import recording
 from clipwise.wording import counted, join, number, printable
 
 if TYPE_CHECKING:
@@ -26,19 +27,6 @@ MOST = 50
 NOTED = 100
 """Characters of a note that the list shows; ``--json`` has all."""
 
-F = TypeVar("F", bound=Callable[..., Any])
-
-
-def _db(command: F) -> F:
-    return click.option(
-        "--db",
-        type=click.Path(path_type=Path),
-        default=Path("clipwise.db"),
-        show_default=True,
-        metavar="FILE",
-        help="The recording.",
-    )(command)
-
 
 @click.group(invoke_without_command=True)
 @click.option("--sort", type=click.Choice(ORDERS), default="started", show_default=True, help="The order.")
@@ -47,7 +35,7 @@ def _db(command: F) -> F:
 @click.option("--status", type=click.Choice(STATUSES), help="Only these.")
 @click.option("--limit", type=click.IntRange(min=0), default=MOST, show_default=True, help="So many; 0: all.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-@_db
+@recording()
 @click.pass_context
 def runs(
     context: click.Context,
@@ -91,7 +79,7 @@ def runs(
 @runs.command("rename")
 @click.argument("run")
 @click.argument("name")
-@_db
+@recording()
 def rename_(run: str, name: str, db: Path) -> int:
     """Call RUN (its name or number) NAME.
 
@@ -108,7 +96,7 @@ def rename_(run: str, name: str, db: Path) -> int:
 @runs.command()
 @click.argument("run")
 @click.argument("text")
-@_db
+@recording()
 def note(run: str, text: str, db: Path) -> int:
     """Keep TEXT with RUN (its name or number), in the place of what was noted before; '' takes it away.
 
@@ -125,7 +113,7 @@ def note(run: str, text: str, db: Path) -> int:
 @runs.command()
 @click.argument("run", nargs=-1, required=True)
 @click.option("--yes", is_flag=True, help="Do not ask.")
-@_db
+@recording()
 def delete(run: Sequence[str], yes: bool, db: Path) -> int:
     """Take each RUN (its name or number) out of the recording, with all that was recorded of it.
 

@@ -1,4 +1,4 @@
-"""Where the norms of a command come from: a recording of clipwise's, or the log of another tool."""
+"""Where a command finds its runs: a recording of clipwise's, or the log of another tool."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,6 +13,18 @@ if TYPE_CHECKING:
     from clipwise.monitor.store import Store
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+
+def recording(help: str = "The recording.") -> Callable[[F], F]:
+    """The option for the file of a recording: ``db``."""
+    return click.option(
+        "--db",
+        type=click.Path(path_type=Path),
+        default=Path("clipwise.db"),
+        show_default=True,
+        metavar="FILE",
+        help=help,
+    )
 
 
 def from_log(command: F) -> F:

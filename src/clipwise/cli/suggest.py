@@ -5,19 +5,12 @@ from pathlib import Path
 
 import click
 
-from clipwise.cli.source import from_log, opened
+from clipwise.cli.source import from_log, opened, recording
 
 
 @click.command()
 @click.argument("run", required=False)
-@click.option(
-    "--db",
-    type=click.Path(path_type=Path),
-    default=Path("clipwise.db"),
-    show_default=True,
-    metavar="FILE",
-    help="The recording.",
-)
+@recording()
 @click.option("--kind", metavar="KIND", help="transformer, recurrent, gan, ppo, dqn or vision.")
 @click.option("--source", metavar="NAME", help="Of one of several clippers only.")
 @from_log

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from clipwise.cli.source import recording
 from clipwise.errors import ArgumentError
 
 if TYPE_CHECKING:
@@ -34,14 +35,7 @@ COUNT = click.IntRange(min=1)
 @click.option("--study", metavar="NAME", help="Of the search in the storage.  [default: that of the target]")
 @click.option("--jobs", type=COUNT, default=1, show_default=True, metavar="N", help="Processes.")
 @click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Folder for the results.")
-@click.option(
-    "--db",
-    type=click.Path(path_type=Path),
-    default=Path("clipwise.db"),
-    show_default=True,
-    metavar="FILE",
-    help="The recording of all trials.",
-)
+@recording("The recording of all trials.")
 def tune(
     target: tuple[str, ...],
     trials: int,
