@@ -26,6 +26,7 @@ from clipwise.torch._gradients import Gradients
 from clipwise.torch._measure import MeasuredTensors
 from clipwise.torch._parameters import Parameters, named, refuse_gradients, refuse_unmade
 from clipwise.torch._process_groups import ProcessGroups
+from clipwise.torch._replicas import LossOfReplicas
 from clipwise.torch._sharded import ShardedTensors
 from clipwise.torch._sharded_gradients import ShardedGradients
 from clipwise.torch._sharding import Sharding, sharding_of
@@ -169,7 +170,8 @@ class Clipper:
     def observe(self, loss: Tensor | float) -> None:
         """Tell the loss of the coming step, for thresholds that react to it.
 
-        Call it before the step, once for each micro-batch; several losses count as their mean.
+        Call it before the step, once for each micro-batch; several losses count as their mean. Under
+        DistributedDataParallel every rank calls it, and a threshold follows the mean over the ranks.
         """
         if isinstance(loss, Tensor) and loss.numel() != 1:
             raise ArgumentError(f"observe takes one loss, got a tensor of shape {tuple(loss.shape)}")
@@ -249,9 +251,11 @@ class Clipper:
         nothing waits for the device: both is then left to it. With a ``leave`` above 0, on the device, all is
         left as it is. ``only`` are the ids of the parameters that it is about.
         """
-        if self._sharding is None:  # of several ranks one that knows the loss is enough
-            self._refuse_missing_loss()
         told = self._losses[-1] if self._followers and self._losses else None
+        if self._sharding is None:  # of several ranks that share a model one that knows the loss is enough
+            if "loss" in self._sees:
+                self._losses = [*self._replicas.mean(self._losses)]
+            self._refuse_missing_loss()
         try:
             with np.errstate(all="ignore"):  # norms of NaN and Inf are part of the business
                 batch = self._gradients.collect(only)
@@ -434,6 +438,7 @@ class Clipper:
     def _lay_out(self, slots: tuple[Slot, ...], *, later: bool = False) -> None:
         self._own_slots = self._slots = slots
         self._sharding = sharding_of(self.parameters, slots, self._process_groups)
+        self._replicas = LossOfReplicas(self.parameters.values())
         dtypes = {name: parameter.dtype for name, parameter in self.parameters.items()}
         if self._sharding is not None:
             self._slots = self._sharding.slots

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.distributed as dist
@@ -20,7 +20,7 @@ from torch.distributed.optim import ZeroRedundancyOptimizer
 from torch.nn.parallel import DistributedDataParallel
 
 import clipwise
-from tests.torch.loops.around_shards import SHORT, dist_rank
+from tests.torch.loops.around_shards import SHORT, dist_rank, error_of
 from tests.torch.loops.sharded import RANKS, Net, backward, whole
 
 SAVED_AT, LAST = 7, 16
@@ -106,6 +106,43 @@ def offloaded() -> dict[str, Any]:
         backward(model, step, dist.get_rank(), RANKS)
         optimizer.step()
     return {"parameters": [whole(p).detach() for p in model.parameters()], "norm": float(clipper.report.norm)}
+
+
+class OfTheLoss(clipwise.thresholds.schedule):
+    """A threshold that is a multiple of the loss."""
+
+    needs: ClassVar[frozenset[str]] = frozenset({"loss"})
+
+    def update(self, xp: Any, state: Any, seen: Any) -> Any:
+        return 0.5 * seen.loss, state
+
+
+def replicas(parts: int) -> dict[str, Any]:
+    """DDP with a threshold that follows the loss, of which each rank has its own."""
+    net: Any = Net()
+    clip = clipwise.Clip(OfTheLoss(lambda step: step))
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.02)
+    clipper = clipwise.torch.attach(optimizer, clip, model=net)
+    model = DistributedDataParallel(net) if parts > 1 else net  # made after the clipper, too
+    thresholds, losses = [], []
+    for step in range(SHORT):
+        losses.append(float(backward(model, step, dist_rank(), parts)))
+        clipper.observe(losses[-1])
+        optimizer.step()
+        thresholds.append(float(clipper.report.threshold))
+    found = {"parameters": [p.detach().clone() for p in net.parameters()]}
+    return found | {"thresholds": thresholds, "losses": losses}
+
+
+def replicas_of_which_one_observes() -> str:
+    net = Net()
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.02)
+    clipper = clipwise.torch.attach(optimizer, clipwise.auto(), model=net)
+    model = DistributedDataParallel(net)
+    backward(model, 0, dist_rank(), RANKS)
+    if dist_rank() == 0:
+        clipper.observe(1.0)
+    return error_of(optimizer.step)
 
 
 def zero(parts: int) -> dict[str, Any]:

@@ -49,6 +49,8 @@ def on_each_rank(folder):
     found["checkpoint"] = saved.saved_and_resumed(folder)
     found["offloaded"] = saved.offloaded()
     found["zero"] = saved.zero(RANKS)
+    found["replicas"] = saved.replicas(RANKS)
+    found["one observes"] = saved.replicas_of_which_one_observes()
     found["flat"] = recorded.flat_from_outside(folder)
     return found
 
@@ -291,3 +293,16 @@ def test_flat_parameters_are_left_alone_from_outside(ranks, folder):
     for found in ranks:
         assert ["neither clipped nor measured" in said for said in found["flat"]] == [True]
         assert "call model.clip_grad_norm_(max_norm)" in found["flat"][0]
+
+
+def test_replicas_follow_the_mean_loss(ranks):
+    """DDP: each rank has a loss of its own, with which thresholds and weights would drift apart."""
+    expected = saved.replicas(1)
+    assert len({found["replicas"]["losses"][0] for found in ranks}) == RANKS
+    for found in ranks:
+        assert found["replicas"]["thresholds"] == ranks[0]["replicas"]["thresholds"]
+        torch.testing.assert_close(
+            found["replicas"]["parameters"], expected["parameters"], rtol=1e-6, atol=1e-6
+        )
+        assert "1 of 4 ranks observe a loss" in found["one observes"]
+    np.testing.assert_allclose(ranks[0]["replicas"]["thresholds"], expected["thresholds"], rtol=1e-5)
