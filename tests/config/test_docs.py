@@ -1,4 +1,4 @@
-"""Every example on the configuration page does what the page says."""
+"""Every example on the pages about clips and about configuration does what the page says."""
 
 import doctest
 import json
@@ -15,11 +15,12 @@ PAGE = Path(__file__).parents[2] / "docs" / "configuration.md"
 TEXT = PAGE.read_text(encoding="utf-8")
 
 
-def test_the_python_examples(tmp_path, monkeypatch):
+@pytest.mark.parametrize(("page", "count"), [("configuration.md", 20), ("clips.md", 4)])
+def test_the_python_examples(page, count, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    result = doctest.testfile(str(PAGE), module_relative=False, encoding="utf-8")
+    result = doctest.testfile(str(PAGE.with_name(page)), module_relative=False, encoding="utf-8")
     assert result.failed == 0
-    assert result.attempted > 20
+    assert result.attempted > count
 
 
 @pytest.mark.parametrize(("language", "count"), [("json", 3), ("yaml", 1)])
