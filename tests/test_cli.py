@@ -150,7 +150,7 @@ def test_train_saves_weights_and_steps(folder: Path, capsys: pytest.CaptureFixtu
     assert "clip_by_global_norm(0.1)" in capsys.readouterr().out
     before = (place / "model.pt").read_bytes()
     assert main(["train", "tiny.json"]) == 2
-    assert "model.pt' is there already: name another folder with --out" in capsys.readouterr().err
+    assert "model.pt' already exists: name another folder with --out" in capsys.readouterr().err
     assert (place / "model.pt").read_bytes() == before
     assert main(["train", "tiny.json", "--seed", "7", "--force"]) == 0
     assert (place / "model.pt").read_bytes() != before

@@ -109,7 +109,7 @@ def test_a_named_pipe_gets_the_content_at_once(tmp_path):
 
 def test_mistakes(tmp_path):
     (tmp_path / "a").write_text("old")
-    with pytest.raises(ArgumentError, match="a' is there already; --force overwrites it"):
+    with pytest.raises(ArgumentError, match="a' already exists; --force overwrites it"):
         save(tmp_path / "a", b"new")
     with pytest.raises(ArgumentError, match=r"cannot write 'a.*b': embedded null byte"):
         check_new(Path("a\0b"))

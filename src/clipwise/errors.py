@@ -40,7 +40,7 @@ __all__ = [
 class ClipwiseError(Exception):
     """Base of every exception that clipwise raises on purpose."""
 
-    # Asked for by TensorFlow's AutoGraph, which would raise an exception of its own in the place of this one.
+    # Asked for by TensorFlow's AutoGraph, which would raise an exception of its own in place of this one.
     ag_pass_through = True
 
 
@@ -81,7 +81,7 @@ class MissingPackageError(ClipwiseError, ModuleNotFoundError):
 
 
 class TrainingStopped(ClipwiseError, RuntimeError):
-    """A rule of `clipwise.Monitor` with the action ``"stop"`` spoke; the message says why."""
+    """A rule of `clipwise.Monitor` with the action ``"stop"`` raised an alert; the message says why."""
 
 
 MOST = 50

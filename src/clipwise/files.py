@@ -75,7 +75,7 @@ def check_new(path: Path, force: bool = False) -> None:
     if not path.absolute().parent.is_dir():
         raise ArgumentError(f"there is no folder {str(path.absolute().parent)!r}")
     if path.is_file() and not force:
-        raise ArgumentError(f"{str(path)!r} is there already; --force overwrites it")
+        raise ArgumentError(f"{str(path)!r} already exists; --force overwrites it")
 
 
 def save(path: Path, content: str | bytes, *, force: bool = False) -> None:

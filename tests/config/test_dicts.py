@@ -73,7 +73,7 @@ def test_a_clip_and_none_are_returned_as_they_are():
         ({"method": "percentile", "q": 1}, "method: 'percentile' is a threshold policy, not a clip"),
         ({"method": "clip_by_norm"}, "threshold: missing; clip_by_norm needs a number or a policy"),
         ({"method": "clip_by_norm", "treshold": 1}, "treshold: unknown key. Did you mean 'threshold'?"),
-        (NORM | {"threshold": 1, 2: 3}, "keys are texts, got 2"),
+        (NORM | {"threshold": 1, 2: 3}, "keys must be strings, got 2"),
         (NORM | {"threshold": -1}, "threshold: must be at least 0, got -1"),
         (NORM | {"threshold": math.nan}, "threshold: must be a number, got NaN"),
         (NORM | {"threshold": "-inf"}, "threshold: must be at least 0, got -inf"),
@@ -104,7 +104,7 @@ def test_a_clip_and_none_are_returned_as_they_are():
         ),
         (
             NORM | {"threshold": {"policy": "mean", 1: 2}},
-            "threshold: keys are texts, got 1",
+            "threshold: keys must be strings, got 1",
         ),
         (NORM | {"threshold": {"policy": "schedule"}}, "threshold.function: missing"),
         (
@@ -134,7 +134,7 @@ def test_a_clip_and_none_are_returned_as_they_are():
         ({"method": "chain", "clips": ["auto", {"threshold": 1}]}, "clips[1].method: missing"),
         ({"method": "chain", "clip": ["auto"]}, "clip: unknown key. Did you mean 'clips'?"),
         ({"method": "by_name", "clips": ["auto"]}, "clips: must map patterns of parameter names to clips"),
-        ({"method": "by_name", "clips": {1: "auto"}}, "clips: a pattern of parameter names is a text, got 1"),
+        ({"method": "by_name", "clips": {1: "auto"}}, "clips: a pattern of names must be a string, got 1"),
         ({"method": "by_name", "clips": {"": "auto"}}, "a pattern is a non-empty string"),
         (
             {"method": "by_name", "clips": {"a.*": {"method": "norm", "threshold": -1}}},

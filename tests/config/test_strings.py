@@ -50,7 +50,7 @@ def test_other_ways_to_write_a_clip(text, clip):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("  ", "the text is empty; expected a clip such as 'clip_by_global_norm(1.0)', or 'none'"),
+        ("  ", "the string is empty; expected a clip such as 'clip_by_global_norm(1.0)', or 'none'"),
         ("clip_by_nrom(1)", "unknown method 'clip_by_nrom'. Did you mean 'clip_by_norm'?"),
         ("percentile(10)", "write for example clip_by_global_norm(percentile(...))"),
         ("clip_by_norm(zclip)", "threshold: 'zclip' is a clip; expected a number or a policy"),
@@ -86,8 +86,8 @@ def test_other_ways_to_write_a_clip(text, clip):
         ("chain(auto, clip_by_norm(-1))", "clips[1].threshold: must be at least 0, got -1"),
         ("by_name({})", "clips: by_name needs at least one pattern"),
         ("by_name(auto)", "by_name takes one mapping"),
-        ("by_name({**a})", "clips: a pattern of parameter names is a quoted text, got **"),
-        ("by_name({1: auto})", "clips: a pattern of parameter names is a quoted text, got '1'"),
+        ("by_name({**a})", "clips: a pattern of parameter names is a quoted string, got **"),
+        ("by_name({1: auto})", "clips: a pattern of parameter names is a quoted string, got '1'"),
         ("by_name({'a': none, 'a': auto})", "clips.a: this pattern is given twice"),
         ("by_name({'a.*': clip_by_norm(-1)})", "clips['a.*'].threshold: must be at least 0, got -1"),
         (r"by_name({'a\d': auto})", r"invalid escape sequence '\d'"),

@@ -156,7 +156,7 @@ def test_nothing_is_overwritten_unless_asked(path, capsys):
     png.write_text("mine")
     asked = ["report", "--db", str(path), "-o", str(out), "--png", str(png)]
     assert main(asked) == 2
-    assert "a.png' is there already; --force overwrites it" in capsys.readouterr().err
+    assert "a.png' already exists; --force overwrites it" in capsys.readouterr().err
     assert png.read_text() == "mine"
     assert not out.exists()
     pytest.importorskip("matplotlib")

@@ -313,7 +313,7 @@ def test_partial_fit_goes_on_after_pickling_and_begins_anew_after_fit():
     half = pickle.loads(pickle.dumps(Clipper().partial_fit(x[:500])))
     np.testing.assert_array_equal(half.partial_fit(x[500:]).upper_, Clipper().partial_fit(x).upper_)
     fitted = Clipper().fit(x[:500])
-    with pytest.warns(UserWarning, match="begins anew"):
+    with pytest.warns(UserWarning, match="starts from the beginning"):
         fitted.partial_fit(x[500:])
     np.testing.assert_allclose(fitted.upper_, Clipper().fit(x[500:]).upper_)
     with warnings.catch_warnings():

@@ -119,7 +119,7 @@ def test_no_bounds_change_nothing():
 
 def test_an_ending_of_something_else_is_refused(tmp_path):
     write("x\n1\n9\n")
-    says = r"out.json: the ending says what is written; it must be .parquet, .csv or .tsv, got '.json'"
+    says = r"out.json: the extension sets the format; it must be .parquet, .csv or .tsv, got '.json'"
     refused(tmp_path, ArgumentError, says, "in.csv", "out.json", {"x": (0, 5)})
     pl.DataFrame({"x": [1.0, 9.0]}).write_parquet("table.part")
     clip_file("table.part", "out", {"x": (0, 5)})
@@ -157,7 +157,7 @@ def test_numbers_that_begin_late_or_end_early_are_text(tmp_path):
     ("content", "error", "says"),
     [
         ("", DataError, "in.csv cannot be read as CSV: it is empty"),
-        ("x,y\n", ArgumentError, "no column of numbers among 'x', 'y'"),
+        ("x,y\n", ArgumentError, "no numeric column among 'x', 'y'"),
         ("# note\nx,y\n1,2\n", DataError, "lines that begin with '#' would be lost"),
         ("title\n\nx,y\n1,2\n", DataError, "one column, 'title', and it is text; the first line has to name"),
         ("x,y\n1,2\n3\n", DataError, "one column, 'x,y', and it is text; .* a field for each"),
@@ -166,7 +166,7 @@ def test_numbers_that_begin_late_or_end_early_are_text(tmp_path):
         ("x,x\n1,2\n", DataError, "columns 'x' and 'x' differ in nothing but case"),
         (b"x,y\n1,\xe4\n", DataError, "This file is not utf-8 encoded"),
         (b"PAR1", DataError, "it holds Parquet: name it .parquet"),
-        ("x;y\n1,5;a\n2,5;b\n", ArgumentError, "no column of numbers among 'x', 'y'"),
+        ("x;y\n1,5;a\n2,5;b\n", ArgumentError, "no numeric column among 'x', 'y'"),
     ],
     ids=str,
 )

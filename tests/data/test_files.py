@@ -268,7 +268,7 @@ def test_an_empty_column_and_an_empty_file_are_named(folder):
     refused(folder, ArgumentError, "column 'a' is empty", "rows.parquet", "out.parquet")
     assert clip_file("rows.parquet", "out.parquet", "given", low=0).rows == 0
     pl.DataFrame({"a": ["x"]}).write_parquet("text.parquet")
-    refused(folder, ArgumentError, "no column of numbers among 'a'", "text.parquet", "other.parquet")
+    refused(folder, ArgumentError, "no numeric column among 'a'", "text.parquet", "other.parquet")
 
 
 @pytest.mark.parametrize("bounds", ["quantiles", {"b": (0, 1)}], ids=["learnt", "given"])
@@ -328,7 +328,7 @@ def test_an_output_made_meanwhile_is_kept(folder):
         if stage == "writing":
             Path("out.parquet").write_text("theirs")
 
-    with pytest.raises(ArgumentError, match="was made by somebody else meanwhile"):
+    with pytest.raises(ArgumentError, match="was created by another process meanwhile"):
         clip_file("in.parquet", "out.parquet", {"double": (0, 1)}, progress=make)
     assert Path("out.parquet").read_text() == "theirs"
     assert left(folder) == ["out.parquet"]

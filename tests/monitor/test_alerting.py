@@ -273,7 +273,7 @@ class Keeping:
 def test_other_tools_get_the_same(tmp_path):
     keeping = Keeping()
     with (
-        pytest.warns(MonitorWarning, match="Failing gets no more of run 'r'.*no space there"),
+        pytest.warns(MonitorWarning, match="Failing receives no more of run 'r'.*no space there"),
         Monitor(
             tmp_path / "runs.db", run="r", rules=[Large(actions=())], exporters=[Failing(), keeping]
         ) as monitor,
@@ -283,7 +283,7 @@ def test_other_tools_get_the_same(tmp_path):
 
 
 def test_a_rule_that_notifies_needs_somebody_to_tell(tmp_path):
-    with pytest.raises(ArgumentError, match="'gradient_nonfinite' notifies: say whom"):
+    with pytest.raises(ArgumentError, match="'gradient_nonfinite' sends notifications: give an address"):
         Monitor(tmp_path / "runs.db", rules=[GradientNonfinite(actions=("notify",))])
 
 
@@ -314,7 +314,7 @@ def test_a_rule_that_fails_ends_neither_the_others_nor_the_training(tmp_path):
     rules = [Broken(actions=("skip",)), Large(actions=(), cooldown=0)]
     with (
         pytest.warns(
-            MonitorWarning, match="'broken' failed and watches no more: ZeroDivisionError: of its own"
+            MonitorWarning, match="'broken' failed and is switched off: ZeroDivisionError: of its own"
         ),
         Monitor(tmp_path / "runs.db", rules=rules) as monitor,
     ):

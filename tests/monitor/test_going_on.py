@@ -79,7 +79,7 @@ def test_an_error_of_the_recorder_itself_ends_nothing(path, monkeypatch):
     monkeypatch.setattr(monitor._alerting, "see", fail)
     monkeypatch.setattr(monitor._alerting, "rest", fail)
     monitor.log(step=1, loss=1.0)
-    with pytest.warns(MonitorWarning, match="the recorder failed, and goes on: ZeroDivisionError"):
+    with pytest.warns(MonitorWarning, match="the recorder failed, and continues: ZeroDivisionError"):
         assert twice.wait(30)
     monitor.log(step=2, loss=2.0)
     monitor.close()
@@ -121,7 +121,7 @@ def test_a_tool_that_never_comes_back_is_said_at_the_end(path, monkeypatch):
     tool = Blocking()
     monitor = Monitor(path, run="r", exporters=[tool])
     monitor.log(step=1, loss=1.0)
-    with pytest.warns(MonitorWarning, match=r"Blocking has not taken all of run 'r' within 0\.05 seconds"):
+    with pytest.warns(MonitorWarning, match=r"Blocking has not received all of run 'r' within 0\.05 seconds"):
         monitor.close()
     with Store(path) as store:
         assert store.run().status == "finished"

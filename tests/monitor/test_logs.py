@@ -137,8 +137,8 @@ def test_a_held_out_loss_is_not_the_loss():
     ("content", "options", "said"),
     [
         ('{"loss": 1.0}', {}, "no column has one of the usual names of a gradient norm"),
-        ('{"grad_norm": 1.0}', {"norm": "gradnorm"}, "no column of numbers is called 'gradnorm'"),
-        ('{"grad_norm": 1.0}', {"loss": "los"}, "no column of numbers is called 'los' \\(--loss\\)"),
+        ('{"grad_norm": 1.0}', {"norm": "gradnorm"}, "no numeric column is called 'gradnorm'"),
+        ('{"grad_norm": 1.0}', {"loss": "los"}, "no numeric column is called 'los' \\(--loss\\)"),
         ('{"grad_norm": 1.0, "Grad-Norm": 2.0}', {}, "both 'grad_norm' and 'Grad-Norm' could be"),
         ('{"grad_norm": "high"}', {}, "holds no numbers"),
         ("hello", {}, "no line holds a JSON object"),
@@ -158,7 +158,7 @@ def test_files_that_are_none(tmp_path):
     (tmp_path / "empty").mkdir()
     for path, said in (
         (tmp_path / "none", "there is no file"),
-        (tmp_path / "empty", "holds no log that is known by its name"),
+        (tmp_path / "empty", "holds no log with a known name"),
         (tmp_path / "run.wandb", "run.history"),
         (tmp_path / "events.out.tfevents.1", "is damaged, or no event file"),
     ):

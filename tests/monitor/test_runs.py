@@ -148,7 +148,7 @@ def test_nobody_answers_and_a_long_note(path, capsys, monkeypatch):
     monkeypatch.setattr("sys.stdin", io.StringIO())
     code, text = said(capsys, "delete", "4", "--db", path)
     assert (code, text.startswith("Delete ")) == (2, True)
-    assert "nobody is there to say whether to delete 'bare' (number 4" in text
+    assert "there is no terminal to confirm deleting 'bare' (number 4" in text
     assert text.endswith(": give --yes\n")
     annotate(path, 4, "long " * 1000)
     assert len(said(capsys, "--db", path)[1].splitlines()) < 40

@@ -203,7 +203,7 @@ def test_learned_bounds_are_saved_and_loaded():
     shorter = found["bounds"] | {"second.1.alpha": torch.ones(3)}
     for wrong, words in [
         ({}, "'first.1.alpha' is missing"),
-        (found["bounds"] | {"third.alpha": torch.ones(4)}, "'third.alpha' is of nothing"),
+        (found["bounds"] | {"third.alpha": torch.ones(4)}, "'third.alpha' belongs to no module"),
         (shorter, r"'second.1.alpha' is of shape \(3,\) and not \(4,\)"),
     ]:
         with pytest.raises(StateError, match=words):
@@ -239,9 +239,9 @@ def test_a_bound_is_in_training_where_the_model_is():
 
 def test_what_cannot_be_counted_is_refused():
     for given, words in [
-        (ClampedSwiGLU(), r"0: ClampedSwiGLU made \(2, 2\) of \(2, 4\)"),
-        (lambda x: x.clamp_(max=0.1), "0: .*lambda.* gave back the tensor it was given"),
-        (nn.ReLU(inplace=True), "0: ReLU gave back"),
+        (ClampedSwiGLU(), r"0: ClampedSwiGLU turned \(2, 4\) into \(2, 2\)"),
+        (lambda x: x.clamp_(max=0.1), "0: .*lambda.* returned the tensor it was given"),
+        (nn.ReLU(inplace=True), "0: ReLU returned"),
     ]:
         model = nn.Sequential(nn.Identity())
         with clip_activations(model, {"0": given}) as clipped, pytest.raises(ArgumentError, match=words):
@@ -276,7 +276,7 @@ def test_what_wrapping_refuses_before_it_touches_the_model():
     for activations, error, words in [
         ({"frist.1": 2.0}, ParameterError, "'frist.1' matches no module. Did you mean 'first.1'"),
         ({"*.1": 2.0, "first.1": 1.0}, ParameterError, "'first.1' matches no module before another"),
-        ({"first.1": None}, ArgumentError, "first.1 is a ReLU, which says no bounds"),
+        ({"first.1": None}, ArgumentError, "first.1 is a ReLU, which has no bounds"),
         ({"first.1": -2.0}, ArgumentError, "bound must be"),
         ({"first.1": "relu"}, ArgumentError, "'first.1': expected a module"),
         ({"first.1": True}, ArgumentError, "'first.1': expected a module"),

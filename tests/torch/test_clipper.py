@@ -344,7 +344,7 @@ class TestState:
         assert (other.clipper.steps, model.clipper.steps) == (1, 0)
 
     def test_nonsense_is_refused(self):
-        with pytest.raises(StateError, match="no state of a Clipper"):
+        with pytest.raises(StateError, match="not the state of a Clipper"):
             clipwise.torch.Clipper(small_model(), clipwise.zclip()).load_state_dict({"model": 1})
 
 

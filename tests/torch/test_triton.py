@@ -517,7 +517,7 @@ def test_check_says_what_differs(monkeypatch):
     monkeypatch.setattr(_triton_check, "_checked", {})
     monkeypatch.setattr(engine.Batch, "scale_", lambda self, coefficients: None)
     with pytest.raises(
-        RuntimeError, match=r"of no use on \w+.*: scaling of torch.float32, scaling of torch.bf"
+        RuntimeError, match=r"cannot be used on \w+.*: scaling of torch.float32, scaling of torch.bf"
     ):
         check(DEVICE)
 

@@ -142,7 +142,7 @@ def test_what_is_said_and_drawn():
         "Best: clip_by_global_norm(0.5) at a learning rate of 0.01, loss 2 (trial 2).",
         "auto() reached 2.1, 5 % worse.",
         "no clipping reached ∞, it diverged.",
-        "1 of 4 trials was hopeless and ended early.",
+        "1 of 4 trials was stopped early.",
     ]
     found = configuration(trials[2])
     assert parse({"gradient_clipping": found["gradient_clipping"]}) == clip_by_global_norm(0.5)

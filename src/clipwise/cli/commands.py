@@ -104,7 +104,7 @@ def train(config: Path, clip: str | None, out: Path | None, db: Path, force: boo
 )
 @click.option("--no-auto", is_flag=True, help="Leave out clipwise's automatic threshold.")
 @click.option("--no-baseline", is_flag=True, help="Leave out the run without clipping.")
-@click.option("--target", type=float, metavar="VALUE", help="Held-out value whose first reaching is timed.")
+@click.option("--target", type=float, metavar="VALUE", help="Held-out value; shows when it is reached.")
 @click.option(
     "--resume", is_flag=True, help="Take the runs that an earlier call finished out of the recording."
 )

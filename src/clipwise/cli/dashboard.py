@@ -49,7 +49,7 @@ def dashboard(
     from clipwise.errors import ArgumentError
 
     if new_token and token_file is not None:
-        raise ArgumentError("--new-token and --token-file are two ways to say the same: give one")
+        raise ArgumentError("--new-token and --token-file exclude each other: give one")
     if new_token:
         token = any_token()
     elif token_file is not None:
@@ -86,7 +86,7 @@ def dashboard(
     help="The page.",
 )  # fmt: skip
 @click.option("--png", metavar="FILE", type=click.Path(path_type=Path), help="A picture, too.")
-@click.option("--force", is_flag=True, help="Overwrite what is there.")
+@click.option("--force", is_flag=True, help="Overwrite an existing file.")
 def report(runs: tuple[str, ...], database: Path, out: Path, png: Path | None, force: bool) -> int:
     """Save the page of a RUN (a name or a number; the newest without one) as one file.
 

@@ -53,7 +53,7 @@ def observe(
 ) -> int:
     """Run COMMAND, and record the gradient norms and the loss of every training step in it.
 
-    The script stays as it is, and computes what it computes without this, to the bit, unless --clip is given.
+    The script runs unmodified, and its results are bit-identical unless --clip is given.
     The exit code is that of COMMAND: any program, a script (train.py), or -m and a module.
 
     Example: clipwise observe -- python train.py --epochs 3

@@ -30,10 +30,10 @@ NOTED = 100
 
 @click.group(invoke_without_command=True)
 @click.option("--sort", type=click.Choice(ORDERS), default="started", show_default=True, help="The order.")
-@click.option("--reverse", is_flag=True, help="The other way round.")
-@click.option("--match", default="", metavar="TEXT", help="Only with TEXT in name, clip, notes or sweep.")
+@click.option("--reverse", is_flag=True, help="Reverse the order.")
+@click.option("--match", default="", metavar="TEXT", help="Runs with TEXT in name, clip, notes or sweep.")
 @click.option("--status", type=click.Choice(STATUSES), help="Only these.")
-@click.option("--limit", type=click.IntRange(min=0), default=MOST, show_default=True, help="So many; 0: all.")
+@click.option("--limit", type=click.IntRange(min=0), default=MOST, show_default=True, help="At most; 0: all.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @recording()
 @click.pass_context
@@ -98,7 +98,7 @@ def rename_(run: str, name: str, db: Path) -> int:
 @click.argument("text")
 @recording()
 def note(run: str, text: str, db: Path) -> int:
-    """Keep TEXT with RUN (its name or number), in the place of what was noted before; '' takes it away.
+    """Keep TEXT with RUN (its name or number), replacing the previous note; '' removes it.
 
     Example: clipwise runs note lstm 'the data of March was missing'
     """
@@ -129,7 +129,7 @@ def delete(run: Sequence[str], yes: bool, db: Path) -> int:
     except click.Abort:
         if sys.stdin.isatty():
             raise
-        raise ArgumentError(f"nobody is there to say whether to delete {named}: give --yes") from None
+        raise ArgumentError(f"there is no terminal to confirm deleting {named}: give --yes") from None
     if not sure:
         click.echo("nothing was deleted")
         return 1

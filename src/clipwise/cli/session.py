@@ -47,7 +47,7 @@ class Call:
         db: the recording.
         words: the options as they are written.
         kept: those of them that a next command should keep.
-        target: the held-out value whose first reaching is timed.
+        target: the held-out value; the time until it is first reached is recorded.
     """
 
     command: str
@@ -124,7 +124,7 @@ def train_command(
     folder = RESULTS / f"{config.stem}-train" if out is None else out
     if not force and (folder / "model.pt").exists():
         raise ArgumentError(
-            f"{str(folder / 'model.pt')!r} is there already: name another folder with --out, or replace these"
+            f"{str(folder / 'model.pt')!r} already exists: name another folder with --out, or replace these"
             " weights with --force"
         )
     kept = _words(overrides)

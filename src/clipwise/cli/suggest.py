@@ -12,7 +12,7 @@ from clipwise.cli.source import from_log, opened, recording
 @click.argument("run", required=False)
 @recording()
 @click.option("--kind", metavar="KIND", help="transformer, recurrent, gan, ppo, dqn or vision.")
-@click.option("--source", metavar="NAME", help="Of one of several clippers only.")
+@click.option("--source", metavar="NAME", help="Only this one of several clippers.")
 @from_log
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def suggest(

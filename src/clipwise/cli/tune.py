@@ -21,7 +21,7 @@ COUNT = click.IntRange(min=1)
 @click.command()
 @click.argument("target", nargs=-1, type=click.UNPROCESSED)
 @click.option("--trials", type=COUNT, default=20, show_default=True, metavar="N")
-@click.option("--methods", metavar="A,B", help="Which clips; see docs/tune.md for the ranges of each.")
+@click.option("--methods", metavar="A,B", help="The clips to try; docs/tune.md has their ranges.")
 @click.option("--rate", type=(float, float), metavar="LOW HIGH", help="Search the learning rate too.")
 @click.option(
     "--metric",
@@ -110,7 +110,7 @@ def _name(target: tuple[str, ...]) -> str:
 def _refuse(options: dict[str, Any]) -> None:
     for name, value in options.items():
         if value:
-            raise ArgumentError(f"{name} does not go with this target")
+            raise ArgumentError(f"{name} cannot be used with this target")
 
 
 def _of_config(path: Path, name: str, steps: int | None, seeds: int, db: Path) -> Any:
@@ -170,7 +170,7 @@ def _show(search: "Search", folder: Path, name: str, metric: str, lower: bool) -
 
     best, trials = search.best(), search.trials()
     if best is None:
-        click.echo("No trial has come to its end: give more with --trials")
+        click.echo("No trial was completed: give more with --trials")
         return 1
     found = configuration(best)
     for sentence in sentences(trials, best, metric, lower):

@@ -47,7 +47,7 @@ def clip_from(data: object, path: Path) -> AnyClip | None:
     if isinstance(data, numbers.Number) and not isinstance(data, bool):
         raise strings.lone_number(data, path)
     raise path.error(
-        "expected a clip: a mapping with a method, a text such as 'auto', or 'none' for no clipping,"
+        "expected a clip: a mapping with a method, a string such as 'auto', or 'none' for no clipping,"
         f" got {show(data)}"
     )
 
@@ -55,7 +55,7 @@ def clip_from(data: object, path: Path) -> AnyClip | None:
 def _from_mapping(data: Keys, path: Path) -> AnyClip | None:
     for key in data:
         if not isinstance(key, str):
-            raise path.error(f"keys are texts, got {show(key)}")
+            raise path.error(f"keys must be strings, got {show(key)}")
     if "method" not in data:
         for key in data:
             if key not in _CLIP_KEYS:
@@ -105,7 +105,7 @@ def _by_name(clips: object, path: Path) -> ByName:
     parts = Keys(clips, path)
     for pattern in parts:
         if not isinstance(pattern, str):
-            raise path.error(f"a pattern of parameter names is a text, got {show(pattern)}")
+            raise path.error(f"a pattern of names must be a string, got {show(pattern)}")
     made = {pattern: clip_from(item, path / pattern) for pattern, item in parts.items()}
     with located(path, ()):
         return make_by_name(made)
@@ -179,7 +179,7 @@ def _policy(data: str | Mapping[Any, Any], path: Path) -> Any:
     data = Keys(data, path)
     for key in data:
         if not isinstance(key, str):
-            raise path.error(f"keys are texts, got {show(key)}")
+            raise path.error(f"keys must be strings, got {show(key)}")
     if "policy" not in data:
         for key in data:
             if not any(key in entry.parameters for entry in policies().values()):

@@ -78,5 +78,5 @@ def for_hydra(target: object, path: Path) -> ConfigError:
     return (path / TARGET).error(
         f"{show(target)} is for Hydra to call: pass what hydra.utils.instantiate makes of it, with"
         " '_convert_: all' beside '_target_', without which Hydra makes configurations of the clips in a"
-        " chain; or write 'method' in the place of '_target_'"
+        " chain; or write 'method' instead of '_target_'"
     )

@@ -41,7 +41,7 @@ def schema() -> dict[str, Any]:
         "anyOf": [_ref("clip"), _ref("settings")],
         "$defs": {
             "clip": {
-                "description": "A mapping with a method, or a text such as 'clip_by_global_norm(1.0)'.",
+                "description": "A mapping with a method, or a string such as 'clip_by_global_norm(1.0)'.",
                 "anyOf": [
                     {"type": "null"},
                     _text((*method_names(), "None")),
@@ -51,7 +51,7 @@ def schema() -> dict[str, Any]:
                 ],
             },
             "policy": {
-                "description": "A mapping with a policy, or a text such as 'percentile(10)'.",
+                "description": "A mapping with a policy, or a string such as 'percentile(10)'.",
                 "anyOf": [
                     _text(tuple(entry.name for entry in known_policies)),
                     *(_ref(f"policy.{entry.name}") for entry in known_policies),

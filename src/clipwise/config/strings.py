@@ -51,7 +51,7 @@ def read_policy(text: str, path: Path) -> dict[str, Any]:
     reader = _Reader(text, path)
     found = reader.value(reader.tree, path, takes_policy=True)
     if not isinstance(found, dict):
-        raise path.error(f"expected {_POLICY}, got the text {show(text)}; a number is written without quotes")
+        raise path.error(f"expected {_POLICY}, got the string {show(text)}; write a number without quotes")
     return found
 
 
@@ -78,9 +78,9 @@ class _Reader:
 
     def __init__(self, text: str, path: Path) -> None:
         if not text.strip():
-            raise path.error(f"the text is empty; expected {_CLIP}, or {NONE!r}")
+            raise path.error(f"the string is empty; expected {_CLIP}, or {NONE!r}")
         if len(text) > MAX_LENGTH:
-            raise path.error(f"the text has {len(text)} characters; at most {MAX_LENGTH} are read")
+            raise path.error(f"the string has {len(text)} characters; at most {MAX_LENGTH} are read")
         self.text = text.strip()
         try:
             with warnings.catch_warnings():
@@ -155,7 +155,7 @@ class _Reader:
         for key, node in zip(args[0].keys, args[0].values, strict=True):
             if not isinstance(key, ast.Constant) or not isinstance(key.value, str):
                 got = "**" if key is None else self._source(key)
-                raise (path / "clips").error(f"a pattern of parameter names is a quoted text, got {got}")
+                raise (path / "clips").error(f"a pattern of parameter names is a quoted string, got {got}")
             if key.value in clips:
                 raise (path / "clips" / key.value).error("this pattern is given twice")
             clips[key.value] = self.clip(node, path / "clips" / key.value)

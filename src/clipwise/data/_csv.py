@@ -152,7 +152,7 @@ def write_csv(
     """All rows of a relation, in their order, as a new file.
 
     Args:
-        header: a relation whose one row is the first line, in the place of the columns' names.
+        header: a relation whose one row is the first line, in place of the columns' names.
     """
     (relation if header is None else header.union(relation)).to_view("written")
     database.fetch(

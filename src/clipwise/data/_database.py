@@ -54,7 +54,7 @@ class Database:
         self.connection.close()
 
     def fetch(self, query: str, **values: Any) -> list[tuple[Any, ...]]:
-        """The rows of a query with values in the place of ``$name``."""
+        """The rows of a query with values in place of ``$name``."""
 
         def rows() -> list[tuple[Any, ...]]:
             found: list[tuple[Any, ...]] = self.connection.execute(query, values).fetchall()

@@ -66,7 +66,7 @@ def clipped(value: Any, dtype: Any, typed: Typed) -> Any:
 
 
 def finite(value: Any, dtype: Any) -> Any:
-    """The finite values in double precision, null in the place of all others."""
+    """The finite values in double precision, null in place of all others."""
     nw = load("narwhals.stable.v2")
     if dtype.is_float():
         return nw.when(value.is_finite()).then(value).cast(nw.Float64)

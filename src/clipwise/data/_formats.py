@@ -44,7 +44,7 @@ def target_format(path: Path, source: Path) -> FileFormat:
     found = _known(path)
     if found is None and path.suffix not in ("", source.suffix):
         raise ArgumentError(
-            f"{path}: the ending says what is written; it must be .parquet, .csv or .tsv, got {path.suffix!r}"
+            f"{path}: the extension sets the format; it must be .parquet, .csv or .tsv, got {path.suffix!r}"
         )
     return found or source_format(source)
 

@@ -137,10 +137,10 @@ def distinct_names(columns: Sequence[str]) -> list[str]:
         ArgumentError: it is a text, or there is none.
     """
     if isinstance(columns, str):
-        raise ArgumentError(f"columns must be a list of names, got the text {columns!r}")
+        raise ArgumentError(f"columns must be a list of names, got the string {columns!r}")
     names = list(dict.fromkeys(columns))
     if not names:
-        raise ArgumentError("columns must name at least one column; without it all of numbers are clipped")
+        raise ArgumentError("columns must name at least one column; left out, it means all numeric columns")
     return names
 
 

@@ -119,14 +119,14 @@ class Clipper(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):  # type: i
     def partial_fit(self, X: Any, y: Any = None) -> "Clipper":
         """Learn from one more batch ``(N, F)``; the bounds are those of all batches so far.
 
-        After ``fit`` or ``from_json``, which keep no data, it begins anew and says so.
+        After ``fit`` or ``from_json``, which keep no data, it starts from the beginning and says so.
         """
         rule = self._rule()
         first = not hasattr(self, "_sketches")
         if first and hasattr(self, "lower_"):
             warn(
                 "this Clipper was fitted at once, or read from JSON, and remembers bounds alone: partial_fit"
-                " begins anew"
+                " starts from the beginning"
             )
         size = sketch_size(self.rank_error)
         array = self._array(X, reset=first)

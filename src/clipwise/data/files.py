@@ -184,9 +184,7 @@ def _chosen(opened: Source, database: Database, columns: Sequence[str] | None) -
     if columns is None:
         names = [name for name in known if opened.is_number(name)]
         if not names:
-            raise ArgumentError(
-                f"{database.source}: no column of numbers among {', '.join(map(repr, known))}"
-            )
+            raise ArgumentError(f"{database.source}: no numeric column among {', '.join(map(repr, known))}")
         return names
     for name in columns:
         if name not in known:
@@ -298,7 +296,7 @@ def _replacing(target: Path, force: bool) -> Iterator[Path]:
                 raise
             if target.is_file() and not force:
                 raise ArgumentError(
-                    f"{target} was made by somebody else meanwhile; force (--force) replaces it"
+                    f"{target} was created by another process meanwhile; force (--force) replaces it"
                 )
     except OSError as failure:
         if failure is failed:

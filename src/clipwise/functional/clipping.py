@@ -64,7 +64,7 @@ def clip_measured(
     """Clip the gradients that are measured, at least one, and say what was done and the state after it.
 
     A step that is left out (``measure.leave``, from before or by ``nonfinite="skip"``) is one like any other,
-    but that nothing is changed and that the thresholds are told of norms that are NaN.
+    but that nothing is changed and that the thresholds are given norms that are NaN.
 
     Args:
         plan: what to do.
@@ -131,8 +131,8 @@ def clip_arrays(
         weights: of the parameters by slot, where they are known.
         state: from the step before.
         context: what the thresholds may know; its step is that of the state.
-        nonfinite: ``"skip"`` gives zeros in the place of gradients that hold NaN or Inf, and of all others of
-            that step, and reports ``skipped``; ``"zero"`` clips them with 0 in the place of such entries;
+        nonfinite: ``"skip"`` gives zeros in place of gradients that hold NaN or Inf, and of all others of
+            that step, and reports ``skipped``; ``"zero"`` clips them with 0 in place of such entries;
             ``"error"`` raises, which takes arrays that can be looked at; ``"propagate"`` does nothing.
         direction: measure the cosine between the gradients before and after where it is not free.
 

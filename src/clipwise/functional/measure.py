@@ -92,7 +92,7 @@ class Measure(ABC):
 
     @abstractmethod
     def only_finite(self, bad: Array, count: Array) -> None:
-        """Put 0 in the place of NaN and Inf. ``bad`` says for each array whether it has any."""
+        """Put 0 in place of NaN and Inf. ``bad`` says for each array whether it has any."""
 
     @abstractmethod
     def kept(self) -> Sequence[Any]:

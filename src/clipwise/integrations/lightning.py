@@ -29,7 +29,7 @@ from clipwise.torch.attach import AttachedClipper
 
 __all__ = ["ClipCallback"]
 
-# Whoever installs `lightning` has both packages, and which one the Trainer will come from is not known yet.
+# An installation of `lightning` has both packages, and which one the Trainer will come from is not known yet.
 _HOMES = {"lightning": "lightning.pytorch", "pytorch_lightning": "pytorch_lightning"}
 _INSTALLED = [name for name in _HOMES if importlib.util.find_spec(name)] or ["lightning"]
 _BASES: Any = tuple(load(_HOMES[name], "lightning").Callback for name in _INSTALLED)

@@ -190,7 +190,7 @@ class ClipCallback(_transformers.TrainerCallback):  # type: ignore[misc]
         return training_step_with_loss
 
     def _replace(self, owner: Any, name: str, function: Callable[..., Any]) -> None:
-        """Put a function in the place of a method of this one object, until `_end`."""
+        """Put a function in place of a method of this one object, until `_end`."""
         before = {name: vars(owner)[name]} if name in vars(owner) else {}
         self._replaced.append((owner, name, before))
         setattr(owner, name, function)

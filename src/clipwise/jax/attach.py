@@ -1,4 +1,4 @@
-"""A whole optimizer behind a clip, so that a step with NaN or Inf does not happen."""
+"""A whole optimizer behind a clip, so that a step with NaN or Inf is skipped."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -22,7 +22,7 @@ __all__ = ["AttachState", "attach"]
 
 
 class AttachState(NamedTuple):
-    """The state of `attach`: one form for ever, so that nothing is compiled twice.
+    """The state of `attach`: one fixed structure, so that nothing is compiled twice.
 
     Attributes:
         clip: what the thresholds remember.
@@ -72,7 +72,7 @@ def attach(
         unit_axes: as for `clip`; for ``weights`` too.
 
     Raises:
-        ArgumentError: the first argument is no optimizer of optax, or another is none of those.
+        ArgumentError: the first argument is no optimizer of optax, or another argument is not allowed.
 
     >>> import jax.numpy as jnp, optax, clipwise, clipwise.jax
     >>> optimizer = clipwise.jax.attach(optax.adam(0.1), clipwise.clip_by_global_norm(1.0))

@@ -65,7 +65,7 @@ def clip(
         params: the parameters, for thresholds that look at weights, and where a gradient is missing.
         loss: the training loss of this step, for thresholds that follow it.
         learning_rate, momentum, scale_free: of the optimizer, for `clipwise.auto`.
-        nonfinite: what to do about NaN and Inf: ``"propagate"`` nothing, ``"zero"`` puts 0 in the place of
+        nonfinite: what to do about NaN and Inf: ``"propagate"`` nothing, ``"zero"`` puts 0 in place of
             such entries, ``"skip"`` gives zeros for all gradients and reports ``skipped``, ``"error"``
             raises.
         direction: measure the cosine between the gradients before and after where it is not free.

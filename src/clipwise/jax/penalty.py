@@ -36,7 +36,7 @@ def gradient_penalty(
         target: the norm that is wanted.
         one_sided: whether norms below the target cost nothing: ``max(0, norm - target)^2``.
         key: that alpha is drawn with, uniformly.
-        alpha: where the points lie, in the place of a key: one number in [0, 1] a sample, or one for all.
+        alpha: where the points lie, in place of a key: one number in [0, 1] a sample, or one for all.
 
     Returns:
         The penalty, 0-d.

@@ -28,7 +28,7 @@ Rate: TypeAlias = Array | Callable[[Array], Array]
 
 
 class TransformState(NamedTuple):
-    """The state of `transform`: one form for ever, so that nothing is compiled twice.
+    """The state of `transform`: one fixed structure, so that nothing is compiled twice.
 
     Attributes:
         clip: what the thresholds remember.
@@ -53,7 +53,7 @@ def transform(
     nonfinite: NonFinite = "propagate",
     unit_axes: UnitAxes | None = None,
 ) -> optax.GradientTransformationExtraArgs:
-    """A clip as a gradient transformation for `optax.chain` and its kin.
+    """A clip as a gradient transformation for `optax.chain` and similar functions.
 
     ``update(grads, state, params=None, *, value=None)``; ``value`` is the loss, as everywhere in optax, for
     thresholds that follow it (``loss`` is the same). ``params`` are for those that look at weights, and are
@@ -67,7 +67,7 @@ def transform(
         unit_axes: as for `clip`.
 
     Raises:
-        ArgumentError: an argument is none of those.
+        ArgumentError: an argument is not allowed.
 
     >>> import jax.numpy as jnp, optax, clipwise, clipwise.jax
     >>> params = {"w": jnp.zeros(2)}

@@ -27,7 +27,7 @@ __all__ = ["WeightsState", "clip_weights"]
 
 
 class WeightsState(NamedTuple):
-    """The state of `clip_weights`: one form for ever, so that nothing is compiled twice.
+    """The state of `clip_weights`: one fixed structure, so that nothing is compiled twice.
 
     Attributes:
         clip: what the thresholds remember.

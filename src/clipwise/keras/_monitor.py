@@ -11,7 +11,7 @@ from clipwise.keras.attach import clipping_of
 
 
 class ClipMonitor(keras.callbacks.Callback):  # type: ignore[misc]
-    """A callback that puts ``clipwise/norm`` and its kin into ``History`` and the progress bar.
+    """A callback that puts ``clipwise/norm`` and the other metrics into ``History`` and the progress bar.
 
     All are over the epoch so far, as Keras' own metrics are: means over the steps of the optimizer, so
     ``clipwise/clip_fraction`` of a global norm is the share of clipped steps; ``clipwise/nonfinite`` and

@@ -148,7 +148,7 @@ class Clipping:
         assert self.memory is not None
         if "loss" in self.plan.needs() and not self._hears:
             raise ParameterError(
-                f"{config.to_string(self.clip)} follows the loss, which Keras does not tell its optimizers:"
+                f"{config.to_string(self.clip)} follows the loss, which Keras does not pass to optimizers:"
                 " call clipwise.keras.observe(optimizer, loss) before each apply, in a train_step or loop of"
                 " your own"
             )

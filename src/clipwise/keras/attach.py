@@ -56,7 +56,7 @@ def attach(
             attention, ``EinsumDense``) for clips by unit. Not needed for names or weights.
         nonfinite: what happens to a step whose gradients hold NaN or Inf. ``"skip"``: it is as if it had
             never been, for weights, the optimizer's state, weight decay, averages and iterations. ``"zero"``
-            puts 0 in the place of such entries, ``"propagate"`` lets them through, ``"error"`` raises (only
+            puts 0 in place of such entries, ``"propagate"`` lets them through, ``"error"`` raises (only
             where the step is not compiled).
         unit_axes: shell patterns of names to the axes that tell units apart, the first match wins; for
             ``weights`` too.

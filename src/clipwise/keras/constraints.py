@@ -23,7 +23,7 @@ __all__ = ["ClipConstraint"]
 
 @keras.saving.register_keras_serializable("clipwise")
 class ClipConstraint(keras.constraints.Constraint):  # type: ignore[misc]
-    """A clip of one weight, for ``kernel_constraint=`` and its kin: ``w * min(1, threshold / norm(w))``.
+    """A clip of one weight, for ``kernel_constraint=`` and such: ``w * min(1, threshold / norm(w))``.
 
     ``ClipConstraint(clip_by_value(0.01))`` is WGAN's weight clipping (Arjovsky et al. 2017, 1701.07875);
     ``ClipConstraint(Clip(3.0, per="unit"))`` the max-norm constraint of each output unit: unlike
@@ -34,7 +34,7 @@ class ClipConstraint(keras.constraints.Constraint):  # type: ignore[misc]
 
     Args:
         clip: what to do; a string or a mapping is read by `clipwise.config.parse`. Its thresholds are
-            numbers or ranges: a constraint keeps nothing between steps.
+            numbers or ranges: a constraint keeps no state between steps.
         units: the axes along which the units of the weight lie, for ``per="unit"``: an axis, several, or
             None: then all of it is one unit. Without it the last axis of what has two or more.
 
@@ -76,11 +76,11 @@ def _refuse(clip: AnyClip) -> None:
     match clip:
         case Clip(threshold=Threshold() as policy):
             raise ArgumentError(
-                f"a constraint keeps nothing between steps, so its threshold is a number, got {policy!r}: use"
-                " clipwise.keras.attach(optimizer, weights=...)"
+                f"a constraint keeps no state between steps, so its threshold is a number, got {policy!r}:"
+                " use clipwise.keras.attach(optimizer, weights=...)"
             )
         case Chain(clips=clips):
             for part in clips:
                 _refuse(part)
         case ByName():
-            raise ArgumentError("a constraint is of one weight and knows no names: use one for each weight")
+            raise ArgumentError("a constraint bounds one weight and knows no names: use one for each weight")

@@ -14,7 +14,7 @@ class Alerting:
 
     Args:
         rules: that watch; none of them twice.
-        notifier: who is told, where a rule asks for it.
+        notifier: sends the notifications that a rule asks for.
 
     Attributes:
         engine: the rules at work.
@@ -29,7 +29,7 @@ class Alerting:
         asks = [rule.name for rule in rules if "notify" in rule.actions]
         if asks and notifier is None:
             raise ArgumentError(
-                f"the rule {asks[0]!r} notifies: say whom with notify=, such as"
+                f"the rule {asks[0]!r} sends notifications: give an address with notify=, such as"
                 ' notify=["mailto://user:password@example.com"]'
             )
 
@@ -73,7 +73,7 @@ class Alerting:
         """A rule that fails is asked no more; neither the others nor the training end with it."""
         if rule.name not in self._warned:
             self._warned.add(rule.name)
-            say(f"the rule {rule.name!r} failed and watches no more: {type(error).__name__}: {error}")
+            say(f"the rule {rule.name!r} failed and is switched off: {type(error).__name__}: {error}")
 
     def _call(self, action: Callable[[Alert], None], alert: Alert) -> None:
         try:

@@ -59,7 +59,7 @@ class Exports:
                     if store.sources(number):
                         export(store, number, exporter)
             except Exception as error:
-                say(f"{_name(exporter)} gets nothing of run {self._run!r}: {type(error).__name__}: {error}")
+                say(f"{_name(exporter)} got nothing of run {self._run!r}: {type(error).__name__}: {error}")
 
 
 class ExportThread:
@@ -93,7 +93,7 @@ class ExportThread:
             return
         self._thread.join(max(0.0, seconds))
         if self._thread.is_alive():
-            self._say("has not taken all of", "the recording has it", f" within {PATIENCE:g} seconds")
+            self._say("has not received all of", "the recording has it", f" within {PATIENCE:g} seconds")
 
     def _work(self) -> None:
         began = False
@@ -106,7 +106,7 @@ class ExportThread:
             if began:
                 self._exporter.close(given)
         except Exception as error:
-            self._say("gets no more of", f"{type(error).__name__}: {error}", ", and the training goes on")
+            self._say("receives no more of", f"{type(error).__name__}: {error}", ", and the training goes on")
 
     def _say(self, what: str, why: str, more: str = "") -> None:
         say(f"{_name(self._exporter)} {what} run {self._run!r}{more}: {why}")

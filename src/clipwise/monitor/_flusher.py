@@ -150,7 +150,7 @@ class Flusher:
             try:
                 part()
             except Exception as error:
-                self._warn_once(f"{type(error).__name__}: {error}", "the recorder failed, and goes on: ")
+                self._warn_once(f"{type(error).__name__}: {error}", "the recorder failed, and continues: ")
 
     def _take(self, last: bool) -> None:
         """Take what is in the queue, show it to the rules, and hand it to other tools."""

@@ -1,4 +1,4 @@
-"""Saying something from the background, where an exception would be heard by nobody."""
+"""Saying something from the background, where nothing could catch an exception."""
 
 import shutil
 import sys
@@ -14,7 +14,7 @@ class MonitorWarning(UserWarning):
 
 
 def say(sentence: str) -> None:
-    """Warn; where warnings are errors, print instead: a thread that ends helps nobody."""
+    """Warn; where warnings are errors, print instead: an exception would only end the thread."""
     try:
         # No line of anybody's stands behind it: it is about the training.
         warnings.warn_explicit(sentence, MonitorWarning, "clipwise.monitor", 1)

@@ -28,7 +28,7 @@ def identity(name: str | None) -> Identity:
 
 
 def rank_here() -> int:
-    """The rank of this process, as torchrun, Accelerate and their kin say it; 0 without them."""
+    """The rank of this process, as torchrun, Accelerate and similar launchers set it; 0 without them."""
     for name in ("RANK", "SLURM_PROCID", "OMPI_COMM_WORLD_RANK", "PMI_RANK"):
         text = os.environ.get(name, "")
         if text.isdigit():

@@ -54,8 +54,8 @@ class Monitor:
     Args:
         path: of the recording, made where there is none; one file holds any number of runs, and several
             processes may write into it.
-        run: what the run is called; the script and the time unless given. With ``torchrun`` and its kin all
-            ranks belong to one run.
+        run: what the run is called; the script and the time unless given. With ``torchrun`` and
+            similar launchers all ranks belong to one run.
         every: record each step (1), or each n-th.
         layers_every: the norm of each parameter's gradient at the first and each n-th step, and wherever NaN
             or Inf turned up or the norm is far above those before it; 0: only there.

@@ -85,7 +85,7 @@ def clip(
             counts once.
         loss: the training loss of this step, 0-d, for thresholds that follow it.
         learning_rate, momentum, scale_free: of the optimizer, for `clipwise.auto`.
-        nonfinite: what to do about NaN and Inf: ``"propagate"`` nothing, ``"zero"`` puts 0 in the place of
+        nonfinite: what to do about NaN and Inf: ``"propagate"`` nothing, ``"zero"`` puts 0 in place of
             such entries, ``"skip"`` gives zeros for all gradients and reports ``skipped``, ``"error"``
             raises, which only an eager call can.
         direction: measure the cosine between the gradients before and after where it is not free.
@@ -102,7 +102,7 @@ def clip(
             go with the gradients.
         StateError: the state is of another clip or of other variables.
         NonFiniteError: a gradient is NaN or Inf and ``nonfinite="error"``.
-        ArgumentError: ``nonfinite="error"`` inside a `tf.function`, or an argument is none of those.
+        ArgumentError: ``nonfinite="error"`` inside a `tf.function`, or an argument is not allowed.
 
     >>> import tensorflow as tf, clipwise, clipwise.tensorflow
     >>> grads = [tf.constant([3.0, 4.0]), None]

@@ -1,4 +1,4 @@
-"""A threshold nobody has to choose."""
+"""A threshold that need not be chosen: it is learned from the run."""
 
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple

@@ -4,7 +4,7 @@ The values that count are kept sorted: one that comes or goes moves the others b
 is two reads and nothing is ever sorted. Where the whole history counts, every norm is also counted in a
 logarithmic histogram; once there are more norms than the sorted places, percentiles are read from there,
 with a relative error of at most `SKETCH_ERROR`, and never beyond the smallest and largest norm. So the state
-has one size for ever, needs no sync, and never has to be traced again. Source of the histogram: DDSketch,
+has a fixed size, needs no sync, and never has to be traced again. Source of the histogram: DDSketch,
 Masson, Rim and Lee 2019, arXiv:1908.10693.
 """
 

@@ -28,7 +28,7 @@ class tensor_average:
                       gamma_t = decay * gamma_{t-1} + (1 - decay) * c_t
 
     A norm that is NaN, Inf or exactly 0 never enters: a tensor whose first gradients are 0 (the second factor
-    of a low-rank adapter) would otherwise be held at 0 for ever. The warm-up counts each group's own norms,
+    of a low-rank adapter) would otherwise stay at 0 forever. The warm-up counts each group's own norms,
     from 1, so that ``warmup`` of them are clipped together: as in the authors' own code (``steps <=
     start_clip_steps``, github.com/lishuai-97/AdaGC). pytorch_optimizer's AdaGC ends it one step before
     (``step < warmup_steps``): its 100 are 99 here.
@@ -78,7 +78,7 @@ class tensor_average:
         threshold = xp.where(young, young_threshold, self.factor * gamma)
 
         kept = xp.minimum(norm, threshold)
-        # A clipped norm of 0 (start=0) would hold the group at 0 for ever, as a gradient of 0 would.
+        # A clipped norm of 0 (start=0) would hold the group at 0 forever, as a gradient of 0 would.
         young_gamma = xp.where(kept > 0, xp.minimum(gamma, kept), gamma)
         old_gamma = self.decay * gamma + (1.0 - self.decay) * kept
         return threshold, TensorAverageState(

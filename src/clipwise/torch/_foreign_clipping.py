@@ -65,7 +65,7 @@ def _unwrap_unless_needed() -> None:
     if _listeners:
         return
     for module, where, telling in _wrapped:
-        # Whoever put his own in its place since keeps it.
+        # A function that replaced it in the meantime stays.
         if getattr(module, where) is telling:
             setattr(module, where, telling.__wrapped__)
     _wrapped.clear()

@@ -59,7 +59,7 @@ class Gradients:
 
 
 class Weights(Gradients):
-    """The parameters themselves in the place of their gradients."""
+    """The parameters themselves in place of their gradients."""
 
     def _take(self, only: Container[int] | None) -> tuple[list[int] | None, AnyBatch | None]:
         if only is None:

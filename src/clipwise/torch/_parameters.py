@@ -1,4 +1,4 @@
-"""Parameters with their names: who is clipped, each of them once."""
+"""Parameters with their names: which are clipped, each of them once."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, TypeAlias
@@ -101,7 +101,7 @@ def refuse_unmade(parameters: dict[str, Tensor]) -> None:
 
 
 def refuse_gradients(function: str, tensors: Sequence[Tensor]) -> None:
-    """ParameterError if these, none of which has a gradient, are gradients in the place of parameters."""
+    """ParameterError if these, none of which has a gradient, are gradients in place of parameters."""
     if tensors and not any(map(_may_have_gradient, tensors)):
         raise ParameterError(
             f"{function} takes parameters and changes their gradients; none of these {len(tensors)} tensors"

@@ -116,7 +116,7 @@ class ShardedGradients(Gradients):
 
 
 class ShardedWeights(ShardedGradients):
-    """What this rank holds of the parameters themselves, in the place of their gradients."""
+    """What this rank holds of the parameters themselves, in place of their gradients."""
 
     def collect(self, only: Container[int] | None = None) -> AnyBatch | None:
         places = tuple(i for i, own in enumerate(self._own) if only is None or id(own) in only)

@@ -67,7 +67,7 @@ class PolicyState:
 
     def _read(self, stage: Stage, state: Any, saved: Any) -> Any:
         if not isinstance(saved, Mapping) or not {"policy", "parameters", "state"} <= saved.keys():
-            raise StateError("this is no state of a threshold")
+            raise StateError("this is not the state of a threshold")
         if saved["policy"] != _policy(stage):
             raise StateError(f"the saved state is of {saved['policy']!r}, this clip has {_policy(stage)!r}")
         owners = _owners(stage, state)

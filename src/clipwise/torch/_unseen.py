@@ -1,4 +1,4 @@
-"""A clip that saw no gradient though the weights moved: somebody steps past its optimizer, which is said."""
+"""A warning where a clip saw no gradient though the weights moved, past its optimizer."""
 
 import weakref
 from collections.abc import Iterable

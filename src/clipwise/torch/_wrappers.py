@@ -107,7 +107,7 @@ def _refuse_without_hooks(one: Any) -> None:
         if inside is not None and hasattr(one, "step"):
             raise ArgumentError(
                 f"{name} is no torch.optim.Optimizer and calls no hooks: attach to its .{inside}, with"
-                " nonfinite='zero', since what is around it cannot leave a step out"
+                " nonfinite='zero', since the wrapper cannot skip a step"
             )
         raise ArgumentError(f"attach takes a torch.optim.Optimizer, or several of them, got {name}")
     if not all(hooks in vars(one) for hooks in _HOOKS):

@@ -84,14 +84,13 @@ def attach(
             the gradients are only measured.
         model: gives parameters their names, for reports and `by_name`, and tells which are embeddings
             and which transposed convolutions.
-        nonfinite: as for `Clipper`. With ``"skip"`` a step whose gradients hold NaN or Inf does not happen
-            at all: it does not run, parameters and optimizer state stay as they were, and it is counted in
-            ``clipper.skipped_steps``. (`torch.optim.LBFGS` goes on with what it had before, where it is not
-            the first evaluation of a step that is bad.) Fused optimizers leave the step out on the device,
-            under a gradient scaler too, and nothing waits; with others finding out waits for the device once
-            a step.
-        weights: what is done to the weights after every step that happens, such as ``clip_by_value(0.01)``
-            for WGAN, to those of the optimizer that made it; ``clipper.weights.report`` says what.
+        nonfinite: as for `Clipper`. With ``"skip"`` a step whose gradients hold NaN or Inf does not run:
+            parameters and optimizer state stay as they were, and ``clipper.skipped_steps`` counts it. If
+            an evaluation of `torch.optim.LBFGS` after the first one of a step is bad, the optimizer
+            continues with the evaluations before it. Fused optimizers skip the step on the device, under
+            a gradient scaler too, without a host-device sync; other optimizers need one sync a step.
+        weights: what is done after every step, unless it is skipped, to the weights of the optimizer that
+            made it, such as ``clip_by_value(0.01)`` for WGAN; ``clipper.weights.report`` says what.
         direction, unit_axes: as for `Clipper`; ``unit_axes`` is for ``weights`` too.
         process_groups: as for `Clipper`: which parameters are others on each rank of which group.
 
@@ -109,8 +108,8 @@ def attach(
 
     Warns:
         UserWarning: once, if the loop clips too; at the end (detached, or nobody holds it), if it saw no
-            gradient and yet the weights moved; at the first step, if what is around the optimizer cannot be
-            left out with a step.
+            gradient and yet the weights moved; at the first step, if a wrapper's own part of
+            a step cannot be skipped.
     """
     return AttachedClipper(
         optimizer,
@@ -347,8 +346,8 @@ class AttachedClipper(Clipper):
         around = wrapper_of_caller(optimizer) if self.nonfinite == "skip" else None
         if around is not None:
             warn(
-                f"{around} steps around this {type(optimizer).__name__}: what it does itself is not left out"
-                " with a step that is skipped. attach(..., nonfinite='zero') skips none",
+                f"{around} steps around this {type(optimizer).__name__}: its own part of a skipped step"
+                " runs all the same. Use attach(..., nonfinite='zero'), which skips no step",
                 past=("torch",),
             )
 
@@ -384,7 +383,7 @@ class AttachedClipper(Clipper):
         known = {id(p): name for name, p in self.parameters.items()}
         now = of_optimizers(self.optimizers, self._model)
         gone = self.parameters.keys() - {known[id(p)] for p in now.values() if id(p) in known}
-        # One that the model has in the place of another, such as its shard, has its name and history.
+        # One that the model has in place of another, such as its shard, has its name and history.
         model = () if self._model is None else named_by(self._model)
         free = gone & {name for name, p in model if id(p) not in known}
         new: dict[str, Tensor] = {}

@@ -76,7 +76,7 @@ class Clipper:
         parameters: a module, tensors, or (name, tensor) pairs; a tensor that is listed twice counts once.
         clip: what to do; a string or a mapping is read by `clipwise.config.parse`.
         nonfinite: what happens to gradients that hold NaN or Inf: ``"skip"`` leaves them and reports
-            ``skipped``; ``"zero"`` puts 0 in the place of such entries and clips the rest; ``"error"`` raises
+            ``skipped``; ``"zero"`` puts 0 in place of such entries and clips the rest; ``"error"`` raises
             before anything is touched; ``"propagate"`` clips as if nothing were wrong. All but the last wait
             for the device once a step.
         direction: measure the cosine between the gradients before and after even where it is not free; it
@@ -232,7 +232,7 @@ class Clipper:
         Raises:
             NonFiniteError: a gradient is NaN or Inf and ``nonfinite="error"``; nothing was touched.
             ParameterError: the threshold follows the loss and `observe` was not called; or these are
-                gradients in the place of parameters.
+                gradients in place of parameters.
         """
         return self._step(None).report
 
@@ -257,7 +257,7 @@ class Clipper:
                 self._losses = [*self._replicas.mean(self._losses)]
             self._refuse_missing_loss()
         try:
-            with np.errstate(all="ignore"):  # norms of NaN and Inf are part of the business
+            with np.errstate(all="ignore"):  # norms may be NaN or Inf here
                 batch = self._gradients.collect(only)
                 outcome = self._nothing() if batch is None else self._clip(batch, scale, fused, leave)
         finally:
@@ -416,7 +416,7 @@ class Clipper:
         """
         counts = ("steps", "skipped_steps", "clipped_steps")
         if not isinstance(state, Mapping) or not {"version", "thresholds", *counts} <= state.keys():
-            raise StateError("this is no state of a Clipper")
+            raise StateError("this is not the state of a Clipper")
         if state["version"] != 1:
             raise StateError(f"the state has version {state['version']!r}; this clipwise reads version 1")
         loaded = self._state.read(state["thresholds"])

@@ -3,7 +3,7 @@
 They differ from `torch.nn.utils` only where that loses the gradient: norms are measured in float64, so that
 neither half precision nor large float32 values turn a finite gradient into zeros; a tensor that is listed
 twice is measured and scaled once; an expanded gradient is scaled once; what has no entries or no gradient is
-no error; a threshold below 0, and gradients in the place of parameters, are refused. What they say and raise
+no error; a threshold below 0, and gradients in place of parameters, are refused. What they say and raise
 besides is torch's to the letter, since programs match it. Of DTensors the norm is that of the whole, a plain
 tensor. Under `torch.compile` they are traced, as torch's are.
 """
@@ -101,7 +101,7 @@ def clip_grad_norm_(
 
     Raises:
         ThresholdError: ``max_norm`` is negative or NaN (torch would turn the gradient round).
-        ParameterError: these are gradients in the place of parameters (torch would do nothing).
+        ParameterError: these are gradients in place of parameters (torch would do nothing).
         RuntimeError: the norm is not finite and ``error_if_nonfinite``; the gradients are untouched.
 
     >>> weight = torch.zeros(2, requires_grad=True)
@@ -138,7 +138,7 @@ def clip_grads_with_norm_(
 
     Raises:
         ThresholdError: ``max_norm`` is negative or NaN.
-        ParameterError: these are gradients in the place of parameters (torch would do nothing).
+        ParameterError: these are gradients in place of parameters (torch would do nothing).
         RuntimeError: ``total_norm`` is several numbers.
 
     >>> weight = torch.zeros(2, requires_grad=True)
@@ -176,7 +176,7 @@ def clip_grad_value_(parameters: TensorOrTensors, clip_value: float, foreach: bo
 
     Raises:
         ThresholdError: ``clip_value`` is negative or NaN.
-        ParameterError: these are gradients in the place of parameters (torch refuses them, too).
+        ParameterError: these are gradients in place of parameters (torch refuses them, too).
 
     >>> weight = torch.zeros(2, requires_grad=True)
     >>> weight.grad = torch.tensor([3.0, -0.1])
@@ -269,7 +269,7 @@ def _total_norm(batch: AnyBatch | Traced | ShardedBatch, p: float, error_if_nonf
     elif isinstance(batch, Traced):
         norm = batch.norm(p)
     else:
-        with np.errstate(all="ignore"):  # norms of NaN and Inf are part of the business
+        with np.errstate(all="ignore"):  # norms may be NaN or Inf here
             norm = batch.norm(p)
     if error_if_nonfinite and not (norm.isfinite() if isinstance(norm, Tensor) else math.isfinite(norm)):
         raise RuntimeError(

@@ -42,7 +42,7 @@ def clip_(
     Raises:
         StateError: the threshold depends on earlier steps. Nothing was touched.
         NonFiniteError: a gradient is NaN or Inf and ``nonfinite="error"``. Nothing was touched.
-        ParameterError: these are gradients in the place of parameters.
+        ParameterError: these are gradients in place of parameters.
 
     >>> import torch, clipwise
     >>> weight = torch.zeros(2, requires_grad=True)

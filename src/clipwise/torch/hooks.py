@@ -27,7 +27,7 @@ class StepHooks:
         again: called before each evaluation of a closure.
         ready: called when the gradients are those that the step is about to use: at once, or after each
             evaluation of a closure, with the loss that it returned. True: leave the step out.
-        halt: called in the place of leaving the step out where it is half done: after a further evaluation,
+        halt: called in place of leaving the step out where it is half done: after a further evaluation,
             or when it moved the parameters before the first.
         end: called after the step.
     """
@@ -81,7 +81,7 @@ class StepHooks:
         return None
 
     def _around(self, closure: Callable[..., Any], optimizer: Optimizer) -> Callable[..., Any]:
-        """What is given to the step in the place of its closure."""
+        """What is given to the step in place of its closure."""
         guard = StepGuard(optimizer) if self._leaves_out else None
         before: list[int] | None = _versions(optimizer)
 
@@ -114,7 +114,7 @@ def _is_nested(optimizer: Optimizer) -> bool:
 
 
 def only_makes_state(optimizer: Optimizer) -> bool:
-    """Whether the step is made by `get_optimizer_state_dict` and its kin, to have a state to load into."""
+    """Whether `get_optimizer_state_dict` or the like makes the step, to have a state to load into."""
     makers = () if optimizer.state else frames_of("_init_optim_state")
     return any(frame.f_globals.get("__name__") == _CHECKPOINTS for frame in makers)
 

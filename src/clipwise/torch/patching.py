@@ -1,4 +1,4 @@
-"""clipwise's functions in the place of torch's, in a program that cannot be changed."""
+"""clipwise's functions in place of torch's, in a program that cannot be changed."""
 
 from types import TracebackType
 from typing import Any
@@ -12,11 +12,11 @@ __all__ = ["Patch", "patch"]
 
 
 def patch() -> "Patch":
-    """Put `clip_grad_norm_`, `clip_grad_value_` and their kin in the place of torch's, from now on.
+    """Put `clip_grad_norm_`, `clip_grad_value_` and the other two in place of torch's, from now on.
 
-    Whoever calls ``torch.nn.utils.clip_grad_norm_``, trainers included, gets clipwise's; so does who
-    imported `clip_grad_norm_` by name before, since torch's looks up its parts (torch 2.6 or newer).
-    `clip_grad_value_` is only exchanged for those who look it up.
+    Code that calls ``torch.nn.utils.clip_grad_norm_``, trainers included, then runs clipwise's. So does
+    code that imported `clip_grad_norm_` by name before, since torch's function looks up its parts (torch
+    2.6 or newer). Code that imported `clip_grad_value_` by name before keeps torch's.
 
     Returns:
         A `Patch`: ``undo()`` puts torch's functions back; so does the end of a ``with`` block.
@@ -49,7 +49,7 @@ class Patch:
 
     def __reduce__(self) -> Any:
         raise TypeError(
-            "a Patch is of one process and cannot be copied or pickled:"
+            "a Patch belongs to one process and cannot be copied or pickled:"
             " call clipwise.torch.patch() where it is needed"
         )
 

@@ -66,7 +66,7 @@ def refuse_flat_shards(parameters: Mapping[str, Tensor]) -> None:
     for name, parameter in parameters.items():
         if _is_flat_shard(parameter):
             raise ArgumentError(
-                f"{name!r} is one rank's shard of a flat parameter, and its norm is not the norm: for"
+                f"{name!r} is one rank's shard of a flat parameter, whose norm is not that of the model: for"
                 " FullyShardedDataParallel call model.clip_grad_norm_(max_norm) before the step, or shard"
                 " with fully_shard, whose parameters are taken"
             )

@@ -36,7 +36,7 @@ def sentences(trials: Sequence[Trial], best: Trial, metric: str, lower_is_better
     pruned = sum(one.state == "pruned" for one in trials)
     if pruned:
         were = "was" if pruned == 1 else "were"
-        said.append(f"{pruned} of {len(trials)} trials {were} hopeless and ended early.")
+        said.append(f"{pruned} of {len(trials)} trials {were} stopped early.")
     return said
 
 

@@ -70,7 +70,7 @@ class Search:
     Raises:
         MissingPackageError: Optuna is not installed.
         StoreError: the storage cannot be used.
-        ArgumentError: the study is there already and is about something else.
+        ArgumentError: the study already exists and is about something else.
     """
 
     def __init__(
@@ -116,7 +116,7 @@ class Search:
         for key in {**before, **about}:
             if before.get(key) != about.get(key):
                 raise ArgumentError(
-                    f"the study {name!r} is there already with {key} {before.get(key)!r}, and this is"
+                    f"the study {name!r} already exists with {key} {before.get(key)!r}, and this is"
                     f" {about.get(key)!r}: name another with --study"
                 )
 

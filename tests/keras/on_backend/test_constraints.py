@@ -67,8 +67,8 @@ def test_config(units):
 
 def test_refused():
     for clip, said in (
-        (clipwise.autoclip(10), "keeps nothing between steps"),
-        (clipwise.chain(clipwise.clip_by_value(1.0), clipwise.autoclip(10)), "keeps nothing between steps"),
+        (clipwise.autoclip(10), "keeps no state between steps"),
+        (clipwise.chain(clipwise.clip_by_value(1.0), clipwise.autoclip(10)), "keeps no state between steps"),
         (clipwise.by_name({"*": clipwise.clip_by_value(1.0)}), "knows no names"),
         (0.01, "expected a clip"),
     ):

@@ -73,7 +73,7 @@ def test_clipping_hurt() -> None:
 
 def test_clipping_made_no_difference() -> None:
     lines = said(record(held_out=[2.0]), clipped(held_out=[2.01], **AUTO))
-    assert lines[1] == "auto ended at 2.01 bits, which is no difference to the run without clipping (2 bits)."
+    assert lines[1] == "auto ended at 2.01 bits, no different from the run without clipping (2 bits)."
     assert not any(line.startswith(("Best", "No clip")) for line in lines)
 
 
@@ -119,7 +119,7 @@ def test_nearly_normalised() -> None:
 def test_a_threshold_of_zero_takes_everything() -> None:
     lines = said(clipped("clip_by_global_norm(0.0)", threshold=0.0, held_out=[2.0]))
     assert lines[1] == (
-        "clip_by_global_norm(0.0): a threshold of 0 takes every gradient away: nothing is learned."
+        "clip_by_global_norm(0.0): a threshold of 0 makes every gradient 0: nothing is learned."
     )
     assert not any("normalised" in line for line in lines)
 

@@ -92,7 +92,7 @@ MISTAKES = [
     ),
     (
         LANGUAGE | {"training_parameters": {"optimizer": "Adam", "momentum": 0.9}},
-        "training_parameters.momentum: Adam has none",
+        "training_parameters.momentum: Adam has no momentum",
     ),
     (
         LANGUAGE | {"training_parameters": {"batch_size": 10, "accumulate": 4}},

@@ -344,7 +344,7 @@ def test_two_devices_are_one_with_the_same_batch(text: Make, tmp_path: Path, str
 
 
 @pytest.mark.parametrize(("top", "message"), [
-    ({"device": "cuda"}, "device: must be one that is here"),
+    ({"device": "cuda"}, "device: must be available here"),
     ({"precision": "16"}, "precision: '16' needs a CUDA GPU, the device is 'cpu'"),
 ])  # fmt: skip
 def test_what_this_machine_has_not(

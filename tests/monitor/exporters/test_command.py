@@ -76,7 +76,7 @@ def test_nothing_is_overwritten_without_force(command, tmp_path):
     (tmp_path / "plain.csv").write_text("mine")
     code, _, err = command("--to", "csv")
     assert (code, (tmp_path / "plain.csv").read_text()) == (2, "mine")
-    assert "'plain.csv' is there already" in err
+    assert "'plain.csv' already exists" in err
     assert command("--to", "csv", "--force")[0] == 0
 
 

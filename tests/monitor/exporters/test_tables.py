@@ -108,14 +108,14 @@ def test_parquet_without_a_package_says_what_to_install(monkeypatch):
 def test_what_is_there_stays_unless_it_is_to_be_replaced(store, tmp_path):
     out = tmp_path / "x.csv"
     (tmp_path / "x.alerts.csv").write_text("mine")
-    with pytest.raises(ArgumentError, match="there already"):
+    with pytest.raises(ArgumentError, match="already exists"):
         to_csv(store, "plain", out)
     assert not out.exists()
     assert (tmp_path / "x.alerts.csv").read_text() == "mine"
     to_csv(store, "plain", out, force=True)
     assert table(out)[0]["loss"] == "2.0"
     assert not (tmp_path / "x.alerts.csv").exists()  # that run has none
-    with pytest.raises(ArgumentError, match="there already"):
+    with pytest.raises(ArgumentError, match="already exists"):
         to_csv(store, RUN, out)
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".clipwise")]
 
@@ -168,7 +168,7 @@ def test_a_table_that_cannot_be_written_is_said_and_the_run_is_recorded(tmp_path
     (tmp_path / "file").write_text("mine")
     from clipwise.monitor import MonitorWarning
 
-    with pytest.warns(MonitorWarning, match="CSV gets nothing of run 'run': .*file"):
+    with pytest.warns(MonitorWarning, match="CSV got nothing of run 'run': .*file"):
         recorded(tmp_path / "runs.db", CSV(tmp_path / "file" / "x.csv"), 1)
     with Store(tmp_path / "runs.db") as store:
         assert len(store.series(1, ["loss"])["loss"].steps) == 10

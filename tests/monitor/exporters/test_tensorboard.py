@@ -91,7 +91,7 @@ def test_beyond_float32_is_inf(tmp_path):
 def test_what_is_there_stays_unless_it_is_to_be_replaced(store, tmp_path):
     done = export(store, RUN, TensorBoard(tmp_path, taken="refuse"))
     before = sorted(os.listdir(done.place))
-    with pytest.raises(ArgumentError, match="there already"):
+    with pytest.raises(ArgumentError, match="already exists"):
         export(store, RUN, TensorBoard(tmp_path, taken="refuse"))
     assert sorted(os.listdir(done.place)) == before
     export(store, RUN, TensorBoard(tmp_path, taken="replace"))

@@ -142,7 +142,7 @@ def test_pieces_of_a_step_belong_together_in_any_order(order):
     assert [(alert.step, alert.seen) for alert in alerts] == [
         (
             5,
-            "The gradient holds NaN or Inf at step 5, first in rnn (norm NaN); 2 parameters are concerned.",
+            "The gradient holds NaN or Inf at step 5, first in rnn (norm NaN); 2 parameters are affected.",
         )
     ]
     assert engine.close() == []

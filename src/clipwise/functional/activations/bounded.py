@@ -37,7 +37,7 @@ def clipped_relu(x: Array, bound: float = 6.0) -> Array:
 def hard_tanh(
     x: Array, low: Array | float = -1.0, high: Array | float = 1.0, *, axis: int | None = None
 ) -> Array:
-    """``min(max(x, low), high)``, with bounds for all entries or for each: `numpy.clip` and its kin.
+    """``min(max(x, low), high)``, with bounds for all entries or for each: as `numpy.clip`.
 
     The gradient is 1 strictly between the bounds, and 0 elsewhere. (That of `jax.nn.hard_tanh` is 1 at
     exactly -1 and 1, too.) What is at a bound or beyond moves the bound, where that is an array. NaN stays

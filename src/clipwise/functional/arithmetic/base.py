@@ -91,11 +91,11 @@ class Arithmetic:
         return self.chosen([array], [coefficients])[0], xp.sum(xp.astype(out, xp.float_dtype))
 
     def emptied(self, arrays: Sequence[Array], flag: Array) -> list[Array]:
-        """Zeros in the place of arrays where a flag is set, else the arrays."""
+        """Zeros in place of arrays where a flag is set, else the arrays."""
         return [self.xp.where(flag, self.xp.zeros_like(array), array) for array in arrays]
 
     def only_finite(self, array: Array) -> Array:
-        """The array with 0 in the place of NaN and Inf."""
+        """The array with 0 in place of NaN and Inf."""
         return self.xp.where(self.xp.isfinite(array), array, self.xp.zeros_like(array))
 
     def dot(self, first: Array, second: Array, a: Array, b: Array) -> Array:

@@ -25,8 +25,8 @@ def epsilon_at(
 ) -> Array:
     """The value for this step, 0-d, within [0, high].
 
-    Numbers outside are a ThresholdError, whoever gave them. A number that only the device knows is brought
-    inside, since looking at it would wait.
+    A number outside is a ThresholdError, whether fixed or from a function. A number that only the device
+    knows is brought inside, since reading it would need a host-device sync.
 
     >>> import numpy as np
     >>> from clipwise.namespace import namespace_of

@@ -1,4 +1,4 @@
-"""SAPO: a smooth gate in the place of the clip."""
+"""SAPO: a smooth gate in place of the clip."""
 
 from clipwise.checks import check_number
 from clipwise.errors import ThresholdError

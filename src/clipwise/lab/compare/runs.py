@@ -63,7 +63,7 @@ def plan(
 ) -> list[Job]:
     """The runs of a comparison: no clipping, as configured, each given clip, and auto; each for every seed.
 
-    The same clip is run once, whoever asked for it. All clips of one seed come before the next seed, so that
+    A clip that occurs twice is run once. All clips of one seed come before the next seed, so that
     an interrupted comparison is still one.
 
     Args:

@@ -98,7 +98,7 @@ def _against(group: Group, baseline: Group, ended: str) -> str:
     if reduction is None:
         return f"{ended}, without clipping at {base}."
     if abs(reduction) < NOTICEABLE:
-        return f"{ended}, which is no difference to the run without clipping ({base})."
+        return f"{ended}, no different from the run without clipping ({base})."
     chance = "; the seeds overlap, so this may be chance" if _overlap(group, baseline) else ""
     if reduction > 0:
         return f"{ended}, {_change(group, reduction)} than without clipping ({base}){chance}."
@@ -129,7 +129,7 @@ def _normalised(group: Group) -> str | None:
     if group.diverged or not NORMALISED <= fraction <= 1.0:
         return None
     if group.spread("threshold").median == 0:
-        return f"{group.label}: a threshold of 0 takes every gradient away: nothing is learned."
+        return f"{group.label}: a threshold of 0 makes every gradient 0: nothing is learned."
     clip = _parsed(group.first.clip)
     if isinstance(clip, Clip) and clip.per == "element":
         return (

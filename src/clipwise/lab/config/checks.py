@@ -74,7 +74,9 @@ def check_training(training: TrainingParameters, task: Task, data: DataConfig, d
             f"training_parameters.loss: must be one of {allowed} for {task}, got {training.loss!r}"
         )
     if training.momentum and training.optimizer not in ("SGD", "RMSprop"):
-        raise ConfigError(f"training_parameters.momentum: {training.optimizer} has none; SGD and RMSprop do")
+        raise ConfigError(
+            f"training_parameters.momentum: {training.optimizer} has no momentum; SGD and RMSprop have"
+        )
     parts = training.accumulate * devices
     if training.batch_size % parts:
         raise ConfigError(

@@ -89,7 +89,7 @@ def load(path: Path) -> list[RunRecord]:
     """The records of a ``comparison.json`` or ``training.json``, numbers as they were.
 
     Raises:
-        DataError: the file is missing or is none of these.
+        DataError: the file is missing or is not one of these.
     """
     try:
         records = json.loads(path.read_text(encoding="utf-8"))["records"]
@@ -133,7 +133,7 @@ def check_folder(folder: Path) -> None:
         folder.stat()
     except FileNotFoundError:
         if folder.is_symlink():
-            raise ArgumentError(f"--out: {folder} is a link that leads nowhere") from None
+            raise ArgumentError(f"--out: {folder} is a broken link") from None
     except NotADirectoryError:
         pass  # said below, with what is in the way
     except (OSError, ValueError) as error:

@@ -29,7 +29,7 @@ def chosen_device(config: LabConfig) -> str:
         device = next(name for name in ("cuda", "mps", "cpu") if there[name])
     if not there[device]:
         allowed = ", ".join(repr(name) for name, count in there.items() if count)
-        raise ConfigError(f"device: must be one that is here ({allowed} or 'auto'), got {device!r}")
+        raise ConfigError(f"device: must be available here ({allowed} or 'auto'), got {device!r}")
     if wanted > there[device]:
         raise ConfigError(
             f"devices: must be at most {there[device]}, the {device} devices here, got {wanted}"

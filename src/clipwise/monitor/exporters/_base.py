@@ -1,4 +1,4 @@
-"""What an exporter is, and what all of them share: loading their tool, and leaving what is there alone."""
+"""What an exporter is, and what all of them share: loading their tool, and not touching existing files."""
 
 import re
 from abc import ABC, abstractmethod
@@ -121,7 +121,7 @@ def vacant(path: Path, taken: Taken, is_taken: Callable[[Path], bool], suffix: s
     if taken == "replace" or not is_taken(path):
         return path
     if taken == "refuse":
-        raise ArgumentError(f"{str(path)!r} is there already: name another place, or say force (--force)")
+        raise ArgumentError(f"{str(path)!r} already exists: name another place, or say force (--force)")
     number = 2
     while is_taken(other := path.with_name(f"{path.name.removesuffix(suffix)}-{number}{suffix}")):
         number += 1

@@ -49,7 +49,7 @@ def export(
 
     Raises:
         StoreError: there is no such run, or nothing was recorded of it.
-        ArgumentError: something is there already that the exporter is to leave alone.
+        ArgumentError: something already exists that the exporter must not replace.
     """
     found = run if isinstance(run, Run) else store.run(run)
     rank = store.rank(found.id)

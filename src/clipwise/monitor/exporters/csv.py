@@ -21,7 +21,7 @@ class CSV(Tables):
             ``"replace"``.
 
     Raises:
-        ArgumentError: ``taken`` is none of these.
+        ArgumentError: ``taken`` is not one of these.
 
     >>> import tempfile
     >>> from clipwise.monitor import Monitor, Store

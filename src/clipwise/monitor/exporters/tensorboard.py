@@ -33,7 +33,7 @@ class TensorBoard(Tool):
         place: the folder of the run, once it has begun.
 
     Raises:
-        ArgumentError: ``taken`` is none of these.
+        ArgumentError: ``taken`` is not one of these.
         ModuleNotFoundError: tensorboard is not installed.
     """
 

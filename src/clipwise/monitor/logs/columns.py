@@ -79,7 +79,7 @@ def columns_of(names: Sequence[str], norm: str | None = None, loss: str | None =
 def _asked(name: str, names: Sequence[str], what: str) -> str:
     if name in names:
         return name
-    raise StoreError(f"no column of numbers is called {name!r} (--{what}). {did_you_mean(name, names)}")
+    raise StoreError(f"no numeric column is called {name!r} (--{what}). {did_you_mean(name, names)}")
 
 
 def _by_source(names: Sequence[str], known: Sequence[str], what: str) -> dict[str, str]:

@@ -81,7 +81,7 @@ def _file(path: Path) -> Path:
             return folder / USUAL[0]
     if any(path.glob(f"{EVENTS}*")):
         return path
-    raise StoreError(f"the folder {str(path)!r} holds no log that is known by its name: name the file")
+    raise StoreError(f"the folder {str(path)!r} holds no log with a known name: name the file")
 
 
 def _reader(file: Path) -> Callable[[Path], Iterable[Row]]:

@@ -1,4 +1,4 @@
-"""Norms of the gradients as they lie there, which stay as they are."""
+"""Norms of gradients, which are only read."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -119,7 +119,7 @@ class Measured:
 
     def on_host(self) -> ClipReport:
         """The report."""
-        with np.errstate(all="ignore"):  # norms of NaN and Inf are part of the business
+        with np.errstate(all="ignore"):  # norms may be NaN or Inf here
             return self._report()
 
     def _report(self) -> ClipReport:

@@ -71,7 +71,7 @@ def observe(
         for line in summary(path, uid, asked=str(db), command=command, clip=clip, stepped=stepped):
             print(line, file=sys.stderr)
         if show and sys.stdin.isatty() and sys.stderr.isatty():
-            print("The page stays as it is until Ctrl-C.", file=sys.stderr)
+            print("The page stays open until Ctrl-C.", file=sys.stderr)
             with contextlib.suppress(KeyboardInterrupt):
                 wait()
     return code

@@ -179,7 +179,7 @@ class Observer:
             source.clipper = clipper
             return
         if self._clip is not None:
-            self._say("the script attaches a clip of clipwise by itself, in the place of --clip")
+            self._say("the script attaches a clip of clipwise itself; --clip is not used")
         self._follow(clipper, source)
 
     def _follow(self, clipper: Clipper, source: Source) -> None:

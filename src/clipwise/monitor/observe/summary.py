@@ -116,7 +116,7 @@ def _norms(store: Store, run: Run, source: str, several: bool) -> str:
         said += f"; clipped in {share:.1%} of the steps"
     skipped = found.get(SKIPPED)
     left_out = 0 if skipped is None else int((skipped.values > 0).sum())
-    return said + (f"; {left_out:,} steps left out" if left_out else "")
+    return said + (f"; {left_out:,} skipped steps" if left_out else "")
 
 
 def _alerts(store: Store, run: Run) -> Iterator[str]:

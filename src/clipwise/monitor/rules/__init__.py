@@ -56,7 +56,7 @@ def default_rules(*, notify: bool = False) -> tuple[Rule, ...]:
     """All rules, each with its defaults.
 
     Args:
-        notify: whether somebody is told where they warn.
+        notify: whether a notification is sent where they warn.
 
     >>> [rule.name for rule in default_rules()][:3]
     ['loss_nonfinite', 'gradient_nonfinite', 'loss_spike']

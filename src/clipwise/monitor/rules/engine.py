@@ -1,4 +1,4 @@
-"""Rules at work: each judges every moment, and speaks when its patience is at an end."""
+"""Rules at work: each judges every moment, and raises an alert once its patience has run out."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field

@@ -54,18 +54,18 @@ class _Watcher(Watcher):
         worst, count = bad.worst, bad.values.get(NONFINITE, 0.0)
         where = "" if worst is None else f", first in {worst} (norm {show(bad.layers[worst])})"
         if count > 1:
-            where += f"; {count:.0f} parameters are concerned" if where else f", in {count:.0f} parameters"
+            where += f"; {count:.0f} parameters are affected" if where else f", in {count:.0f} parameters"
         if not count and worst is None:  # entries are finite, their norm is beyond what can be written down
             where += f": its norm is {show(bad.values[NORM])}"
         if bad.values.get(SKIPPED, 0.0) > 0:
-            why = "The step was left out, so the weights are sound, but nothing was learned from it."
+            why = "The step was skipped, so the weights are intact, but nothing was learned from it."
         else:
             why = "Such a step would spread NaN to the weights, after which every loss is NaN."
         place = "Look at the layer named" if worst is not None else "Record the norms of layers"
         return Finding(
             seen=f"The gradient{of(self._source)} holds NaN or Inf at step {bad.step:,}{where}.",
             why=why,
-            advice='Leave such steps out (nonfinite="skip"), lower the learning rate and clip by global norm.'
+            advice='Skip such steps (nonfinite="skip"), lower the learning rate and clip by global norm.'
             f" {place}: log, sqrt, division or exp of extreme values are the usual origin. In float16 use a"
             " gradient scaler, or bfloat16.",
         )

@@ -94,17 +94,16 @@ class _Watcher(Watcher):
             name = max(bad.layers, key=lambda one: bad.layers[one])
             largest = f"; the largest is that of {name} ({show(bad.layers[name])})"
         if cut:
-            why = f"Clipping cut it down to {show(after)}, so that one step does little harm; many would."
+            why = f"Clipping reduced it to {show(after)}, so a single such step does little harm; many would."
             advice = (
-                "Nothing, if it stays alone. If it comes again and again, lower the learning rate and look at"
-                " the batches."
+                "Nothing, if it happens once. If it recurs, lower the learning rate and look at the batches."
             )
         else:
-            why = "A step that long throws the weights far from where they were, and nothing cut it down."
+            why = "A step this large moves the weights far away, and it was not clipped."
             advice = (
                 "Clip by global norm somewhat above what is usual,"
-                f" clip_by_global_norm({2 * self._usual:.2g}) say, or autoclip(10), which learns where. Look"
-                " at the batch of that step too."
+                f" clip_by_global_norm({2 * self._usual:.2g}) say, or autoclip(10), which learns the"
+                " threshold. Look at the batch of that step too."
             )
         return Finding(
             seen=f"The gradient's norm{of(self._source)} is {show(norm)} at step {bad.step:,},"

@@ -78,7 +78,7 @@ class _Watcher(Watcher):
         part = self._layers if self._layers.bad else self._whole
         return Finding(
             seen=part.words(of(self._source)),
-            why="What gets no gradient learns nothing, and clipping only ever makes gradients smaller.",
+            why="Weights without a gradient do not learn, and clipping can only make gradients smaller.",
             advice="Check the initialisation, add residual connections or normalisation, use gated units"
             " (LSTM, GRU) or ReLU in place of sigmoid and tanh, and try another learning rate: units that a"
             " long step has driven into saturation pass no gradient on.",

@@ -95,7 +95,7 @@ class _Watcher(Watcher):
         return Finding(
             seen=f"The loss{of(self._source)} is {show(loss)} at step {step:,}, far above the"
             f" {show(usual)}{often} that was usual before.",
-            why="After such a jump a training needs long to come back, or never does.",
+            why="After such a jump a run takes long to recover, or never does.",
             advice="Clip lower (autoclip(10) learns where), lower the learning rate, or go back to a"
             " checkpoint before the jump and leave out the batches around it. If it comes at the same place"
             " of each epoch, look at that data.",

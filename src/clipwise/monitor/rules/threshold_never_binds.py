@@ -63,8 +63,8 @@ class _Watcher(Watcher):
         return Finding(
             seen=f"Nothing{of(self._source)} was clipped since step {self._first:,}: the threshold is"
             f" {show(self._threshold)}, the largest norm was {show(self._largest)}.",
-            why="Such a threshold does nothing but guard against an explosion, and the further it lies above"
-            " the norms the less it does that.",
-            advice=f"Leave it as a guard, or bring it near what is usual, {show(2 * self._largest)} say;"
-            " autoclip() and zclip() learn where that is. clipwise suggest says more.",
+            why="Such a threshold only guards against an explosion, and the further it lies above the norms,"
+            " the weaker that guard is.",
+            advice=f"Keep it as a guard, or set it near the usual norms, {show(2 * self._largest)} say;"
+            " autoclip() and zclip() learn it. clipwise suggest says more.",
         )

@@ -75,12 +75,12 @@ class _Watcher(Watcher):
         if high:
             return Finding(
                 seen=seen,
-                why="Steps that long wipe out what was learned before.",
+                why="Steps this large destroy what was learned before.",
                 advice="Lower the learning rate, by 10 times for a start, or clip lower.",
             )
         return Finding(
             seen=seen,
-            why="Steps that short learn next to nothing.",
+            why="Steps this small learn almost nothing.",
             advice="Raise the learning rate, by 10 times for a start; raise the threshold if nearly every"
             " step is clipped; check that the gradient reaches these weights.",
         )

@@ -28,20 +28,20 @@ def rename(path: str | os.PathLike[str], run: int, name: str) -> None:
         StoreError: there is no such run, or the file cannot be written.
     """
     if not isinstance(name, str) or not name.strip():
-        raise ArgumentError(f"the name of a run must be a text that is not empty, got {name!r}")
+        raise ArgumentError(f"the name of a run must be a string that is not empty, got {name!r}")
     with _changing(path, [run]) as database:
         database.execute("UPDATE runs SET name = ? WHERE id = ?", (text(name), run))
 
 
 def annotate(path: str | os.PathLike[str], run: int, notes: str) -> None:
-    """Keep a text with a run, `Run.notes`, in the place of the one before; "" takes it away.
+    """Keep a text with a run, `Run.notes`, replacing the previous one; "" removes it.
 
     Raises:
         ArgumentError: it is no text.
         StoreError: there is no such run, or the file cannot be written.
     """
     if not isinstance(notes, str):
-        raise ArgumentError(f"notes must be a text, got {notes!r}")
+        raise ArgumentError(f"notes must be a string, got {notes!r}")
     with _changing(path, [run]) as database:
         ((kept,),) = database.execute("SELECT facts FROM runs WHERE id = ?", (run,)).fetchall()
         facts = json.loads(kept)

@@ -50,7 +50,7 @@ class Decision:
 
 
 def decide(given: Given) -> Decision:
-    """Ask one rule after the other; the first that applies has its way."""
+    """Ask one rule after the other; the first that applies decides."""
     broken = breakdown(given)
     before = given.norms[: None if broken is None else broken.at]
     before = before[np.isfinite(before) & (before > 0)]

@@ -37,7 +37,7 @@ class Bounding:
     def __call__(self, module: nn.Module, arguments: Any, output: Any) -> Tensor | None:
         act = self.act
         if not isinstance(output, Tensor):
-            raise ArgumentError(f"{self.name} gives {type(output).__name__} and not a tensor to clip")
+            raise ArgumentError(f"{self.name} returns {type(output).__name__}, not a tensor to clip")
         if act is None:
             self._count(module, output, output)
             return None
@@ -50,8 +50,8 @@ class Bounding:
     def _count(self, act: Any, before: Tensor, after: Tensor) -> None:
         if after.shape != before.shape:
             raise ArgumentError(
-                f"{self.name}: {_called(act)} made {tuple(after.shape)} of {tuple(before.shape)}, and only "
-                "what keeps the shape can be counted"
+                f"{self.name}: {_called(act)} turned {tuple(before.shape)} into {tuple(after.shape)}; "
+                "only an activation that keeps the shape can be counted"
             )
         bounds = says_bounds(act)
         with torch.no_grad():
@@ -60,8 +60,8 @@ class Bounding:
                 below, above = before <= low, before >= high
             elif after is before:
                 raise ArgumentError(
-                    f"{self.name}: {_called(act)} gave back the tensor it was given, so that what it cut is "
-                    "lost: let it give a new one"
+                    f"{self.name}: {_called(act)} returned the tensor it was given, so the entries "
+                    "that it clipped cannot be counted: return a new tensor"
                 )
             else:  # a function: what it lifted, and what it cut
                 below, above = after > before, after < before

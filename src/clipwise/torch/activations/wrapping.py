@@ -73,7 +73,7 @@ class ClippedActivations:
         """
         mine = self.state_dict()
         for key in sorted(mine.keys() ^ state.keys()):
-            what = "is missing" if key in mine else "is of nothing that is wrapped here"
+            what = "is missing" if key in mine else "belongs to no module that is wrapped here"
             raise StateError(f"the state of the bounds does not fit: {key!r} {what}")
         for key in mine:
             found, expected = (getattr(one[key], "shape", None) for one in (state, mine))
@@ -154,7 +154,7 @@ def clip_activations(model: nn.Module, activations: Mapping[str, Activation]) ->
             act = made[pattern]
             if act is None and says_bounds(module) is None:
                 raise ArgumentError(
-                    f"{name} is a {type(module).__name__}, which says no bounds: give one that bounds it"
+                    f"{name} is a {type(module).__name__}, which has no bounds: give one with bounds"
                 )
             own = copy.deepcopy(act).to(device) if isinstance(act, nn.Module) else act
             found[id(module)] = (name, module, own)

@@ -144,7 +144,7 @@ def _wide_norms(entries: Tensor, length: int) -> Array:
 
 
 def _trusted(norms: Array, lengths: Callable[[], list[int]]) -> Array:
-    """NaN in the place of norms that squares beyond float32's range, or below it, may have spoilt."""
+    """NaN in place of norms that squares beyond float32's range, or below it, may have spoilt."""
     if norms.min() > 1e-9 and norms.max() < math.inf:  # of up to 1e12 entries
         return norms
     return np.where(np.isfinite(norms) & (norms >= 1e-15 * np.sqrt(lengths())), norms, np.nan)

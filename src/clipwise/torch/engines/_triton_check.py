@@ -29,7 +29,7 @@ def check(device: torch.device) -> None:
             first = next(iter(str(error).strip().splitlines()), "no message")
             _checked[device] = f"{type(error).__name__}: {first}"
     if _checked[device]:
-        raise RuntimeError(f"the Triton engine is of no use on {device}: {_checked[device]}")
+        raise RuntimeError(f"the Triton engine cannot be used on {device}: {_checked[device]}")
 
 
 @contextmanager

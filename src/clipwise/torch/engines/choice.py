@@ -109,6 +109,6 @@ def _works(index: int | None) -> bool:
     try:
         check(torch.device("cuda", index or 0))
     except Exception as error:  # a driver, a compiler, a kernel: whatever it is, there is another engine
-        warn(f"the Triton engine does not work here, foreach takes its place: {error}")
+        warn(f"the Triton engine does not work here, foreach is used instead: {error}")
         return False
     return True

@@ -1,4 +1,4 @@
-"""For a Python that is older than clipwise: it is said once, where torch or Keras is imported.
+"""For a Python that is older than clipwise: one message, where torch or Keras is imported.
 
 Run by ``sitecustomize.py``; the oldest Pythons must understand it.
 """
