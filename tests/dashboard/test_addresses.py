@@ -495,7 +495,7 @@ def test_a_run_is_renamed_noted_and_deleted(path):
         ("delete", {"run": 1}, 400, "got None"),
         ("delete", {"runs": []}, 400, "got []"),
         ("delete", {"runs": [1, True]}, 400, "got True"),
-        ("rename", {"run": 1, "name": " "}, 400, "must be a text that is not empty, got ' '"),
+        ("rename", {"run": 1, "name": " "}, 400, "must be a string that is not empty, got ' '"),
         ("annotate", {"run": 1, "notes": 5}, 400, "got 5"),
         ("annotate", {"run": 1, "notes": "x" * 70000}, 400, "65,536 bytes"),
         ("delete", [1], 400, "a JSON object"),

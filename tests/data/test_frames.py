@@ -320,7 +320,7 @@ def test_mistakes_in_the_arguments():
         clip(TABLE, {"double": 2})
     with pytest.raises(ArgumentError, match="column 'double': low must be a number or None, got 'a'"):
         clip(TABLE, {"double": ("a", 1)})
-    with pytest.raises(ArgumentError, match="columns must be a list of names, got the text 'double'"):
+    with pytest.raises(ArgumentError, match="columns must be a list of names, got the string 'double'"):
         learn(TABLE, columns="double")
     with pytest.raises(ArgumentError, match="columns must name at least one column"):
         learn(TABLE, columns=[])

@@ -286,7 +286,7 @@ def test_what_wrapping_refuses_before_it_touches_the_model():
         with pytest.raises(error, match=words.replace(".", r"\.")):
             clip_activations(model, activations)
         assert not any(m._forward_hooks for m in model.modules())
-    with clip_activations(model, {"pair": 2.0}), pytest.raises(ArgumentError, match="pair gives tuple"):
+    with clip_activations(model, {"pair": 2.0}), pytest.raises(ArgumentError, match="pair returns tuple"):
         model.pair(torch.zeros(1, 4))
 
 
