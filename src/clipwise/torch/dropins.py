@@ -157,7 +157,9 @@ def clip_grads_with_norm_(
         if _torchs_clip_grads_with_norm_ is not None and _is_distributed(batch):
             _torchs_clip_grads_with_norm_(listed, max_norm, total_norm, foreach)
             return
-        if isinstance(total_norm, Tensor) and total_norm.numel() != 1:
+        if not isinstance(total_norm, Tensor):
+            total_norm + 1e-6  # torch's own error for what is no number
+        elif total_norm.numel() != 1:
             raise RuntimeError(f"total_norm must be one number, got a tensor of shape {total_norm.shape}")
         if is_sharded(total_norm):  # torch's own norm of DTensors
             total_norm = total_norm.full_tensor()  # type: ignore[attr-defined]

@@ -107,8 +107,8 @@ def test_signals_reach_the_command(name, handled, tmp_path):
         env=ENVIRONMENT,
         cwd=tmp_path,
         start_new_session=True,
-        # A background job of a shell starts with SIGINT ignored, and hands that on.
-        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
+        # A background job of a shell starts with SIGINT ignored, nohup's with SIGHUP, and hands that on.
+        preexec_fn=partial(signal.signal, number, signal.SIG_DFL),
     )
     assert process.stdout.readline() == "there\n"
     process.send_signal(number)

@@ -23,7 +23,10 @@ def everything(opt):
     kept = {name: one for name, one in vars(opt).items() if isinstance(one, plain) and "param" not in name}
     groups = [{key: one for key, one in group.items() if key != "params"} for group in opt.param_groups]
     places = {id(p): place for place, p in enumerate(weights_of(opt))}
-    state = {places.get(id(key), key): one for key, one in opt.state.items()}
+    # A fused one makes its state before the device leaves the step out: all of it is 0, as at the start.
+    fused = any(group.get("fused") for group in opt.param_groups)
+    made = {key: one for key, one in opt.state.items() if not fused or any(x.any() for x in one.values())}
+    state = {places.get(id(key), key): one for key, one in made.items()}
     return copy.deepcopy((kept, groups, state))
 
 
