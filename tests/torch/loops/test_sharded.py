@@ -40,6 +40,7 @@ CLIPS = {
     "range, then all": (clipwise.chain(clipwise.clip_by_value(low=-0.1, high=0.05), GLOBAL), 1),
     "values by a schedule": (clipwise.clip_by_value(clipwise.thresholds.linear(0.1, 0.05, steps=9)), 2),
     "chain": (clipwise.chain(clipwise.clip_by_norm(0.3), GLOBAL), 1),
+    "spikes": (clipwise.chain(clipwise.skip_spikes(3.0, window=4, patience=2), GLOBAL), 1),
     "by_name": (clipwise.by_name({"first.*": clipwise.clip_by_norm(0.1), "*": GLOBAL}), 1),
 }
 """Each clip, and how many collectives a step takes."""
