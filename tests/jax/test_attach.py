@@ -61,6 +61,11 @@ def test_a_spike_that_is_skipped_leaves_everything_as_it_was():
     same(after.clip.thresholds[1], state.clip.thresholds[1])
 
 
+def test_one_member_of_a_chain_cannot_skip():
+    with pytest.raises(ArgumentError, match=r"^skip_spikes\(\) cannot stop what comes after it"):
+        clipwise.jax.transform("skip_spikes()")
+
+
 def test_spikes_are_skipped_as_by_a_plain_loop():
     optimizer = clipwise.jax.attach(optax.sgd(1.0), clipwise.skip_spikes(4.0, window=8, patience=2))
     norms = [1.0, 2.0, 3.0, 2.0, 1.5, 90.0, 2.5, jnp.nan, 80.0, 70.0, 60.0, jnp.inf, 60.0, 2.0, 500.0, 1.0]
