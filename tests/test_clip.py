@@ -23,6 +23,7 @@ PRESETS = [
     clipwise.zclip(),
     clipwise.adagc(),
     clipwise.norm_growth_limit(),
+    clipwise.skip_spikes(),
     clipwise.auto(),
     clipwise.chain(clipwise.clip_by_value(5.0), clipwise.clip_by_global_norm(1.0)),
     clipwise.by_name({"encoder.*": clipwise.clip_by_norm(0.5), "*": None}),
@@ -52,6 +53,20 @@ def test_presets_are_thin():
     ("make", "error", "words"),
     [
         (lambda: Clip(-1), ThresholdError, "threshold must be at least 0, got -1"),
+        (lambda: Clip(1, action="leave"), ArgumentError, "action must be one of clip, skip, got 'leave'"),
+        (lambda: Clip(1, action="skip", patience=0), ArgumentError, "patience must be a whole number"),
+        (lambda: Clip(1, patience=3), ArgumentError, 'patience is for action="skip", got patience=3'),
+        (lambda: Clip(1, "tensor", action="skip"), ArgumentError, "per must be \"global\", got 'tensor'"),
+        (
+            lambda: clipwise.chain(Clip(1), clipwise.chain(clipwise.skip_spikes())),
+            ArgumentError,
+            r"first, as in chain\(skip_spikes\(\), clip_by_global_norm\(1.0\)\)",
+        ),
+        (
+            lambda: clipwise.by_name({"a*": clipwise.chain(clipwise.skip_spikes())}),
+            ArgumentError,
+            r"'a\*'.* as in chain\(skip_spikes\(\), by_name\(\{'a\*': \.\.\.\}\)\)",
+        ),
         (lambda: Clip(math.nan), ThresholdError, "got NaN"),
         (lambda: Clip("1.0"), ThresholdError, "threshold must be a number, got '1.0'"),
         (lambda: Clip(True), ThresholdError, "got True"),

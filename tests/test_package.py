@@ -33,6 +33,7 @@ def test_the_exported_names():
                 "zclip",
                 "adagc",
                 "norm_growth_limit",
+                "skip_spikes",
                 "auto",
                 "chain",
                 "by_name",

@@ -29,6 +29,7 @@ from clipwise.clip import (
     clip_by_norm,
     clip_by_value,
     norm_growth_limit,
+    skip_spikes,
     zclip,
 )
 from clipwise.extras import needed
@@ -65,6 +66,7 @@ __all__ = [
     "keras",
     "monitor",
     "norm_growth_limit",
+    "skip_spikes",
     "suggest",
     "tensorflow",
     "thresholds",

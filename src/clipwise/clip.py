@@ -7,16 +7,17 @@ not exceed (``threshold``). It holds no array and no framework: the back ends ap
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Literal, TypeAlias, get_args
 
 from clipwise import thresholds
-from clipwise.checks import check_number, number_where
+from clipwise.checks import check_number, number_where, whole
 from clipwise.errors import ArgumentError, ThresholdError
 from clipwise.namespace import is_traced
 from clipwise.thresholds import Threshold
 
 __all__ = [
+    "Action",
     "AnyClip",
     "ByName",
     "Chain",
@@ -34,11 +35,13 @@ __all__ = [
     "clip_by_norm",
     "clip_by_value",
     "norm_growth_limit",
+    "skip_spikes",
     "zclip",
 ]
 
 Per: TypeAlias = Literal["element", "unit", "tensor", "global"]
 Norm: TypeAlias = float | Literal["rms"]
+Action: TypeAlias = Literal["clip", "skip"]
 
 
 @dataclass(frozen=True)
@@ -53,10 +56,15 @@ class Clip:
             or filter), one ``"tensor"``, or all tensors (``"global"``).
         norm: how a group is measured: 2.0, 1.0, ``math.inf``, any order above 0, or ``"rms"``, the root of
             the mean square. A single entry is measured by its modulus, whatever the order.
+        action: what happens to a step whose norm is above the threshold: ``"clip"``, or ``"skip"``: it is
+            left out, as a step with NaN is by ``nonfinite="skip"``, and its norm enters no history. Only with
+            ``per="global"``, alone or first in a `chain`.
+        patience: how many steps in a row ``action="skip"`` leaves out, at least 1. After as many it clips to
+            the threshold instead, and these norms enter the history, until one is within the threshold.
 
     Raises:
         ThresholdError: a threshold is negative, NaN or no number, or the range is crossed.
-        ArgumentError: ``per`` or ``norm`` is unknown, or does not go with the threshold.
+        ArgumentError: ``per``, ``norm`` or ``action`` is unknown, or does not go with the others.
 
     >>> Clip(1.0)
     Clip(threshold=1.0, per='global', norm=2.0)
@@ -68,10 +76,19 @@ class Clip:
     threshold: float | tuple[float, float] | Threshold
     per: Per = "global"
     norm: Norm = 2.0
+    action: Action = "clip"
+    patience: int = 10
+
+    def __repr__(self) -> str:
+        """As it is written, without an action that is the usual one."""
+        usual = ("action", "patience") if self.action == "clip" else ()
+        shown = (f"{one.name}={getattr(self, one.name)!r}" for one in fields(self) if one.name not in usual)
+        return f"{type(self).__name__}({', '.join(shown)})"
 
     def __post_init__(self) -> None:
         if self.per not in get_args(Per):
             raise ArgumentError(f"per must be one of {', '.join(get_args(Per))}, got {self.per!r}")
+        self._check_action()
         object.__setattr__(self, "norm", _order(self.norm))
         if self.per == "element" and self.norm != 2.0:
             raise ArgumentError(
@@ -91,6 +108,18 @@ class Clip:
             object.__setattr__(self, "threshold", self._range(self.threshold))
         else:
             object.__setattr__(self, "threshold", check_number("threshold", self.threshold, traced=True))
+
+    def _check_action(self) -> None:
+        if self.action not in get_args(Action):
+            raise ArgumentError(f"action must be one of {', '.join(get_args(Action))}, got {self.action!r}")
+        object.__setattr__(self, "patience", whole("patience", self.patience))
+        if self.action == "clip" and self.patience != Clip.patience:
+            raise ArgumentError(f'patience is for action="skip", got patience={self.patience} without it')
+        if self.action == "skip" and self.per != "global":
+            raise ArgumentError(
+                f'action="skip" leaves out a whole step, by one norm over everything: per must be "global",'
+                f" got {self.per!r}"
+            )
 
     def _range(self, pair: object) -> tuple[float, float]:
         if self.per != "element":
@@ -134,6 +163,13 @@ class Chain:
             raise ArgumentError("chain needs at least one clip")
         for clip in self.clips:
             _check_clip("chain", clip)
+        every = list(singles(self))
+        first = next((place for place, clip in enumerate(every) if clip.action == "clip"), len(every))
+        if any(clip.action == "skip" for clip in every[first:]):
+            raise ArgumentError(
+                "a step is left out by the norm of its gradients as they come: in a chain skips are first, as"
+                " in chain(skip_spikes(), clip_by_global_norm(1.0))"
+            )
 
     def __iter__(self) -> Iterator["AnyClip"]:
         return iter(self.clips)
@@ -153,6 +189,11 @@ class ByName:
                 raise ArgumentError(f"by_name: a pattern is a non-empty string, got {pattern!r}")
             if clip is not None:
                 _check_clip(f"by_name: {pattern!r}", clip)
+            if leaves_steps_out(clip):
+                raise ArgumentError(
+                    f"by_name: {pattern!r}: a step is left out for all parameters or for none: put the skip"
+                    f" before, as in chain(skip_spikes(), by_name({{{pattern!r}: ...}}))"
+                )
 
 
 AnyClip: TypeAlias = Clip | Chain | ByName
@@ -302,6 +343,22 @@ def norm_growth_limit(factor: float = 1.01, norm: Norm = 2.0) -> Clip:
     )
 
 
+def skip_spikes(z: float = 6.0, window: int = 128, norm: Norm = 2.0, *, patience: int = 10) -> Clip:
+    """Leave out a step whose norm lies more than z standard deviations above the mean of the last ``window``.
+
+    It begins with half a window of norms. Norms of steps that are left out do not count, and after
+    ``patience`` of them in a row it clips to the threshold instead: see `Clip` and
+    `thresholds.rolling_zscore`. In a chain it is first: ``chain(skip_spikes(), clip_by_global_norm(1.0))``.
+
+    Source: OLMo-core's ``SkipStepOptimizer`` (6 standard deviations of the last 128, from half of them on),
+    which looks at the loss, too, and counts every norm; MaxText's skipped steps have the same form.
+
+    >>> skip_spikes()
+    Clip(threshold=rolling_zscore(z=6.0, window=128), per='global', norm=2.0, action='skip', patience=10)
+    """
+    return Clip(thresholds.rolling_zscore(z, window), norm=norm, action="skip", patience=patience)
+
+
 def auto() -> Clip:
     """No threshold to guess: the global norm, with a threshold learned from the run (`thresholds.auto`).
 
@@ -351,7 +408,16 @@ def singles(clip: AnyClip | None) -> Iterator[Clip]:
                 yield from singles(own)
 
 
-def remembering(clip: AnyClip | None) -> Threshold | None:
-    """The first threshold in a clip that depends on earlier steps."""
-    policies = (single.threshold for single in singles(clip) if isinstance(single.threshold, Threshold))
-    return next((policy for policy in policies if policy.remembers), None)
+def leaves_steps_out(clip: AnyClip | None) -> bool:
+    """Whether a clip in a description may leave a step out."""
+    return any(single.action == "skip" for single in singles(clip))
+
+
+def remembering(clip: AnyClip | None) -> Threshold | Clip | None:
+    """The first threshold in a clip that depends on earlier steps, or clip that counts those left out."""
+    for single in singles(clip):
+        if isinstance(single.threshold, Threshold) and single.threshold.remembers:
+            return single.threshold
+        if single.action == "skip":
+            return single
+    return None

@@ -36,7 +36,8 @@ class ClipReport:
         direction: cosine between the whole gradient before and after; None where it was not free and not
             asked for.
         nonfinite: number of tensors that held NaN or Inf.
-        skipped: whether the step was not taken, because of those.
+        skipped: whether the step was not taken, because of those, of a clip with ``action="skip"`` (then
+            ``threshold`` is what the norm exceeded, otherwise NaN) or of a rule.
         names: the name of each tensor that had a gradient.
         tensor_norms: their norms before clipping, one array of the same length.
         parts: the reports of the parts, for `chain` by position and for `by_name` by pattern.
@@ -95,7 +96,11 @@ class ClipReport:
 
     def __str__(self) -> str:
         if bool(self.skipped):
-            return f"step skipped: {_number(self.nonfinite):.0f} tensors not finite, first {self.worst}"
+            if _number(self.nonfinite):
+                return f"step skipped: {_number(self.nonfinite):.0f} tensors not finite, first {self.worst}"
+            threshold = _number(self.threshold)
+            above = "" if np.isnan(threshold) else f" above the threshold {threshold:.4g}"
+            return f"step skipped: norm {_number(self.norm):.4g}{above}"
         if not bool(self.clipped):
             return f"norm {_number(self.norm):.4g}, not clipped (threshold {_number(self.threshold):.4g})"
         return (

@@ -59,7 +59,12 @@ SINGLES = st.one_of(
     st.builds(c.adaptive_grad_clip, BOUND, POSITIVE, NORM),
     st.just(c.auto()),
 )
-CLIPS = st.recursive(
+SKIPS = st.one_of(
+    st.builds(c.skip_spikes, POSITIVE, st.integers(2, 500), NORM, patience=COUNT),
+    st.builds(c.Clip, st.one_of(BOUND, POLICIES), st.just("global"), NORM, st.just("skip"), COUNT),
+)
+SKIPPING = st.one_of(SKIPS, st.builds(c.chain, SKIPS, SINGLES))
+CLIPS = SKIPPING | st.recursive(
     SINGLES,
     lambda inner: st.one_of(
         st.lists(inner, min_size=1, max_size=3).map(lambda clips: c.chain(*clips)),

@@ -13,6 +13,7 @@ import clipwise.jax
 from clipwise import thresholds
 from clipwise.errors import ArgumentError, StateError
 from tests.depth import brief
+from tests.thresholds import oracles
 
 from .test_clip import PRESETS
 from .test_transform import train
@@ -48,6 +49,37 @@ def test_a_skipped_step_leaves_everything_as_it_was(name, compiled):
     _, state = update(grads(), optimizer.init(weights), weights)
     for value in BAD.values() if compiled else [jnp.nan]:
         check_skipped(update, value, weights, state)
+
+
+def test_a_spike_that_is_skipped_leaves_everything_as_it_was():
+    clip = clipwise.chain(clipwise.Clip(1e3, action="skip"), clipwise.autoclip(50))
+    optimizer = clipwise.jax.attach(optimizers()["adamw"], clip, nonfinite="propagate")
+    update, weights = jax.jit(optimizer.update), params()
+    _, state = update(grads(), optimizer.init(weights), weights)
+    check_skipped(update, 1e6, weights, state)
+    _, after = update(spoiled(1e6), state, weights)
+    same(after.clip.thresholds[1], state.clip.thresholds[1])
+
+
+def test_one_member_of_a_chain_cannot_skip():
+    with pytest.raises(ArgumentError, match=r"^skip_spikes\(\) cannot stop what comes after it"):
+        clipwise.jax.transform("skip_spikes()")
+
+
+def test_spikes_are_skipped_as_by_a_plain_loop():
+    optimizer = clipwise.jax.attach(optax.sgd(1.0), clipwise.skip_spikes(4.0, window=8, patience=2))
+    norms = [1.0, 2.0, 3.0, 2.0, 1.5, 90.0, 2.5, jnp.nan, 80.0, 70.0, 60.0, jnp.inf, 60.0, 2.0, 500.0, 1.0]
+    weights = {"w": jnp.zeros(2)}
+
+    def step(state, norm):
+        _, state = optimizer.update({"w": norm * jnp.array([0.6, 0.8])}, state, weights)
+        return state, (state.report.threshold, state.report.skipped)
+
+    _, (found, skipped) = jax.lax.scan(step, optimizer.init(weights), jnp.array(norms))
+    wanted, left_out = zip(*oracles.skip_spikes(norms, 4.0, 8, 2), strict=True)
+    assert skipped.tolist() == list(left_out)
+    assert sum(left_out) == 6
+    assert found.tolist() == pytest.approx(wanted, rel=1e-5, nan_ok=True)
 
 
 def check_skipped(update, value, weights, state):

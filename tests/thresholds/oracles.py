@@ -54,6 +54,40 @@ def mean(norms, factor, decay):
     return out
 
 
+def rolling_zscore(norms, z, window):
+    history, out = [], []
+    for n in norms:
+        out.append(_above_the_last(history, z, window))
+        if counts(n):
+            history.append(n)
+    return out
+
+
+def skip_spikes(norms, z, window, patience):
+    """For each step its threshold and whether it is left out, NaN and Inf left out too (threshold NaN)."""
+    history, row, out = [], 0, []
+    for n in norms:
+        threshold = _above_the_last(history, z, window)
+        if not math.isfinite(n):
+            out.append((math.nan, True))
+        elif n > threshold and row < patience:
+            row += 1
+            out.append((threshold, True))
+        else:
+            row = row if n > threshold else 0
+            out.append((threshold, False))
+            if n > 0:
+                history.append(n)
+    return out
+
+
+def _above_the_last(history, z, window):
+    if len(history) < max(2, window // 2):
+        return math.inf
+    recent = np.array(history[-window:])
+    return float(recent.mean() + z * max(recent.std(ddof=1), 1e-6 * recent.mean()))
+
+
 def zscore(norms, z, decay, warmup):
     buffer, mu, variance, out = [], None, None, []
     for n in norms:

@@ -56,6 +56,8 @@ POLICIES = [
     (thresholds.mean(1.5, 0.9), lambda n, k: oracles.mean(n, 1.5, 0.9)),
     (thresholds.zscore(), lambda n, k: oracles.zscore(n, 2.5, 0.97, 25)),
     (thresholds.zscore(1.0, 0.5, 1), lambda n, k: oracles.zscore(n, 1.0, 0.5, 1)),
+    (thresholds.rolling_zscore(), lambda n, k: oracles.rolling_zscore(n, 6.0, 128)),
+    (thresholds.rolling_zscore(1.0, 2), lambda n, k: oracles.rolling_zscore(n, 1.0, 2)),
     (thresholds.relative(0.02, 6.0), lambda n, k: [0.02 * max(w, 6.0) for w in WEIGHTS]),
     (thresholds.tensor_average(), lambda n, k: oracles.tensor_average(n, TOGETHER, 1.05, 0.98, 100)),
     (thresholds.tensor_average(2.0, 0.5, 3), lambda n, k: oracles.tensor_average(n, TOGETHER, 2.0, 0.5, 3)),

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from clipwise import config
-from clipwise.clip import AnyClip, ByName, Chain, Clip, singles
+from clipwise.clip import AnyClip, ByName, Chain, Clip, leaves_steps_out, singles
 from clipwise.errors import ArgumentError
 from clipwise.thresholds import Threshold
 
@@ -17,13 +17,22 @@ def as_clip(clip: AnyClip | str | Mapping[str, Any]) -> AnyClip:
     return found
 
 
+def refuse_skips(clip: AnyClip) -> None:
+    """ArgumentError for a clip of weights that leaves steps out."""
+    if leaves_steps_out(clip):
+        raise ArgumentError(
+            'weights are bounded after a step that has happened: action="skip" is for gradients'
+        )
+
+
 def as_weight_clip(clip: AnyClip | str | Mapping[str, Any]) -> AnyClip:
     """`as_clip` for what is done after every step; the loss is that of the weights before it.
 
     Raises:
-        ArgumentError: a threshold follows the loss.
+        ArgumentError: a threshold follows the loss, or a clip leaves steps out.
     """
     found = as_clip(clip)
+    refuse_skips(found)
     for single in singles(found):
         if isinstance(single.threshold, Threshold) and "loss" in single.threshold.needs:
             raise ArgumentError(

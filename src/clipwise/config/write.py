@@ -44,7 +44,12 @@ def _single(clip: Clip, path: Path) -> dict[str, Any]:
 
 def _arguments(entry: Entry, clip: Clip) -> dict[str, Any]:
     """What the entry would be given, were it the one that made the clip."""
-    known: dict[str, Any] = {"per": clip.per, "norm": clip.norm}
+    known: dict[str, Any] = {
+        "per": clip.per,
+        "norm": clip.norm,
+        "action": clip.action,
+        "patience": clip.patience,
+    }
     if "threshold" not in entry.parameters and is_dataclass(clip.threshold):
         known |= {field.name: getattr(clip.threshold, field.name) for field in fields(clip.threshold)}
     elif isinstance(clip.threshold, tuple) and "low" in entry.parameters:

@@ -2,6 +2,7 @@
 
 from typing import Literal, TypeAlias, get_args
 
+from clipwise.clip import AnyClip, leaves_steps_out
 from clipwise.errors import ArgumentError
 
 NonFinite: TypeAlias = Literal["skip", "zero", "error", "propagate"]
@@ -13,3 +14,8 @@ def as_nonfinite(nonfinite: str) -> NonFinite:
         allowed = ", ".join(get_args(NonFinite))
         raise ArgumentError(f"nonfinite must be one of {allowed}, got {nonfinite!r}")
     return nonfinite  # type: ignore[return-value]
+
+
+def may_leave_out(clip: AnyClip, nonfinite: NonFinite) -> bool:
+    """Whether a step may be left out, for NaN and Inf or by ``action="skip"``: it must not happen at all."""
+    return nonfinite == "skip" or leaves_steps_out(clip)

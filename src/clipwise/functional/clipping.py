@@ -63,8 +63,9 @@ def clip_measured(
 ) -> tuple[ClipReport, Any]:
     """Clip the gradients that are measured, at least one, and say what was done and the state after it.
 
-    A step that is left out (``measure.leave``, from before or by ``nonfinite="skip"``) is one like any other,
-    but that nothing is changed and that the thresholds are given norms that are NaN.
+    A step that is left out (``measure.leave``, from before, by ``nonfinite="skip"`` or by a clip's
+    ``action="skip"``) is one like any other, but that nothing is changed and that the thresholds are given
+    norms that are NaN.
 
     Args:
         plan: what to do.
@@ -81,17 +82,20 @@ def clip_measured(
     names = measure.layout.names
     norms = measured(plan, measure)
     bad, count = measure.nonfinite(norms, plan.norm)
-    if measure.leave is None and nonfinite != "propagate":
+    given = measure.leave
+    if given is None:
         if nonfinite == "skip":
-            if measure.defers:
-                measure.leave = count > 0
-            elif bool(count):
-                measure.leave = True
+            measure.leave = count > 0
         elif nonfinite == "zero":
             measure.only_finite(bad, count)
-        elif bool(count):
+        elif nonfinite == "error" and bool(count):
             first = names[[bool(flag) for flag in bad].index(True)]
             raise NonFiniteError(f"the gradient of {first!r} holds NaN or Inf ({int(count)} tensors in all)")
+    left = plan.judge(measure, weights, state, context)
+    if left is not None and given is not True:
+        measure.leave = left if measure.leave is None else measure.leave | left
+    if given is None and measure.leave is not None and not measure.defers:
+        measure.leave = True if bool(measure.leave) else None  # asked once, for all that may leave it out
 
     direction = direction and measure.leave is not True
     before = measure.kept() if direction else ()

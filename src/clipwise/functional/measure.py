@@ -25,6 +25,7 @@ class Measure(ABC):
     Attributes:
         leave: whether the arrays are to be left as they are, and no threshold is to learn from them: a 0-d
             array where only the device knows, True where the host does, None: they are not.
+        judged: what the clips found that may leave the step out.
         defers: whether it is left to the device to find out ``leave``; the host does not look.
     """
 
@@ -34,6 +35,7 @@ class Measure(ABC):
         self.layout = layout
         self.xp = layout.xp
         self.leave: Array | bool | None = None
+        self.judged: dict[Any, Any] = {}
         self._tensors: dict[float, Array] = {}
         self._units: dict[float, Array] = {}
         self._joints: dict[Norm, Array] = {}

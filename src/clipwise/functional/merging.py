@@ -44,10 +44,16 @@ def merged(
         fraction = xp.max(xp.stack(fractions))
     else:
         fraction = sum(f * share for f, share in zip(fractions, shares, strict=True))
+    threshold, skipped = xp.min(xp.stack([report.threshold for report in every])), None
+    for report in every:  # of those that leave steps out, what was exceeded
+        if report.skipped is not False:
+            threshold = xp.where(report.skipped, report.threshold, threshold)
+            skipped = report.skipped if skipped is None else skipped | report.skipped
     return ClipReport(
         norm=norm,
         norm_after=norm_after,
-        threshold=xp.min(xp.stack([report.threshold for report in every])),
+        threshold=threshold,
+        skipped=False if skipped is None else skipped,
         clipped=xp.any(xp.stack([report.clipped for report in every])),
         clip_fraction=fraction,
         parts=dict(parts),
@@ -64,18 +70,23 @@ def changed(report: ClipReport, changes: Mapping[str, Any]) -> ClipReport:
 def left_out(xp: Namespace, report: ClipReport, flag: Array | bool) -> ClipReport:
     """The report of a step, and of its parts, as that of one which is left out if a flag is set.
 
+    The threshold is NaN then, unless the report says itself that the step is left out: by that threshold.
+
     Args:
         xp: of its arrays.
         report: of what would have been done.
         flag: 0-d, or True where it is known.
     """
     parts = {key: left_out(xp, part, flag) for key, part in report.parts.items()}
+    exceeded = xp.full((), xp.nan)
+    if report.skipped is not False:
+        exceeded = xp.where(report.skipped, report.threshold, exceeded)
     if flag is True:
         return changed(
             report,
             {
                 "norm_after": xp.full((), 0.0),
-                "threshold": xp.full((), xp.nan),
+                "threshold": exceeded,
                 "clipped": xp.full((), 0.0) > 0,
                 "clip_fraction": xp.full((), 0.0),
                 "direction": None,
@@ -88,7 +99,7 @@ def left_out(xp: Namespace, report: ClipReport, flag: Array | bool) -> ClipRepor
         report,
         {
             "norm_after": xp.where(flag, zero, report.norm_after),
-            "threshold": xp.where(flag, xp.full((), xp.nan), report.threshold),
+            "threshold": xp.where(flag, exceeded, report.threshold),
             "clipped": report.clipped & ~flag,
             "clip_fraction": xp.where(flag, zero, report.clip_fraction),
             "skipped": flag,

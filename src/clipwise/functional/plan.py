@@ -11,8 +11,10 @@ from clipwise.functional.layout import Places
 from clipwise.functional.measure import Measure
 from clipwise.functional.merging import merged, untouched
 from clipwise.functional.names import owner_of, refuse_unmatched
+from clipwise.functional.skip_stage import SkipStage
 from clipwise.functional.slots import Slot
 from clipwise.functional.stage import Stage, Step, make_stage
+from clipwise.namespace import Array
 from clipwise.report import ClipReport
 
 __all__ = ["Plan", "make_plan"]
@@ -43,12 +45,14 @@ class Plan(ABC):
         norm: how the joint norm is measured that it reports: as by its first clip, or 2 where parts differ.
         folds: all that it does is to multiply everything by one coefficient.
         by_unit: all that it does is by unit, and the norms of the tensors follow from those of their units.
+        leaves_out: a clip in it may leave the step out.
         plans: those of its parts, in the order of their states.
     """
 
     norm: Norm
     folds: bool = False
     by_unit: bool = False
+    leaves_out: bool = False
     plans: Sequence["Plan"] = ()
 
     def apply(self, measure: Measure, weights: Measure | None, state: Any, context: StepContext) -> Step:
@@ -79,6 +83,19 @@ class Plan(ABC):
         """The state from those of its `stages`, in their order."""
         return tuple(plan.joined(states) for plan in self.plans)
 
+    def judge(
+        self, measure: Measure, weights: Measure | None, state: Any, context: StepContext
+    ) -> Array | None:
+        """Whether a clip with ``action="skip"`` leaves this step out, 0-d; None where there is none."""
+        found: Array | None = None
+        if not self.leaves_out:
+            return found
+        for stage, own in zip(self.stages(), self.states(state), strict=True):
+            if isinstance(stage, SkipStage):
+                left = stage.judge(measure, weights, own, context)
+                found = left if found is None else found | left
+        return found
+
     @abstractmethod
     def blank(self, report: ClipReport) -> ClipReport:
         """The report of a step in which nothing was done, with the parts that it always has."""
@@ -101,10 +118,12 @@ class _Single(Plan):
         self.norm = clip.norm
         self.folds = clip.per == "global"
         self.by_unit = clip.per == "unit"
-        self.stage = make_stage(clip, slots)
+        self.leaves_out = clip.action == "skip"
+        make = SkipStage if self.leaves_out else make_stage
+        self.stage: Stage = make(clip, slots)
 
     def init(self, xp: Any) -> Any:
-        return self.stage.thresholds.init(xp)
+        return self.stage.init(xp)
 
     def _apply(self, measure: Measure, weights: Measure | None, state: Any, context: StepContext) -> Step:
         return self.stage.apply(measure, weights, state, context)
@@ -127,6 +146,7 @@ class _Chain(Plan):
         self.plans = [make_plan(part, slots, later=later) for part in clip.clips]
         self.norm = self.plans[0].norm
         self.by_unit = len(self.plans) == 1 and self.plans[0].by_unit
+        self.leaves_out = any(plan.leaves_out for plan in self.plans)
 
     def _apply(self, measure: Measure, weights: Measure | None, state: Any, context: StepContext) -> Step:
         pairs = zip(self.plans, state, strict=True)

@@ -16,7 +16,7 @@ from clipwise.functional.slots import Slot
 from clipwise.namespace import Array
 from clipwise.report import ClipReport
 
-__all__ = ["Stage", "Step", "make_stage"]
+__all__ = ["GlobalStage", "Stage", "Step", "make_stage"]
 
 Step: TypeAlias = tuple[ClipReport, Any]
 """What a step did, and the state of the thresholds after it."""
@@ -28,7 +28,7 @@ def make_stage(clip: Clip, slots: Sequence[Slot]) -> "Stage":
         case "element":
             return _ElementStage(clip, slots)
         case "global":
-            return _GlobalStage(clip, slots)
+            return GlobalStage(clip, slots)
         case _:
             return _GroupStage(clip, slots)
 
@@ -46,6 +46,10 @@ class Stage(ABC):
         self.slots = tuple(slots)
         self.thresholds = GroupThresholds(clip, self.slots)
 
+    def init(self, xp: Any) -> Any:
+        """The state before the first step."""
+        return self.thresholds.init(xp)
+
     @abstractmethod
     def apply(self, measure: Measure, weights: Measure | None, state: Any, context: StepContext) -> Step:
         """Clip what is measured, at least one array.
@@ -53,7 +57,7 @@ class Stage(ABC):
         Args:
             measure: of the gradients by slot; it holds the clipped ones afterwards.
             weights: of the parameters by slot, where they are known.
-            state: of the policy.
+            state: of the stage.
             context: what else it may know.
 
         Raises:
@@ -61,17 +65,21 @@ class Stage(ABC):
         """
 
 
-class _GlobalStage(Stage):
+class GlobalStage(Stage):
     """One norm over everything."""
 
     def apply(self, measure: Measure, weights: Measure | None, state: Any, context: StepContext) -> Step:
-        xp = measure.xp
         norm = measure.joint(self.clip.norm)
         heard = measure.finite_for_history(norm)
         threshold, state = self.thresholds.of(measure, weights, state, context, heard, heard)
+        return self.scale(measure, norm, threshold), state
+
+    def scale(self, measure: Measure, norm: Array, threshold: Array) -> ClipReport:
+        """Multiply everything by what brings this norm within the threshold."""
+        xp = measure.xp
         measure.scale(scaling.coefficient(xp, norm, threshold))
         clipped = norm > threshold
-        report = ClipReport(
+        return ClipReport(
             norm=norm,
             norm_after=scaling.norm_after(xp, norm, threshold),
             threshold=threshold,
@@ -79,7 +87,6 @@ class _GlobalStage(Stage):
             clip_fraction=measure.number(clipped),
             direction=1.0 + 0.0 * norm,  # NaN for a norm that is not finite
         )
-        return report, state
 
 
 class _GroupStage(Stage):

@@ -9,7 +9,7 @@ import optax
 
 from clipwise.clip import AnyClip, clip_by_global_norm
 from clipwise.errors import ArgumentError, StateError
-from clipwise.functional.arguments import NonFinite
+from clipwise.functional.arguments import NonFinite, may_leave_out
 from clipwise.functional.clipping import ClipState
 from clipwise.functional.slots import UnitAxes
 from clipwise.jax._packed import Packed, unpack
@@ -55,8 +55,9 @@ def attach(
 ) -> optax.GradientTransformationExtraArgs:
     """The optimizer with a clip before every step.
 
-    In a step with NaN or Inf the updates are zeros, and the optimizer's state stays bit for bit as it was. It
-    is used like any optax optimizer; ``update`` takes ``value=loss``, and passes on all that it is given.
+    In a step that is left out, with NaN or Inf or by a clip's ``action="skip"``, the updates are zeros, and
+    the optimizer's state stays bit for bit as it was. It is used like any optax optimizer; ``update`` takes
+    ``value=loss``, and passes on all that it is given.
 
     Args:
         optimizer: any of optax; for accumulation put `optax.MultiSteps` around what `attach` returns.
@@ -118,7 +119,7 @@ class _Attached:
         before = TransformState(state.clip, state.packed)
         clipped, after = self.updater.update(updates, before, params, loss_of(extra), taken)
         steps, own = self.inner.update(clipped, state.inner, params, **extra)
-        if self.updater.nonfinite != "skip":
+        if not may_leave_out(self.updater.clip, self.updater.nonfinite):
             return steps, AttachState(after.clip, after.packed, state.skipped_steps, own)
         # Chosen entry by entry, not by a branch: this stays one pass with what the optimizer does.
         skipped = after.report.skipped

@@ -73,7 +73,8 @@ def clip(
             last axis of a kernel, the rows of an embedding, axis 0 of an equinox layer.
 
     Returns:
-        The clipped gradients in the same tree and dtypes, the next state, and the report.
+        The clipped gradients in the same tree and dtypes (zeros, where a clip with ``action="skip"`` leaves
+        the step out), the next state, and the report.
 
     Raises:
         ParameterError: a pattern matches nothing; a threshold needs weights or a loss; a gradient fits none

@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from clipwise.clip import AnyClip
+from clipwise.clip import AnyClip, leaves_steps_out
 from clipwise.config.arguments import as_clip
+from clipwise.config.spelling import spelled
 from clipwise.errors import ArgumentError, ParameterError, StateError
 from clipwise.functional.arguments import NonFinite, as_nonfinite
 from clipwise.functional.clipping import ClipState
@@ -80,6 +81,12 @@ def transform(
         raise ArgumentError(
             'nonfinite="skip" cannot stop what comes after it in a chain: use'
             " clipwise.jax.attach(optimizer, clip), or nonfinite='zero' here"
+        )
+    clip = as_clip(clip)
+    if leaves_steps_out(clip):
+        raise ArgumentError(
+            f"{spelled(clip)} cannot stop what comes after it in a chain: use"
+            " clipwise.jax.attach(optimizer, clip)"
         )
     made = _Transform(Updater(clip, learning_rate, momentum, scale_free, nonfinite, unit_axes))
     return optax.GradientTransformationExtraArgs(made.init, made.update)

@@ -62,7 +62,7 @@ class ClippedOptimizer:
         return clipped
 
     def _leaves_out(self: Any) -> bool:
-        return bool(self._clipwise.nonfinite == "skip")
+        return bool(self._clipwise.leaves_out)
 
     def _unless_left_out(self: Any, act: Any, *arguments: Any) -> None:
         if self._leaves_out() and step_variables() is not None:

@@ -10,7 +10,7 @@ import keras
 from clipwise import config
 from clipwise.clip import AnyClip, clip_by_global_norm
 from clipwise.errors import ArgumentError, ParameterError
-from clipwise.functional.arguments import NonFinite
+from clipwise.functional.arguments import NonFinite, may_leave_out
 from clipwise.functional.arithmetic import Arithmetic, arithmetic_of
 from clipwise.functional.arrays import MeasuredArrays
 from clipwise.functional.clipping import clip_arrays
@@ -61,6 +61,7 @@ class Clipping:
 
     Attributes:
         measures: whether gradients are only measured.
+        leaves_out: whether a step may be left out.
         memory: what is kept between steps, from the time when the optimizer is built.
         plan, slots: how the clip is laid out over which variables, from then on too.
     """
@@ -81,6 +82,7 @@ class Clipping:
         self.measures = clip is None
         self.weights = weights
         self.nonfinite: NonFinite = nonfinite
+        self.leaves_out = may_leave_out(self.clip, nonfinite)
         self.unit_axes = unit_axes
         self.direction = direction
         self.units = {name: tuple(axes) for name, axes in (units or {}).items()}

@@ -74,6 +74,8 @@ class ClipConstraint(keras.constraints.Constraint):  # type: ignore[misc]
 
 def _refuse(clip: AnyClip) -> None:
     match clip:
+        case Clip(action="skip"):
+            raise ArgumentError(f"a constraint bounds a weight and leaves no step out, got {clip!r}")
         case Clip(threshold=Threshold() as policy):
             raise ArgumentError(
                 f"a constraint keeps no state between steps, so its threshold is a number, got {policy!r}:"

@@ -52,7 +52,7 @@ class RunRecord(RunInfo):
         steps: one list a column of `STEP_COLUMNS`, one entry a step; NaN and Inf are kept as they are.
         evaluations: held-out figures over the run, the last one final.
         seconds: training time in seconds.
-        skipped_steps: steps that were not taken because the gradient was not finite.
+        skipped_steps: steps that were not taken: the gradient was not finite, or a clip left them out.
         interrupted: the run was stopped before its end.
     """
 

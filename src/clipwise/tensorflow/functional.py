@@ -93,9 +93,10 @@ def clip(
             last axis of a kernel, the rows of a table that is named ``embeddings``.
 
     Returns:
-        The clipped gradients in the same structure and dtypes, the next state, and the report, whose fields
-        are tensors. Of `tf.IndexedSlices` the slices of one row are summed to one. They come back dense where
-        the clip measures ``per="unit"``, or where entries of rows that are not there would change too.
+        The clipped gradients in the same structure and dtypes (zeros, where a clip with ``action="skip"``
+        leaves the step out), the next state, and the report, whose fields are tensors. Of `tf.IndexedSlices`
+        the slices of one row are summed to one. They come back dense where the clip measures ``per="unit"``,
+        or where entries of rows that are not there would change too.
 
     Raises:
         ParameterError: a pattern matches nothing; a threshold needs weights or a loss; the variables do not

@@ -13,6 +13,7 @@ from clipwise.thresholds._percentile import percentile
 from clipwise.thresholds._quantile_ema import quantile_ema
 from clipwise.thresholds._reduce_on_instability import reduce_on_instability
 from clipwise.thresholds._relative import relative
+from clipwise.thresholds._rolling_zscore import rolling_zscore
 from clipwise.thresholds._schedules import cosine, exponential, linear, schedule
 from clipwise.thresholds._tensor_average import tensor_average
 from clipwise.thresholds._zscore import zscore
@@ -31,6 +32,7 @@ __all__ = [
     "quantile_ema",
     "reduce_on_instability",
     "relative",
+    "rolling_zscore",
     "schedule",
     "tensor_average",
     "zscore",

@@ -16,7 +16,7 @@ class JointStep:
     """Which optimizers still have to step on gradients that were clipped together, and whether they may.
 
     Attributes:
-        skipped: the clipping found NaN or Inf, so that none of them is to step.
+        skipped: the clipping leaves the step out, so that none of them is to step.
         bounded: whether weights were clipped since it began.
     """
 

@@ -75,7 +75,7 @@ class PolicyState:
             pairs = zip([*saved["parameters"], None], [*owners, None], strict=False)
             then, now = next(pair for pair in pairs if pair[0] != pair[1])
             raise StateError(f"the saved state is of other parameters: {then!r} was where {now!r} is now")
-        return state if stage.thresholds.policy is None else self._like(state, saved["state"], _policy(stage))
+        return self._like(state, saved["state"], _policy(stage)) if state else state
 
     def _like(self, like: Any, saved: Any, name: str) -> Any:
         if isinstance(like, tuple):

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from clipwise.clip import AnyClip, clip_by_global_norm
-from clipwise.config.arguments import as_weight_clip
+from clipwise.config.arguments import as_clip, as_weight_clip
 from clipwise.config.spelling import spelled
 from clipwise.errors import ArgumentError, StateError
-from clipwise.functional.arguments import NonFinite
+from clipwise.functional.arguments import NonFinite, may_leave_out
 from clipwise.functional.context import StepContext
 from clipwise.functional.slots import UnitAxes
 from clipwise.namespace import Namespace
@@ -81,7 +81,7 @@ def attach(
         optimizer: any `torch.optim.Optimizer`, wrappers that carry one, or several. Of one around another
             it is the outer (Lookahead), or the inner where that makes the step (Fabric, Accelerate, SAM).
         clip: what to do; a string or a mapping is read by `clipwise.config.parse`. None with ``weights``:
-            the gradients are only measured.
+            the gradients are only measured. A step that ``action="skip"`` leaves out does not happen either.
         model: gives parameters their names, for reports and `by_name`, and tells which are embeddings
             and which transposed convolutions.
         nonfinite: as for `Clipper`. With ``"skip"`` a step whose gradients hold NaN or Inf does not run:
@@ -157,13 +157,16 @@ class AttachedClipper(Clipper):
             raise ArgumentError(
                 "a clip is attached to this optimizer already: detach it first, or use clipwise.chain"
             )
+        clip_given = clip is not None
+        clip = as_clip(clip_by_global_norm(float("inf")) if clip is None else clip)
+        self._leaves_out = may_leave_out(clip, nonfinite)
         # Held weakly: the optimizer's hooks hold this clipper, and both are to go when the optimizer goes.
         self._optimizers = [weakref.ref(one) for one in optimizers]
         self._model = model
         parameters = of_optimizers(optimizers, model)
         super().__init__(
             parameters.items(),
-            clip_by_global_norm(float("inf")) if clip is None else clip,
+            clip,
             nonfinite=nonfinite,
             direction=direction,
             model=model,
@@ -195,7 +198,7 @@ class AttachedClipper(Clipper):
                 end=self._end,
             ).register(one)
         ]
-        if clip is not None:  # a clip of the weights alone has nothing against another of the gradients
+        if clip_given:  # a clip of the weights alone has nothing against another of the gradients
             _foreign_clipping.listen(self)
 
     @property
@@ -343,7 +346,7 @@ class AttachedClipper(Clipper):
             self._joint_step.bounded = True
 
     def _say_what_is_around(self, optimizer: Optimizer) -> None:
-        around = wrapper_of_caller(optimizer) if self.nonfinite == "skip" else None
+        around = wrapper_of_caller(optimizer) if self._leaves_out else None
         if around is not None:
             warn(
                 f"{around} steps around this {type(optimizer).__name__}: its own part of a skipped step"

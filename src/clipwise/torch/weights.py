@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from clipwise.clip import AnyClip, Clip
+from clipwise.config.arguments import as_clip, refuse_skips
 from clipwise.functional.bounds import TOLERANCE, share_at_bound
 from clipwise.functional.slots import UnitAxes
 from clipwise.report import ClipReport
@@ -70,6 +71,8 @@ class WeightClipper(Clipper):
         unit_axes: UnitAxes | None = None,
         process_groups: ProcessGroups | None = None,
     ) -> None:
+        clip = as_clip(clip)
+        refuse_skips(clip)
         super().__init__(parameters, clip, model=model, unit_axes=unit_axes, process_groups=process_groups)
 
     def clip_after(

@@ -44,6 +44,27 @@ def test_a_skipped_step_is_as_if_it_had_never_been(case):
     assert skipping.history.history["clipwise/nonfinite"] == [4.0]
 
 
+def test_a_spike_that_is_skipped_is_as_if_it_had_never_been():
+    clip = clipwise.chain(clipwise.skip_spikes(window=4), clipwise.autoclip(30))
+
+    def trained(scales):
+        variable = keras.Variable(np.ones(2, "float32"), name="v")
+        made = keras.optimizers.AdamW(0.1, weight_decay=0.1, use_ema=True, ema_momentum=0.5)
+        made = clipwise.keras.attach(made, clip, nonfinite="propagate")
+        skipped = []
+        for scale in scales:
+            made.apply([keras.ops.convert_to_tensor(np.asarray([scale, 1.0], "float32"))], [variable])
+            skipped.append(bool(clipwise.keras.report(made).skipped))
+        assert int(made.iterations) == len(scales) - sum(skipped)
+        return [keras.ops.convert_to_numpy(v) for v in (variable, *made.variables[:4])], skipped
+
+    found, skipped = trained([1.0, 2.0, 3.0, 500.0, 2.0])
+    expected, _ = trained([1.0, 2.0, 3.0, 2.0])
+    assert skipped == [False, False, False, True, False]
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
 def apply(nonfinite, *gradients, clip="clip_by_global_norm(1.0)"):
     variables = [
         keras.Variable(np.zeros(np.shape(g), "float32"), name=f"v{i}") for i, g in enumerate(gradients)

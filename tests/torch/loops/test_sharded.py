@@ -40,6 +40,10 @@ CLIPS = {
     "range, then all": (clipwise.chain(clipwise.clip_by_value(low=-0.1, high=0.05), GLOBAL), 1),
     "values by a schedule": (clipwise.clip_by_value(clipwise.thresholds.linear(0.1, 0.05, steps=9)), 2),
     "chain": (clipwise.chain(clipwise.clip_by_norm(0.3), GLOBAL), 1),
+    "spikes": (
+        clipwise.chain(clipwise.skip_spikes(3.0, window=4), clipwise.clip_by_global_norm(0.1)),
+        1,
+    ),
     "by_name": (clipwise.by_name({"first.*": clipwise.clip_by_norm(0.1), "*": GLOBAL}), 1),
 }
 """Each clip, and how many collectives a step takes."""
@@ -198,6 +202,7 @@ def assert_same_steps(ranks, key, expected, tolerance=1e-6):
 def test_it_is_what_one_process_does(ranks, layout, name):
     expected = alone(name)
     assert any(report["clip_fraction"] for report in expected["reports"]), "nothing was clipped"
+    assert any(report["skipped"] for report in expected["reports"]) == (name == "spikes")
     assert_same_steps(ranks, (layout, name), expected, tolerance=1e-5)
     count = CLIPS[name][1]  # and once how the gradients lie, and whether replicas are some
     assert ranks[0][layout, name]["collectives"] == [count + 1, count, count]

@@ -147,7 +147,9 @@ def _skipped(group: Group) -> str | None:
     if not skipped:
         return None
     steps = sum(run.steps for run in group.runs)
-    return f"{group.label} skipped {skipped} of {steps} steps, whose gradient was NaN or infinite."
+    bad = sum(run.nonfinite_steps for run in group.runs)
+    why = "NaN or infinite" if skipped <= bad else "NaN, infinite or above the threshold"
+    return f"{group.label} skipped {skipped} of {steps} steps, whose gradient was {why}."
 
 
 def _conclusion(groups: Sequence[Group], baseline: Group | None) -> str | None:

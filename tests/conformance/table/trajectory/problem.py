@@ -42,6 +42,7 @@ CLIPS = {
     "by name": clipwise.by_name(
         {"cell.*": clipwise.autoclip(50), "head.bias": None, "*": clipwise.clip_by_norm(0.1)}
     ),
+    "skip": clipwise.chain(clipwise.skip_spikes(3.0, window=24), clipwise.autoclip(50)),
 }
 
 FOLLOWS_LOSS = clipwise.clip_by_global_norm(thresholds.reduce_on_instability(1.0, 0.5, patience=1))

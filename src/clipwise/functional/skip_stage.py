@@ -1,0 +1,77 @@
+"""One `Clip` with ``action="skip"`` at work: a step above the threshold is left out, but not for ever."""
+
+from typing import Any, NamedTuple
+
+from clipwise.functional.context import StepContext
+from clipwise.functional.group_thresholds import map_state
+from clipwise.functional.measure import Measure
+from clipwise.functional.merging import changed
+from clipwise.functional.stage import GlobalStage, Step
+from clipwise.namespace import Array
+
+__all__ = ["Judgement", "SkipStage", "SkipState"]
+
+
+class SkipState(NamedTuple):
+    """What a skip remembers.
+
+    Attributes:
+        row: how many steps in a row it has left out, 0-d.
+        policy: of the threshold.
+    """
+
+    row: Array
+    policy: Any
+
+
+class Judgement(NamedTuple):
+    """What a skip found in the norm of a step, all 0-d.
+
+    Attributes:
+        threshold: of this step.
+        above: whether the norm is above it; never of a step that is left out for something else.
+        left: whether the step is left out for it.
+        learned: the state of the policy, should the step happen.
+    """
+
+    threshold: Array
+    above: Array
+    left: Array
+    learned: Any
+
+
+class SkipStage(GlobalStage):
+    """One norm over everything; whether the step happens is judged before anything is touched."""
+
+    def init(self, xp: Any) -> SkipState:
+        return SkipState(xp.zeros((), dtype=xp.int32), super().init(xp))
+
+    def judge(
+        self, measure: Measure, weights: Measure | None, state: SkipState, context: StepContext
+    ) -> Array:
+        """Whether to leave the step out, 0-d; `apply` then goes by what was found."""
+        heard = measure.finite_for_history(measure.joint(self.clip.norm))
+        threshold, learned = self.thresholds.of(measure, weights, state.policy, context, heard, heard)
+        above = heard > threshold
+        left = above & (state.row < self.clip.patience)
+        measure.judged[self] = Judgement(threshold, above, left, learned)
+        return left
+
+    def apply(
+        self, measure: Measure, weights: Measure | None, state: SkipState, context: StepContext
+    ) -> Step:
+        xp, leave = measure.xp, measure.leave
+        threshold, above, left, policy = measure.judged[self]
+        norm = measure.joint(self.clip.norm)
+        if leave is not None:
+            heard = measure.finite_for_history(norm)
+            _, unchanged = self.thresholds.of(measure, weights, state.policy, context, heard, heard)
+            if leave is True:
+                policy = unchanged
+            else:
+                policy = map_state(lambda new, old: xp.where(leave, old, new), policy, unchanged)
+        # What else leaves a step out neither counts nor ends the row.
+        same = above if leave is None else above | leave
+        row = xp.where(left, state.row + 1, xp.where(same, state.row, 0))
+        report = changed(self.scale(measure, norm, threshold), {"skipped": left})
+        return report, SkipState(xp.astype(row, xp.int32), policy)

@@ -1,0 +1,79 @@
+"""A threshold some standard deviations above the mean of the last norms."""
+
+import math
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
+
+from clipwise.checks import check_number, whole
+from clipwise.namespace import Array
+from clipwise.thresholds._base import NOTHING, Observation, usable
+
+_LEAST = 1e-6
+"""The least standard deviation, in means: rounding of norms that are all alike is no spike."""
+
+
+class RollingState(NamedTuple):
+    """The last norms, the n-th in place n % window (``shape + (window,)``), and how many there were."""
+
+    ring: Array
+    count: Array
+
+
+@dataclass(frozen=True)
+class rolling_zscore:
+    """The mean of the last ``window`` norms plus z of their standard deviations.
+
+    ``T_t = mu + z * max(sigma, 1e-6 * mu)``, mu and sigma (with n - 1 in the denominator) of the norms before
+    this one. It acts once there are half a window of them, and at least 2; until then it is inf. A norm that
+    is NaN, Inf or exactly 0 never enters.
+
+    Args:
+        z: how many standard deviations are still usual, above 0.
+        window: number of norms that are remembered, at least 2.
+
+    Source: the rule of OLMo-core's ``SkipStepOptimizer`` (``sigma_factor=6``,
+    ``rolling_interval_length=128``), by the norm; see `clipwise.skip_spikes`.
+
+    >>> import numpy as np
+    >>> policy = rolling_zscore(z=6.0, window=4)
+    >>> state = policy.init(np, ())
+    >>> for norm in (1.0, 2.0, 3.0, 100.0):
+    ...     threshold, state = policy.update(np, state, Observation(norm=np.asarray(norm)))
+    >>> float(threshold)  # 2 + 6 * 1
+    8.0
+    """
+
+    z: float = 6.0
+    window: int = 128
+
+    needs: ClassVar[frozenset[str]] = NOTHING
+    wants: ClassVar[frozenset[str]] = NOTHING
+    remembers: ClassVar[bool] = True
+    watches_norm: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "z", check_number("z", self.z, low=math.ulp(0.0)))
+        object.__setattr__(self, "window", whole("window", self.window, low=2))
+
+    def init(self, xp: Any, shape: tuple[int, ...]) -> RollingState:
+        return RollingState(xp.zeros((*shape, self.window)), xp.zeros(shape, dtype=xp.int32))
+
+    def update(self, xp: Any, state: RollingState, seen: Observation) -> tuple[Array, RollingState]:
+        norm = xp.asarray(seen.norm)
+        ring, count = state
+        accept = usable(xp, norm)
+        places = xp.arange(self.window)
+        there = places < count[..., None]
+
+        known = xp.sum(xp.astype(there, ring.dtype), axis=-1)
+        mu = xp.sum(ring, axis=-1) / xp.where(known > 0, known, 1.0)  # free places hold 0
+        # Relative to the mean, so that no square leaves the range.
+        relative = xp.where(there, ring / xp.where(known > 0, mu, 1.0)[..., None] - 1.0, 0.0)
+        sigma = xp.sqrt(xp.sum(relative**2, axis=-1) / xp.where(known > 1, known - 1.0, 1.0))
+        threshold = mu + self.z * mu * xp.where(sigma > _LEAST, sigma, _LEAST)
+        threshold = xp.where(count >= max(2, self.window // 2), threshold, xp.inf)
+
+        here = (places == (count % self.window)[..., None]) & accept[..., None]
+        return threshold, RollingState(
+            xp.where(here, norm[..., None], ring), count + xp.astype(accept, xp.int32)
+        )
