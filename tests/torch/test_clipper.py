@@ -570,3 +570,45 @@ def test_an_observed_loss_is_what_it_was():
         clipper.clip_()
         total.zero_()
     assert [float(loss) for loss in heard] == [1.0, 2.0, 3.0]
+
+
+def some_of_each() -> list[nn.Parameter]:
+    entries = torch.Generator().manual_seed(0)
+    kinds = dict.fromkeys((torch.float32, torch.bfloat16, torch.float64), ((64, 64), (64,), (), (40, 700)))
+    made = []
+    for kind, shapes in kinds.items():
+        for shape in shapes * 8:
+            drawn = torch.randn(2, *shape, generator=entries, device="cpu", dtype=torch.float64)
+            values, gradient = drawn.to(kind).unbind()
+            made.append(nn.Parameter(values))
+            made[-1].grad = gradient
+    return made
+
+
+@pytest.mark.parametrize("name", ["value", "norm", "global", "agc", "autoclip", "unit percentile"])
+def test_the_default_device_and_dtype_change_nothing(name):
+    def use() -> list:
+        model = some_of_each()
+        clipper = clipwise.torch.Clipper(model, PRESETS[name])
+        clipper.observe(1.0)
+        said = [vars(clipper.clip_()) for _ in range(3)]
+        clipper.load_state_dict(clipper.state_dict())
+        said += [vars(clipper.clip_()), clipwise.torch.clip_grad_norm_(model, 1.0)]
+        clipwise.torch.clip_grad_value_(model, 0.5)
+        optimizer = torch.optim.SGD(model, lr=0.1, foreach=False)
+        clipwise.torch.attach(optimizer, PRESETS[name])
+        optimizer.step()
+        weights = clipwise.torch.WeightClipper(model, clipwise.clip_by_norm(0.1))
+        return [repr(said), weights.clip_(), model, [parameter.grad for parameter in model]]
+
+    expected = use()
+    with torch.device("meta"):
+        torch.set_default_dtype(torch.float16)
+        try:
+            found = use()
+        finally:
+            torch.set_default_dtype(torch.float32)
+    assert found[0] == expected[0]
+    assert repr(found[1]) == repr(expected[1])
+    for one, other in zip(found[2] + found[3], expected[2] + expected[3], strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=0)

@@ -194,7 +194,7 @@ class ClipCallback(*_BASES):  # type: ignore[misc]
                 if len(self.clippers) > 1:
                     name = name.replace("clipwise/", f"clipwise/optimizer{place}/", 1)
                 # On the CPU, since what is on the progress bar is read again after every batch.
-                number = torch.tensor(value, dtype=torch.float64)
+                number = torch.tensor(value, dtype=torch.float64, device="cpu")
                 pl_module.log(name, number, prog_bar=on_bar, on_step=True, on_epoch=False, batch_size=1)
 
     def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:

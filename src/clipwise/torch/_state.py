@@ -106,10 +106,11 @@ def _owners(stage: Stage, state: Any) -> list[str]:
 def _dumped(state: Any) -> Any:
     if isinstance(state, tuple):
         return {name: _dumped(getattr(state, name)) for name in getattr(state, "_fields", ())}
-    return state.clone() if isinstance(state, Tensor) else torch.tensor(np.asarray(state))
+    return state.clone() if isinstance(state, Tensor) else torch.tensor(np.asarray(state), device="cpu")
 
 
 def _placed(xp: Namespace, array: Array) -> Array:
     """An array of a state as this namespace's kind of array."""
-    tensor = torch.as_tensor(array)
-    return tensor.cpu().numpy() if xp.float_dtype is NUMPY.float_dtype else tensor.to(xp.device)
+    if xp.float_dtype is NUMPY.float_dtype:
+        return array.cpu().numpy() if isinstance(array, Tensor) else np.asarray(array)
+    return torch.as_tensor(array, device=xp.device)

@@ -50,7 +50,7 @@ class Traced:
                 modulus = _moduli(tensor)
                 tensor.copy_(torch.where(modulus > high, tensor * (high / modulus), tensor))
             elif isinstance(high, Tensor):
-                tensor.clamp_(torch.as_tensor(low).to(tensor), high.to(tensor))
+                tensor.clamp_(torch.as_tensor(low, dtype=tensor.dtype, device=tensor.device), high.to(tensor))
             elif high <= torch.finfo(tensor.dtype).max:  # torch refuses one beyond
                 tensor.clamp_(float(low), high)
 

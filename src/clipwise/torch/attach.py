@@ -293,7 +293,7 @@ class AttachedClipper(Clipper):
 
     def _ready(self, optimizer: Optimizer, loss: Any) -> bool:
         """Clip what the step is about to use; whether it is to be left out, as far as the host knows."""
-        if not self._losses and isinstance(loss, Tensor | float) and torch.as_tensor(loss).numel() == 1:
+        if not self._losses and (isinstance(loss, float) or (isinstance(loss, Tensor) and loss.numel() == 1)):
             self.observe(loss)
         self._follow_optimizers()
         happens = self._prepare(optimizer)

@@ -35,7 +35,7 @@ from clipwise.torch._sparse import refuse_complex_ranges, refuse_sparse
 from clipwise.torch._state import PolicyState
 from clipwise.torch._together import measure_together, refuse_on_shards
 from clipwise.torch.engines import AnyBatch, refuse_unknown_engine
-from clipwise.torch.engines._arrays import array_on, namespace_on, wide
+from clipwise.torch.engines._arrays import array_on, namespace_on, tensor_of, wide
 from clipwise.torch.refusals import refuse_flat_shards
 from clipwise.torch.reports import in_torch
 
@@ -182,7 +182,7 @@ class Clipper:
         self._losses.append(
             loss.detach().reshape(()).clone()
             if isinstance(loss, Tensor)
-            else torch.tensor(float(loss), dtype=torch.float64)
+            else torch.tensor(float(loss), dtype=torch.float64, device="cpu")
         )
 
     @property
@@ -331,7 +331,7 @@ class Clipper:
             error=gradients.error or error,
             judged=bool(self._vetoes),
         )
-        self._losses = [] if together.loss is None else [torch.as_tensor(together.loss)]
+        self._losses = [] if together.loss is None else [tensor_of(together.loss)]
         self._refuse_missing_loss()
         return together.measure
 
@@ -349,7 +349,7 @@ class Clipper:
         if self._sharding is None:
             return any(said)
         # What a judge remembers may be another on each rank, though all hear the same.
-        return bool(self._sharding.summed(torch.tensor([float(any(said))])) > 0)
+        return bool(self._sharding.summed(torch.tensor([float(any(said))], device="cpu")) > 0)
 
     def _weights(self, xp: Namespace) -> MeasuredTensors | None:
         """The parameters, for thresholds that look at them."""

@@ -283,12 +283,16 @@ def _total_norm(batch: AnyBatch | Traced | ShardedBatch, p: float, error_if_nonf
 
 
 def _scale_(batch: AnyBatch | Traced | ShardedBatch, max_norm: float, norm: Array) -> None:
-    batch.scale_(batch.xp.clip(max_norm / (norm + 1e-6), None, 1.0))
+    coefficient = max_norm / (norm + 1e-6)
+    if batch.xp is NUMPY:  # numpy's clip of one number takes longer than all else here
+        batch.scale_(NUMPY.asarray(1.0) if coefficient > 1.0 else coefficient)
+    else:
+        batch.scale_(batch.xp.clip(coefficient, None, 1.0))
 
 
 def _narrowed(norm: Array, batch: AnyBatch | Traced | ShardedBatch) -> Tensor:
     if batch.xp is NUMPY:
-        return torch.scalar_tensor(float(norm), dtype=batch.dtype)
+        return torch.scalar_tensor(float(norm), dtype=batch.dtype, device="cpu")
     narrowed: Tensor = norm.to(batch.dtype)
     return narrowed
 

@@ -138,7 +138,7 @@ class WeightClipper(Clipper):
             total = measure.over_ranks(counts) if isinstance(measure, ShardedTensors) else counts.sum()
             return total / max(1, measure.layout.entries)
 
-        return torch.as_tensor(share_at_bound(self.clip, report, names, share))
+        return tensor_of(share_at_bound(self.clip, report, names, share))
 
     def _measured(self, names: Sequence[str]) -> MeasuredTensors:
         weights, slots = [self.parameters[name] for name in names], {slot.name: slot for slot in self._slots}

@@ -14,7 +14,7 @@ from clipwise.functional.scaling import combine
 from clipwise.monitor.observe.bootstrap.own_clips import OwnClip
 from clipwise.namespace import namespace_of
 from clipwise.report import ClipReport
-from clipwise.torch.engines import AnyBatch, array_on, gather, make_batch
+from clipwise.torch.engines import AnyBatch, array_on, gather, make_batch, tensor_of
 from clipwise.torch.reports import in_torch
 from clipwise.torch.whole_norms import Norms, plain
 
@@ -77,9 +77,9 @@ def with_own_clip(report: ClipReport, call: OwnClip) -> ClipReport:
 
     torch multiplies by ``min(1, threshold / (norm + 1e-6))``; dividing by it gives what there was.
     """
-    after, norms = torch.as_tensor(report.norm), report.tensor_norms
+    after, norms = tensor_of(report.norm), report.tensor_norms
     wide: Any = after.dtype
-    norm = torch.as_tensor(call.norm).detach().to(after.device, wide)
+    norm = tensor_of(call.norm).detach().to(after.device, wide)
     factor = torch.clamp(call.threshold / (norm + 1e-6), max=1.0)
     assert norms is not None
     return replace(

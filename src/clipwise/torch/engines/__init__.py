@@ -10,7 +10,7 @@
 The environment variable ``CLIPWISE_ENGINE`` names one that is used wherever it can be.
 """
 
-from clipwise.torch.engines._arrays import array_on
+from clipwise.torch.engines._arrays import array_on, tensor_of
 from clipwise.torch.engines.choice import AnyBatch, engine, gather, make_batch, refuse_unknown_engine
 
-__all__ = ["AnyBatch", "array_on", "engine", "gather", "make_batch", "refuse_unknown_engine"]
+__all__ = ["AnyBatch", "array_on", "engine", "gather", "make_batch", "refuse_unknown_engine", "tensor_of"]

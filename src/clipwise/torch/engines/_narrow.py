@@ -8,6 +8,7 @@ float32's range) is NaN, for the reference functions to measure.
 import math
 import threading
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from operator import attrgetter
 
 import numpy as np
@@ -39,19 +40,19 @@ WIDENED = 1 << 14
 """Entries that are widened to float64 at a time."""
 LONG = 1 << 22
 """Entries of float32 that are measured in one call."""
-HALVES = 1 << 17
+AT_ONCE = 1 << 17
 """Entries of halves that are widened to float32 at a time."""
 LEAST = 2.0**-100
 """Coefficients below are not held by float32 with all their digits, nor are products with large entries."""
 
 _TYPES = {Tensor, nn.Parameter}
 _DTYPES = {torch.float32, torch.float16, torch.bfloat16}
-_dtype, _layout, _device = attrgetter("dtype"), attrgetter("layout"), attrgetter("device")
+_dtype, _layout, _device, _on_cpu, _shape = map(attrgetter, ("dtype", "layout", "device", "is_cpu", "shape"))
 
 
-def plain(tensors: Sequence[Tensor], device: torch.device) -> list[int]:
+def plain(tensors: Sequence[Tensor], device: torch.device) -> Sequence[int]:
     """Places of the tensors that are one block of float32 or halves, in order, with at least one entry."""
-    return list(range(len(tensors))) if _all_plain(tensors, device) else _plain_ones(tensors, device)
+    return range(len(tensors)) if _all_plain(tensors, device) else _plain_ones(tensors, device)
 
 
 def _all_plain(tensors: Sequence[Tensor], device: torch.device) -> bool:
@@ -59,7 +60,7 @@ def _all_plain(tensors: Sequence[Tensor], device: torch.device) -> bool:
         set(map(type, tensors)) <= _TYPES
         and set(map(_dtype, tensors)) <= _DTYPES
         and set(map(_layout, tensors)) == {torch.strided}
-        and set(map(_device, tensors)) == {device}
+        and (all(map(_on_cpu, tensors)) if device.type == "cpu" else set(map(_device, tensors)) == {device})
         and all(map(Tensor.is_contiguous, tensors))
         and all(map(Tensor.numel, tensors))
         and not any(map(Tensor.is_neg, tensors))
@@ -72,34 +73,87 @@ def _plain_ones(tensors: Sequence[Tensor], device: torch.device) -> list[int]:
 
 def norms(tensors: Sequence[Tensor]) -> Array:
     """The 2-norms, ``(n,)`` in float64; NaN: not to be trusted, or NaN."""
-    found, rows = np.zeros(len(tensors)), _Rows(len(tensors))
-    long: list[int] = []
-    few: list[int] = []
-    for shape, places in _alike(tensors).items():
-        size = shape.numel()
-        if size > SHORT and (size > GATHERED or not size % ROW):
-            long += places
-            for some in _some(places, size):
-                rows.add(some, size, _side_by_side([tensors[i] for i in some]))
-        elif len(places) < FEW and size <= GATHERED:
-            few += places
+    vectors = _Vectors(len(tensors))
+    found = vectors.norms
+    by_rows: list[int] = []
+    for size, places in _alike(tensors):
+        if size > SHORT and (size > GATHERED or not size % ROW or len(places) < FEW):
+            by_rows += places
+            if len(places) > 1 and size <= GATHERED and not size % ROW:
+                found[places] = _gathered_norms(tensors, places, size)
+            else:
+                for i in places:
+                    vectors.add(i, _norms_of_rows(tensors[i].view(-1)))
+        elif len(places) < FEW:
+            for i in places if size else ():
+                vectors.add(i, tensors[i].view(-1))
         else:
             for some in _some(places, size):
                 found[some] = _wide_norms(_side_by_side([tensors[i] for i in some]), size)
-    if few:
-        each = torch._foreach_norm([tensors[i] for i in few], 2.0, dtype=torch.float64)
-        found[few] = torch.stack(each).numpy()
-    if long:
-        found[long] = _trusted(np.sqrt(rows.sums()[long]), lambda: [tensors[i].numel() for i in long])
+    vectors.measure()
+    if by_rows:
+        found[by_rows] = _trusted(found[by_rows], lambda: [tensors[i].numel() for i in by_rows])
     return found
 
 
-def _alike(tensors: Sequence[Tensor]) -> dict[torch.Size, list[int]]:
-    """The places of the tensors of each shape."""
+class _Vectors:
+    """Short vectors, the entries of a tensor or the norms of its rows, measured together in float64."""
+
+    def __init__(self, count: int) -> None:
+        self.norms = np.zeros(count)
+        self._forget()
+
+    def _forget(self) -> None:
+        self._places: list[int] = []
+        self._vectors: list[Tensor] = []
+        self._starts = [0]
+
+    def add(self, place: int, vector: Tensor) -> None:
+        self._places.append(place)
+        self._vectors.append(vector)
+        self._starts.append(self._starts[-1] + vector.numel())
+        if self._starts[-1] > WIDENED:
+            self.measure()
+
+    def measure(self) -> None:
+        if self._vectors:
+            entries = torch.cat(self._vectors).double().numpy()
+            squares = np.multiply(entries, entries, out=entries)
+            self.norms[self._places] = np.sqrt(np.add.reduceat(squares, self._starts[:-1]))
+            self._forget()
+
+
+def _gathered_norms(tensors: Sequence[Tensor], places: list[int], size: int) -> Array:
+    """The norms of tensors of one shape, by their rows."""
+    some = (_side_by_side([tensors[i] for i in few]) for few in _some(places, size))
+    each = [torch.linalg.vector_norm(_single(entries.view(-1, ROW)), 2.0, dim=1) for entries in some]
+    rows = torch.cat(each).double().view(len(places), -1)
+    return torch.linalg.vector_norm(rows, 2.0, dim=1).numpy()
+
+
+def _norms_of_rows(entries: Tensor) -> Tensor:
+    """The norms of the rows of one long tensor, the last perhaps shorter."""
+    length, at_once = entries.numel(), LONG if entries.dtype == torch.float32 else AT_ONCE
+    over = length % ROW
+    rows = (entries[:-over] if over else entries).view(-1, ROW)
+    pieces = rows.split(at_once // ROW) if length > at_once else (rows,)
+    each = [torch.linalg.vector_norm(_single(piece), 2.0, dim=1) for piece in pieces]
+    if over:
+        each.append(torch.linalg.vector_norm(entries[-over:].float(), 2.0).view(1))
+    return torch.cat(each) if len(each) > 1 else each[0]
+
+
+def _alike(tensors: Sequence[Tensor]) -> Sequence[tuple[int, list[int]]]:
+    """The number of entries and the places of the tensors of each shape."""
+    return _alike_shapes(tuple(map(_shape, tensors)))
+
+
+@lru_cache(maxsize=64)
+def _alike_shapes(shapes: tuple[torch.Size, ...]) -> Sequence[tuple[int, list[int]]]:
     found: dict[torch.Size, list[int]] = {}
-    for place, tensor in enumerate(tensors):
-        found.setdefault(tensor.shape, []).append(place)
-    return found
+    for place, shape in enumerate(shapes):
+        found.setdefault(shape, []).append(place)
+    return [(shape.numel(), places) for shape, places in found.items()]
 
 
 def _some(places: list[int], size: int) -> list[list[int]]:
@@ -120,12 +174,27 @@ def _side_by_side(tensors: list[Tensor]) -> Tensor:
     count = len(tensors) * first.numel()
     if count <= WIDENED:
         return torch.cat(tensors).view(-1)
-    # Fresh memory would cost more, page by page, than what is done in it.
-    if not hasattr(_own, "buffer"):
-        _own.buffer = torch.empty(GATHERED, dtype=torch.float32)
-    flat: Tensor = _own.buffer.view(first.dtype)[:count]
+    flat = _memory()[0].view(first.dtype)[:count]
     torch.cat(tensors, out=flat.view(-1, *first.shape[1:]))
     return flat
+
+
+def _single(rows: Tensor) -> Tensor:
+    """Rows of at most `AT_ONCE` entries, if they are halves, in float32 until the next call."""
+    if rows.dtype == torch.float32:
+        return rows
+    own = _memory()[1]
+    return (own if len(rows) == len(own) else own[: len(rows)]).copy_(rows)
+
+
+def _memory() -> tuple[Tensor, Tensor]:
+    """What this thread works in: fresh memory would cost more, page by page, than what is done in it."""
+    if not hasattr(_own, "memory"):
+        with torch.inference_mode(False):  # or it could not be written outside of it
+            shapes = (GATHERED,), (AT_ONCE // ROW, ROW)
+            _own.memory = tuple(torch.empty(shape, dtype=torch.float32, device="cpu") for shape in shapes)
+    found: tuple[Tensor, Tensor] = _own.memory
+    return found
 
 
 def _wide_norms(entries: Tensor, length: int) -> Array:
@@ -134,8 +203,8 @@ def _wide_norms(entries: Tensor, length: int) -> Array:
         return torch.linalg.vector_norm(entries.view(-1, length).double(), 2.0, dim=1).numpy()
     # Small results made between large temporaries would lie in their way, so that no memory is used again.
     rows, at_once = entries.view(-1, length), max(1, WIDENED // length)
-    found = torch.empty(len(rows), dtype=torch.float64)
-    widened = torch.empty(at_once, length, dtype=torch.float64)
+    found = torch.empty(len(rows), dtype=torch.float64, device="cpu")
+    widened = torch.empty(at_once, length, dtype=torch.float64, device="cpu")
     for start in range(0, len(rows), at_once):
         some = rows[start : start + at_once]
         own = widened[: len(some)].copy_(some)
@@ -150,60 +219,15 @@ def _trusted(norms: Array, lengths: Callable[[], list[int]]) -> Array:
     return np.where(np.isfinite(norms) & (norms >= 1e-15 * np.sqrt(lengths())), norms, np.nan)
 
 
-class _Rows:
-    """Sums of squares of long tensors, from the norms of their rows."""
-
-    def __init__(self, count: int) -> None:
-        self._sums = np.zeros(count)
-        self._forget()
-
-    def _forget(self) -> None:
-        self._norms: list[Tensor] = []
-        self._places: list[int] = []
-        self._lengths: list[int] = []
-        self._held = 0
-
-    def add(self, places: list[int], size: int, entries: Tensor) -> None:
-        """Tensors of one size, their entries one after the other; one alone may be of any."""
-        single = entries.dtype == torch.float32
-        if len(places) > 1 or (size <= (LONG if single else HALVES) and not size % ROW):
-            self._keep(places, entries.float().view(-1, ROW))
-            return
-        for piece in entries.split(LONG if single else HALVES):
-            piece = piece.float()
-            whole = len(piece) // ROW * ROW
-            if whole:
-                self._keep(places, piece[:whole].view(-1, ROW))
-            if whole < len(piece):
-                self._keep(places, piece[whole:].view(1, -1))
-
-    def _keep(self, places: list[int], rows: Tensor) -> None:
-        self._norms.append(torch.linalg.vector_norm(rows, 2.0, dim=1))
-        self._places += places
-        self._lengths += [len(rows) // len(places)] * len(places)
-        self._held += len(rows)
-        if self._held > LONG // ROW:
-            self.sums()
-
-    def sums(self) -> Array:
-        if self._norms:
-            squares = torch.cat(self._norms).double().square_().numpy()
-            starts = np.cumsum([0, *self._lengths[:-1]])
-            own = np.add.reduceat(squares, starts)
-            self._sums += np.bincount(self._places, own, len(self._sums))
-            self._forget()
-        return self._sums
-
-
 def unit_norms(tensors: Sequence[Tensor]) -> list[Array]:
     """The 2-norms of the units of each tensor, as `norms` gives them."""
     found: dict[int, Array] = {}
-    for shape, places in _alike(tensors).items():
-        if len(shape) < 2:
+    for size, places in _alike(tensors):
+        shape = tensors[places[0]].shape
+        if len(shape) < 2 or not size:
             vectors = norms([tensors[i] for i in places])
             found |= dict(zip(places, vectors.reshape(-1, 1), strict=True))
             continue
-        size = shape.numel()
         length = size // shape[0]
         for some in _some(places, size):
             every = _row_norms(_side_by_side([tensors[i] for i in some]), length)
@@ -234,7 +258,8 @@ def multiply_(tensors: Sequence[Tensor], coefficient: float) -> bool:
     if 0 < coefficient < LEAST:
         return False
     if tensors:
-        torch._foreach_mul_(list(tensors), torch.tensor(coefficient, dtype=torch.float32))
+        single = torch.scalar_tensor(coefficient, dtype=torch.float32, device="cpu")
+        torch._foreach_mul_(list(tensors), single)
     return True
 
 

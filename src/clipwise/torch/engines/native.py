@@ -154,7 +154,7 @@ class Batch:
         for i in self._left:
             factor = float(coefficients if one else coefficients[i])
             if factor != 1.0 and self._stored[i].numel():
-                reference.scale_(self._stored[i], torch.tensor(factor, dtype=torch.float64))
+                reference.scale_(self._stored[i], torch.tensor(factor, dtype=torch.float64, device="cpu"))
         _tell_autograd(self.tensors)
 
     def scale_units_(self, coefficients: Array) -> None:
@@ -170,7 +170,7 @@ class Batch:
             if _has_rows(tensor):
                 Batch([tensor._values()]).scale_units_(part[tensor._indices()[0].numpy()])
             else:
-                reference.scale_units_(tensor, torch.tensor(part))
+                reference.scale_units_(tensor, torch.from_numpy(part))
         _tell_autograd(self.tensors)
 
     def clamp_(

@@ -57,9 +57,9 @@ class Batch:
         self.xp = namespace_on(self.device)
         self._at = _narrow.plain(tensors, self.device)
         """Places of those that `_narrow` takes, and they themselves."""
-        self._plain = [tensors[i] for i in self._at]
-        taken = set(self._at) if len(self._at) < len(tensors) else range(len(tensors))
-        self.odd: Sequence[int] = [i for i in range(len(tensors)) if i not in taken]
+        all_plain = len(self._at) == len(tensors)
+        self._plain = list(tensors) if all_plain else [tensors[i] for i in self._at]
+        self.odd: Sequence[int] = [] if all_plain else sorted({*range(len(tensors))}.difference(self._at))
 
     @property
     def entries(self) -> int:
@@ -108,20 +108,19 @@ class Batch:
             for i, tensor in enumerate(self.tensors):
                 scale_(values_of(tensor), factors[i] if factors.ndim else factors)
             return
+        if isinstance(coefficients, float) or not coefficients.ndim:
+            one = float(coefficients)
+            if one != 1.0:
+                left = self.odd if _narrow.multiply_(self._plain, one) else range(len(self.tensors))
+                for i in left:
+                    scale_(values_of(self.tensors[i]), torch.tensor(one, dtype=torch.float64, device="cpu"))
+            return
         known = np.asarray(coefficients)
-        left: Sequence[int] = range(len(self.tensors))
-        if not known.ndim:
-            if known == 1.0:
-                return
-            known = np.broadcast_to(known, len(self.tensors))
-            if _narrow.multiply_(self._plain, float(known[0])):
-                left = self.odd
-        else:
-            done = _narrow.multiply_each_(self._plain, known[self._at]) if self._plain else np.zeros(0, bool)
-            left = self.odd if done.all() else sorted({*self.odd, *np.array(self._at)[~done].tolist()})
+        done = _narrow.multiply_each_(self._plain, known[self._at]) if self._plain else np.zeros(0, bool)
+        left = self.odd if done.all() else sorted({*self.odd, *np.array(self._at)[~done].tolist()})
         for i in left:
             if known[i] != 1.0:
-                scale_(values_of(self.tensors[i]), torch.tensor(known[i], dtype=torch.float64))
+                scale_(values_of(self.tensors[i]), torch.tensor(known[i], dtype=torch.float64, device="cpu"))
 
     def scale_units_(self, coefficients: Array) -> None:
         """Multiply each unit in place by its coefficient, in the order of `unit_norms`."""
