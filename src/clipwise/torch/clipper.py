@@ -264,8 +264,6 @@ class Clipper:
             self._losses.clear()
         report = outcome.report
         self.steps += 1
-        self._skipped_steps = self._skipped_steps + report.skipped
-        self._clipped_steps = self._clipped_steps + report.clipped
         self.report = report
         for follower in tuple(self._followers):
             follower(self, report, told)
@@ -305,6 +303,9 @@ class Clipper:
             self.nonfinite,
             direction=self.direction,
         )
+        # Counted before they are tensors: on the CPU adding up two of those takes as long as a small clip.
+        self._skipped_steps = self._skipped_steps + report.skipped
+        self._clipped_steps = self._clipped_steps + report.clipped
         skip = measure.leave if measure.defers else None
         return Outcome(in_torch(report), measure.folded, skip)
 

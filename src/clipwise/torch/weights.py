@@ -91,7 +91,9 @@ class WeightClipper(Clipper):
         self.steps, self._clipped_steps = self._before
         report = self._step(None, leave=leave, only=ids).report
         if again:
-            self._clipped_steps = torch.maximum(total, self._clipped_steps)
+            self._clipped_steps = self._clipped_steps + (total - self._clipped_steps) * (
+                total > self._clipped_steps
+            )
         return report
 
     def _over_ranks(self, *args: Any) -> ShardedTensors | None:
