@@ -3,6 +3,7 @@
 Three small layers, so that a step is little more than what Python makes of it. In one process stretches of
 training without and with what ``clipwise observe`` puts into torch take turns. Times are those of the
 processor, in the training's thread and in the others: the recorder's, which Python runs in turn with it.
+For comparison the same of a `Monitor` on a clip that is attached already.
 """
 
 import argparse
@@ -20,9 +21,12 @@ import numpy as np
 import torch
 from torch.optim import optimizer as torchs
 
+from clipwise import clip_by_global_norm
+from clipwise.monitor import Monitor
 from clipwise.monitor.observe.bootstrap import SETTINGS, torch_hooks
 from clipwise.monitor.observe.recording import monitor_here
 from clipwise.monitor.observe.settings import Settings
+from clipwise.torch import attach
 
 WIDTHS = (8, 16, 16, 1)
 """Of the model: a few hundred weights."""
@@ -48,11 +52,27 @@ class Training:
         start, others = _clocks(), _others()
         for _ in range(count):
             self.optimizer.zero_grad()
-            torch.nn.functional.mse_loss(self.model(self.x), self.y).backward()
+            loss = torch.nn.functional.mse_loss(self.model(self.x), self.y)
+            loss.backward()
             self.optimizer.step()
+            self.log(loss)
         spent = _clocks() - start
         time.sleep(REST)
         return np.array([*spent, _others() - others]) * 1e6 / count
+
+    def log(self, loss: torch.Tensor) -> None:
+        pass
+
+
+class Clipped(Training):
+    """The same with a clip, and perhaps a `Monitor` of it."""
+
+    def __init__(self, monitor: Monitor | None = None) -> None:
+        super().__init__()
+        clipper = attach(self.optimizer, clip_by_global_norm(1e9))
+        if monitor is not None:
+            monitor.attach(clipper)
+            self.log = lambda loss: monitor.log(loss=loss)  # type: ignore[method-assign]
 
 
 class Observing:
@@ -100,6 +120,8 @@ def main() -> int:
         else:
             _measure(observing, training, options.rounds, options.steps)
         monitor_here(settings).close()
+        if not options.profile:
+            _measure_monitor(Path(folder) / "monitor.db", options.rounds, options.steps)
     return 0
 
 
@@ -109,17 +131,33 @@ def _measure(observing: Observing, training: Training, rounds: int, steps: int) 
         bare.append(training.steps(steps))
         with observing.here():
             seen.append(training.steps(steps))
+    _print("observing", bare, seen)
+
+
+def _measure_monitor(database: Path, rounds: int, steps: int) -> None:
+    bare, seen = [], []
+    with Monitor(str(database)) as monitor:
+        clipped, recorded = Clipped(), Clipped(monitor)
+        for training in (clipped, recorded):
+            training.steps(50)
+        for _ in range(rounds):
+            bare.append(clipped.steps(steps))
+            seen.append(recorded.steps(steps))
+    _print("a Monitor", bare, seen)
+
+
+def _print(what: str, bare: list[np.ndarray], seen: list[np.ndarray]) -> None:
     added = np.array(seen) - np.array(bare)
     rows = {
         "a step without": np.array(bare)[:, 0],
-        "added by the wall": added[:, 0],
-        "in the training's thread": added[:, 1],
-        "in the recorder's thread": added[:, 2],
-        "in both": added[:, 1] + added[:, 2],
+        f"{what} adds by the wall": added[:, 0],
+        "  in the training's thread": added[:, 1],
+        "  in the recorder's thread": added[:, 2],
+        "  in both": added[:, 1] + added[:, 2],
     }
     for name, found in rows.items():
         low, middle, high = np.percentile(found, [25, 50, 75])
-        print(f"{name:26} {middle:7.1f} us   quartiles {low:.1f} to {high:.1f}")
+        print(f"{name:28} {middle:7.1f} us   quartiles {low:.1f} to {high:.1f}")
 
 
 def _profile(observing: Observing, training: Training, steps: int) -> None:
