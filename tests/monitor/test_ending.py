@@ -38,7 +38,7 @@ def closed_at_last(path, error=None):
     ("error", "status", "note"),
     [
         (ValueError("bad"), "failed", "ValueError: bad"),
-        (KeyboardInterrupt(), "failed", "KeyboardInterrupt: "),
+        (KeyboardInterrupt(), "stopped", "KeyboardInterrupt: "),
         (TrainingStopped("a rule"), "stopped", "TrainingStopped: a rule"),
         (SystemExit(0), "finished", ""),
         (SystemExit(), "finished", ""),

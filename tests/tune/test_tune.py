@@ -2,8 +2,16 @@
 
 import json
 import math
+import os
+import shutil
+import socket
+import subprocess
 import sys
+import tempfile
 import textwrap
+import time
+from functools import partial
+from pathlib import Path
 
 import pytest
 
@@ -11,6 +19,7 @@ from clipwise.cli import main
 from clipwise.clip import clip_by_global_norm
 from clipwise.config import parse
 from clipwise.errors import ArgumentError, StoreError
+from clipwise.monitor import Monitor
 from clipwise.monitor.store import Store
 from clipwise.tune.of_script import ScriptObjective
 from clipwise.tune.result import configuration, picture, sentences
@@ -214,3 +223,93 @@ def test_a_script(tmp_path, monkeypatch, capsys):
         ScriptObjective(script, "loss: .*", tmp_path / "c.db", tmp_path)
     assert main(["tune", "--rate", "0.1", "1", "--", "train.py", ".1"]) == 2
     assert "{rate} in the words of the script go together" in capsys.readouterr().err
+
+
+def test_a_script_that_is_hopeless_is_ended_and_keeps_what_it_has(tmp_path, monkeypatch):
+    (tmp_path / "train.py").write_text("print('loss: 1\\nloss: 2', flush=True); import time; time.sleep(600)")
+    monkeypatch.setattr("clipwise.tune.of_script.LOOK", 0.1)
+    told = {}
+
+    def report(place, value):
+        told[place] = value
+        if place == 1:
+            raise Pruned
+
+    objective = ScriptObjective(
+        [sys.executable, str(tmp_path / "train.py")], "loss: (.+)", tmp_path / "runs.db", tmp_path
+    )
+    with pytest.raises(Pruned):
+        objective(candidate("none", None), 0, report)
+    assert told == {0: 1.0, 1: 2.0}
+    assert "KeyboardInterrupt" in (tmp_path / "trial-0.log").read_text()
+
+
+def test_a_recorded_series_is_compared_at_doubling_steps(tmp_path):
+    with Monitor(tmp_path / "runs.db", run="trial 0: none", rules=()) as monitor:
+        for step in range(1, 100):
+            monitor.log(step=step, loss=float(step))
+    objective = ScriptObjective(["x"], "loss", tmp_path / "runs.db", tmp_path)
+    assert objective._on_the_way("trial 0: none", tmp_path / "x") == [31.0, 61.5]  # of 30..32, of 59..64
+    assert objective._on_the_way("trial 1: none", tmp_path / "x") == []
+
+
+def test_a_driver_that_is_missing_is_named(tmp_path):
+    with pytest.raises(StoreError, match=r"'postgresql\+pg8000://...' needs a driver: pip install 'pg8000'"):
+        Search("postgresql+pg8000://a:secret@h/x", "x", Space(), lower_is_better=True, about={})
+
+
+@pytest.mark.skipif(not THOROUGH, reason="starts four processes: in make test-all")
+def test_processes_that_begin_one_search_at_once(tmp_path):
+    code = """
+import sys, time
+from clipwise.tune.space import Space
+from clipwise.tune.study import Search
+time.sleep(max(0.0, float(sys.argv[2]) - time.time()))
+space = Space(("none", "auto", "clip_by_global_norm"))
+found = Search(sys.argv[1], "x", space, lower_is_better=True, about={"target": "a bowl"})
+found.run(lambda chosen, number, report: 1.0, 12)
+print([one.chosen.method for one in found.trials()].count("none"))
+"""
+    words = [sys.executable, "-c", code, f"sqlite:///{tmp_path / 'tune.db'}", str(time.time() + 6.0)]
+    processes = [subprocess.Popen(words, stdout=subprocess.PIPE, text=True) for _ in range(4)]
+    said = [process.communicate()[0].strip() for process in processes]
+    assert all(process.returncode == 0 for process in processes)
+    assert all(one in {"1", "2"} for one in said)  # SQLite may give one trial to two of them
+
+
+@pytest.fixture
+def postgresql():
+    """The address of a server of PostgreSQL's own programs, where they are installed."""
+    programs = sorted(Path("/usr/lib/postgresql").glob("*/bin")) or [
+        Path(found).parent for found in [shutil.which("initdb")] if found
+    ]
+    if not programs:
+        pytest.skip("PostgreSQL's server is not installed")
+    pytest.importorskip("psycopg", reason="psycopg, PostgreSQL's driver, is not installed")
+    own = {"user": "nobody"} if os.getuid() == 0 else {}  # it refuses to run as root
+    call = partial(subprocess.run, check=True, stdout=subprocess.DEVNULL, **own)
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder, socket.socket() as free:
+        os.chmod(folder, 0o777)
+        free.bind(("127.0.0.1", 0))
+        port, data = free.getsockname()[1], f"{folder}/data"
+        free.close()
+        control = [programs[-1] / "pg_ctl", "-D", data, "-w"]
+        call([programs[-1] / "initdb", "-D", data, "-U", "tuner", "-A", "trust"])
+        call([*control, "-l", f"{folder}/log", "-o", f"-p {port} -k {folder} -h 127.0.0.1", "start"])
+        yield f"postgresql://tuner@127.0.0.1:{port}/postgres"
+        call([*control, "-m", "immediate", "stop"])
+
+
+@pytest.mark.skipif(not THOROUGH, reason="starts a server: in make test-all")
+def test_a_postgresql_server(postgresql, tmp_path):
+    def opened():
+        space = Space(("none", "auto", "clip_by_global_norm"))
+        return Search(postgresql, "bowl", space, lower_is_better=True, about=ABOUT)
+
+    one, other = opened(), opened()
+    one.run(bowl, 4)
+    other.run(bowl, 8)
+    assert one.count() == other.count() == 8
+    assert one.best() == other.best()
+    with pytest.raises(StoreError, match=r"'postgresql://...' cannot be used: .*does not exist"):
+        Search(postgresql + "s", "bowl", Space(), lower_is_better=True, about=ABOUT)

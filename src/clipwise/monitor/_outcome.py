@@ -18,5 +18,5 @@ def outcome(error: BaseException | None, stopped: bool) -> tuple[str, str]:
     """
     if error is None or (isinstance(error, SystemExit) and error.code in (None, 0)):
         return "stopped" if stopped else "finished", ""
-    status = "stopped" if isinstance(error, TrainingStopped) else "failed"
+    status = "stopped" if isinstance(error, TrainingStopped | KeyboardInterrupt) else "failed"
     return status, f"{type(error).__name__}: {error}"

@@ -1,7 +1,10 @@
 """Trials of any training script: run under ``clipwise observe``, the metric read from what it logs."""
 
+import itertools
 import math
+import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -11,12 +14,19 @@ import numpy as np
 
 from clipwise.errors import ArgumentError, StoreError
 from clipwise.monitor.store import Store
+from clipwise.namespace import Array
 from clipwise.tune.space import NONE, Candidate
-from clipwise.tune.study import TrialFailed
+from clipwise.tune.study import Pruned, TrialFailed
 
 RATE = "{rate}"
 LAST = 0.1
 """The share of a recorded series whose median is the value: a loss of single batches is noisy."""
+LOOK = 1.0
+"""Seconds between two looks at a trial that is under way."""
+FIRST = 32
+"""Recorded steps before a trial is first compared with the others; then twice as many, and so on."""
+PATIENCE = 10.0
+"""Seconds that a trial has to end when it is told to."""
 TAIL = 12
 """Lines of the output that an error shows."""
 
@@ -61,44 +71,113 @@ class ScriptObjective:
         rate = "" if chosen.rate is None else f"{chosen.rate:g}"
         command = [word.replace(RATE, rate) for word in self._command]
         with output.open("wb") as file:
-            done = subprocess.run(
+            child = subprocess.Popen(
                 [sys.executable, "-m", "clipwise", *words, "--", *command],
                 stdout=file,
                 stderr=subprocess.STDOUT,
-                check=False,
             )
+        code = self._watched(child, lambda: self._on_the_way(name, output), report)
         text = output.read_text(encoding="utf-8", errors="replace")
-        if done.returncode < 0 or done.returncode == 130:
+        if code < 0 or code == 130:
             raise KeyboardInterrupt
-        if done.returncode:
+        if code:
             said = "\n".join(text.splitlines()[-TAIL:])
-            raise TrialFailed(f"the command ended with {done.returncode} (all of it in {output}):\n{said}")
+            raise TrialFailed(f"the command ended with {code} (all of it in {output}):\n{said}")
         return self._printed(text, output) if self._pattern is not None else self._recorded(name)
+
+    def _watched(
+        self,
+        child: "subprocess.Popen[bytes]",
+        values: Callable[[], list[float]],
+        report: Callable[[int, float], None],
+    ) -> int:
+        """Its exit code; ended where a value on the way shows that it is hopeless."""
+        told = 0
+        try:
+            while True:
+                try:
+                    return child.wait(LOOK)
+                except subprocess.TimeoutExpired:
+                    found = values()
+                for place in range(told, len(found)):
+                    report(place, found[place])
+                told = max(told, len(found))
+        except Pruned:
+            _end(child, ask=True)
+            raise
+        except KeyboardInterrupt:  # the terminal has told the child, too
+            _end(child, ask=False)
+            raise
+
+    def _on_the_way(self, name: str, output: Path) -> list[float]:
+        """What is known of a trial so far, to be compared place by place with that of others."""
+        if self._pattern is not None:
+            text = output.read_text(encoding="utf-8", errors="replace")
+            return [value for found in self._pattern.findall(text) if (value := _number(found)) is not None]
+        values = self._series(name)
+        counts = (FIRST << k for k in range(64))
+        return [_last(values[:n]) for n in itertools.takewhile(lambda n: n <= len(values), counts)]
 
     def _printed(self, text: str, output: Path) -> float:
         assert self._pattern is not None
         found = self._pattern.findall(text)
         if not found:
             raise TrialFailed(f"nothing in the output matches the metric {self._metric!r}: see {output}")
-        try:
-            value = float(found[-1])
-        except ValueError as error:
-            raise TrialFailed(f"{self._metric!r} found {found[-1]!r}, which is no number") from error
+        value = _number(found[-1])
+        if value is None:
+            raise TrialFailed(f"{self._metric!r} found {found[-1]!r}, which is no number")
         return value if math.isfinite(value) else math.inf
 
     def _recorded(self, name: str) -> float:
+        try:
+            values = self._series(name, missing_ok=False)
+        except (StoreError, StopIteration) as error:
+            raise TrialFailed(f"the command recorded no step of an optimizer ({error})") from error
+        if len(values):
+            value = _last(values)
+            return value if math.isfinite(value) else math.inf
+        raise TrialFailed(
+            f"nothing called {self._metric!r} was recorded: give --metric the name of what the script logs,"
+            " or a regular expression of its output"
+        )
+
+    def _series(self, name: str, *, missing_ok: bool = True) -> Array:
+        """The metric as a run of this name has recorded it, of its first source that has some."""
         try:
             with Store(self._db) as store:
                 run = next(one for one in reversed(store.runs()) if one.name == name)
                 for source in dict.fromkeys(["", *store.sources(run.id)]):
                     series = store.series(run.id, [self._metric], source).get(self._metric)
                     if series is not None and len(series.values):
-                        last = series.values[-max(1, int(LAST * len(series.values))) :]
-                        value = float(np.median(last))
-                        return value if math.isfinite(value) else math.inf
-        except (StoreError, StopIteration) as error:
-            raise TrialFailed(f"the command recorded no step of an optimizer ({error})") from error
-        raise TrialFailed(
-            f"nothing called {self._metric!r} was recorded: give --metric the name of what the script logs,"
-            " or a regular expression of its output"
-        )
+                        return series.values
+        except (StoreError, StopIteration):
+            if not missing_ok:
+                raise
+        return np.zeros(0)
+
+
+def _last(values: Array) -> float:
+    """The median of the last tenth."""
+    return float(np.median(values[-max(1, int(LAST * len(values))) :]))
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
+
+
+def _end(child: "subprocess.Popen[bytes]", *, ask: bool) -> None:
+    """Ended as with Ctrl-C, so that it can write what it has; by force where that does not help."""
+    if ask and os.name == "posix":
+        child.send_signal(signal.SIGINT)
+    elif ask:
+        child.terminate()
+    for force in (child.terminate, child.kill):
+        try:
+            child.wait(PATIENCE)
+            return
+        except subprocess.TimeoutExpired:
+            force()
+    child.wait()

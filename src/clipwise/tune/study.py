@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
@@ -87,29 +88,43 @@ class Search:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self.space, self.lower_is_better = space, lower_is_better
         try:
-            kept = optuna.storages.RDBStorage(storage)
-            known = {one.study_name for one in optuna.get_all_study_summaries(kept)}
-            self._study = optuna.create_study(
-                storage=kept,
-                study_name=name,
-                load_if_exists=True,
-                direction="minimize" if lower_is_better else "maximize",
-                # Each process draws from its own stream: with the same one they would all try the same.
-                sampler=optuna.samplers.TPESampler(seed=seed + os.getpid() if name in known else seed),
-                pruner=optuna.pruners.MedianPruner(n_startup_trials=4),
-            )
+            self._study, is_new = self._begun(self._opened(storage), name)
         except (ImportError, ValueError, optuna.exceptions.OptunaError) as error:
             raise _unusable(storage, error) from error
         except Exception as error:  # of SQLAlchemy and its drivers
             if type(error).__module__.partition(".")[0] not in ("sqlalchemy", "alembic"):
                 raise
             raise _unusable(storage, error) from error
-        if name in known:
-            self._refuse_other(name, about)
-        else:
+        # Each process draws from its own stream: with the same one they would all try the same.
+        self._study.sampler = optuna.samplers.TPESampler(seed=seed if is_new else seed + os.getpid())
+        self._study.pruner = optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=2)
+        if is_new:
             self._study.set_user_attr("about", dict(about))
             for one in space.first():
                 self._study.enqueue_trial(one)
+        else:
+            self._refuse_other(name, about)
+
+    def _opened(self, storage: str) -> Any:
+        """The storage; where several processes make its tables at once, all but one find them there."""
+        for left in reversed(range(10)):
+            try:
+                return self._optuna.storages.RDBStorage(storage)
+            except Exception as error:
+                if not left or not any(
+                    word in str(error) for word in ("already exists", "locked", "unique", "UNIQUE")
+                ):
+                    raise
+                time.sleep(0.3)
+        raise AssertionError
+
+    def _begun(self, kept: Any, name: str) -> tuple[Any, bool]:
+        """The study, and whether it is this process that has begun it: of several at once, one."""
+        direction = "minimize" if self.lower_is_better else "maximize"
+        try:
+            return self._optuna.create_study(storage=kept, study_name=name, direction=direction), True
+        except self._optuna.exceptions.DuplicatedStudyError:
+            return self._optuna.load_study(storage=kept, study_name=name), False
 
     def _refuse_other(self, name: str, about: Mapping[str, Any]) -> None:
         before = self._study.user_attrs.get("about", about)
@@ -159,8 +174,12 @@ class Search:
             if self.count() >= trials or (len(reasons) >= FAILURES and not self.count()):
                 study.stop()
 
-        if self.count() < trials:
-            self._study.optimize(train, callbacks=[ended], catch=(TrialFailed,))
+        while self.count() < trials:
+            try:
+                self._study.optimize(train, callbacks=[ended], catch=(TrialFailed,))
+                break
+            except optuna.exceptions.UpdateFinishedTrialError:
+                continue  # SQLite has given one trial to two processes, and the other was first
         if reasons and not self.count():
             raise TrialFailed(f"all of the first {len(reasons)} trials failed: {reasons[-1]}") from reasons[
                 -1
@@ -196,9 +215,15 @@ def _trial(frozen: Any, state: str) -> Trial:
 
 
 def _unusable(storage: str, error: Exception) -> StoreError:
-    known = storage.partition("://")
-    said = str(error).partition("\n")[0]
-    return StoreError(f"the storage {known[0] + '://...' if known[1] else storage!r} cannot be used: {said}")
+    kind, address, _ = storage.partition("://")
+    shown = repr(kind + "://..." if address else storage)  # an address may hold a password
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, ModuleNotFoundError):
+            package = {"psycopg": "psycopg[binary]"}.get(str(cause.name), cause.name)
+            return StoreError(f"the storage {shown} needs a driver: pip install {package!r}")
+        cause = cause.__cause__ or cause.__context__
+    return StoreError(f"the storage {shown} cannot be used: {str(error).partition(chr(10))[0]}")
 
 
 def helpers(words: Sequence[str], jobs: int) -> list[subprocess.Popen[bytes]]:

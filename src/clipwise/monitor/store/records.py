@@ -20,8 +20,8 @@ class Run:
         name: what people call it; several may be called the same.
         started: seconds since the epoch.
         status: ``"running"``, ``"finished"``, ``"diverged"`` (it came to its end, but broke down before),
-            ``"stopped"`` (by a rule), ``"failed"`` (an exception ended it), or ``"lost"``: no process of it
-            is there any more, and none said why.
+            ``"stopped"`` (by a rule, or with Ctrl-C), ``"failed"`` (an exception ended it), or ``"lost"``: no
+            process of it is there any more, and none said why.
         seen: when something was last heard of it, in seconds since the epoch.
         steps: the largest number of a step.
         ranks: of the processes that wrote, ascending.
