@@ -7,7 +7,7 @@ WORKERS ?= 2
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all check bench clean
+.PHONY: help demo test test-all check bench docs clean
 
 # What the extension module is compiled from.
 NATIVE := setup.py $(wildcard src/clipwise/torch/engines/*.[ch])
@@ -17,6 +17,7 @@ help:
 	@echo "make test   lint, type check and test (about 8 minutes on two cores; WORKERS=4: in four processes)"
 	@echo "make test-all  the same with every combination and the long tests"
 	@echo "make check  lint and type check only"
+	@echo "make docs   build the site into build/site; warnings are errors"
 	@echo "make bench  measure against the frameworks' own clipping, in three tables (about 12 minutes)"
 	@echo "make clean  remove the environment and what was built"
 
@@ -34,6 +35,16 @@ $(VENV)/.dev: pyproject.toml constraints.txt $(NATIVE) | $(BIN)/python
 	@echo "installing clipwise and what its tests need (once) ..."
 	$(PIP_INSTALL) -e '.[lab,dev]'
 	@touch $@ $(VENV)/.demo
+
+$(VENV)/.docs: pyproject.toml constraints.txt $(NATIVE) | $(BIN)/python
+	@echo "installing clipwise and what the site needs (once) ..."
+	$(PIP_INSTALL) -e '.[lab,dev,docs]'
+	@touch $@ $(VENV)/.dev $(VENV)/.demo
+
+# The sources are the whole repository, so that links between its folders are checked too; see docs/conf.py.
+docs: $(VENV)/.docs
+	$(BIN)/python -m sphinx -c docs -b html -W --keep-going -q . build/site
+	@echo "open build/site/index.html"
 
 bench: $(VENV)/.dev
 	$(BIN)/python -m benchmarks
@@ -57,7 +68,7 @@ test: check
 	OMP_NUM_THREADS=1 KERAS_BACKEND=jax $(if $(CLIPWISE_TESTS),,$(QUICK_XLA)) $(BIN)/python -m pytest -rs -n $(WORKERS) --dist worksteal
 
 test-all: export CLIPWISE_TESTS = all
-test-all: test
+test-all: test docs
 
 clean:
 	rm -rf $(VENV) build dist src/*.egg-info src/clipwise/torch/engines/*.so .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -124,7 +124,8 @@ def main() -> int:
         console.print(f"{name}: {value}", highlight=False)
     console.print(table)
     if options.markdown is not None:
-        lines = [f"{name}: {value}  " for name, value in facts.items()]
+        lines = ["# What recording adds to a step", ""]
+        lines += [f"- {name}: {value}" for name, value in facts.items()]
         lines += ["", f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
         lines += [f"| {' | '.join(row)} |" for row in rows]
         options.markdown.write_text("\n".join(lines) + "\n")
