@@ -33,7 +33,6 @@ autodoc_default_options = {"members": True, "show-inheritance": False}
 napoleon_google_docstring, napoleon_numpy_docstring = True, False
 napoleon_use_ivar = True
 myst_heading_anchors = 3
-myst_enable_extensions = ["colon_fence", "deflist"]
 copybutton_prompt_text, copybutton_prompt_is_regexp = r">>> |\.\.\. |\$ ", True
 
 html_theme = "furo"
@@ -48,6 +47,8 @@ def _toctrees(app, docname, source):
 
     Pages of docs/ that no list names come last, so that none is lost.
     """
+    # Where an example ends, doctest needs an empty line and readers do not.
+    source[0] = re.sub(r"(^```python\n(?:(?!```).)*?)\n\n```$", r"\1\n```", source[0], flags=re.M | re.S)
     if docname == "README":
         source[0] = f"---\norphan: true\n---\n{source[0]}"
     folder, _, name = docname.rpartition("/")
