@@ -1,0 +1,155 @@
+"""The pages say what is so: their Python examples run, and their pictures are what the library draws.
+
+Examples with prompts are doctests. The others are fragments of a program: each page names what they take
+for granted, in SETTINGS. Pages with tests of their own (configuration, clips, suggest, trainers) run there.
+"""
+
+import contextlib
+import doctest
+import importlib.util
+import re
+import textwrap
+from pathlib import Path
+
+import optax
+import pytest
+
+from tests.depth import brief
+
+DOCS = Path(__file__).parents[1] / "docs"
+ELSEWHERE = {"configuration.md", "clips.md", "suggest.md", "trainers.md"}
+
+LEFT_OUT = {
+    ("exporters.md", ">>> events = EventAccumulator"): "shows the numbers and times of one run",
+    ("sharded.md", "fully_shard(model)"): "needs several processes; so does the rest of that page",
+    ("sharded.md", "clipwise.torch.attach(optimizer, clip, model=model, process_groups={"): "the same",
+    ("sharded.md", "model_state, optimizer_state = get_state_dict"): "the same",
+    ("keras.md", "import keras, clipwise.keras"): "compiles a step; tests/keras fits models",
+    ("keras.md", "with keras.StatelessScope"): "is for the JAX back end; tests/keras has it",
+}
+
+LINE = """
+import torch, clipwise
+model = torch.nn.Linear(4, 1)
+optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+loss = model(torch.ones(2, 4)).mean()
+"""
+
+SETTINGS = {
+    "pytorch.md": LINE,
+    "monitor.md": LINE
+    + """
+data = [0]
+with clipwise.Monitor("clipwise.db", run="lstm") as earlier:
+    earlier.log(step=1, loss=1.0)
+    """,
+    "alerts.md": "my_function = print",
+    "dashboard.md": "import clipwise; clipwise.Monitor('clipwise.db').close()",
+    "exporters.md": """
+        import clipwise
+        with clipwise.Monitor("clipwise.db", run="toy") as toy:
+            toy.log(step=1, loss=1.0)
+    """,
+    "ratios.md": """
+        import torch
+        logp, values = (torch.randn(2, 3, requires_grad=True) for _ in range(2))
+        old_logp, advantages, old_values, returns, rollout_logp = torch.randn(5, 2, 3)
+        mask = torch.ones(2, 3, dtype=bool)
+        monitor = type("Monitor", (), {"log": lambda self, **values: values})()
+    """,
+    "weights.md": LINE
+    + """
+import keras, optax
+critic, real, fake = torch.nn.Linear(3, 1), torch.randn(4, 3), torch.randn(4, 3)
+    """,
+    "activations.md": """
+        import torch, clipwise
+        features = torch.nn.Sequential(torch.nn.Linear(3, 3), torch.nn.ReLU())
+        head = torch.nn.ModuleDict({"act": torch.nn.ReLU()})
+        model = torch.nn.ModuleDict({"features": features, "head": head})
+        train = lambda model: model["head"]["act"](model["features"](torch.ones(2, 3)))
+        path = "bounds.pt"
+    """,
+    "attention.md": LINE
+    + """
+attention = torch.nn.ModuleDict({"q_proj": torch.nn.Linear(8, 64), "k_proj": torch.nn.Linear(8, 16)})
+attention.q_proj, attention.k_proj = attention["q_proj"], attention["k_proj"]
+q, k = torch.ones(1, 32, 5, 2), torch.ones(1, 8, 5, 2)
+    """,
+    "jax.md": """
+        import clipwise, jax, optax
+        params, grads = {"w": jax.numpy.ones(3)}, {"w": jax.numpy.ones(3)}
+        clip, loss, schedule = clipwise.clip_by_global_norm(1.0), 1.0, optax.constant_schedule(1.0)
+        state = clipwise.jax.init(clip, params)
+    """,
+    "keras.md": """
+        import keras, clipwise
+        optimizer, loss = clipwise.keras.attach(keras.optimizers.SGD(), "auto"), 1.0
+        optimizer.build([keras.Variable([1.0])])
+    """,
+    "tensorflow.md": """
+        import tensorflow as tf, clipwise, keras
+        variables, path = [tf.Variable([1.0])], "saved"
+        model = optimizer = tf.Module()
+    """,
+}
+
+PAGES = [
+    str(page.relative_to(DOCS))
+    for page in sorted(DOCS.rglob("*.md"))
+    if page.name not in ELSEWHERE and "```python" in page.read_text(encoding="utf-8")
+]
+
+
+def left_out(page: str, block: str) -> bool:
+    return any(page == name and block.startswith(begins) for name, begins in LEFT_OUT)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_the_examples(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    blocks = re.findall(r"^```python\n(.*?)^```", (DOCS / page).read_text(encoding="utf-8"), re.S | re.M)
+    blocks = [block for block in blocks if not left_out(page, block)]
+    names = {"__name__": page}
+    exec(textwrap.dedent(SETTINGS.get(page, "")), names)
+    with contextlib.ExitStack() as ends:
+        for block in blocks:
+            if ">>>" in block:
+                test = doctest.DocTestParser().get_doctest(block, names, page, page, 0)
+                assert doctest.DocTestRunner().run(test, clear_globs=False).failed == 0
+                names = test.globs
+                continue
+            exec(compile(block, page, "exec"), names)
+            if hasattr(names.get("monitor"), "close"):
+                ends.callback(names["monitor"].close)
+
+
+def test_what_is_left_out_is_there():
+    for page, begins in LEFT_OUT:
+        assert f"```python\n{begins}" in (DOCS / page).read_text(encoding="utf-8")
+
+
+def test_every_page_of_a_method_has_its_picture():
+    spec = importlib.util.spec_from_file_location("draw_methods", DOCS / "draw_methods.py")
+    draw = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(draw)
+    pages = {page.stem for page in (DOCS / "methods").glob("*.md")} - {"index"}
+    assert pages == set(draw.METHODS) == {page.stem for page in (DOCS / "methods").glob("*.svg")}
+    for name in pages:
+        assert f"]({name}.svg)" in (DOCS / "methods" / f"{name}.md").read_text(encoding="utf-8")
+    for name in brief(draw.METHODS, "clip_by_norm"):
+        assert draw.drawing(draw.METHODS[name]) == (DOCS / "methods" / f"{name}.svg").read_text()
+
+
+def test_our_lines_for_those_of_other_libraries():
+    names: dict[str, object] = {"t": 1.0, "r": 0.01}
+    exec(
+        f"{LINE}\nimport keras, optax\nAdam, parameters = keras.optimizers.Adam, [*model.parameters()]", names
+    )
+    rows = re.findall(r"^\|.*$", (DOCS / "migrating.md").read_text(encoding="utf-8"), re.M)
+    lines = [code for row in rows for code in re.findall(r"`(clipwise\..*?\))`", row)]
+    lines.remove("clipwise.torch.patch()")
+    assert len(lines) >= 15
+    for line in lines:
+        of_jax = {"optimizer": optax.sgd(0.1), "clip": "auto"} if "clipwise.jax" in line else {}
+        assert eval(line, names | of_jax) is not None
