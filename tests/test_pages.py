@@ -22,7 +22,7 @@ ELSEWHERE = {"configuration.md", "clips.md", "suggest.md", "trainers.md"}
 LEFT_OUT = {
     ("exporters.md", ">>> events = EventAccumulator"): "shows the numbers and times of one run",
     ("sharded.md", "fully_shard(model)"): "needs several processes; so does the rest of that page",
-    ("sharded.md", "clipwise.torch.attach(optimizer, clip, model=model, process_groups={"): "the same",
+    ("sharded.md", "groups = {"): "the same",
     ("sharded.md", "model_state, optimizer_state = get_state_dict"): "the same",
     ("keras.md", "import keras, clipwise.keras"): "compiles a step; tests/keras fits models",
     ("keras.md", "with keras.StatelessScope"): "is for the JAX back end; tests/keras has it",
