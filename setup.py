@@ -7,8 +7,10 @@ operations.
 import platform
 import sys
 import sysconfig
+from pathlib import Path
 
 from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
 
 FOLDER = "src/clipwise/torch/engines"
 HEADERS = ["_half", "_kernels", "_level", "_levels", "_parallel", "_table", "_tasks", "_tensors", "_vectors"]
@@ -30,7 +32,21 @@ native = Extension(
     optional=True,
 )
 
+
+class build_native(build_ext):
+    """Says in the end whether there is a native engine; `pip install -v` shows it."""
+
+    def run(self):
+        super().run()
+        built = all(Path(self.get_ext_fullpath(extension.name)).is_file() for extension in self.extensions)
+        what = (
+            "is built" if built else "is not built, as for want of a C compiler; torch's operations are used"
+        )
+        print(f"clipwise: the native engine {what}. clipwise.torch.engine() tells which is in use.")
+
+
 setup(
+    cmdclass={"build_ext": build_native},
     ext_modules=[native] if limited else [],
     exclude_package_data={"": ["*.c", "*.h"]},
     options={"bdist_wheel": {"py_limited_api": "cp311"}} if limited else {},
