@@ -1,4 +1,4 @@
-"""clipwise: clipping for machine learning, done once and done right.
+"""Gradient clipping for PyTorch, JAX, Keras and TensorFlow.
 
 ::
 

@@ -36,7 +36,7 @@ class Deferred(click.Command):
 @click.group(context_settings=CONTEXT)
 @click.version_option(package_name="clipwise", prog_name="clipwise")
 def cli() -> None:
-    """Clipping for machine learning, done once and done right."""
+    """Gradient clipping: train, compare, record, recommend a threshold."""
 
 
 def _common(command: Any) -> Any:
