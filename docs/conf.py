@@ -37,7 +37,7 @@ copybutton_prompt_text, copybutton_prompt_is_regexp = r">>> |\.\.\. |\$ ", True
 
 html_theme = "furo"
 html_title = f"clipwise {version}"
-html_static_path: list[str] = []
+html_static_path, html_css_files = ["static"], ["site.css"]
 html_show_sphinx = False
 pygments_style, pygments_dark_style = "friendly", "monokai"
 
