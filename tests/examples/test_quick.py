@@ -1,19 +1,11 @@
-"""The examples run as they are, in short; each says what it found, and draws where it is asked to."""
-
-import subprocess
-import sys
-from pathlib import Path
+"""The long examples run as they are, in short; each says what it found, and draws where it is asked to."""
 
 from tests.depth import thorough
-
-ROOT = Path(__file__).parents[2]
+from tests.examples.program import output_of
 
 
 def said_by(name, *options):
-    command = [sys.executable, f"examples/{name}.py", "--quick", *map(str, options)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    return output_of(f"examples/{name}.py", "--quick", *options)
 
 
 def test_online_retail(tmp_path):
