@@ -7,7 +7,7 @@ WORKERS ?= 2
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all check bench docs release clean
+.PHONY: help demo test test-all check bench docs notebooks release clean
 
 # What the extension module is compiled from.
 NATIVE := setup.py $(wildcard src/clipwise/torch/engines/*.[ch])
@@ -18,6 +18,7 @@ help:
 	@echo "make test-all  the same with every combination and the long tests"
 	@echo "make check  lint and type check only"
 	@echo "make docs   build the site into build/site; warnings are errors"
+	@echo "make notebooks  execute the notebooks of examples/ again, in place"
 	@echo "make release  build sdist and wheel into dist, check them, and say what to do next"
 	@echo "make bench  measure against the frameworks' own clipping, in three tables (about 12 minutes)"
 	@echo "make clean  remove the environment and what was built"
@@ -47,6 +48,9 @@ docs: $(VENV)/.docs
 	$(BIN)/python docs/draw_methods.py
 	$(BIN)/python -m sphinx -c docs -b html -W --keep-going -q . build/site
 	@echo "open build/site/index.html"
+
+notebooks: $(VENV)/.docs
+	$(BIN)/python docs/execute_notebooks.py
 
 release: $(VENV)/.dev
 	$(BIN)/python .ci/release.py

@@ -21,8 +21,8 @@ version = release = clipwise.__version__
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_copybutton"]
 root_doc = "docs/index"
-include_patterns = ["docs/**", "benchmarks/**.md", "*.md"]
-exclude_patterns = [".*", "build", "dist", "src", "tests", "examples", "**/__pycache__", ".github/**"]
+include_patterns = ["docs/**", "benchmarks/**.md", "examples/README.md", "*.md"]
+exclude_patterns = [".*", "build", "dist", "src", "tests", "**/__pycache__", ".github/**"]
 
 default_role = "py:obj"
 autodoc_typehints = "signature"

@@ -1,5 +1,6 @@
 """Each short example runs from the root of the repository, and what it prints is true."""
 
+import json
 import math
 import re
 from pathlib import Path
@@ -253,3 +254,45 @@ def test_grpo():
     assert (kl >= 0).all()
     if "->" in said:
         clips_to(0.2, said)
+
+
+NOTEBOOKS = [
+    f"notebooks/{name}.ipynb" for name in ("why_runs_explode", "finding_a_threshold", "reading_a_bad_run")
+]
+
+
+def code_of(name):
+    cells = json.loads((ROOT / "examples" / name).read_text())["cells"]
+    return [cell for cell in cells if cell["cell_type"] == "code"]
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_a_notebook_is_kept_with_its_output(name):
+    assert (ROOT / "examples" / name).stat().st_size < 300_000
+    cells = code_of(name)
+    assert [cell["execution_count"] for cell in cells] == list(range(1, len(cells) + 1))
+    outputs = [output for cell in cells for output in cell["outputs"]]
+    assert {output["output_type"] for output in outputs} == {"stream", "display_data"}
+    assert {output.get("name", "stdout") for output in outputs} == {"stdout"}  # no warning, no error
+
+
+@thorough
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_a_notebook_runs(name, tmp_path):
+    program = tmp_path / "program.py"
+    program.write_text("\n\n".join("".join(cell["source"]) for cell in code_of(name)))
+    said = output_of(program, MPLBACKEND="agg")
+    if "explode" in name:
+        before, after = numbers("from loss # to #", said)[0]
+        assert before < 0.1 < after
+        assert numbers("ends at w = #, b = #, loss #", said)[1][2] < 0.1
+    elif "finding" in name:
+        by_threshold = dict(numbers("threshold # +#", said))
+        assert min(by_threshold, key=by_threshold.get) not in (0.01, 10)
+        assert numbers("recommended +#\n", said)[0] < by_threshold[0.01]
+    else:
+        bad, clipped, too_low = re.findall("held-out loss (.*)", said)
+        assert bad == "nan"
+        assert float(clipped) < float(too_low) / 5
+        assert "bad: diverged" in said
+        assert said.count("threshold_too_low") == 1
