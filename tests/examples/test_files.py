@@ -257,7 +257,9 @@ def test_grpo():
 
 
 NOTEBOOKS = [
-    f"notebooks/{name}.ipynb" for name in ("why_runs_explode", "finding_a_threshold", "reading_a_bad_run")
+    "notebooks/why_runs_explode.ipynb",
+    "notebooks/finding_a_threshold.ipynb",
+    "notebooks/reading_a_bad_run.ipynb",
 ]
 
 
