@@ -24,6 +24,7 @@ PRESETS = [
     clipwise.adagc(),
     clipwise.norm_growth_limit(),
     clipwise.skip_spikes(),
+    clipwise.stable_adamw(),
     clipwise.auto(),
     clipwise.chain(clipwise.clip_by_value(5.0), clipwise.clip_by_global_norm(1.0)),
     clipwise.by_name({"encoder.*": clipwise.clip_by_norm(0.5), "*": None}),

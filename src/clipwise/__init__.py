@@ -30,6 +30,7 @@ from clipwise.clip import (
     clip_by_value,
     norm_growth_limit,
     skip_spikes,
+    stable_adamw,
     zclip,
 )
 from clipwise.extras import needed
@@ -67,6 +68,7 @@ __all__ = [
     "monitor",
     "norm_growth_limit",
     "skip_spikes",
+    "stable_adamw",
     "suggest",
     "tensorflow",
     "thresholds",

@@ -36,6 +36,7 @@ __all__ = [
     "clip_by_value",
     "norm_growth_limit",
     "skip_spikes",
+    "stable_adamw",
     "zclip",
 ]
 
@@ -142,6 +143,8 @@ class Clip:
                 f"{policy!r} would keep a history for every single entry; value clipping takes a number,"
                 ' a range, a schedule, or a policy of the loss or weights; use per="tensor" or "global"'
             )
+        if "moment_ratio" in policy.needs and self.per != "tensor":
+            raise ArgumentError(f'{policy!r} is of whole tensors: per must be "tensor", got {self.per!r}')
         endless = isinstance(policy, thresholds.auto) or (
             isinstance(policy, thresholds.percentile) and policy.window is None
         )
@@ -269,7 +272,8 @@ def clip_by_global_norm(threshold: float | Threshold, norm: Norm = 2.0) -> Clip:
 def clip_by_block_rms(threshold: float | Threshold) -> Clip:
     """Each tensor by the root of its mean square: ``g <- g * min(1, threshold / sqrt(mean(g^2)))``.
 
-    optax' ``clip_by_block_rms``, the update clipping of Adafactor. Source: Shazeer and Stern 2018,
+    optax' ``clip_by_block_rms``. Of updates it is the update clipping of Adafactor, with d the threshold:
+    ``clipwise.torch.attach(optimizer, updates=clip_by_block_rms(1.0))``. Source: Shazeer and Stern 2018,
     arXiv:1804.04235.
 
     >>> clip_by_block_rms(1.0)
@@ -357,6 +361,21 @@ def skip_spikes(z: float = 6.0, window: int = 128, norm: Norm = 2.0, *, patience
     Clip(threshold=rolling_zscore(z=6.0, window=128), per='global', norm=2.0, action='skip', patience=10)
     """
     return Clip(thresholds.rolling_zscore(z, window), norm=norm, action="skip", patience=patience)
+
+
+def stable_adamw(limit: float = 1.0) -> Clip:
+    """StableAdamW: divide the learning rate of each tensor by ``max(1, sqrt(mean(g^2 / max(v, eps^2))))``.
+
+    It clips updates, not gradients: ``clipwise.torch.attach(optimizer, updates=stable_adamw())`` of Adam or
+    AdamW, whose second moment ``v`` it reads. The whole step of the tensor is divided, decoupled weight decay
+    included, as in the paper. Other frameworks have `clip_by_block_rms` after the optimizer.
+
+    Source: Wortsman et al. 2023, arXiv:2304.13013, algorithm 2.
+
+    >>> stable_adamw()
+    Clip(threshold=moment_ratio(limit=1.0), per='tensor', norm='rms')
+    """
+    return Clip(thresholds.moment_ratio(limit), per="tensor", norm="rms")
 
 
 def auto() -> Clip:

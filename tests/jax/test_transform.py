@@ -56,6 +56,36 @@ def test_it_equals_optax(name):
         close(found, expected)
 
 
+def test_after_the_optimizer_it_clips_updates():
+    """Adafactor's d for Adam, each against a loop in float64; the gradients may be clipped before it."""
+    rate, limit = 0.1, 0.7
+    adam = optax.chain(
+        optax.scale_by_adam(), clipwise.jax.transform(clipwise.clip_by_block_rms(limit)), optax.scale(-rate)
+    )
+    optimizer = clipwise.jax.attach(adam, clipwise.clip_by_global_norm(100.0))
+    weights, state, step = train(optimizer, steps=0)
+    leaves = [np.float64(leaf) for leaf in jax.tree.leaves(weights)]
+    m, v = ([np.zeros_like(leaf) for leaf in leaves] for _ in range(2))
+    clipped = []
+    for t in range(1, 5):
+        given = grads(t, scale=10.0**t)
+        weights, state = step(weights, state, given, jnp.float32(1.0))
+        coefficient = min(1.0, 100.0 / global_norm(given))
+        for i, g in enumerate(np.float64(leaf) * coefficient for leaf in jax.tree.leaves(given)):
+            m[i] = 0.9 * m[i] + 0.1 * g
+            v[i] = 0.999 * v[i] + 0.001 * g**2
+            u = m[i] / (1 - 0.9**t) / (np.sqrt(v[i] / (1 - 0.999**t)) + 1e-8)
+            size = np.sqrt(np.mean(u**2))
+            leaves[i] = leaves[i] - rate * u / max(1.0, size / limit)
+            clipped.append(size > limit)
+        for found, wanted in zip(jax.tree.leaves(weights), leaves, strict=True):
+            np.testing.assert_allclose(found, wanted, rtol=2e-5, atol=2e-6)
+        share = np.mean(clipped[-len(leaves) :])
+        assert float(clipwise.jax.report(state.inner).clip_fraction) == pytest.approx(share)
+    assert 0 < np.mean(clipped) < 1
+    assert bool(state.report.clipped)  # of the gradients
+
+
 @pytest.mark.parametrize("name", brief(PRESETS, "agc", "zclip", "schedule", "unit memory", "chain"))
 def test_the_state_has_one_form_and_nothing_is_compiled_twice(name):
     optimizer = optax.chain(

@@ -50,6 +50,23 @@ def test_it_is_followed_and_the_share_at_the_bound_is_that_of_its_step(path, nam
     assert layers.names == ("weight", "bias")
 
 
+def test_what_is_done_to_updates_has_names_of_its_own(path):
+    weight = torch.nn.Parameter(torch.ones(4))
+    optimizer = torch.optim.SGD([weight], lr=0.1)
+    clip = clipwise.clip_by_block_rms(2.0)
+    with Monitor(path) as monitor:
+        clipper = monitor.attach(clipwise.torch.attach(optimizer, "clip_by_norm(9.0)", updates=clip), "own")
+        for norm in (2.0, 6.0, 40.0):
+            weight.grad = torch.full((4,), norm / 2)
+            optimizer.step()
+    assert clipper.updates.steps == 3
+    with Store(path) as store:
+        names = ["clipwise/norm", *(f"update/{one}" for one in ("norm", "norm_after", "clip_fraction"))]
+        found = [store.series(1, [name], "own")[name].values.tolist() for name in names]
+    expected = [[2.0, 6.0, 40.0], [1.0, 3.0, 4.5], [1.0, 2.0, 2.0], [0.0, 1.0, 1.0]]
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
 def test_a_report_of_weights_is_recorded_whole(path):
     weight = torch.nn.Parameter(torch.tensor([0.5, -0.002]))
     clipper = clipwise.torch.WeightClipper([weight], clipwise.clip_by_value(BOUND))

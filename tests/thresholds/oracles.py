@@ -179,6 +179,10 @@ def reduce_on_instability(losses, start, factor, patience, floor, window=100, z=
     return out
 
 
+def moment_ratio(norms, ratios, limit):
+    return [n / (r / limit) if r > limit else math.inf for n, r in zip(norms, ratios, strict=True)]
+
+
 def auto(norms, weights, count, rate, momentum, losses, low=0.005, high=0.1, q=90, cap=10.0, floor=0.05):
     history, f, out = [], 1.0, []
     for i, (n, jump) in enumerate(zip(norms, loss_jumps(losses, 100, 3.0), strict=True)):

@@ -42,6 +42,7 @@ TOGETHER = np.sqrt((NORMS**2).sum(axis=1))
 WEIGHTS = np.linspace(5.0, 8.0, STEPS)
 RATES = np.concatenate([[0.0, 0.0], np.full(STEPS - 2, 0.5)])
 LOSSES = series(4)
+RATIOS = np.linspace(0.0, 4.0, STEPS)
 
 POLICIES = [
     (thresholds.fixed(0.7), lambda n, k: oracles.fixed(n, 0.7)),
@@ -59,6 +60,7 @@ POLICIES = [
     (thresholds.rolling_zscore(), lambda n, k: oracles.rolling_zscore(n, 6.0, 128)),
     (thresholds.rolling_zscore(1.0, 2), lambda n, k: oracles.rolling_zscore(n, 1.0, 2)),
     (thresholds.relative(0.02, 6.0), lambda n, k: [0.02 * max(w, 6.0) for w in WEIGHTS]),
+    (thresholds.moment_ratio(1.5), lambda n, k: oracles.moment_ratio(n, RATIOS, 1.5)),
     (thresholds.tensor_average(), lambda n, k: oracles.tensor_average(n, TOGETHER, 1.05, 0.98, 100)),
     (thresholds.tensor_average(2.0, 0.5, 3), lambda n, k: oracles.tensor_average(n, TOGETHER, 2.0, 0.5, 3)),
     (norm_growth_limit(1.3).threshold, lambda n, k: oracles.norm_growth(n, TOGETHER, 1.3)),
@@ -98,6 +100,7 @@ def run(policy, back_end: str, shape: tuple[int, ...], scale_free: bool = False)
             momentum=0.9,
             scale_free=scale_free,
             loss=array(LOSSES[t]),
+            moment_ratio=array(np.full(shape, RATIOS[t])),
         )
         before = shapes_of(state)
         threshold, state = policy.update(xp, state, seen)
@@ -201,7 +204,7 @@ def test_what_policies_say_of_themselves():
         policy_type = getattr(thresholds, name)
         if not isinstance(policy_type, type) or not hasattr(policy_type, "update") or name == "Threshold":
             continue
-        assert policy_type.remembers == (name not in ("fixed", "relative")), name
+        assert policy_type.remembers == (name not in ("fixed", "moment_ratio", "relative")), name
         assert isinstance(policy_type.needs, frozenset), name
 
 

@@ -1,6 +1,6 @@
 """The clip that every entry of a back end is given: one, or its description."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from clipwise import config
@@ -9,20 +9,28 @@ from clipwise.errors import ArgumentError
 from clipwise.thresholds import Threshold
 
 
-def as_clip(clip: AnyClip | str | Mapping[str, Any]) -> AnyClip:
-    """The clip itself, or what a string or a mapping describes; ArgumentError for anything else."""
+def as_clip(clip: AnyClip | str | Mapping[str, Any], *, of_updates: bool = False) -> AnyClip:
+    """The clip itself, or what a string or a mapping describes; ArgumentError for anything else.
+
+    Args:
+        of_updates: a threshold may look at what only the optimizer's own state says.
+    """
     found = config.parse(clip) if isinstance(clip, str | Mapping) else clip
     if not isinstance(found, Clip | Chain | ByName):
         raise ArgumentError(f"expected a clip such as clipwise.clip_by_global_norm(1.0), got {clip!r}")
+    for policy in _policies(found):
+        if "moment_ratio" in policy.needs and not of_updates:
+            raise ArgumentError(
+                f"{policy!r} looks at the second moment of Adam: it clips updates, as in"
+                " clipwise.torch.attach(optimizer, updates=clipwise.stable_adamw())"
+            )
     return found
 
 
-def refuse_skips(clip: AnyClip) -> None:
-    """ArgumentError for a clip of weights that leaves steps out."""
+def refuse_skips(clip: AnyClip, what: str = "weights are bounded") -> None:
+    """ArgumentError for a clip that leaves steps out, of what there is only after a step."""
     if leaves_steps_out(clip):
-        raise ArgumentError(
-            'weights are bounded after a step that has happened: action="skip" is for gradients'
-        )
+        raise ArgumentError(f'{what} after a step that has happened: action="skip" is for gradients')
 
 
 def as_weight_clip(clip: AnyClip | str | Mapping[str, Any]) -> AnyClip:
@@ -33,10 +41,29 @@ def as_weight_clip(clip: AnyClip | str | Mapping[str, Any]) -> AnyClip:
     """
     found = as_clip(clip)
     refuse_skips(found)
-    for single in singles(found):
-        if isinstance(single.threshold, Threshold) and "loss" in single.threshold.needs:
-            raise ArgumentError(
-                f"a bound of weights cannot follow the loss, as {single.threshold!r} does: use a number or a"
-                " schedule"
-            )
+    _refuse_losses(found, "a bound of weights")
     return found
+
+
+def as_update_clip(clip: AnyClip | str | Mapping[str, Any]) -> AnyClip:
+    """`as_clip` for the differences that steps make.
+
+    Raises:
+        ArgumentError: a threshold follows the loss, or a clip leaves steps out.
+    """
+    found = as_clip(clip, of_updates=True)
+    refuse_skips(found, "updates are clipped")
+    _refuse_losses(found, "a clip of updates")
+    return found
+
+
+def _refuse_losses(clip: AnyClip, what: str) -> None:
+    for policy in _policies(clip):
+        if "loss" in policy.needs:
+            raise ArgumentError(
+                f"{what} cannot follow the loss, as {policy!r} does: use a number or a schedule"
+            )
+
+
+def _policies(clip: AnyClip) -> Iterator[Threshold]:
+    return (one.threshold for one in singles(clip) if isinstance(one.threshold, Threshold))

@@ -1,6 +1,7 @@
 """What a threshold may know of a step besides its gradients."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from clipwise.namespace import Array
 
@@ -9,10 +10,15 @@ __all__ = ["StepContext"]
 
 @dataclass(frozen=True, kw_only=True)
 class StepContext:
-    """What a policy may know besides the gradients; see `clipwise.thresholds.Observation`."""
+    """What a policy may know besides the gradients; see `clipwise.thresholds.Observation`.
+
+    Attributes:
+        moment_ratios: by the names of the tensors.
+    """
 
     step: Array = 0.0
     learning_rate: Array | None = None
     momentum: Array | None = None
     scale_free: bool = False
     loss: Array | None = None
+    moment_ratios: Mapping[str, Array] = field(default_factory=dict)

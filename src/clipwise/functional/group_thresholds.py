@@ -86,6 +86,7 @@ class GroupThresholds:
             global_norm=joint,
             weight_norm=weight_norm,
             weight_count=weight_count,
+            moment_ratio=self._moment_ratio(measure, context),
         )
         threshold, state = self.policy.update(measure.xp, state, seen)
         threshold = measure.as_threshold(threshold)
@@ -143,6 +144,11 @@ class GroupThresholds:
             loss=context.loss,
             **seen,
         )
+
+    def _moment_ratio(self, measure: Measure, context: StepContext) -> Array | None:
+        if "moment_ratio" not in self.needs:
+            return None
+        return measure.xp.stack([context.moment_ratios[name] for name in measure.layout.names])
 
     def _weights(
         self, measure: Measure, weights: Measure | None, *, everyone: bool

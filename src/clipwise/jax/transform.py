@@ -60,6 +60,9 @@ def transform(
     thresholds that follow it (``loss`` is the same). ``params`` are for those that look at weights, and are
     wanted where a gradient is None.
 
+    Behind an optimizer it clips updates: ``optax.chain(optax.scale_by_adam(),
+    transform(clip_by_block_rms(1.0)), optax.scale(-rate))`` is Adam with the update clipping of Adafactor.
+
     Args:
         clip: what to do; a string or a mapping is read by `clipwise.config.parse`.
         learning_rate, momentum, scale_free: of the optimizer behind it, for `clipwise.auto`.

@@ -30,7 +30,7 @@ from clipwise.monitor.identity import Identity, identity
 from clipwise.monitor.notify import Notifier
 from clipwise.monitor.rules import Rule, default_rules
 from clipwise.monitor.rules._base import steps
-from clipwise.monitor.store import NORM, Alert, Moment, Rows, Writer
+from clipwise.monitor.store import NORM, UPDATE, Alert, Moment, Rows, Writer
 from clipwise.report import ClipReport
 
 
@@ -154,7 +154,8 @@ class Monitor:
                 `callback`, with optax `record`.
             name: whose its values are, where several are recorded, as in a GAN: their source in the
                 recording. What it does to the weights, if anything, has the source ``"weights"``, or
-                ``"critic/weights"`` of a ``"critic"``.
+                ``"critic/weights"`` of a ``"critic"``. What it does to updates is logged with its own values,
+                as ``update/norm``, ``update/norm_after``, ``update/threshold``, ``update/clip_fraction``.
 
         Returns:
             The same clipper. Its step raises `TrainingStopped` where a rule with the action ``"stop"`` has
@@ -182,6 +183,9 @@ class Monitor:
         if weights is not source:
             self.describe(source.clip)
             self._handles.append(follow(partial(self._heard, name)))
+            updates = getattr(source, "updates", None)
+            if updates is not None:
+                self._handles.append(updates.follow(partial(self._heard_updates, name, source)))
             if self._alerting.engine.may_skip:
                 self._handles.append(source.veto(partial(self._vetoes, name)))
         return source
@@ -330,6 +334,12 @@ class Monitor:
             self._queue.append(Reported(step, time.time(), replace(report, tensor_norms=None), name))
         if self._may_stop and weights is clipper:  # otherwise its clipper has asked
             self._stop_if_told()
+
+    def _heard_updates(self, name: str, clipper: Any, updates: Any, report: ClipReport, loss: Any) -> None:
+        """What a clipper did to the update of its step, in names of its own: rules speak of gradients."""
+        if not clipper.steps % self.every:
+            values = tuple([getattr(report, one.removeprefix("update/")) for one in UPDATE])
+            self._queue.append(Logged(clipper.steps, time.time(), UPDATE, values, name))
 
     def _add(self, step: int, report: Any, name: str, extra: tuple[tuple[str, Any], ...] = ()) -> None:
         layers = self._has_layers(step) or (self.layers_every > 0 and name not in self._first)

@@ -9,6 +9,7 @@ from clipwise.thresholds._auto import auto
 from clipwise.thresholds._base import Observation, Threshold
 from clipwise.thresholds._fixed import fixed
 from clipwise.thresholds._mean import mean
+from clipwise.thresholds._moment_ratio import moment_ratio
 from clipwise.thresholds._percentile import percentile
 from clipwise.thresholds._quantile_ema import quantile_ema
 from clipwise.thresholds._reduce_on_instability import reduce_on_instability
@@ -28,6 +29,7 @@ __all__ = [
     "fixed",
     "linear",
     "mean",
+    "moment_ratio",
     "percentile",
     "quantile_ema",
     "reduce_on_instability",

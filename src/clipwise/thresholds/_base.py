@@ -24,6 +24,8 @@ class Observation:
         scale_free: the optimizer divides by the gradient's own size (Adam, RMSprop), so that learning rate
             times gradient says nothing about the size of the step.
         loss: the training loss of this step.
+        moment_ratio: of an update of Adam, ``sqrt(mean(g^2 / max(v, eps^2)))`` of each tensor; same shape as
+            ``norm``.
 
     A back end leaves at ``None`` what it does not know.
     """
@@ -37,6 +39,7 @@ class Observation:
     momentum: Array | None = None
     scale_free: bool = False
     loss: Array | None = None
+    moment_ratio: Array | None = None
 
 
 @runtime_checkable

@@ -20,6 +20,7 @@ from clipwise.torch.engines import engine
 from clipwise.torch.functional import clip_
 from clipwise.torch.patching import Patch, patch
 from clipwise.torch.penalty import gradient_penalty
+from clipwise.torch.updates import UpdateClipper
 from clipwise.torch.weights import WeightClipper
 
 __all__ = [
@@ -33,6 +34,7 @@ __all__ = [
     "Patch",
     "QKClip",
     "SoftCap",
+    "UpdateClipper",
     "WeightClipper",
     "attach",
     "clip_",

@@ -20,6 +20,7 @@ from clipwise.functional.slots import UnitAxes
 from clipwise.namespace import Namespace
 from clipwise.stack import warn
 from clipwise.torch import _foreign_clipping
+from clipwise.torch._after_step import AfterStep
 from clipwise.torch._fused import FusedStep, is_fused
 from clipwise.torch._joint_step import JointStep
 from clipwise.torch._parameters import named_by, of_optimizers, refuse_unmade
@@ -31,6 +32,7 @@ from clipwise.torch.clipper import Clipper, Outcome
 from clipwise.torch.engines import array_on
 from clipwise.torch.hooks import StepHooks
 from clipwise.torch.refusals import refuse_engine_of_caller, refuse_flat_shards
+from clipwise.torch.updates import UpdateClipper
 from clipwise.torch.weights import WeightClipper
 
 __all__ = ["AttachedClipper", "attach"]
@@ -43,6 +45,7 @@ def attach(
     model: nn.Module | None = None,
     nonfinite: NonFinite = "skip",
     weights: AnyClip | str | Mapping[str, Any] | None = None,
+    updates: AnyClip | str | Mapping[str, Any] | None = None,
     direction: bool = False,
     unit_axes: UnitAxes | None = None,
     process_groups: ProcessGroups | None = None,
@@ -80,8 +83,9 @@ def attach(
     Args:
         optimizer: any `torch.optim.Optimizer`, wrappers that carry one, or several. Of one around another
             it is the outer (Lookahead), or the inner where that makes the step (Fabric, Accelerate, SAM).
-        clip: what to do; a string or a mapping is read by `clipwise.config.parse`. None with ``weights``:
-            the gradients are only measured. A step that ``action="skip"`` leaves out does not happen either.
+        clip: what to do; a string or a mapping is read by `clipwise.config.parse`. None with ``weights`` or
+            ``updates``: the gradients are only measured. A step that ``action="skip"`` leaves out does not
+            happen either.
         model: gives parameters their names, for reports and `by_name`, and tells which are embeddings
             and which transposed convolutions.
         nonfinite: as for `Clipper`. With ``"skip"`` a step whose gradients hold NaN or Inf does not run:
@@ -91,7 +95,11 @@ def attach(
             a gradient scaler too, without a host-device sync; other optimizers need one sync a step.
         weights: what is done after every step, unless it is skipped, to the weights of the optimizer that
             made it, such as ``clip_by_value(0.01)`` for WGAN; ``clipper.weights.report`` says what.
-        direction, unit_axes: as for `Clipper`; ``unit_axes`` is for ``weights`` too.
+        updates: what is done to the update of every step, when the optimizer has made it of the gradient:
+            ``clip_by_block_rms(1.0)`` (Adafactor), ``stable_adamw()``, or any other clip that does not follow
+            the loss. See `UpdateClipper` for the formula and the memory that it costs;
+            ``clipper.updates.report`` says what was done.
+        direction, unit_axes: as for `Clipper`; ``unit_axes`` is for ``weights`` and ``updates`` too.
         process_groups: as for `Clipper`: which parameters are others on each rank of which group.
 
     Returns:
@@ -100,9 +108,10 @@ def attach(
     Raises:
         ArgumentError: this is no optimizer, an engine's inner one (DeepSpeed, Megatron, ZeRO) that holds a
             part of the gradients only, one that takes no steps itself (Lomo, layer-wise GaLore), or a clip is
-            attached to it already; the bound of the weights follows
-            the loss; or, from the first step, it is stepped inside ``backward`` with a clip that needs all
-            gradients.
+            attached to it already; the bound of the weights or the clip of updates follows the loss;
+            ``updates`` with an optimizer whose steps cannot be changed after it (LBFGS, schedule-free,
+            Lookahead, master weights) or whose learning rate is not known; or, from the first step, it is
+            stepped inside ``backward`` with a clip that needs all gradients.
         ParameterError: a pattern of `by_name`, ``unit_axes`` or ``process_groups`` matches no parameter, or
             the model is another one.
 
@@ -117,6 +126,7 @@ def attach(
         model=model,
         nonfinite=nonfinite,
         weights=weights,
+        updates=updates,
         direction=direction,
         unit_axes=unit_axes,
         process_groups=process_groups,
@@ -128,6 +138,7 @@ class AttachedClipper(Clipper):
 
     Attributes:
         weights: the `Clipper` of the weights after every step, None without one.
+        updates: the `UpdateClipper` of what every step did, None without one.
     """
 
     def __init__(
@@ -138,13 +149,14 @@ class AttachedClipper(Clipper):
         model: nn.Module | None,
         nonfinite: NonFinite,
         weights: AnyClip | str | Mapping[str, Any] | None,
+        updates: AnyClip | str | Mapping[str, Any] | None,
         direction: bool,
         unit_axes: UnitAxes | None,
         process_groups: ProcessGroups | None,
     ) -> None:
-        if clip is None and weights is None:
+        if clip is None and weights is None and updates is None:
             raise ArgumentError(
-                "expected a clip such as clipwise.clip_by_global_norm(1.0), or weights=, got None"
+                "expected a clip such as clipwise.clip_by_global_norm(1.0), or weights= or updates=, got None"
             )
         if not isinstance(model, nn.Module | None):
             raise ArgumentError(f"model must be a torch.nn.Module, got {type(model).__name__}")
@@ -178,6 +190,17 @@ class AttachedClipper(Clipper):
             bound = as_weight_clip(weights)
             self.weights = WeightClipper(
                 parameters.items(), bound, model=model, unit_axes=unit_axes, process_groups=process_groups
+            )
+        self.updates = None
+        if updates is not None:
+            self.updates = UpdateClipper(
+                optimizers,
+                parameters,
+                updates,
+                nonfinite=nonfinite,
+                model=model,
+                unit_axes=unit_axes,
+                process_groups=process_groups,
             )
         names = ", ".join(type(one).__name__ for one in optimizers)
         self._unseen = Unseen(map(local, parameters.values()), f"{spelled(self.clip)}, attached to {names},")
@@ -220,6 +243,7 @@ class AttachedClipper(Clipper):
             "_fused_step": None,
             "_unseen": None,
             "weights": copy.copy(self.weights),
+            "updates": copy.copy(self.updates),
         }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -255,25 +279,31 @@ class AttachedClipper(Clipper):
     def state_dict(self) -> dict[str, Any]:
         """As `Clipper.state_dict`, parameters that came to the optimizer since the last step included."""
         self._follow_optimizers()
-        state = super().state_dict()
-        return state if self.weights is None else state | {"weights": self.weights.state_dict()}
+        return super().state_dict() | {name: one.state_dict() for name, one in self._after_steps.items()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """As `Clipper.load_state_dict`; add parameter groups to the optimizer before, as they were."""
         self._follow_optimizers()
-        has_weights = isinstance(state, Mapping) and "weights" in state
-        if has_weights != (self.weights is not None):
-            raise StateError(
-                f"the state has {'a' if has_weights else 'no'} clip of weights, unlike this clipper"
-            )
-        before = super().state_dict()
+        for name in ("weights", "updates"):
+            has = isinstance(state, Mapping) and name in state
+            if has != (name in self._after_steps):
+                raise StateError(f"the state has {'a' if has else 'no'} clip of {name}, unlike this clipper")
+        before = self.state_dict()
         super().load_state_dict(state)
-        if self.weights is not None:
-            try:
-                self.weights.load_state_dict(state["weights"])
-            except StateError:
-                super().load_state_dict(before)
-                raise
+        try:
+            for name, one in self._after_steps.items():
+                one.load_state_dict(state[name])
+        except StateError:
+            super().load_state_dict(before)
+            for name, one in self._after_steps.items():
+                one.load_state_dict(before[name])
+            raise
+
+    @property
+    def _after_steps(self) -> dict[str, AfterStep]:
+        """What acts after the steps, in this order."""
+        every = {"updates": self.updates, "weights": self.weights}
+        return {name: one for name, one in every.items() if one is not None}
 
     # The steps.
 
@@ -290,6 +320,9 @@ class AttachedClipper(Clipper):
                 " they are still being computed: use a clip for each tensor, such as clip_by_norm or"
                 " adaptive_grad_clip, or step after backward"
             )
+
+        if self.updates is not None:
+            self.updates.keep(optimizer)
 
     def _ready(self, optimizer: Optimizer, loss: Any) -> bool:
         """Clip what the step is about to use; whether it is to be left out, as far as the host knows."""
@@ -336,14 +369,20 @@ class AttachedClipper(Clipper):
     def _end(self, optimizer: Optimizer) -> None:
         left_out = None if self._fused_step is None else self._fused_step.left_out
         self._restore(optimizer)
-        if self.weights is None or not self._moves:
+        if not self._moves:
+            if self.updates is not None:
+                self.updates.forget()
+            return
+        again, self._joint_step.bounded = self._joint_step.bounded, len(self._optimizers) > 1
+        if self.updates is not None:
+            self.updates.clip_after(optimizer, again=again)
+        if self.weights is None:
             return
         if len(self._optimizers) == 1:
-            self.weights.clip_after(leave=left_out)
+            self.weights.after(leave=left_out)
         else:
             own = {id(p) for group in optimizer.param_groups for p in group["params"]}
-            self.weights.clip_after(own, again=self._joint_step.bounded)
-            self._joint_step.bounded = True
+            self.weights.after(own, again=again)
 
     def _say_what_is_around(self, optimizer: Optimizer) -> None:
         around = wrapper_of_caller(optimizer) if self._leaves_out else None
@@ -400,9 +439,8 @@ class AttachedClipper(Clipper):
                 new[name] = parameter
         refuse_unmade(new)
         refuse_flat_shards(new)
-        for clipper in (self, self.weights):
-            if clipper is not None:
-                clipper._follow(kept, new, self._model)
+        for clipper in (self, *self._after_steps.values()):
+            clipper._follow(kept, new, self._model)
         self._current = current
 
     def _context(self, xp: Namespace) -> StepContext:

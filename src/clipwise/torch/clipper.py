@@ -105,6 +105,7 @@ class Clipper:
     _spread_source: type[ShardedGradients] = ShardedGradients
     _weight_layout: Layout | None
     _sharding: Sharding | None
+    _of_updates = False
 
     def __init__(
         self,
@@ -117,7 +118,7 @@ class Clipper:
         unit_axes: UnitAxes | None = None,
         process_groups: ProcessGroups | None = None,
     ) -> None:
-        clip, nonfinite = as_clip(clip), as_nonfinite(nonfinite)
+        clip, nonfinite = as_clip(clip, of_updates=self._of_updates), as_nonfinite(nonfinite)
         if model is None and isinstance(parameters, nn.Module):
             model = parameters
         if not isinstance(model, nn.Module | None):

@@ -61,6 +61,35 @@ def refuse_steps_elsewhere(optimizer: Any) -> None:
                 )
 
 
+def refuse_updates(optimizer: Optimizer) -> None:
+    """ArgumentError if what a step does to the parameters must not be changed after it, or has no measure."""
+    names = [kind.__name__ for kind in type(optimizer).__mro__]
+    name = names[0]
+    for known, why in _KEEPS_POSITIONS.items():
+        if any(known in one.lower() for one in names):
+            raise ArgumentError(f"updates= does not take {name}: {why}. Clip its gradients")
+    if getattr(optimizer, "master_weights", False):
+        raise ArgumentError(
+            f"updates= does not take {name} with master weights: the next step would begin from those, which"
+            " were not clipped. Clip its gradients"
+        )
+    for place, group in enumerate(optimizer.param_groups):
+        rate = group.get("lr")
+        if isinstance(rate, bool) or not isinstance(rate, Tensor | float | int):
+            raise ArgumentError(
+                f"updates= measures steps without the learning rate, and group {place} of {name} has none:"
+                f" lr is {rate!r}"
+            )
+
+
+_KEEPS_POSITIONS = {
+    "lbfgs": "it takes its curvature from where its own steps led",
+    "schedulefree": "its parameters are averages of a sequence that its state holds",
+    "lookahead": "it goes back to slow weights that its state holds",
+}
+"""Parts of the names of optimizers whose state says where the parameters are, and why it matters."""
+
+
 def refuse_flat_shards(parameters: Mapping[str, Tensor]) -> None:
     """ArgumentError if these are parts of FullyShardedDataParallel's flat parameters."""
     for name, parameter in parameters.items():

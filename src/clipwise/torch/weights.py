@@ -1,7 +1,7 @@
 """The same clips on the weights themselves: WGAN's weight clipping, the max-norm constraint."""
 
 import dataclasses
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from clipwise.config.arguments import as_clip, refuse_skips
 from clipwise.functional.bounds import TOLERANCE, share_at_bound
 from clipwise.functional.slots import UnitAxes
 from clipwise.report import ClipReport
+from clipwise.torch._after_step import AfterStep
 from clipwise.torch._gradients import Weights
 from clipwise.torch._measure import MeasuredTensors
 from clipwise.torch._parameters import Parameters
@@ -19,7 +20,7 @@ from clipwise.torch._process_groups import ProcessGroups
 from clipwise.torch._sharded import ShardedTensors
 from clipwise.torch._sharded_gradients import ShardedWeights
 from clipwise.torch._slots import layout_of
-from clipwise.torch.clipper import Clipper, Outcome
+from clipwise.torch.clipper import Outcome
 from clipwise.torch.engines import make_batch
 from clipwise.torch.engines._arrays import tensor_of, wide
 from clipwise.torch.engines.reference import values_of
@@ -27,7 +28,7 @@ from clipwise.torch.engines.reference import values_of
 __all__ = ["WeightClipper"]
 
 
-class WeightClipper(Clipper):
+class WeightClipper(AfterStep):
     """A `Clipper` of weights: each call of `clip_` bounds the parameters and leaves their gradients alone.
 
     ``clip_by_value(0.01)`` is WGAN's weight clipping (Arjovsky et al. 2017, arXiv:1701.07875),
@@ -74,27 +75,6 @@ class WeightClipper(Clipper):
         clip = as_clip(clip)
         refuse_skips(clip)
         super().__init__(parameters, clip, model=model, unit_axes=unit_axes, process_groups=process_groups)
-
-    def clip_after(
-        self, ids: Container[int] | None = None, *, again: bool = False, leave: Tensor | None = None
-    ) -> ClipReport:
-        """`clip_` after the step of an optimizer.
-
-        Args:
-            ids: of the parameters that it moved; None: all.
-            again: the step is the same as at the last call, of another optimizer; it counts once.
-            leave: above 0 if the step did not happen, where only the device knows (0-d).
-        """
-        if not again:
-            self._before = self.steps, self._clipped_steps
-        total = self._clipped_steps
-        self.steps, self._clipped_steps = self._before
-        report = self._step(None, leave=leave, only=ids).report
-        if again:
-            self._clipped_steps = self._clipped_steps + (total - self._clipped_steps) * (
-                total > self._clipped_steps
-            )
-        return report
 
     def _over_ranks(self, *args: Any) -> ShardedTensors | None:
         self._spread = super()._over_ranks(*args)

@@ -63,6 +63,30 @@ def bounded(layout: str | None, name: str) -> dict[str, Any]:
     return {"parameters": run.parameters(), "reports": reports, "sent": sent}
 
 
+UPDATES = clipwise.chain(
+    clipwise.stable_adamw(0.8),
+    clipwise.by_name(
+        {"first.*": clipwise.Clip(0.9, per="unit", norm="rms"), "*": clipwise.clip_by_value(0.5)}
+    ),
+    clipwise.clip_by_norm(clipwise.thresholds.relative(0.3, 1.0)),
+)
+
+
+def updated(layout: str | None) -> dict[str, Any]:
+    """What AdamW does is clipped after it, by what its second moment says, and relative to the weights."""
+    run = Run(layout, GLOBAL)
+    run.clipper.detach()
+    run.optimizer = torch.optim.AdamW(run.model.parameters(), lr=0.02)
+    run.clipper = clipwise.torch.attach(run.optimizer, GLOBAL, model=run.model, updates=UPDATES)
+    reports = []
+    for step in range(SHORT):
+        run.step(step)
+        report = run.clipper.updates.report
+        reports.append([float(x) for x in (report.norm, report.norm_after, *report.tensor_norms)])
+        reports[-1] += [float(part.clip_fraction) for part in report.parts.values()]
+    return {"parameters": run.parameters(), "reports": reports}
+
+
 def bounded_in_turn(layout: str | None) -> dict[str, Any]:
     """Two optimizers that were attached together: after the step of each its own weights are bounded."""
     run = Run(layout, GLOBAL)

@@ -30,6 +30,7 @@ pytestmark = [
 
 def on_each_rank(folder):
     found = {("weights", *case): around.bounded(*case) for case in WEIGHT_CASES}
+    found["updates"] = around.updated("fsdp")
     found["in turn"] = around.bounded_in_turn("fsdp")
     found["stages"] = around.bounded_stages(alone=False)
     found["veto"] = around.vetoed("fsdp", lambda clipper: dist.get_rank() == 3)
@@ -84,6 +85,12 @@ def test_weights_are_bounded_as_in_one_process(ranks, layout, name):
     assert any(clipped for _, _, clipped, _ in expected["reports"])
     assert_alike(ranks, ("weights", layout, name), expected)
     assert ranks[0]["weights", layout, name]["sent"] == {SENT[name]}
+
+
+def test_updates_are_clipped_as_in_one_process(ranks):
+    expected = around.updated(None)
+    assert all(any(report[-place] > 0 for report in expected["reports"]) for place in (1, 2, 3))
+    assert_alike(ranks, "updates", expected)
 
 
 def test_weights_of_optimizers_that_step_in_turn(ranks):

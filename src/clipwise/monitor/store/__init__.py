@@ -3,7 +3,17 @@
 from clipwise.monitor.store._schema import is_settled
 from clipwise.monitor.store.editing import annotate, delete, rename
 from clipwise.monitor.store.moments import Moment, moments_of, steps_of
-from clipwise.monitor.store.naming import AT_BOUND, FIELDS, LOSSES, NORM, PREFIX, is_part, joined, part_of
+from clipwise.monitor.store.naming import (
+    AT_BOUND,
+    FIELDS,
+    LOSSES,
+    NORM,
+    PREFIX,
+    UPDATE,
+    is_part,
+    joined,
+    part_of,
+)
 from clipwise.monitor.store.overview import Overview, arranged, sweeps
 from clipwise.monitor.store.place import recordable
 from clipwise.monitor.store.reader import Found, Store
@@ -16,6 +26,7 @@ __all__ = [
     "LOSSES",
     "NORM",
     "PREFIX",
+    "UPDATE",
     "Alert",
     "Floats",
     "Found",

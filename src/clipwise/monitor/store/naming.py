@@ -12,6 +12,9 @@ LOSSES = ("loss", "train_loss", "train/loss", "training_loss", "training/loss")
 NORM, AT_BOUND = "clipwise/norm", "clipwise/at_bound"
 
 
+UPDATE = ("update/norm", "update/norm_after", "update/threshold", "update/clip_fraction")
+"""What is kept of a clip of updates, beside the values of its clipper."""
+
 PART = "by_name/"
 """Stands before the pattern of a part in the source of what `clipwise.by_name` did to it."""
 

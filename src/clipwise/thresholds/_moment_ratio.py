@@ -1,0 +1,50 @@
+"""StableAdamW's threshold: an update may be as long as it would be if Adam's second moment had kept up."""
+
+import math
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from clipwise.checks import check_number
+from clipwise.namespace import Array
+from clipwise.thresholds._base import NOTHING, Observation, Stateless
+
+
+@dataclass(frozen=True)
+class moment_ratio:
+    """An update of Adam, shortened where its second moment is too small for the gradient of this step.
+
+    ``T_t = limit * ||u_t|| / rho_t`` where ``rho_t > limit``, otherwise inf, with
+    ``rho_t = sqrt(mean(g_t^2 / max(v_t, eps^2)))`` of each tensor: so ``u_t`` is divided by
+    ``max(1, rho_t / limit)``. ``v_t`` is the second moment with ``g_t`` in it and its bias corrected. Only
+    for ``updates=`` of `clipwise.torch.attach` and ``per="tensor"``.
+
+    Args:
+        limit: the largest ratio that shortens nothing, above 0.
+
+    Source: Wortsman et al. 2023, "Stable and low-precision training for large-scale vision-language models",
+    arXiv:2304.13013, algorithm 2; see `clipwise.stable_adamw`.
+
+    >>> import numpy as np
+    >>> seen = Observation(norm=np.asarray(6.0), moment_ratio=np.asarray(3.0))
+    >>> float(moment_ratio().update(np, moment_ratio().init(np, ()), seen)[0])
+    2.0
+    """
+
+    limit: float = 1.0
+
+    needs: ClassVar[frozenset[str]] = frozenset({"moment_ratio"})
+    wants: ClassVar[frozenset[str]] = NOTHING
+    remembers: ClassVar[bool] = False
+    watches_norm: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "limit", check_number("limit", self.limit, low=math.ulp(0.0)))
+
+    def init(self, xp: Any, shape: tuple[int, ...]) -> Stateless:
+        return Stateless()
+
+    def update(self, xp: Any, state: Stateless, seen: Observation) -> tuple[Array, Stateless]:
+        ratio = xp.asarray(seen.moment_ratio)
+        above = ratio > self.limit
+        share = self.limit / xp.where(above, ratio, 1.0)
+        return xp.where(above, xp.asarray(seen.norm) * share, xp.inf), state
