@@ -34,6 +34,7 @@ def test_the_exported_names():
                 "adagc",
                 "norm_growth_limit",
                 "skip_spikes",
+                "stable_adamw",
                 "auto",
                 "chain",
                 "by_name",
