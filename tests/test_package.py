@@ -51,7 +51,8 @@ def test_the_exported_names():
 def test_the_names_of_the_torch_back_end():
     assert sorted(clipwise.torch.__all__) == sorted(
         [
-            *("AttachedClipper", "Clipper", "Patch", "WeightClipper", "attach", "clip_", "engine", "patch"),
+            *("AttachedClipper", "Clipper", "Patch", "UpdateClipper", "WeightClipper"),
+            *("attach", "clip_", "engine", "patch"),
             *("clip_grad_norm_", "clip_grad_value_", "clip_grads_with_norm_", "get_total_norm"),
             *("PACT", "ClampedSwiGLU", "ClippedReLU", "HardTanh", "QKClip", "SoftCap", "ClipValues"),
             *("clip_activations", "gradient_penalty"),

@@ -10,7 +10,7 @@ Importing it is also what lets ``keras.models.load_model`` find clipped optimize
 
 from clipwise.keras import layers
 from clipwise.keras._monitor import ClipMonitor
-from clipwise.keras.attach import attach, detach, observe, report, weights_report
+from clipwise.keras.attach import attach, detach, observe, report, updates_report, weights_report
 from clipwise.keras.clip_values import ClipValues
 from clipwise.keras.constraints import ClipConstraint
 from clipwise.keras.penalty import gradient_penalty
@@ -25,5 +25,6 @@ __all__ = [
     "layers",
     "observe",
     "report",
+    "updates_report",
     "weights_report",
 ]

@@ -12,6 +12,7 @@ from clipwise.keras._backends import backend
 from clipwise.keras._multi import ClippedMultiOptimizer, is_multi
 from clipwise.keras._optimizer import ClippedOptimizer
 from clipwise.keras._step import Clipping
+from clipwise.keras._updates import UpdateClipping
 from clipwise.keras._weights import WeightClipping
 
 CLIPPED = "_clipwise"
@@ -35,6 +36,7 @@ class SavedWithClip:
             "optimizer": _identity(inner_class(self)),
             "clip": None if clipping.measures else to_dict(clipping.clip),
             "weights": None if clipping.weights is None else to_dict(clipping.weights.clip),
+            "updates": None if clipping.updates is None else to_dict(clipping.updates.clip),
             "nonfinite": clipping.nonfinite,
             "direction": clipping.direction,
             "unit_axes": _as_lists(clipping.unit_axes or {}),
@@ -59,11 +61,15 @@ class SavedWithClip:
         made = keras.saving.deserialize_keras_object(
             {**said["optimizer"], "config": own}, custom_objects=custom_objects
         )
+        updates = None
+        if said.get("updates") is not None:
+            updates = UpdateClipping(as_clip(said["updates"]), said["nonfinite"])
         return with_clipping(
             made,
             Clipping(
                 None if said["clip"] is None else as_clip(said["clip"]),
                 weights=None if said.get("weights") is None else WeightClipping(as_clip(said["weights"])),
+                updates=updates,
                 nonfinite=said["nonfinite"],
                 direction=said["direction"],
                 unit_axes=_as_tuples(said["unit_axes"]),

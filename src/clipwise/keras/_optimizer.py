@@ -76,10 +76,18 @@ class ClippedOptimizer:
 
     def _backend_update_step(self: Any, grads: Any, trainable_variables: Any, learning_rate: Any) -> None:
         update = super()._backend_update_step  # type: ignore[misc]
-        weights = self._clipwise.weights
+        updates, weights = self._clipwise.updates, self._clipwise.weights
 
         def act(grads: Any, trainable_variables: Any, learning_rate: Any) -> None:
-            update(grads, trainable_variables, learning_rate)
+            if updates is None:
+                update(grads, trainable_variables, learning_rate)
+            else:
+                updates.around(
+                    self,
+                    trainable_variables,
+                    learning_rate,
+                    lambda: update(grads, trainable_variables, learning_rate),
+                )
             if weights is not None:
                 weights(self, trainable_variables)
 

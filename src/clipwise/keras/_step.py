@@ -19,6 +19,7 @@ from clipwise.functional.plan import Plan, make_plan
 from clipwise.functional.slots import Slot, UnitAxes, make_slots
 from clipwise.keras._backends import backend
 from clipwise.keras._memory import Memory
+from clipwise.keras._updates import UpdateClipping
 from clipwise.keras._variables import named_shapes, units_of_layers
 from clipwise.keras._weights import WeightClipping
 from clipwise.namespace import Array
@@ -52,6 +53,7 @@ class Clipping:
     Args:
         clip: what to do; None: measure the gradients and leave them to Keras.
         weights: what is done to the weights after each step.
+        updates: what is done to the update of each step.
         model: whose layers say where the units of a kernel lie; let go once that is known.
         nonfinite, direction: as for `clipwise.keras.attach`.
         unit_axes: what the user says of units.
@@ -71,6 +73,7 @@ class Clipping:
         clip: AnyClip | None,
         *,
         weights: WeightClipping | None = None,
+        updates: UpdateClipping | None = None,
         model: Any = None,
         nonfinite: NonFinite = "skip",
         unit_axes: UnitAxes | None = None,
@@ -81,6 +84,7 @@ class Clipping:
         self.clip = clip_by_global_norm(float("inf")) if clip is None else clip
         self.measures = clip is None
         self.weights = weights
+        self.updates = updates
         self.nonfinite: NonFinite = nonfinite
         self.leaves_out = may_leave_out(self.clip, nonfinite)
         self.unit_axes = unit_axes
@@ -116,9 +120,18 @@ class Clipping:
         self.memory = Memory(optimizer, self.plan, self.slots, loss="loss" in self.plan.sees())
         if self.weights is not None:
             self.weights.build(optimizer, slots)
+        if self.updates is not None:
+            self.updates.build(optimizer, slots)
         for loss in self._early:
             self.memory.hear(loss)
         self._early = []
+
+    @property
+    def variables(self) -> list[Any]:
+        """All that it has made in the optimizer."""
+        parts = (self, self.weights, self.updates)
+        memories = (part.memory for part in parts if part is not None)
+        return [variable for memory in memories if memory is not None for variable in memory.variables]
 
     def hear(self, loss: Array) -> None:
         """Take in the loss of the step to come."""

@@ -6,8 +6,8 @@ from typing import Any
 
 import keras
 
-from clipwise.clip import AnyClip
-from clipwise.config.arguments import as_clip, as_weight_clip
+from clipwise.clip import AnyClip, singles
+from clipwise.config.arguments import as_clip, as_update_clip, as_weight_clip
 from clipwise.errors import ArgumentError
 from clipwise.functional.arguments import NonFinite, as_nonfinite
 from clipwise.functional.slots import UnitAxes
@@ -16,11 +16,12 @@ from clipwise.keras._clipped import CLIPPED, inner_class, with_clipping
 from clipwise.keras._memory import TOTALS
 from clipwise.keras._multi import is_multi, refuse_inner
 from clipwise.keras._step import Clipping, refuse_own_clips
+from clipwise.keras._updates import UpdateClipping
 from clipwise.keras._weights import WeightClipping
 from clipwise.namespace import Array
 from clipwise.report import ClipReport
 
-__all__ = ["attach", "clipping_of", "detach", "observe", "report", "weights_report"]
+__all__ = ["attach", "clipping_of", "detach", "observe", "report", "updates_report", "weights_report"]
 
 
 def attach(
@@ -28,6 +29,7 @@ def attach(
     clip: AnyClip | str | Mapping[str, Any] | None = None,
     *,
     weights: AnyClip | str | Mapping[str, Any] | None = None,
+    updates: AnyClip | str | Mapping[str, Any] | None = None,
     model: Any = None,
     nonfinite: NonFinite = "skip",
     unit_axes: UnitAxes | None = None,
@@ -48,10 +50,15 @@ def attach(
     Args:
         optimizer: any ``keras.optimizers.Optimizer``, a ``LossScaleOptimizer`` (then the one inside it), or a
             ``MultiOptimizer`` (one joint clip for all).
-        clip: what to do; a string or a mapping is read by `clipwise.config.parse`. None with ``weights``:
-            the gradients are only measured.
+        clip: what to do; a string or a mapping is read by `clipwise.config.parse`. None with ``weights`` or
+            ``updates``: the gradients are only measured.
         weights: what is done to the weights after every step, such as ``clip_by_value(0.01)`` for WGAN: to
             those that had a gradient in it, as Keras' own constraints; `weights_report` says what.
+        updates: what is done to the update of every step, such as ``clip_by_block_rms(1.0)``, the update
+            clipping of Adafactor, for any optimizer: ``u = (after - before) / learning_rate`` is measured and
+            clipped, and the variables become ``before + learning_rate * clipped(u)``. Decoupled weight decay
+            is not a part of it: Keras applies it before. It takes two copies of the variables in the step.
+            `updates_report` says what was done. Not for a ``MultiOptimizer``.
         model: its layers say where the units of their kernels lie (transposed and depthwise convolutions,
             attention, ``EinsumDense``) for clips by unit. Not needed for names or weights.
         nonfinite: what happens to a step whose gradients hold NaN or Inf. ``"skip"``: it is as if it had
@@ -59,7 +66,7 @@ def attach(
             puts 0 in place of such entries, ``"propagate"`` lets them through, ``"error"`` raises (only
             where the step is not compiled).
         unit_axes: shell patterns of names to the axes that tell units apart, the first match wins; for
-            ``weights`` too.
+            ``weights`` and ``updates`` too.
         direction: measure the cosine between the gradients before and after where it is not free.
 
     Returns:
@@ -67,7 +74,8 @@ def attach(
 
     Raises:
         ArgumentError: this is no Keras optimizer, it clips already (``clipnorm``, ``global_clipnorm``,
-            ``clipvalue``, or a clip attached before), the bound of the weights follows the loss, or
+            ``clipvalue``, or a clip attached before), the bound of the weights or the clip of updates
+            follows the loss, ``updates`` is given for a ``MultiOptimizer``, or
             TensorFlow may have compiled its steps.
         ParameterError: when it is built: a pattern matches no variable, or the model is another one.
 
@@ -81,13 +89,14 @@ def attach(
     norm 5 -> 1 (threshold 1, 100% clipped)
     """
     inner = unscaled(optimizer)
-    if clip is None and weights is None:
+    if clip is None and weights is None and updates is None:
         raise ArgumentError(
-            "expected a clip such as clipwise.clip_by_global_norm(1.0), or weights=, got None"
+            "expected a clip such as clipwise.clip_by_global_norm(1.0), or weights= or updates=, got None"
         )
     described = None if clip is None else as_clip(clip)
     bound = None if weights is None else WeightClipping(as_weight_clip(weights))
     nonfinite = as_nonfinite(nonfinite)
+    after = None if updates is None else UpdateClipping(_as_update_clip(inner, updates), nonfinite)
     if hasattr(inner, CLIPPED):
         raise ArgumentError(
             "a clip is attached to this optimizer already: detach it first, or use clipwise.chain"
@@ -105,6 +114,7 @@ def attach(
         Clipping(
             described,
             weights=bound,
+            updates=after,
             model=model,
             nonfinite=nonfinite,
             unit_axes=unit_axes,
@@ -132,8 +142,7 @@ def detach(optimizer: Any, *, model: Any = None) -> Any:
     inner = unscaled(optimizer)
     clipping = clipping_of(inner)
     _compile_anew(inner, model)
-    memories = (clipping.memory, clipping.weights.memory if clipping.weights else None)
-    for variable in [v for memory in memories if memory is not None for v in memory.variables]:
+    for variable in clipping.variables:
         inner._untrack_variable(variable)
     object.__setattr__(inner, "__class__", inner_class(inner))
     object.__delattr__(inner, CLIPPED)
@@ -176,6 +185,28 @@ def weights_report(optimizer: Any) -> ClipReport:
             " use clipwise.keras.attach(optimizer, weights=clip)"
         )
     return weights.report(unscaled(optimizer))
+
+
+def updates_report(optimizer: Any) -> ClipReport:
+    """What the last step of an optimizer with ``attach(..., updates=)`` did to its update: norms of u.
+
+    Raises:
+        ArgumentError: no clip of updates is attached.
+
+    >>> import keras, clipwise.keras
+    >>> optimizer = clipwise.keras.attach(keras.optimizers.SGD(0.1), updates="clip_by_block_rms(1.0)")
+    >>> weight = keras.Variable([0.0, 0.0], name="weight")
+    >>> optimizer.apply([keras.ops.convert_to_tensor([3.0, 3.0])], [weight])
+    >>> print(clipwise.keras.updates_report(optimizer))
+    norm 3 -> 1 (threshold 1, 100% clipped)
+    """
+    updates = clipping_of(optimizer).updates
+    if updates is None:
+        raise ArgumentError(
+            f"no clip of updates is attached to this {type(optimizer).__name__}:"
+            " use clipwise.keras.attach(optimizer, updates=clip)"
+        )
+    return updates.report()
 
 
 def observe(optimizer: Any, loss: Array) -> None:
@@ -232,8 +263,7 @@ def unclipped(optimizer: Any) -> Iterator[None]:
         ArgumentError: no clip is attached.
     """
     inner = unscaled(optimizer)
-    memory = clipping_of(inner).memory
-    ours = {id(variable) for variable in (memory.variables if memory else ())}
+    ours = set(map(id, clipping_of(inner).variables))
     kind, every = type(inner), list(inner._variables)
 
     def become(kind: type, variables: list[Any]) -> None:
@@ -254,6 +284,19 @@ def unscaled(optimizer: Any) -> Any:
     if not isinstance(optimizer, keras.optimizers.Optimizer):
         raise ArgumentError(f"attach takes a keras.optimizers.Optimizer, got {type(optimizer).__name__}")
     return optimizer
+
+
+def _as_update_clip(optimizer: Any, updates: AnyClip | str | Mapping[str, Any]) -> AnyClip:
+    found = as_update_clip(updates)
+    for single in singles(found):
+        if "moment_ratio" in getattr(single.threshold, "needs", ()):
+            raise ArgumentError(
+                f"{single.threshold!r} reads the second moment of Adam in torch.optim, and not in Keras: use"
+                " updates=clip_by_block_rms(1.0)"
+            )
+    if is_multi(optimizer):
+        raise ArgumentError("updates= takes no MultiOptimizer: attach to each of the optimizers inside")
+    return found
 
 
 def _compile_anew(optimizer: Any, model: Any) -> None:

@@ -132,13 +132,17 @@ class UpdateClipper(AfterStep):
         own.kept = {key: one.before for key, one in kept.items()}
         self._now = kept
         try:
-            outcome = self.after(kept, again=again)
+            outcome = self.after(kept, again=again, defers=True)  # so that nothing waits for a device
         except NonFiniteError:
             for one in kept.values():
                 local(one.parameter).copy_(one.before)
             raise
         finally:
             own.given, own.kept, self._now, self._optimizer = {}, {}, {}, None
+        if outcome.coefficient is not None:
+            factor = tensor_of(outcome.coefficient)
+            for update in updates.values():
+                update.mul_(factor.to(update.device, _real(update.dtype)))
         report = outcome.report
         known = all(one.before.device.type == "cpu" for one in kept.values())
         if known and not bool(report.clipped) and not bool(report.nonfinite):
@@ -191,6 +195,10 @@ def _divisor(rate: float | Tensor) -> float | Tensor:
     if isinstance(rate, Tensor):
         return torch.where(rate == 0, torch.ones_like(rate), rate)
     return rate or 1.0
+
+
+def _real(dtype: torch.dtype) -> torch.dtype:
+    return dtype.to_real() if dtype.is_complex else dtype
 
 
 def _update(one: _Kept) -> Tensor:

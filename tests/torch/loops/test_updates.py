@@ -11,6 +11,8 @@ import clipwise
 from clipwise import Clip, thresholds
 from clipwise.errors import ArgumentError, NonFiniteError, StateError
 
+pytestmark = pytest.mark.device_path
+
 RATES = (0.1, 0.02)
 SHAPES = ((3, 4), (5,))
 STEPS = 8
