@@ -43,6 +43,8 @@ class ClipReport:
         parts: the reports of the parts, for `chain` by position and for `by_name` by pattern.
         at_bound: of a clip of weights, the share of the groups that stand at the bound after it, those that
             were there already included, and NaN where each group has its own bound; None otherwise.
+        normalised: how many tensors had a gradient and were left out of norm and clip, since their optimizer
+            normalises it itself (Muon); among ``names`` they are.
     """
 
     norm: Array
@@ -57,14 +59,15 @@ class ClipReport:
     tensor_norms: Array | None = None
     parts: Mapping[str, "ClipReport"] = field(default_factory=dict)
     at_bound: Array | None = None
+    normalised: int = 0
 
     def __tf_flatten__(self) -> tuple[Any, tuple[Any, ...]]:
         """For `tf.nest`, so that a `tf.function` takes and returns a report: the names are static."""
-        return (tuple(self.names),), tuple(getattr(self, name) for name in _ARRAYS)
+        return (tuple(self.names), self.normalised), tuple(getattr(self, name) for name in _ARRAYS)
 
     @classmethod
     def __tf_unflatten__(cls, metadata: Any, components: tuple[Any, ...]) -> "ClipReport":
-        return cls(names=metadata[0], **dict(zip(_ARRAYS, components, strict=True)))
+        return cls(names=metadata[0], normalised=metadata[1], **dict(zip(_ARRAYS, components, strict=True)))
 
     @property
     def worst(self) -> str | None:
@@ -101,12 +104,14 @@ class ClipReport:
             threshold = _number(self.threshold)
             above = "" if np.isnan(threshold) else f" above the threshold {threshold:.4g}"
             return f"step skipped: norm {_number(self.norm):.4g}{above}"
+        left = f", {self.normalised} normalised tensors left out" if self.normalised else ""
+        bound = f"threshold {_number(self.threshold):.4g}"
         if not bool(self.clipped):
-            return f"norm {_number(self.norm):.4g}, not clipped (threshold {_number(self.threshold):.4g})"
+            return f"norm {_number(self.norm):.4g}, not clipped ({bound}{left})"
         return (
             f"norm {_number(self.norm):.4g} -> {_number(self.norm_after):.4g}"
-            f" (threshold {_number(self.threshold):.4g}, {_number(self.clip_fraction):.0%} clipped)"
+            f" ({bound}, {_number(self.clip_fraction):.0%} clipped{left})"
         )
 
 
-_ARRAYS = tuple(field.name for field in fields(ClipReport) if field.name != "names")
+_ARRAYS = tuple(field.name for field in fields(ClipReport) if field.name not in ("names", "normalised"))

@@ -31,6 +31,12 @@ def make_plan(clip: AnyClip, slots: Sequence[Slot], *, later: bool = False) -> "
     Raises:
         ParameterError: a pattern of `by_name` matches no parameter.
     """
+    if any(slot.normalised for slot in slots):
+        return _OfSome(clip, slots, later)
+    return _of_all(clip, slots, later)
+
+
+def _of_all(clip: AnyClip, slots: Sequence[Slot], later: bool) -> "Plan":
     if isinstance(clip, Clip):
         return _Single(clip, slots)
     if isinstance(clip, Chain):
@@ -143,7 +149,7 @@ class _Single(Plan):
 
 class _Chain(Plan):
     def __init__(self, clip: Chain, slots: Sequence[Slot], later: bool) -> None:
-        self.plans = [make_plan(part, slots, later=later) for part in clip.clips]
+        self.plans = [_of_all(part, slots, later) for part in clip.clips]
         self.norm = self.plans[0].norm
         self.by_unit = len(self.plans) == 1 and self.plans[0].by_unit
         self.leaves_out = any(plan.leaves_out for plan in self.plans)
@@ -173,7 +179,7 @@ class _ByName(Plan):
 
         parts = [(pattern, part, of(pattern)) for pattern, part in clip.parts if part is not None]
         self.patterns = [pattern for pattern, _, _ in parts]
-        self.plans = [make_plan(part, [slots[i] for i in own], later=later) for _, part, own in parts]
+        self.plans = [_of_all(part, [slots[i] for i in own], later) for _, part, own in parts]
         taken = {place for _, _, own in parts for place in own}
         left = tuple(place for place in range(len(slots)) if place not in taken)
         self.shares = (*(own for _, _, own in parts), left)
@@ -200,3 +206,43 @@ class _ByName(Plan):
     def blank(self, report: ClipReport) -> ClipReport:
         pairs = zip(self.patterns, self.plans, strict=True)
         return dataclasses.replace(report, parts={pattern: plan.blank(report) for pattern, plan in pairs})
+
+
+class _OfSome(Plan):
+    """A plan of the parameters whose gradients have a size: the others enter no norm and are left alone.
+
+    NaN and Inf are looked for in all of them.
+    """
+
+    def __init__(self, clip: AnyClip, slots: Sequence[Slot], later: bool) -> None:
+        own = tuple(place for place, slot in enumerate(slots) if not slot.normalised)
+        left = tuple(place for place, slot in enumerate(slots) if slot.normalised)
+        self.shares = (own, left)
+        self._left = frozenset(left)
+        _of_all(clip, slots, later)  # a pattern may match only what is left alone, but it has to match
+        self.plans = [_of_all(clip, [slots[i] for i in own], True)]
+        self.norm, self.leaves_out = self.plans[0].norm, self.plans[0].leaves_out
+
+    def judge(
+        self, measure: Measure, weights: Measure | None, state: Any, context: StepContext
+    ) -> Array | None:
+        own = measure.part(self.shares[0])
+        if not self.leaves_out or not own.layout.present:
+            return None
+        found = self.plans[0].judge(own, self._of(weights), state[0], context)
+        measure.judged.update(own.judged)
+        return found
+
+    def _apply(self, measure: Measure, weights: Measure | None, state: Any, context: StepContext) -> Step:
+        own, rest = (measure.part(share) for share in self.shares)
+        own.judged.update(measure.judged)
+        report, after = self.plans[0].apply(own, self._of(weights), state[0], context)
+        measure.join([own, rest], self.shares, self.norm)
+        count = len(self._left.intersection(measure.layout.present))
+        return dataclasses.replace(report, normalised=count), (after,)
+
+    def _of(self, weights: Measure | None) -> Measure | None:
+        return None if weights is None else weights.part(self.shares[0])
+
+    def blank(self, report: ClipReport) -> ClipReport:
+        return self.plans[0].blank(report)

@@ -28,6 +28,7 @@ class Slot:
         embedding: whether it is the table of an embedding.
         groups: into which axis 0 is split first, as a new axis before it; the axes are counted after that.
         alias: the name that patterns know it by, where that is not its own.
+        normalised: whether the optimizer normalises its gradient itself, which is then not clipped.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Slot:
     embedding: bool = False
     groups: int = 1
     alias: str = ""
+    normalised: bool = False
 
     @property
     def known_as(self) -> str:

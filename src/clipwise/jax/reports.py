@@ -13,9 +13,10 @@ from clipwise.report import ClipReport
 
 __all__ = ["packed_report", "report", "spread", "weights_report"]
 
-_ARRAYS = [field.name for field in dataclasses.fields(ClipReport) if field.name != "names"]
+_STATIC = ["names", "normalised"]
+_ARRAYS = [field.name for field in dataclasses.fields(ClipReport) if field.name not in _STATIC]
 
-jax.tree_util.register_dataclass(ClipReport, data_fields=_ARRAYS, meta_fields=["names"])
+jax.tree_util.register_dataclass(ClipReport, data_fields=_ARRAYS, meta_fields=_STATIC)
 
 
 def report(opt_state: Any) -> ClipReport:

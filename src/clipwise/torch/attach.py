@@ -1,6 +1,7 @@
 """Clip before every step of an optimizer, from one line, through its own hooks."""
 
 import copy
+import dataclasses
 import weakref
 from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
@@ -16,13 +17,14 @@ from clipwise.config.spelling import spelled
 from clipwise.errors import ArgumentError, StateError
 from clipwise.functional.arguments import NonFinite, may_leave_out
 from clipwise.functional.context import StepContext
-from clipwise.functional.slots import UnitAxes
+from clipwise.functional.slots import Slot, UnitAxes
 from clipwise.namespace import Namespace
 from clipwise.stack import warn
 from clipwise.torch import _foreign_clipping
 from clipwise.torch._after_step import AfterStep
 from clipwise.torch._fused import FusedStep, is_fused
 from clipwise.torch._joint_step import JointStep
+from clipwise.torch._normalising import normalised_by
 from clipwise.torch._parameters import named_by, of_optimizers, refuse_unmade
 from clipwise.torch._placements import local
 from clipwise.torch._process_groups import ProcessGroups
@@ -49,6 +51,7 @@ def attach(
     direction: bool = False,
     unit_axes: UnitAxes | None = None,
     process_groups: ProcessGroups | None = None,
+    include_normalised: bool = False,
 ) -> "AttachedClipper":
     """Clip the gradients of an optimizer's parameters before each of its steps, from now on.
 
@@ -101,6 +104,11 @@ def attach(
             ``clipper.updates.report`` says what was done.
         direction, unit_axes: as for `Clipper`; ``unit_axes`` is for ``weights`` and ``updates`` too.
         process_groups: as for `Clipper`: which parameters are others on each rank of which group.
+        include_normalised: measure and clip parameters, too, whose optimizer normalises the gradient itself,
+            so that it has no size to clip: those of Muon (`torch.optim.Muon`, other classes of that name,
+            groups with ``use_muon=True``), `torch.optim.Rprop`, signSGD without momentum. By default they are
+            left out of every norm and are not clipped; NaN and Inf are looked for in them all the same, and
+            ``clipper.report.normalised`` says how many there were.
 
     Returns:
         An `AttachedClipper`; also a context manager that detaches at its end.
@@ -116,9 +124,9 @@ def attach(
             the model is another one.
 
     Warns:
-        UserWarning: once, if the loop clips too; at the end (detached, or nobody holds it), if it saw no
-            gradient and yet the weights moved; at the first step, if a wrapper's own part of
-            a step cannot be skipped.
+        UserWarning: if all gradients are normalised by their optimizer; once, if the loop clips too; at the
+            end (detached, or nobody holds it), if it saw no gradient and yet the weights moved; at the first
+            step, if a wrapper's own part of a step cannot be skipped.
     """
     return AttachedClipper(
         optimizer,
@@ -130,6 +138,7 @@ def attach(
         direction=direction,
         unit_axes=unit_axes,
         process_groups=process_groups,
+        include_normalised=include_normalised,
     )
 
 
@@ -153,6 +162,7 @@ class AttachedClipper(Clipper):
         direction: bool,
         unit_axes: UnitAxes | None,
         process_groups: ProcessGroups | None,
+        include_normalised: bool = False,
     ) -> None:
         if clip is None and weights is None and updates is None:
             raise ArgumentError(
@@ -175,6 +185,7 @@ class AttachedClipper(Clipper):
         # Held weakly: the optimizer's hooks hold this clipper, and both are to go when the optimizer goes.
         self._optimizers = [weakref.ref(one) for one in optimizers]
         self._model = model
+        self._include_normalised = include_normalised
         parameters = of_optimizers(optimizers, model)
         super().__init__(
             parameters.items(),
@@ -205,6 +216,7 @@ class AttachedClipper(Clipper):
         names = ", ".join(type(one).__name__ for one in optimizers)
         self._unseen = Unseen(map(local, parameters.values()), f"{spelled(self.clip)}, attached to {names},")
         weakref.finalize(self, self._unseen.say)
+        self._say_if_nothing_is_left()
         self._current = self._ids()
         self._joint_step = JointStep()
         self._fused_step: FusedStep | None = None
@@ -390,6 +402,23 @@ class AttachedClipper(Clipper):
             warn(
                 f"{around} steps around this {type(optimizer).__name__}: its own part of a skipped step"
                 " runs all the same. Use attach(..., nonfinite='zero'), which skips no step",
+                past=("torch",),
+            )
+
+    def _marked(self, slots: tuple[Slot, ...]) -> tuple[Slot, ...]:
+        normalised = {} if self._include_normalised else normalised_by(self.optimizers)
+        return tuple(
+            dataclasses.replace(slot, normalised=id(self.parameters[slot.name]) in normalised)
+            for slot in slots
+        )
+
+    def _say_if_nothing_is_left(self) -> None:
+        if self._own_slots and all(slot.normalised for slot in self._own_slots):
+            (name, *_) = dict.fromkeys(normalised_by(self.optimizers).values())
+            warn(
+                f"{spelled(self.clip)} clips nothing: {name} normalises the gradients of all"
+                f" {len(self._own_slots)} parameters itself, so their size does not matter. NaN and Inf are"
+                " still looked for; attach(..., include_normalised=True) measures and clips them",
                 past=("torch",),
             )
 

