@@ -23,6 +23,7 @@ __all__ = [
     "Chain",
     "Clip",
     "Norm",
+    "On",
     "Per",
     "adagc",
     "adaptive_grad_clip",
@@ -43,6 +44,7 @@ __all__ = [
 Per: TypeAlias = Literal["element", "unit", "tensor", "global"]
 Norm: TypeAlias = float | Literal["rms"]
 Action: TypeAlias = Literal["clip", "skip"]
+On: TypeAlias = Literal["norm", "loss"]
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,9 @@ class Clip:
             ``per="global"``, alone or first in a `chain`.
         patience: how many steps in a row ``action="skip"`` leaves out, at least 1. After as many it clips to
             the threshold instead, and these norms enter the history, until one is within the threshold.
+        on: what ``action="skip"`` compares with the threshold: the ``"norm"``, or the ``"loss"`` of the step,
+            which has to be told: by `observe`, or as optax' ``value``. Then nothing is clipped after
+            ``patience`` steps. The threshold is a number, a schedule, or a `thresholds.rolling_zscore`.
 
     Raises:
         ThresholdError: a threshold is negative, NaN or no number, or the range is crossed.
@@ -79,10 +84,11 @@ class Clip:
     norm: Norm = 2.0
     action: Action = "clip"
     patience: int = 10
+    on: On = "norm"
 
     def __repr__(self) -> str:
         """As it is written, without an action that is the usual one."""
-        usual = ("action", "patience") if self.action == "clip" else ()
+        usual = ("action", "patience", "on") if self.action == "clip" else ("on",) * (self.on == "norm")
         shown = (f"{one.name}={getattr(self, one.name)!r}" for one in fields(self) if one.name not in usual)
         return f"{type(self).__name__}({', '.join(shown)})"
 
@@ -101,6 +107,7 @@ class Clip:
             )
         if isinstance(self.threshold, Threshold):
             self._check_policy(self.threshold)
+            self._check_policy_of_losses(self.threshold)
         elif hasattr(self.threshold, "update") and not is_traced(self.threshold):
             parts = ("init", "update", "needs", "wants", "remembers", "watches_norm")
             missing = ", ".join(part for part in parts if not hasattr(self.threshold, part))
@@ -120,6 +127,19 @@ class Clip:
             raise ArgumentError(
                 f'action="skip" leaves out a whole step, by one norm over everything: per must be "global",'
                 f" got {self.per!r}"
+            )
+
+        if self.on not in get_args(On):
+            raise ArgumentError(f"on must be one of {', '.join(get_args(On))}, got {self.on!r}")
+        if self.action == "clip" and self.on != "norm":
+            raise ArgumentError(f'on={self.on!r} is for action="skip": what is clipped is a norm')
+
+    def _check_policy_of_losses(self, policy: Threshold) -> None:
+        judges = policy.watches_norm and not getattr(policy, "takes_losses", False)
+        if self.on == "loss" and (judges or policy.needs):
+            raise ArgumentError(
+                f'{policy!r} is of norms, which are above 0: on="loss" takes a number, a schedule, or'
+                " rolling_zscore(...)"
             )
 
     def _range(self, pair: object) -> tuple[float, float]:
@@ -347,20 +367,28 @@ def norm_growth_limit(factor: float = 1.01, norm: Norm = 2.0) -> Clip:
     )
 
 
-def skip_spikes(z: float = 6.0, window: int = 128, norm: Norm = 2.0, *, patience: int = 10) -> Clip:
+def skip_spikes(
+    z: float = 6.0, window: int = 128, norm: Norm = 2.0, *, patience: int = 10, on: On = "norm"
+) -> Clip:
     """Leave out a step whose norm lies more than z standard deviations above the mean of the last ``window``.
 
     It begins with half a window of norms. Norms of steps that are left out do not count, and after
     ``patience`` of them in a row it clips to the threshold instead: see `Clip` and
     `thresholds.rolling_zscore`. In a chain it is first: ``chain(skip_spikes(), clip_by_global_norm(1.0))``.
 
+    With ``on="loss"`` the loss of the step takes the place of the norm, by the same rule, whatever its sign;
+    after ``patience`` steps in a row they happen. By either of both:
+    ``chain(skip_spikes(on="loss"), skip_spikes())``.
+
     Source: OLMo-core's ``SkipStepOptimizer`` (6 standard deviations of the last 128, from half of them on),
-    which looks at the loss, too, and counts every norm; MaxText's skipped steps have the same form.
+    by loss or norm, which counts every value; MaxText's ``skip_step_on_spikes`` has the same form.
 
     >>> skip_spikes()
     Clip(threshold=rolling_zscore(z=6.0, window=128), per='global', norm=2.0, action='skip', patience=10)
+    >>> skip_spikes(on="loss").on
+    'loss'
     """
-    return Clip(thresholds.rolling_zscore(z, window), norm=norm, action="skip", patience=patience)
+    return Clip(thresholds.rolling_zscore(z, window), norm=norm, action="skip", patience=patience, on=on)
 
 
 def stable_adamw(limit: float = 1.0) -> Clip:

@@ -19,6 +19,8 @@ STRINGS = [
     ("norm_growth_limit(1.05)", c.norm_growth_limit(1.05)),
     ("skip_spikes()", c.skip_spikes()),
     ("skip_spikes(4.0, window=64, patience=3)", c.skip_spikes(4, 64, patience=3)),
+    ("skip_spikes(on='loss')", c.skip_spikes(on="loss")),
+    ("clip(5.0, action='skip', on='loss')", c.Clip(5, action="skip", on="loss")),
     ("stable_adamw()", c.stable_adamw()),
     ("stable_adamw(2.0)", c.stable_adamw(2)),
     ("clip(1.0, action='skip')", c.Clip(1, action="skip")),

@@ -11,7 +11,7 @@ import pytest
 import clipwise
 import clipwise.jax
 from clipwise import thresholds
-from clipwise.errors import ArgumentError, StateError
+from clipwise.errors import ArgumentError, ParameterError, StateError
 from tests.depth import brief
 from tests.thresholds import oracles
 
@@ -80,6 +80,23 @@ def test_spikes_are_skipped_as_by_a_plain_loop():
     assert skipped.tolist() == list(left_out)
     assert sum(left_out) == 6
     assert found.tolist() == pytest.approx(wanted, rel=1e-5, nan_ok=True)
+
+
+def test_steps_are_skipped_by_their_loss_as_by_a_plain_loop():
+    clip = clipwise.skip_spikes(4.0, window=8, patience=2, on="loss")
+    optimizer = clipwise.jax.attach(optax.sgd(1.0), clip)
+    weights = {"w": jnp.zeros(2)}
+
+    def step(state, loss):
+        updates, state = optimizer.update({"w": jnp.array([3.0, 4.0])}, state, weights, value=loss)
+        return state, (state.report.skipped, updates["w"])
+
+    _, (skipped, updates) = jax.lax.scan(step, optimizer.init(weights), jnp.array(oracles.LOSSES))
+    wanted = oracles.skip_losses(oracles.LOSSES, 4.0, 8, 2)
+    assert skipped.tolist() == wanted
+    assert updates.tolist() == [[0.0, 0.0] if left else [-3.0, -4.0] for left in wanted]
+    with pytest.raises(ParameterError, match="follows the loss"):
+        optimizer.update({"w": jnp.zeros(2)}, optimizer.init(weights), weights)
 
 
 def check_skipped(update, value, weights, state):

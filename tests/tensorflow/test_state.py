@@ -12,6 +12,7 @@ import clipwise.tensorflow as ct
 from clipwise import Clip
 from clipwise.errors import StateError, ThresholdError
 from clipwise.thresholds import linear, mean, percentile, quantile_ema, reduce_on_instability
+from tests.thresholds import oracles
 
 CLIPS = {
     "fixed": clipwise.clip_by_global_norm(1.0),
@@ -168,6 +169,18 @@ def test_a_skipped_step_teaches_nothing(way):
     _, state, _ = step([tf.constant([np.nan])], state)
     assert int(state.step) == 1
     assert int(state.thresholds.count) == 0
+
+
+def test_steps_are_skipped_by_their_loss_as_by_a_plain_loop(way):
+    clip = clipwise.skip_spikes(4.0, window=8, patience=2, on="loss")
+    step = way(lambda grads, state, loss: ct.clip(clip, grads, state, loss=loss))
+    grads = [tf.constant([3.0])]
+    state, skipped = ct.init(clip, grads), []
+    for loss in oracles.LOSSES:
+        (found,), state, report = step(grads, state, tf.constant(loss))
+        skipped.append(bool(report.skipped))
+        assert found.numpy().tolist() == [0.0 if skipped[-1] else 3.0]
+    assert skipped == oracles.skip_losses(oracles.LOSSES, 4.0, 8, 2)
 
 
 def test_a_schedule_that_gives_less_than_zero_counts_as_zero_in_a_trace():

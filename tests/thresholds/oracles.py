@@ -81,11 +81,44 @@ def skip_spikes(norms, z, window, patience):
     return out
 
 
+LOSSES = [
+    -1.0,
+    0.0,
+    -0.5,
+    -2.0,
+    -1.5,
+    40.0,
+    -1.0,
+    math.nan,
+    40.0,
+    40.0,
+    40.0,
+    -math.inf,
+    40.0,
+    -1.0,
+    90.0,
+    0.0,
+]
+
+
+def skip_losses(losses, z, window, patience):
+    """For each step whether its loss leaves it out, which may be of any sign; NaN judges nothing."""
+    history, row, out = [], 0, []
+    for loss in losses:
+        above = loss > _above_the_last(history, z, window)
+        left = above and row < patience
+        row = row + left if above else 0
+        if not left and math.isfinite(loss):
+            history.append(loss)
+        out.append(left)
+    return out
+
+
 def _above_the_last(history, z, window):
     if len(history) < max(2, window // 2):
         return math.inf
     recent = np.array(history[-window:])
-    return float(recent.mean() + z * max(recent.std(ddof=1), 1e-6 * recent.mean()))
+    return float(recent.mean() + z * max(recent.std(ddof=1), 1e-6 * abs(recent.mean())))
 
 
 def zscore(norms, z, decay, warmup):

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 import clipwise
-from clipwise.errors import ArgumentError, StateError
+from clipwise import thresholds
+from clipwise.errors import ArgumentError, ParameterError, StateError
 from tests.thresholds import oracles
 
 pytestmark = pytest.mark.device_path
@@ -56,6 +57,55 @@ def test_a_skipped_step_does_not_happen(optimizer, chained):
             assert float(report.threshold) == pytest.approx(threshold, rel=1e-12, nan_ok=True)
             assert ("not finite" in str(report)) != ("above the threshold" in str(report))
     assert clipper.skipped_steps == sum(left_out for _, left_out in told) == 6
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_a_step_is_skipped_by_its_loss(optimizer):
+    """Of any sign; beside a skip by the norm, and a step that both skip is one."""
+    told = oracles.skip_losses(oracles.LOSSES, Z, WINDOW, PATIENCE)
+    norms = [1.0] * len(told)
+    norms[5], norms[13] = 50.0, 50.0  # of which the loss skips one
+    clip = clipwise.chain(clipwise.skip_spikes(Z, WINDOW, patience=PATIENCE, on="loss"), SPIKES)
+    weight, ours = start(optimizer)
+    clipper = clipwise.torch.attach(ours, clip)
+    other, plain = start(optimizer)
+    for place, (norm, loss, by_loss) in enumerate(zip(norms, oracles.LOSSES, told, strict=True)):
+        clipper.observe(loss)
+        step(weight, ours, gradient(norm))
+        left_out = by_loss or place == 13
+        if not left_out:
+            step(other, plain, gradient(norm))
+        torch.testing.assert_close(weight, other, rtol=1e-12, atol=1e-14)
+        report = clipper.report
+        assert bool(report.skipped) == left_out
+        assert math.isnan(float(report.parts["0"].threshold)) == left_out
+    assert clipper.skipped_steps == sum(told) + 1 == 5
+    state = clipper.state_dict()
+    clipper.load_state_dict(state)
+    with pytest.raises(ParameterError, match="observe"):
+        step(weight, ours, gradient(1.0))
+
+
+def test_a_fixed_bound_of_the_loss_and_what_it_cannot_be():
+    weight, optimizer = start()
+    clipper = clipwise.torch.attach(optimizer, "clip(5.0, action='skip', on='loss', patience=1)")
+    found = []
+    for loss in (1.0, 6.0, 6.0, 5.0, 6.0):
+        clipper.observe(loss)
+        step(weight, optimizer, gradient(100.0))
+        found.append(bool(clipper.report.skipped))
+        assert torch.equal(weight.grad, gradient(100.0))  # nothing is clipped
+    assert found == [False, True, False, False, True]
+    for make, words in (
+        (lambda: clipwise.Clip(1.0, on="loss"), 'on=.loss. is for action="skip"'),
+        (lambda: clipwise.Clip(1.0, action="skip", on="step"), "on must be one of norm, loss"),
+        (
+            lambda: clipwise.Clip(thresholds.percentile(), action="skip", on="loss"),
+            "takes a number, a schedule",
+        ),
+    ):
+        with pytest.raises(ArgumentError, match=words):
+            make()
 
 
 def test_nothing_learns_from_a_skipped_step():

@@ -49,6 +49,7 @@ def _arguments(entry: Entry, clip: Clip) -> dict[str, Any]:
         "norm": clip.norm,
         "action": clip.action,
         "patience": clip.patience,
+        "on": clip.on,
     }
     if "threshold" not in entry.parameters and is_dataclass(clip.threshold):
         known |= {field.name: getattr(clip.threshold, field.name) for field in fields(clip.threshold)}

@@ -167,4 +167,4 @@ def _refuse_missing(plan: Plan, weights: Measure | None, context: StepContext) -
         if "weight_norm" in needs and weights is None:
             raise ParameterError(f"{policy!r} looks at the weights: give the parameters beside the gradients")
         if "loss" in needs and context.loss is None:
-            raise ParameterError(f"{policy!r} follows the loss: give the loss of every step")
+            raise ParameterError(f"{policy or stage.clip!r} follows the loss: give the loss of every step")

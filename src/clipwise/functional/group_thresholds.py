@@ -33,6 +33,8 @@ class GroupThresholds:
         self.traced = is_traced(clip.threshold)  # a number that nobody could check
         self.needs: frozenset[str] = self.policy.needs if self.policy else frozenset()
         self.sees: frozenset[str] = self.policy.needs | self.policy.wants if self.policy else frozenset()
+        if clip.on == "loss":
+            self.needs, self.sees = self.needs | {"loss"}, self.sees | {"loss"}
         self.by_entry = clip.per == "element" and "weight_norm" in self.needs
         self.counts: list[int] | None = None
         if self.by_entry:
@@ -89,6 +91,8 @@ class GroupThresholds:
             moment_ratio=self._moment_ratio(measure, context),
         )
         threshold, state = self.policy.update(measure.xp, state, seen)
+        if self.clip.on == "loss":
+            return measure.number(threshold), state  # of any sign
         threshold = measure.as_threshold(threshold)
         if spread and len(getattr(threshold, "shape", ())):
             threshold = layout.gathered(threshold, per)
@@ -142,6 +146,7 @@ class GroupThresholds:
             momentum=context.momentum,
             scale_free=context.scale_free,
             loss=context.loss,
+            of_losses=self.clip.on == "loss",
             **seen,
         )
 

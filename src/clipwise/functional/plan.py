@@ -11,7 +11,7 @@ from clipwise.functional.layout import Places
 from clipwise.functional.measure import Measure
 from clipwise.functional.merging import merged, untouched
 from clipwise.functional.names import owner_of, refuse_unmatched
-from clipwise.functional.skip_stage import SkipStage
+from clipwise.functional.skip_stage import LossSkipStage, SkipStage
 from clipwise.functional.slots import Slot
 from clipwise.functional.stage import Stage, Step, make_stage
 from clipwise.namespace import Array
@@ -122,10 +122,12 @@ class Plan(ABC):
 class _Single(Plan):
     def __init__(self, clip: Clip, slots: Sequence[Slot]) -> None:
         self.norm = clip.norm
-        self.folds = clip.per == "global"
+        self.folds = clip.per == "global" and clip.on == "norm"
         self.by_unit = clip.per == "unit"
         self.leaves_out = clip.action == "skip"
-        make = SkipStage if self.leaves_out else make_stage
+        make = make_stage
+        if self.leaves_out:
+            make = SkipStage if clip.on == "norm" else LossSkipStage
         self.stage: Stage = make(clip, slots)
 
     def init(self, xp: Any) -> Any:

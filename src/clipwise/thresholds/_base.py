@@ -26,6 +26,7 @@ class Observation:
         loss: the training loss of this step.
         moment_ratio: of an update of Adam, ``sqrt(mean(g^2 / max(v, eps^2)))`` of each tensor; same shape as
             ``norm``.
+        of_losses: ``norm`` is the loss itself, of any sign, whose steps are to be judged.
 
     A back end leaves at ``None`` what it does not know.
     """
@@ -40,6 +41,7 @@ class Observation:
     scale_free: bool = False
     loss: Array | None = None
     moment_ratio: Array | None = None
+    of_losses: bool = False
 
 
 @runtime_checkable

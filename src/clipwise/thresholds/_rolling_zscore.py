@@ -23,16 +23,17 @@ class RollingState(NamedTuple):
 class rolling_zscore:
     """The mean of the last ``window`` norms plus z of their standard deviations.
 
-    ``T_t = mu + z * max(sigma, 1e-6 * mu)``, mu and sigma (with n - 1 in the denominator) of the norms before
-    this one. It acts once there are half a window of them, and at least 2; until then it is inf. A norm that
-    is NaN, Inf or exactly 0 never enters.
+    ``T_t = mu + z * max(sigma, 1e-6 * |mu|)``, mu and sigma (with n - 1 in the denominator) of the norms
+    before this one. It acts once there are half a window of them, and at least 2; until then it is inf. A
+    norm that is NaN, Inf or exactly 0 never enters. Losses, of any sign, take the place of norms in
+    ``Clip(..., action="skip", on="loss")``; of these only NaN and Inf do not enter.
 
     Args:
         z: how many standard deviations are still usual, above 0.
         window: number of norms that are remembered, at least 2.
 
     Source: the rule of OLMo-core's ``SkipStepOptimizer`` (``sigma_factor=6``,
-    ``rolling_interval_length=128``), by the norm; see `clipwise.skip_spikes`.
+    ``rolling_interval_length=128``); see `clipwise.skip_spikes`.
 
     >>> import numpy as np
     >>> policy = rolling_zscore(z=6.0, window=4)
@@ -50,6 +51,7 @@ class rolling_zscore:
     wants: ClassVar[frozenset[str]] = NOTHING
     remembers: ClassVar[bool] = True
     watches_norm: ClassVar[bool] = True
+    takes_losses: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "z", check_number("z", self.z, low=math.ulp(0.0)))
@@ -61,16 +63,20 @@ class rolling_zscore:
     def update(self, xp: Any, state: RollingState, seen: Observation) -> tuple[Array, RollingState]:
         norm = xp.asarray(seen.norm)
         ring, count = state
-        accept = usable(xp, norm)
+        accept = xp.isfinite(norm) if seen.of_losses else usable(xp, norm)
         places = xp.arange(self.window)
         there = places < count[..., None]
 
         known = xp.sum(xp.astype(there, ring.dtype), axis=-1)
-        mu = xp.sum(ring, axis=-1) / xp.where(known > 0, known, 1.0)  # free places hold 0
-        # Relative to the mean, so that no square leaves the range.
-        relative = xp.where(there, ring / xp.where(known > 0, mu, 1.0)[..., None] - 1.0, 0.0)
-        sigma = xp.sqrt(xp.sum(relative**2, axis=-1) / xp.where(known > 1, known - 1.0, 1.0))
-        threshold = mu + self.z * mu * xp.where(sigma > _LEAST, sigma, _LEAST)
+        largest = xp.max(xp.abs(ring), axis=-1)  # free places hold 0
+        unit = xp.where(largest > 0, largest, 1.0)
+        # Relative to the largest, so that no square leaves the range.
+        shares = ring / unit[..., None]
+        mu = xp.sum(shares, axis=-1) / xp.where(known > 0, known, 1.0)
+        off = xp.where(there, shares - mu[..., None], 0.0)
+        sigma = xp.sqrt(xp.sum(off**2, axis=-1) / xp.where(known > 1, known - 1.0, 1.0))
+        least = _LEAST * xp.abs(mu)
+        threshold = unit * (mu + self.z * xp.where(sigma > least, sigma, least))
         threshold = xp.where(count >= max(2, self.window // 2), threshold, xp.inf)
 
         here = (places == (count % self.window)[..., None]) & accept[..., None]

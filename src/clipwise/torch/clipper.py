@@ -145,7 +145,7 @@ class Clipper:
         self._state = PolicyState(self._plan, self._namespace())
         self._needs_loss = "loss" in self._plan.needs()
         self._sees = self._plan.sees()
-        self._has_policies = any(stage.thresholds.policy for stage in self._plan.stages())
+        self._has_policies = bool(self._sees) or any(one.thresholds.policy for one in self._plan.stages())
 
     def __getstate__(self) -> dict[str, Any]:
         """Those who listen to one do not know its copy, and a shallow copy remembers by itself, too."""

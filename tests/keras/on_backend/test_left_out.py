@@ -8,6 +8,7 @@ import clipwise
 from clipwise.errors import ArgumentError, NonFiniteError
 from tests.depth import brief
 from tests.keras.on_backend import nets
+from tests.thresholds import oracles
 
 # Batches of 8: the third is bad, and with it the micro-batch beside it.
 BAD = nets.X.copy()
@@ -63,6 +64,19 @@ def test_a_spike_that_is_skipped_is_as_if_it_had_never_been():
     assert skipped == [False, False, False, True, False]
     for one, other in zip(found, expected, strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+def test_steps_are_skipped_by_their_loss_as_by_a_plain_loop():
+    clip = clipwise.skip_spikes(4.0, window=8, patience=2, on="loss")
+    made = clipwise.keras.attach(keras.optimizers.SGD(1.0), clip)
+    variable = keras.Variable(np.zeros(1, "float32"), name="v")
+    skipped = []
+    for loss in oracles.LOSSES:
+        clipwise.keras.observe(made, loss)
+        made.apply([keras.ops.ones(1)], [variable])
+        skipped.append(bool(clipwise.keras.report(made).skipped))
+    assert skipped == oracles.skip_losses(oracles.LOSSES, 4.0, 8, 2)
+    assert float(keras.ops.convert_to_numpy(variable)[0]) == sum(skipped) - len(skipped)
 
 
 def apply(nonfinite, *gradients, clip="clip_by_global_norm(1.0)"):
