@@ -17,6 +17,7 @@ from typing import Any
 from clipwise.checks import number_where
 from clipwise.config.spelling import spelled
 from clipwise.errors import ArgumentError, TrainingStopped
+from clipwise.monitor._adam import of_clipper
 from clipwise.monitor._alerting import Alerting
 from clipwise.monitor._consensus import Consensus
 from clipwise.monitor._exports import Exports
@@ -30,7 +31,7 @@ from clipwise.monitor.identity import Identity, identity
 from clipwise.monitor.notify import Notifier
 from clipwise.monitor.rules import Rule, default_rules
 from clipwise.monitor.rules._base import steps
-from clipwise.monitor.store import NORM, UPDATE, Alert, Moment, Rows, Writer
+from clipwise.monitor.store import ADAM, NORM, UPDATE, Alert, Moment, Rows, Writer
 from clipwise.report import ClipReport
 
 
@@ -115,6 +116,7 @@ class Monitor:
         self._counts: dict[str, int] = {}
         self._attached: set[str] = set()
         self._first: set[str] = set()  # whose first step was recorded
+        self._fresh: set[str] = set()  # of whose optimizers nothing is recorded yet
         self._said_loss = self._stopped = False
         self._handles: list[Callable[[], None]] = []
         urls = (notify,) if isinstance(notify, str) else tuple(notify)
@@ -183,6 +185,7 @@ class Monitor:
         if weights is not source:
             self.describe(source.clip)
             self._handles.append(follow(partial(self._heard, name)))
+            self._fresh.add(name)
             updates = getattr(source, "updates", None)
             if updates is not None:
                 self._handles.append(updates.follow(partial(self._heard_updates, name, source)))
@@ -317,6 +320,9 @@ class Monitor:
     def _heard(self, name: str, clipper: Any, report: ClipReport, loss: Any) -> None:
         """A clipper's step; the loss that it was told, where the user logs none, is recorded with it."""
         step = self._counts[name] = self.step = clipper.steps
+        if name in self._fresh:
+            self._fresh.remove(name)
+            self._know_adam(step, name, of_clipper(clipper))
         self._add(step, report, name, () if loss is None or self._said_loss else (("loss", loss),))
         if self._may_stop:
             self._stop_if_told()
@@ -334,6 +340,10 @@ class Monitor:
             self._queue.append(Reported(step, time.time(), replace(report, tensor_norms=None), name))
         if self._may_stop and weights is clipper:  # otherwise its clipper has asked
             self._stop_if_told()
+
+    def _know_adam(self, step: int, name: str, known: tuple[float, float] | None) -> None:
+        if known is not None:
+            self._queue.append(Logged(step, time.time(), ADAM, known, name))
 
     def _heard_updates(self, name: str, clipper: Any, updates: Any, report: ClipReport, loss: Any) -> None:
         """What a clipper did to the update of its step, in names of its own: rules speak of gradients."""

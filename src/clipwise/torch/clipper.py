@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from clipwise.clip import AnyClip
+from clipwise.clip import AnyClip, Norm
 from clipwise.config.arguments import as_clip
 from clipwise.errors import ArgumentError, ClipwiseError, ParameterError, StateError
 from clipwise.functional.arguments import NonFinite, as_nonfinite
@@ -157,6 +157,17 @@ class Clipper:
             "_gradients": copy.copy(self._gradients),
             "_process_groups": None,  # they belong to their process, and a copy follows no optimizer
         }
+
+    @property
+    def clipped(self) -> dict[str, Tensor]:
+        """The parameters that enter the norm, by name: all but those whose optimizer normalises them."""
+        left = {slot.name for slot in self._own_slots if slot.normalised}
+        return {name: p for name, p in self.parameters.items() if name not in left}
+
+    @property
+    def order(self) -> Norm:
+        """How the norms of the report as a whole are measured: 2.0, another order, or ``"rms"``."""
+        return self._plan.norm
 
     @property
     def clipped_steps(self) -> int:

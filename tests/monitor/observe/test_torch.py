@@ -105,16 +105,18 @@ def test_own_clipping_of_another_order_is_of_that_order(tmp_path):
         np.testing.assert_allclose(after, norm * 1e-3 / (norm + 1e-6), rtol=1e-5)
         assert (norm > 1e-3).all()
         assert suggest_run(store, run_).clip.norm == np.inf
+        assert "clip_acts_on_nothing" not in {alert.rule for alert in store.alerts(run_.id)}
 
 
 def test_parameters_have_the_names_of_their_modules(tmp_path):
     done = observed(
         *("--db", tmp_path / "a.db", "--layers-every", "3", "--run", "tiny", "--"),
-        *(sys.executable, SCRIPTS / "simple.py", "twice", "fail"),
+        *(sys.executable, SCRIPTS / "simple.py", "twice", "fail", "early"),
     )
     assert done.returncode == 1
     assert "out of luck" in done.stderr
     assert "clipwise suggest tiny --db" in done.stderr
+    assert "warning: clip_acts_on_nothing: The script called clip_grad_norm_ 10 times" in done.stderr
     with Store(tmp_path / "a.db") as store:
         first, second = store.run("tiny"), store.run("tiny-2")  # a training of its own in a child process
         assert (first.steps, first.status, first.clip) == (12, "failed", None)

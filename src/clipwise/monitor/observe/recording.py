@@ -8,6 +8,7 @@ import threading
 from pathlib import Path
 from typing import Any, NoReturn
 
+from clipwise.monitor._adam import eps_of, of_clipper
 from clipwise.monitor._values import as_number
 from clipwise.monitor.identity import Identity, rank_here, run_here
 from clipwise.monitor.observe.settings import Settings
@@ -62,6 +63,17 @@ class Recorder(Monitor):
         self._counts[name] = self.step = step
         if self._may_stop:
             self._stop_if_told()
+
+    def know_optimizer(self, optimizer: Any, order: float, name: str) -> None:
+        """What is recorded once of one whose gradients are measured in norms of this order."""
+        eps = eps_of(optimizer.param_groups)
+        if eps is not None and order == 2.0:
+            entries = sum(p.numel() for group in optimizer.param_groups for p in group["params"])
+            self._know_adam(1, name, (eps, float(entries)))
+
+    def know_clipper(self, clipper: Any, name: str) -> None:
+        """The same of those that a clipper acts on."""
+        self._know_adam(clipper.steps, name, of_clipper(clipper))
 
     def _identity(self, run: str | None) -> Identity:
         uid, name = run_here(run)

@@ -26,12 +26,16 @@ from clipwise.monitor.observe.over_ranks import MeterOverRanks
 from clipwise.monitor.observe.recording import Recorder, monitor_here
 from clipwise.monitor.observe.settings import Settings
 from clipwise.monitor.recorder import Monitor
+from clipwise.monitor.store import CLIP_CALLS
 from clipwise.stack import frames_of
 from clipwise.torch.attach import clipper_of
 from clipwise.torch.clipper import Clipper
 from clipwise.torch.hooks import StepHooks, only_makes_state
 from clipwise.torch.refusals import refuse_engines, refuse_flat_shards
 from clipwise.torch.whole_norms import is_spread
+
+ASKED_AT = 10
+"""The step at which it is asked whether the script's own clip has acted on anything."""
 
 MOST = 32
 """Optimizers of one process that are recorded at a time: more of them are no few parts of one model."""
@@ -237,7 +241,8 @@ class Observer:
         scale = getattr(optimizer, "grad_scale", None)
         call = self._own_clips.of(optimizer, source.meter.present) if self._own_clips else None
         try:
-            report = source.meter.read(scale, 2.0 if call is None else call.order, call)
+            order = 2.0 if call is None else call.order
+            report = source.meter.read(scale, order, call)
         except ClipwiseError as error:  # of all ranks alike
             source.meter = None
             self._say(f"{type(optimizer).__name__} is not measured any more: {error}")
@@ -249,12 +254,23 @@ class Observer:
         if source.is_mute:
             return
         recorder = self._open()
+        if source.steps == 1:
+            recorder.know_optimizer(optimizer, order, source.name)
+        if source.steps == ASKED_AT and self._own_clips.made:
+            recorder.log(step=source.steps, name=source.name, **self._calls())
         if call is not None and 0 <= call.threshold < float("inf"):
             recorder.describe(clip_by_global_norm(call.threshold, call.order))
         found_inf = getattr(optimizer, "found_inf", None)
         if found_inf is not None:  # a fused optimizer leaves the step out by itself
             object.__setattr__(report, "skipped", found_inf.detach().reshape(()) > 0)
         recorder.take(report, step=source.steps, name=source.name, loss=loss)
+
+    def _calls(self) -> dict[str, int]:
+        """The script's own calls so far, and whether any found a gradient of what is stepped on."""
+        stepped = {id(p) for one in self._sources for group in one.param_groups for p in group["params"]}
+        return dict(
+            zip(CLIP_CALLS, (self._own_clips.made, len(self._own_clips.touched & stepped)), strict=True)
+        )
 
     def _heard(self, source: Source, clipper: Clipper, report: Any, told: Any) -> None:
         """A clipper, the script's own or that of ``--clip``, has made a step."""
@@ -263,6 +279,8 @@ class Observer:
             return
         try:
             loss = clipper.loss if isinstance(clipper, GuardedClipper) else self._losses.of(optimizer)
+            if source.steps == 0:
+                self._open().know_clipper(clipper, source.name)
             source.steps = clipper.steps
             if self._is_wanted(clipper.steps):
                 told = told if loss is None else loss

@@ -3,6 +3,8 @@
 from dataclasses import replace
 
 from clipwise.monitor.rules._base import Action, Finding, Rule, Watcher
+from clipwise.monitor.rules.clip_acts_on_nothing import ClipActsOnNothing
+from clipwise.monitor.rules.clip_freezes_adam import ClipFreezesAdam
 from clipwise.monitor.rules.engine import Engine
 from clipwise.monitor.rules.gradient_nonfinite import GradientNonfinite
 from clipwise.monitor.rules.gradient_spike import GradientSpike
@@ -19,6 +21,8 @@ from clipwise.monitor.store import Moment
 __all__ = [
     "RULES",
     "Action",
+    "ClipActsOnNothing",
+    "ClipFreezesAdam",
     "Engine",
     "Finding",
     "GradientNonfinite",
@@ -48,6 +52,8 @@ RULES: tuple[type[Rule], ...] = (
     ThresholdTooLow,
     ThresholdNeverBinds,
     UpdateRatio,
+    ClipFreezesAdam,
+    ClipActsOnNothing,
 )
 """What watches a training unless other rules are given."""
 

@@ -4,7 +4,9 @@ from clipwise.monitor.store._schema import is_settled
 from clipwise.monitor.store.editing import annotate, delete, rename
 from clipwise.monitor.store.moments import Moment, moments_of, steps_of
 from clipwise.monitor.store.naming import (
+    ADAM,
     AT_BOUND,
+    CLIP_CALLS,
     FIELDS,
     LOSSES,
     NORM,
@@ -21,7 +23,9 @@ from clipwise.monitor.store.records import Alert, Floats, Layers, Level, Rows, R
 from clipwise.monitor.store.writer import Writer
 
 __all__ = [
+    "ADAM",
     "AT_BOUND",
+    "CLIP_CALLS",
     "FIELDS",
     "LOSSES",
     "NORM",

@@ -15,6 +15,12 @@ NORM, AT_BOUND = "clipwise/norm", "clipwise/at_bound"
 UPDATE = ("update/norm", "update/norm_after", "update/threshold", "update/clip_fraction")
 """What is kept of a clip of updates, beside the values of its clipper."""
 
+ADAM = ("adam/eps", "adam/entries")
+"""Kept once where the optimizers are Adam or alike: eps, and the number of entries behind the norm."""
+
+CLIP_CALLS = ("clip_calls", "clip_calls_acting")
+"""Kept once of an observed script: its calls of clip_grad_norm_ so far, and whether any found gradients."""
+
 PART = "by_name/"
 """Stands before the pattern of a part in the source of what `clipwise.by_name` did to it."""
 

@@ -1,8 +1,8 @@
 """One small training; prints a digest of its parameters.
 
 Words: ``attach`` clips by clipwise itself, ``largest`` by torch and the largest entry, ``without`` hides what
-clipwise needs, ``twice`` trains in a child process too, ``leave`` ends without a word, ``fail`` with
-an exception.
+clipwise needs, ``early`` clips by torch before there are gradients, ``twice`` trains in a child process too,
+``leave`` ends without a word, ``fail`` with an exception.
 """
 
 import hashlib
@@ -39,6 +39,8 @@ def train(steps=12):
     for _ in range(steps):
         loss = model(torch.randn(8, 5, 3)).sub(1).pow(2).mean()
         optimizer.zero_grad()
+        if "early" in sys.argv:
+            nn.utils.clip_grad_norm_(model.parameters(), 1e-3)
         loss.backward()
         if "largest" in sys.argv:
             nn.utils.clip_grad_norm_(model.parameters(), 1e-3, norm_type=float("inf"))

@@ -34,6 +34,8 @@ class OwnClips(threading.local):
     def __init__(self) -> None:
         self._calls: list[OwnClip] = []
         self._norms: list[tuple[Any, float]] = []  # the last ones that were measured, with their order
+        self.made = 0  # calls
+        self.touched: set[int] = set()  # ids of parameters whose gradients they found
 
     def listen(self) -> None:
         """Wrap the functions; newer versions of torch look up their own parts, older ones have one."""
@@ -106,6 +108,12 @@ class OwnClips(threading.local):
             return
         if placements:
             norm = norm.full_tensor()
+        self.made += 1
         ids = frozenset(map(id, parameters))
+        found = {id(p) for p in parameters if p.grad is not None}
+        # Before backward there are no gradients, or zeros; asking a device would wait.
+        if not found or (getattr(norm, "is_cpu", True) and float(norm) == 0.0):
+            return
+        self.touched |= found
         self._calls = [call for call in self._calls if call.parameters != ids][-15:]
         self._calls.append(OwnClip(ids, float(max_norm), norm, order))
