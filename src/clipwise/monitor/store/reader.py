@@ -212,6 +212,17 @@ class Store:
         order = np.argsort(steps, kind="stable")
         return FoundLayers(steps[order], names, norms[order], absent[order], frames[-1][0])
 
+    def first_layers(self, run: int, source: str = "") -> tuple[int, dict[str, float]] | None:
+        """The first step at which the norms of the parameters' gradients were recorded, and they by name.
+
+        Args:
+            run, source: as for `series`.
+        """
+        for _, rows in self._frames(run, "layers", source, None, 0):
+            step, *norms = rows.data[int(np.argmin(rows.data[:, 0]))].tolist()
+            return int(step), dict(zip(rows.names, norms, strict=True))
+        return None
+
     def moments(self, run: int, rank: int | None = None) -> Iterator[Moment]:
         """The steps of a run in order, all that is known of a step and a source at once.
 

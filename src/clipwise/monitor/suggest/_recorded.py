@@ -1,6 +1,7 @@
 """A suggestion from a recording."""
 
 import contextlib
+from dataclasses import replace
 from typing import TypeAlias
 
 import numpy as np
@@ -14,6 +15,7 @@ from clipwise.monitor.store.naming import PART
 from clipwise.monitor.suggest._given import Given
 from clipwise.monitor.suggest._typical import kind_of
 from clipwise.monitor.suggest.condition import losses_of, places_of
+from clipwise.monitor.suggest.multiples import multiple_of_another
 from clipwise.monitor.suggest.suggestion import Suggestion, suggestion_of
 
 THRESHOLD, FRACTION, AFTER = (f"{PREFIX}{name}" for name in ("threshold", "clip_fraction", "norm_after"))
@@ -59,7 +61,7 @@ def suggest_run(
     clipped = None if fraction is None else np.nan_to_num(fraction) > 0
     several = sum(not is_part(one) for one in sources) > 1
     clip = _clip(found, source, thresholds, several)
-    return suggestion_of(
+    made = suggestion_of(
         Given(
             norms=norms.values,
             losses=np.zeros(0) if losses is None else losses.values,
@@ -74,6 +76,8 @@ def suggest_run(
             after=after,
         )
     )
+    multiple = multiple_of_another(store, found, source)
+    return made if multiple is None else replace(made, reasons=(*made.reasons, multiple))
 
 
 def _source(run: Run, sources: list[str], source: str | None) -> str:
