@@ -92,13 +92,17 @@ class Muon(torch.optim.SGD):
 
 
 def normalised(layout: str | None) -> dict[str, Any]:
-    """The first layer is left out of norm and clip, and NaN in it leaves the step out all the same."""
+    """The first layer is left out of norm and clip, and NaN in it leaves the step out all the same.
+
+    So does the mean of the losses of the ranks, in the step before.
+    """
     run = Run(layout, GLOBAL)
     run.clipper.detach()
     first = list(run.model.first.parameters())
     rest = [p for p in run.model.parameters() if all(p is not one for one in first)]
     run.optimizer = Muon([{"params": first, "use_muon": True}, {"params": rest, "use_muon": False}], lr=0.02)
-    clip = clipwise.chain(clipwise.skip_spikes(), GLOBAL, clipwise.adagc(warmup=1))
+    loss = clipwise.Clip(2.0, action="skip", on="loss")
+    clip = clipwise.chain(loss, clipwise.skip_spikes(), GLOBAL, clipwise.adagc(warmup=1))
     run.clipper = clipwise.torch.attach(run.optimizer, clip, model=run.model)
 
     def spoil(model: Net) -> None:

@@ -55,7 +55,7 @@ def _said(step: int, ratio: float, other: Run) -> str:
     times = f"{whole} times" if ratio > 1 else f"1/{whole} of"
     name = printable(other.name)
     return (
-        f"At step {step:,} its gradients are exactly {times} those of run {name!r}, parameter by parameter, as a"
-        f" sum over {whole} ranks or micro-batches is to their mean: the same threshold means something else in"
-        f" the two runs, by a factor of {whole}."
+        f"At step {step:,} its gradients are exactly {times} those of run {name!r}, parameter by parameter,"
+        f" as a sum over {whole} ranks or micro-batches is to their mean: the same threshold means something"
+        f" else in the two runs, by a factor of {whole}."
     )
