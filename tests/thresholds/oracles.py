@@ -81,24 +81,8 @@ def skip_spikes(norms, z, window, patience):
     return out
 
 
-LOSSES = [
-    -1.0,
-    0.0,
-    -0.5,
-    -2.0,
-    -1.5,
-    40.0,
-    -1.0,
-    math.nan,
-    40.0,
-    40.0,
-    40.0,
-    -math.inf,
-    40.0,
-    -1.0,
-    90.0,
-    0.0,
-]
+LOSSES = [-51.0, -50.0, -50.5, -52.0, -51.5, -10.0, -51.0, math.nan]
+LOSSES += [-10.0, -10.0, -10.0, -math.inf, -10.0, -51.0, 40.0, -50.0]
 
 
 def skip_losses(losses, z, window, patience):
