@@ -46,6 +46,7 @@ CLIPS = {
 }
 
 FOLLOWS_LOSS = clipwise.clip_by_global_norm(thresholds.reduce_on_instability(1.0, 0.5, patience=1))
+SKIPS_BY_LOSS = clipwise.chain(clipwise.skip_spikes(3.0, window=24, on="loss"), FOLLOWS_LOSS)
 
 
 def weights() -> dict[str, np.ndarray]:
