@@ -33,3 +33,17 @@ def of_clipper(clipper: Any) -> tuple[float, float] | None:
     eps = eps_of(groups)
     entries = 1 if clipper.order == "rms" else sum(p.numel() for p in clipper.clipped.values())
     return None if eps is None or not entries else (eps, float(entries))
+
+
+def of_keras(optimizer: Any) -> tuple[float, float] | None:
+    """The same of a Keras optimizer with a clip attached, which has made a step."""
+    from clipwise.keras.attach import clipping_of, unscaled
+
+    clipping = clipping_of(optimizer)
+    kinds = [kind.__name__.lower() for kind in type(unscaled(optimizer)).__mro__]
+    eps = getattr(unscaled(optimizer), "epsilon", None)
+    alike = any(word in kind for kind in kinds for word in ("adam", "rmsprop"))
+    order = None if clipping.plan is None else clipping.plan.norm
+    if not alike or not isinstance(eps, float) or order not in (2.0, "rms"):
+        return None
+    return eps, float(1 if order == "rms" else sum(slot.size for slot in clipping.slots))

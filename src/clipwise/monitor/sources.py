@@ -3,6 +3,7 @@
 from typing import Any
 
 from clipwise.errors import TrainingStopped
+from clipwise.monitor._adam import of_keras
 from clipwise.monitor._warning import say
 
 
@@ -38,7 +39,7 @@ def keras_callback(monitor: Any, name: str = "") -> Any:
 
         def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
             monitor.describe(clipping_of(self.model.optimizer).clip)
-            self._seen = self._counts()
+            self._seen, self._is_fresh = self._counts(), True
             self._step = max(monitor.steps_of(name), self._iterations())
 
         def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
@@ -48,6 +49,9 @@ def keras_callback(monitor: Any, name: str = "") -> Any:
             self._seen = seen
             try:
                 self._step += 1
+                if self._is_fresh:
+                    self._is_fresh = False
+                    monitor._know_adam(self._step, name, of_keras(self.model.optimizer))
                 monitor.record(clipping_of(self.model.optimizer).report(), step=self._step, name=name)
             except TrainingStopped as stop:
                 self.model.stop_training = True

@@ -7,7 +7,7 @@ import pytest
 import clipwise
 import clipwise.keras
 from clipwise.monitor import Monitor, MonitorWarning, Store
-from clipwise.monitor.rules import GradientNonfinite
+from clipwise.monitor.rules import ClipFreezesAdam, GradientNonfinite
 from tests.keras.on_backend import nets
 
 
@@ -43,6 +43,20 @@ def test_every_step_and_the_same_weights(tmp_path):
     assert (series["clipwise/norm_after"].values[taken] <= 0.1 * (1 + 1e-6)).all()
     assert len(series["loss"].values) == 12
     assert layers.names == ("out.kernel", "out.bias") or len(layers.names) == 2
+
+
+def test_the_eps_of_adam_is_known(tmp_path):
+    model = keras.Sequential([keras.layers.Input((4,)), keras.layers.Dense(1, name="out")])
+    clip = clipwise.clip_by_global_norm(1e-6)
+    model.compile(clipwise.keras.attach(keras.optimizers.Adam(0.1, epsilon=1e-5), clip), "mse")
+    x = np.ones((80, 4), "float32")
+    with Monitor(tmp_path / "runs.db", rules=[ClipFreezesAdam(actions="record")]) as monitor:
+        model.fit(x, x[:, :1] * 50, batch_size=4, verbose=0, callbacks=[monitor.callback()])
+    with Store(tmp_path / "runs.db") as store:
+        [alert] = store.alerts(1)
+        entries = store.series(1, ["adam/entries"])["adam/entries"]
+    assert "where Adam's eps is 1e-05" in alert.seen
+    assert (entries.values.tolist(), entries.steps.tolist()) == ([5.0], [1])
 
 
 class Kept(keras.callbacks.Callback):

@@ -18,7 +18,7 @@ class ClipFreezesAdam(Rule):
 
     Adam steps by ``m / (sqrt(v) + eps)``. The scale of the gradient cancels there only as long as
     ``sqrt(v)``, which is about the root mean square of the gradient, is far above eps. Judged where the
-    optimizer's eps is known: of what is attached to, or observed, in PyTorch, whose optimizers all divide by
+    optimizer's eps is known: attached to in PyTorch or Keras, or observed in PyTorch, where all divide by
     the root of a second moment (Adam, RMSprop and alike), by norms of order 2. A gradient that is as small
     before clipping is not the clip's doing.
 
