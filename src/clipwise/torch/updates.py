@@ -65,6 +65,23 @@ class UpdateClipper(AfterStep):
         report: of the last step: norms are those of u. With ``nonfinite="skip"`` a step whose update holds
             NaN or Inf is taken back and ``skipped``: the parameters are what they were before it; the state
             of the optimizer is not.
+
+    Raises:
+        ArgumentError: the clip follows the loss or skips steps; the optimizer is refused, see `attach`; it
+            needs the updates of several optimizers at once, or a second moment that one of them has not.
+
+    Source: Shazeer and Stern 2018, arXiv:1804.04235, section 6.
+
+    >>> import torch, clipwise
+    >>> weight = torch.nn.Parameter(torch.zeros(2))
+    >>> optimizer = torch.optim.SGD([weight], lr=0.1)
+    >>> clipper = clipwise.torch.attach(optimizer, updates=clipwise.clip_by_block_rms(1.0))
+    >>> weight.grad = torch.full((2,), 3.0)
+    >>> optimizer.step()
+    >>> print(clipper.updates.report)
+    norm 3 -> 1 (threshold 1, 100% clipped)
+    >>> weight.data
+    tensor([-0.1000, -0.1000])
     """
 
     _source = Differences
