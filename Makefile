@@ -7,7 +7,7 @@ WORKERS ?= 2
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all check bench docs notebooks release clean
+.PHONY: help demo test test-all test-oldest check bench docs notebooks release clean
 
 # What the extension module is compiled from.
 NATIVE := setup.py $(wildcard src/clipwise/torch/engines/*.[ch])
@@ -16,6 +16,7 @@ help:
 	@echo "make demo   train a character model with and without clipping, side by side (about 2 minutes)"
 	@echo "make test   lint, type check and test (about 8 minutes on two cores; WORKERS=4: in four processes)"
 	@echo "make test-all  the same with every combination and the long tests"
+	@echo "make test-oldest  the frameworks' tests with the oldest versions that are allowed (about 7 GB)"
 	@echo "make check  lint and type check only"
 	@echo "make docs   build the site into build/site; warnings are errors"
 	@echo "make notebooks  execute the notebooks of examples/ again, in place"
@@ -64,6 +65,14 @@ demo: $(VENV)/.demo
 	$(BIN)/clipwise compare examples/shakespeare-lstm-sgd.json --clip 'clip_by_global_norm(1.0)'
 	@echo "               (first: . $(BIN)/activate)"
 
+# What needs a newer version of a framework than the oldest is left out by name.
+OLDEST := .venv-oldest/bin/python
+test-oldest: $(NATIVE)
+	$(PYTHON) -m venv .venv-oldest
+	$(OLDEST) -m pip install --quiet --disable-pip-version-check -c constraints-oldest.txt -e '.[torch,jax,keras,yaml,cli]' \
+		tensorflow-cpu 'flax>=0.10.6' 'scipy<1.16' pytest hypothesis jsonschema cloudpickle scikit-learn
+	OMP_NUM_THREADS=1 KERAS_BACKEND=jax $(QUICK_XLA) $(OLDEST) -m pytest $(addprefix tests/,functional thresholds conformance config jax keras tensorflow torch) $(NEWER)
+
 check: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -80,4 +89,4 @@ test-all: export CLIPWISE_TESTS = all
 test-all: test docs
 
 clean:
-	rm -rf $(VENV) build dist src/*.egg-info src/clipwise/torch/engines/*.so .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) .venv-oldest build dist src/*.egg-info src/clipwise/torch/engines/*.so .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -6,6 +6,8 @@ import numpy as np
 import tensorflow as tf
 import torch
 
+from tests.x64 import enable_x64
+
 
 class Torch:
     name = "torch"
@@ -37,7 +39,7 @@ class Jax:
 
     @staticmethod
     def array(x, dtype="float32"):
-        with jax.enable_x64(dtype == "float64"):
+        with enable_x64(dtype == "float64"):
             return jnp.asarray(np.array(x), dtype=dtype)
 
     @staticmethod

@@ -19,6 +19,7 @@ from clipwise.functional.activations import (
 )
 from tests.depth import brief
 from tests.functional.frameworks import ALL, DIFFERENTIABLE, Jax, TensorFlow, Torch, named
+from tests.x64 import enable_x64
 
 SPECIAL = [-0.0, 0.0, 6.0, 1.0, -1.0, np.nan, np.inf, -np.inf, 1e-40, 3e38, -3e38]
 X = np.concatenate([SPECIAL, np.random.default_rng(0).normal(0, 5, 50)]).astype(np.float32)
@@ -328,7 +329,7 @@ def test_what_is_no_array_or_of_two_frameworks():
 @everywhere
 def test_a_bound_has_all_the_digits_of_its_arrays_type(framework):
     """0.1 by way of float32 would be off by 1e-9."""
-    with jax.enable_x64(True):
+    with enable_x64(True):
         x = framework.array([-9.0, 9.0], "float64")
         assert framework.numpy(hard_tanh(x, -0.1, 0.1)).tolist() == [-0.1, 0.1]
         assert framework.numpy(pact(x, 0.1)).tolist() == [0.0, 0.1]

@@ -17,6 +17,7 @@ from clipwise.errors import (
     StateError,
     ThresholdError,
 )
+from tests.x64 import enable_x64
 
 from .trees import close, global_norm, grads, params, same, wide
 
@@ -156,7 +157,7 @@ def test_squares_beyond_float32_are_measured(size):
 
 
 def test_x64_measures_in_float64():
-    with jax.enable_x64(True):
+    with enable_x64(True):
         gradient = jnp.asarray([3e200, 4e200])
         out, _, report = clipwise.jax.clip(
             clipwise.clip_by_global_norm(1.0), {"w": gradient, "s": jnp.ones(2)}

@@ -7,6 +7,7 @@ import pytest
 
 from clipwise.errors import ArgumentError
 from clipwise.jax import gradient_penalty
+from tests.x64 import enable_x64
 
 RNG = np.random.default_rng(11)
 W1, W2 = RNG.normal(size=(4, 6)), RNG.normal(size=6)
@@ -34,7 +35,7 @@ def penalty(params, **settings):
 
 @pytest.mark.parametrize("settings", [{}, {"weight": 2.5, "target": 4.0}, {"target": 3.0, "one_sided": True}])
 def test_formula_and_its_gradient(settings):
-    with jax.enable_x64(True):
+    with enable_x64(True):
         params = (jnp.asarray(W1), jnp.asarray(W2))
         value, grads = jax.jit(jax.value_and_grad(lambda p: penalty(p, **settings)))(params)
         assert value.dtype == jnp.float64
@@ -52,7 +53,7 @@ def test_formula_and_its_gradient(settings):
 def test_differentiable_twice_and_under_vmap():
     from jax.test_util import check_grads
 
-    with jax.enable_x64(True):
+    with enable_x64(True):
         check_grads(lambda p: penalty(p), ((jnp.asarray(W1), jnp.asarray(W2)),), order=2, modes=["rev"])
         scales = jnp.array([1.0, 2.0])
         many = jax.vmap(lambda s: penalty((s * jnp.asarray(W1), jnp.asarray(W2))))(scales)

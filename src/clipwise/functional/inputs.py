@@ -41,7 +41,7 @@ def floats(name: str, value: Any, must: str = "be of floating-point numbers") ->
 
 def floating(name: str, value: Any) -> tuple[Namespace, Array]:
     """As `floats`; a plain number is an array of numpy."""
-    return floats(name, np.asarray(value) if isinstance(value, bool | int | float) else value)
+    return floats(name, np.asarray(value) if isinstance(value, (bool, int, float)) else value)
 
 
 def shape_of(name: str, value: Array) -> Shape:

@@ -75,7 +75,7 @@ class Namespace:
 
     def asarray(self, value: Any, *, dtype: Any = None) -> Array:
         """An array as it is; a number as a 0-d array, filled on the device: no copy waits for the host."""
-        if isinstance(value, bool | int | float):
+        if isinstance(value, (bool, int, float)):
             return self.full((), value, dtype=dtype)
         return self._module.asarray(value, dtype=dtype, device=self.device)
 

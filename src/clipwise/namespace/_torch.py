@@ -37,7 +37,7 @@ class TorchNamespace(Namespace):
 
     def like(self, value: Any, *, dtype: Any = None) -> Array:
         dtype = dtype or self._float
-        if isinstance(value, int | float):  # filled on the device: no copy waits for the host
+        if isinstance(value, (int, float)):  # filled on the device: no copy waits for the host
             if abs(value) > torch.finfo(dtype).max:
                 value = math.copysign(math.inf, value)
             return torch.full((), value, dtype=dtype, device=self.device)

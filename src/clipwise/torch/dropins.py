@@ -201,11 +201,11 @@ def clip_grad_value_(parameters: TensorOrTensors, clip_value: float, foreach: bo
 
 def _threshold(name: str, value: Any) -> Any:
     """What a norm or an entry may not exceed; while a graph is made, one that is not known yet as it is."""
-    if torch.compiler.is_compiling() and isinstance(value, Tensor | float):
+    if torch.compiler.is_compiling() and isinstance(value, (Tensor, float)):
         if not isinstance(value, Tensor) and not value >= 0.0:
             raise ThresholdError(f"{name} must be a number, at least 0")  # it cannot be written into a text
         return value
-    if not isinstance(value, str | bytes) and not hasattr(value, "__float__"):
+    if not isinstance(value, (str, bytes)) and not hasattr(value, "__float__"):
         float(value)  # torch's TypeError
     return check_number(name, value)
 

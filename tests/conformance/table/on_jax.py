@@ -16,6 +16,7 @@ import optax
 import clipwise.jax
 from clipwise import Clip, ClipReport
 from tests.depth import brief, each_value, pairwise
+from tests.x64 import enable_x64
 
 from . import oracle, own_policies
 from .cases import FEW, FEW_SHAPES, RANGES, SOME, THRESHOLDS
@@ -25,7 +26,7 @@ from .values import narrow, rounded, wide
 
 @contextlib.contextmanager
 def wide_enough(dtype: str) -> Iterator[None]:
-    with jax.enable_x64(dtype == "float64"):
+    with enable_x64(dtype == "float64"):
         yield
 
 

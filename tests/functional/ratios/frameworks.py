@@ -6,6 +6,8 @@ import numpy as np
 import tensorflow as tf
 import torch
 
+from tests.x64 import enable_x64
+
 MAKE = {
     "numpy": np.asarray,
     "torch": torch.as_tensor,
@@ -21,7 +23,7 @@ def host(x):
 
 def value(kind, function, array, dtype=np.float64):
     """``function(array)`` in float64 (JAX: x64), as a tree of numpy arrays."""
-    with jax.enable_x64(True):
+    with enable_x64(True):
         found = function(MAKE[kind](np.asarray(array, dtype)))
         return jax.tree.map(host, found, is_leaf=lambda x: hasattr(x, "shape"))
 
@@ -34,7 +36,7 @@ def gradient(kind, function, array, dtype=np.float64):
         function(x).backward()
         return x.grad.numpy()
     if kind == "jax":
-        with jax.enable_x64(True):
+        with enable_x64(True):
             return np.asarray(jax.jit(jax.grad(function))(jnp.asarray(array)))
     x = tf.Variable(array)
     with tf.GradientTape() as tape:

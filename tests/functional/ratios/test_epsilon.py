@@ -11,6 +11,7 @@ from clipwise.errors import ArgumentError, ThresholdError
 from clipwise.functional import ratios
 from tests.depth import thorough
 from tests.functional.ratios import cases, frameworks
+from tests.x64 import enable_x64
 
 LOGP, OLD, WORTH, BY_SEQUENCE, MASK = cases.batch(31)
 
@@ -52,7 +53,7 @@ def test_each_side_and_the_value_have_their_own():
 def test_a_step_that_is_an_array(kind):
     """On the device or traced: the schedule is computed there."""
     linear = thresholds.linear(0.3, 0.1, steps=10)
-    with jax.enable_x64(True):
+    with enable_x64(True):
         step = frameworks.MAKE[kind](np.asarray(5))
         found = ratios.ppo_clip(frameworks.MAKE[kind](LOGP), OLD, WORTH, low=linear, step=step).loss
         np.testing.assert_allclose(np.asarray(found), loss(0.2), rtol=1e-12)

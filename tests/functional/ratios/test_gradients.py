@@ -8,6 +8,7 @@ import torch
 
 from clipwise.functional import ratios
 from tests.functional.ratios import cases, frameworks
+from tests.x64 import enable_x64
 
 LOSSES = {
     "ppo": lambda x, o, a, s, m: ratios.ppo_clip(x, o, a, mask=m).loss,
@@ -141,7 +142,7 @@ def test_compiled():
     logp, old, worth, _, mask = cases.batch(17)
     plain = ratios.grpo(logp, old, worth, mask=mask)
     compiled = jax.jit(jax.value_and_grad(lambda x: ratios.grpo(x, old, worth, mask=mask), has_aux=True))
-    with jax.enable_x64(True):
+    with enable_x64(True):
         (loss, figures), _ = compiled(jax.numpy.asarray(logp))
     np.testing.assert_allclose([loss, *figures], [plain.loss, *plain.figures], rtol=1e-12)
 

@@ -231,7 +231,7 @@ def _parts(whole: Array, counts: Sequence[int], places: Sequence[int]) -> list[t
 def _increment() -> Callable[[Sequence[Tensor]], None]:
     try:
         increment_version([])
-    except (AttributeError, TypeError):  # before torch 2.6, one tensor at a time
+    except (AttributeError, TypeError, RuntimeError):  # before torch 2.6, one tensor at a time
 
         def one_by_one(tensors: Sequence[Tensor]) -> None:
             for tensor in tensors:

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import optax
 
 import clipwise.jax
+from tests.x64 import enable_x64
 
 from . import problem
 
@@ -32,7 +33,7 @@ gradient_of = jax.jit(jax.value_and_grad(loss_of))
 
 
 def train(clip, dtype: str, follows_loss: bool = False, *, through_optax: bool = False):
-    with jax.enable_x64(dtype == "float64"):
+    with enable_x64(dtype == "float64"):
         weights = nested({k: jnp.asarray(w, dtype) for k, w in problem.weights().items()})
         step, state = (_optax_step if through_optax else _plain_step)(clip, weights, follows_loss)
         for x, y in problem.batches():

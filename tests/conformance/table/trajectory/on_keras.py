@@ -41,9 +41,9 @@ def wide_enough(dtype: str) -> Iterator[None]:
     keras.config.set_floatx(dtype)
     try:
         if keras.backend.backend() == "jax":
-            import jax
+            from tests.x64 import enable_x64
 
-            with jax.enable_x64(dtype == "float64"):
+            with enable_x64(dtype == "float64"):
                 yield
         else:
             yield
