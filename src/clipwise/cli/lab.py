@@ -96,10 +96,9 @@ def list_(budget: str) -> int:
     click.echo("\nMethods")
     for method in METHODS.values():
         click.echo(f"  {method.name:<{width}}  {method.clip or method.label}")
-    own = [task for task in TASKS.values() if task.methods is not METHODS]
-    for task in own:
-        names = ", ".join(task.methods)
-        click.echo(f"\nMethods of {task.name} alone: {names}")
+    for task in TASKS.values():
+        if task.methods is not METHODS:
+            click.echo(f"  {task.name} only with {', '.join(task.methods)}")
     from clipwise.lab.suite.cells import cells
 
     wanted = cells(TASKS.values(), budget)  # type: ignore[arg-type]

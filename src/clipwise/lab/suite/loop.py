@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from clipwise.clip import clip_by_global_norm
+from clipwise.clip import AnyClip, clip_by_global_norm
 from clipwise.lab.config.sections import Decay
 from clipwise.lab.record import RunRecord
 from clipwise.lab.recording import RunLog
@@ -43,6 +43,7 @@ class Training:
         steps: of the first optimizer.
         evaluate_every: steps between two evaluations.
         done: told the figures, whether there is nothing left to learn.
+        weights: what the weights are clipped to after each step; None for nothing.
     """
 
     model: nn.Module
@@ -52,6 +53,7 @@ class Training:
     steps: int
     evaluate_every: int
     done: Callable[[dict[str, float]], bool] = lambda figures: False
+    weights: AnyClip | None = None
 
 
 class LoopTask(SuiteTask):
@@ -90,6 +92,7 @@ def _train(training: Training, trial: Trial, log: RunLog, stop: Callable[[], boo
             clip if clip is not None else clip_by_global_norm(float("inf")),
             model=training.model,
             nonfinite="skip" if clip is not None else "propagate",
+            weights=training.weights,
         )
         for one in training.optimizers
     ]

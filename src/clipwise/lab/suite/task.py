@@ -65,6 +65,7 @@ class SuiteTask(ABC):
             the steps that it takes. None where the final value decides.
         methods: what it is trained with.
         has_norm: whether the model has a place for layer normalisation.
+        revision: raised when the numbers change for another reason than a size.
     """
 
     name: str
@@ -77,6 +78,7 @@ class SuiteTask(ABC):
     goal: float | None = None
     methods: Mapping[str, Method] = field(default_factory=lambda: METHODS)
     has_norm: bool = True
+    revision: int = 1
 
     @abstractmethod
     def train(self, trial: Trial) -> RunRecord:
@@ -84,7 +86,7 @@ class SuiteTask(ABC):
 
     def setting(self, budget: BudgetName) -> dict[str, Any]:
         """What the numbers depend on; a cell of another setting is another cell."""
-        return {"size": dict(self.sizes[budget]), "goal": self.goal}
+        return {"size": dict(self.sizes[budget]), "goal": self.goal, "revision": self.revision}
 
     def runs(self, method: Method) -> bool:
         """Whether the method can be tried here."""

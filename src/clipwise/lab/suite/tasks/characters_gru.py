@@ -20,9 +20,9 @@ CHARACTERS_GRU = Configured(
     },
     sizes={
         "tiny": {"data": {"max_characters": 20_000}, "training_parameters": {"steps": 6}},
-        "small": {"data": {"max_characters": 200_000}, "training_parameters": {"steps": 120}},
-        "full": {"training_parameters": {"steps": 800}},
+        "small": {"data": {"max_characters": 200_000}, "training_parameters": {"steps": 100}},
+        "full": {"training_parameters": {"steps": 500}},
     },
-    seconds={"tiny": 0.3, "small": 4, "full": 25},
+    seconds={"tiny": 0.3, "small": 3.3, "full": 17},
 )
 """Shakespeare's characters with the settings of ``examples/chatbot-gru.json``."""

@@ -28,8 +28,8 @@ CHARACTERS_LSTM = Configured(
     sizes={
         "tiny": {"data": {"max_characters": 20_000}, "training_parameters": {"steps": 6}},
         "small": {"data": {"max_characters": 200_000}, "training_parameters": {"steps": 150}},
-        "full": {"training_parameters": {"steps": 1500}},
+        "full": {"training_parameters": {"steps": 1000}},
     },
-    seconds={"tiny": 0.3, "small": 3, "full": 25},
+    seconds={"tiny": 0.3, "small": 2.7, "full": 18},
 )
 """``examples/shakespeare-lstm-sgd.json``."""

@@ -22,8 +22,8 @@ INVOICES = Configured(
     sizes={
         "tiny": {"data": {"max_rows": 2000}, "training_parameters": {"steps": 6}},
         "small": {"training_parameters": {"steps": 100, "evaluate_every": 50}},
-        "full": {"training_parameters": {"steps": 600, "evaluate_every": 100}},
+        "full": {"training_parameters": {"steps": 500, "evaluate_every": 100}},
     },
-    seconds={"tiny": 0.5, "small": 4, "full": 25},
+    seconds={"tiny": 0.5, "small": 2.5, "full": 12},
 )
 """``examples/fraud-lstm.json``."""

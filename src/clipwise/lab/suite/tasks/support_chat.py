@@ -20,9 +20,9 @@ SUPPORT_CHAT = Configured(
     },
     sizes={
         "tiny": {"training_parameters": {"steps": 6}},
-        "small": {"training_parameters": {"steps": 100}},
-        "full": {"training_parameters": {"steps": 500}},
+        "small": {"training_parameters": {"steps": 80}},
+        "full": {"training_parameters": {"steps": 300}},
     },
-    seconds={"tiny": 0.3, "small": 3, "full": 15},
+    seconds={"tiny": 0.3, "small": 2.9, "full": 11},
 )
 """``examples/chatbot-gru.json``."""

@@ -32,6 +32,6 @@ TRAFFIC = Configured(
         "small": {"training_parameters": {"steps": 250}},
         "full": {"training_parameters": {"steps": 1000}},
     },
-    seconds={"tiny": 0.2, "small": 2, "full": 6},
+    seconds={"tiny": 0.2, "small": 1.5, "full": 6},
 )
 """Metro Interstate Traffic Volume (UCI)."""
