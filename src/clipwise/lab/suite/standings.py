@@ -57,11 +57,13 @@ class Board:
 
     Attributes:
         task: whose.
+        budget: with which it was run.
         rows: one a method that has finished cells.
         failed: sentences of the cells that failed, each once.
     """
 
     task: SuiteTask
+    budget: BudgetName
     rows: tuple[Row, ...]
     failed: tuple[str, ...] = ()
 
@@ -133,7 +135,7 @@ def boards(tasks: Iterable[SuiteTask], budget: BudgetName, finished: Mapping[Key
             if results:
                 rows.append(Row(method, results))
         if rows or failed:
-            found.append(Board(task, tuple(rows), tuple(failed)))
+            found.append(Board(task, budget, tuple(rows), tuple(failed)))
     return found
 
 

@@ -27,7 +27,7 @@ class SequentialDigits(LoopTask):
             title="Digits pixel by pixel, ReLU RNN begun at the identity, SGD with momentum",
             about=f"1,797 digits of 8 x 8 pixels (UCI, in scikit-learn), 64 steps; {UNITS} units, other"
             f" weights begun at a deviation of {INPUTS}, SGD at {RATE} with momentum {MOMENTUM}, batch"
-            f" {BATCH}. Le, Jaitly and Hinton 2015 (arXiv:1504.00941) do it with MNIST's 784 pixels and .001.",
+            f" {BATCH}. Le, Jaitly, Hinton 2015 (arXiv:1504.00941) do it with MNIST's 784 pixels and .001.",
             metric="errors",
             sizes={
                 "tiny": {"updates": 6, "every": 3},
