@@ -10,7 +10,6 @@ from clipwise.lab.record import RunRecord
 from clipwise.lab.suite.budgets import BudgetName
 from clipwise.lab.suite.methods import Variant
 from clipwise.lab.suite.task import SuiteTask, Trial
-from clipwise.lab.training.train import train
 
 __all__ = ["Configured"]
 
@@ -49,6 +48,9 @@ class Configured(SuiteTask):
         return super().setting(budget) | {"config": dict(self.config)}
 
     def train(self, trial: Trial) -> RunRecord:
+        # Not above: this loads Fabric, which takes seconds, and a list of the tasks needs none of it.
+        from clipwise.lab.training.train import train
+
         info = trial.info(self.metric, lower_is_better=self.lower_is_better)
         return train(
             self.configuration(trial.budget, trial.variant),

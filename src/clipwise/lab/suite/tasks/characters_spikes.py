@@ -8,7 +8,6 @@ import torch
 from clipwise.lab.suite.loop import LoopTask, Training, Update
 from clipwise.lab.suite.task import Trial
 from clipwise.lab.suite.tasks.characters_transformer import CHARACTERS_TRANSFORMER
-from clipwise.lab.tasks.load import load_task
 from clipwise.lab.tasks.models import build_model
 from clipwise.lab.training.optimizers import make_optimizer
 
@@ -35,6 +34,8 @@ class CharactersSpikes(LoopTask):
         )
 
     def build(self, trial: Trial) -> Training:
+        from clipwise.lab.tasks.load import load_task  # loads scikit-learn
+
         config = CHARACTERS_TRANSFORMER.configuration(trial.budget, trial.variant)
         training = config.training_parameters
         task = load_task(config)

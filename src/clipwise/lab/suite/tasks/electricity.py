@@ -9,7 +9,6 @@ from torch import Tensor, nn
 from clipwise.lab.suite.configured import Configured
 from clipwise.lab.suite.loop import LoopTask, Training, Update
 from clipwise.lab.suite.task import Trial
-from clipwise.lab.tasks.load import load_task
 from clipwise.lab.tasks.models import SequenceModel, State, build_model
 from clipwise.lab.training.optimizers import make_optimizer
 
@@ -59,6 +58,8 @@ class Electricity(LoopTask):
         )
 
     def build(self, trial: Trial) -> Training:
+        from clipwise.lab.tasks.load import load_task  # loads scikit-learn
+
         config = SCALED.configuration(trial.budget, trial.variant)
         training = config.training_parameters
         task = load_task(config)
