@@ -64,7 +64,7 @@ class Report:
             body.append(_section("Over all tasks", _scrolled(tally_sheet(lines)) + _paragraphs(NOTES)))
         published = self._published()
         if published is not None:
-            body.append(_section("Published results", _scrolled(published)))
+            body.append(_section("Published results", f'<div class="prose">{_scrolled(published)}</div>'))
         body += [self._task(board) for board in self.boards]
         body.append(_section("Reproduce it", self._reproduce()))
         body.append("</main>")
@@ -127,7 +127,9 @@ class Report:
 
 OWN = """\
 section > p:first-of-type { margin-top: 0; }
-td span { white-space: normal; }
+.prose th, .prose td { text-align: left; vertical-align: top; white-space: normal; }
+.prose tbody th { font: inherit; min-width: 10rem; }
+.prose td span { white-space: normal; }
 """
 
 

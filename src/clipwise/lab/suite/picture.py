@@ -53,7 +53,7 @@ def _finals(axis: Any, board: Board, look: Look) -> None:
     dress(axis, look)
     task = board.task
     better = "less is better" if task.lower_is_better else "more is better"
-    caption(axis, heading(task.metric), f"a dot a seed, a line their median; {better}", look)
+    caption(axis, heading(task.metric), better, look)
     ends = _ends(board)
     edge = ends[1] if task.lower_is_better else ends[0]
     for place, row in enumerate(board.rows):
@@ -69,7 +69,9 @@ def _finals(axis: Any, board: Board, look: Look) -> None:
     axis.set_yticks(range(len(board.rows)), [row.method.label for row in board.rows])
     axis.set_ylim(len(board.rows) - 0.4, -0.6)
     axis.set_xlim(*ends)
-    axis.set_xlabel("cross: diverged, or off the picture", color=look.quiet)
+    axis.set_xlabel(
+        "a dot a seed, a bar their median; a cross diverged or is off the picture", color=look.quiet
+    )
 
 
 def _ways(axis: Any, board: Board, look: Look) -> None:
