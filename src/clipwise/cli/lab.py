@@ -137,11 +137,10 @@ def all_(**options: Any) -> int:
 @_out
 def report_(budget: str, out: Path) -> int:
     """Write what is finished as a page and as Markdown."""
-    from clipwise.lab.suite.catalog import TASKS
     from clipwise.lab.suite.store import SuiteStore
 
     with SuiteStore(out / STORE, write=False) as store:
-        return _report(store, list(TASKS.values()), budget, out, f"clipwise lab all --budget {budget}")
+        return _report(store, budget, out)
 
 
 def _run(
@@ -179,7 +178,7 @@ def _run(
     words += [word for name, value in options.items() if value is not None for word in (name, str(value))]
     if helper is not None:
         return _help(helper, wanted, out, db)
-    jobs = jobs or min(os.cpu_count() or 1, MOST_JOBS)
+    jobs = jobs or min(_cores(), MOST_JOBS)
     from clipwise.lab.suite.work import state_of, work
 
     with SuiteStore(out / STORE) as store:
@@ -203,8 +202,13 @@ def _run(
                     process.send_signal(signal.SIGINT)
                 process.wait()
         done = state_of(store, wanted)
-        _report(store, tasks, budget, out, shlex.join(words))
+        _report(store, budget, out)
     return _end(done, [process.returncode for process in others], words)
+
+
+def _cores() -> int:
+    """Those that this process may use, where the system tells."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _help(parent: int, wanted: "Sequence[Cell]", out: Path, db: Path) -> int:
@@ -224,7 +228,7 @@ def _end(state: "State", codes: Sequence[int], words: Sequence[str]) -> int:
     from clipwise.cli.display import say
 
     broken = [code for code in codes if code]
-    if broken:
+    if broken and state.done < state.total:
         say(
             f"A process of this call ended with {broken[0]}; what it had begun is run by: {shlex.join(words)}"
         )
@@ -238,23 +242,30 @@ def _end(state: "State", codes: Sequence[int], words: Sequence[str]) -> int:
     return 0
 
 
-def _report(store: "SuiteStore", tasks: "Sequence[SuiteTask]", budget: Any, out: Path, command: str) -> int:
+def _report(store: "SuiteStore", budget: Any, out: Path) -> int:
+    """Write everything that the store holds of a budget, whatever this call was about."""
     from clipwise.files import save
+    from clipwise.lab.suite.catalog import TASKS
     from clipwise.lab.suite.cells import cells
     from clipwise.lab.suite.page import Report
     from clipwise.lab.suite.standings import boards
 
     finished = store.finished()
-    found = boards(tasks, budget, finished)
+    found = boards(TASKS.values(), budget, finished)
     if not found:
-        raise ArgumentError(f"nothing is finished with --budget {budget} in {str(out)!r}: {command} runs it")
+        raise ArgumentError(
+            f"nothing is finished with --budget {budget} in {str(out)!r}: clipwise lab all --budget {budget}"
+            " runs it"
+        )
     here: list[Mapping[str, str]] = []
     keys = {key for key in finished if key.budget == budget}
     for key in keys:
         if finished[key].environment not in here:
             here.append(finished[key].environment)
     missing = sum(cell.key not in keys for cell in cells([board.task for board in found], budget))
-    page = Report(budget, found, here, missing, command)
+    every = sum(budget in task.sizes for task in TASKS.values())
+    names = "all" if len(found) == every else "run " + " ".join(board.task.name for board in found)
+    page = Report(budget, found, here, missing, f"clipwise lab {names} --budget {budget}")
     for suffix, content in (("html", page.html()), ("md", page.markdown())):
         save(out / f"lab-{budget}.{suffix}", content, force=True)
         click.echo(out / f"lab-{budget}.{suffix}")
