@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from clipwise.cli import main
-from clipwise.cli.lab import Lines
+from clipwise.cli.lab_session import Lines
 from clipwise.lab.suite.catalog import named
 from clipwise.lab.suite.cells import cells
 from clipwise.lab.suite.store import Finished, SuiteStore

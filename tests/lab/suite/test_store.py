@@ -15,8 +15,9 @@ from clipwise.lab.compare.figures import measure
 from clipwise.lab.suite import store as module
 from clipwise.lab.suite.catalog import named
 from clipwise.lab.suite.cells import Cell, cells
+from clipwise.lab.suite.lease import LEASE, Lease, machine
 from clipwise.lab.suite.methods import Variant
-from clipwise.lab.suite.store import Lease, SuiteStore
+from clipwise.lab.suite.store import SuiteStore
 from clipwise.lab.suite.task import Result
 from tests.lab.records import record
 
@@ -72,7 +73,7 @@ def test_what_a_process_that_is_gone_had_begun_is_anyones_at_once_and_of_other_m
     one, other = two
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
-    one._mine = (one.owner, module._machine(), gone.pid)
+    one._mine = (one.owner, machine(), gone.pid)
     assert one.claim(wanted) == wanted[0]
     assert other.claim(wanted) == wanted[0]
     other.release(wanted[0])
@@ -80,11 +81,11 @@ def test_what_a_process_that_is_gone_had_begun_is_anyones_at_once_and_of_other_m
     assert one.claim(wanted) == wanted[0]
     assert other.claim(wanted) == wanted[1]
     now = module.time.time()
-    monkeypatch.setattr(module.time, "time", lambda: now + module.LEASE - 1)
+    monkeypatch.setattr(module.time, "time", lambda: now + LEASE - 1)
     one.renew(wanted[0])
-    monkeypatch.setattr(module.time, "time", lambda: now + module.LEASE + 1)
+    monkeypatch.setattr(module.time, "time", lambda: now + LEASE + 1)
     assert wanted[0].key in other.running()  # renewed in time
-    monkeypatch.setattr(module.time, "time", lambda: now + 3 * module.LEASE)
+    monkeypatch.setattr(module.time, "time", lambda: now + 3 * LEASE)
     assert other.claim(wanted) == wanted[0]
     one.finish(wanted[0], RESULT, ABOUT)  # too late: it is the other's
     assert other.finished() == {}

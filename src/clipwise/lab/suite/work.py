@@ -11,7 +11,8 @@ from clipwise.errors import ClipwiseError, StoreError
 from clipwise.lab.record import Progress
 from clipwise.lab.recording import RecordingTarget
 from clipwise.lab.suite.cells import Cell, Key
-from clipwise.lab.suite.store import Lease, SuiteStore
+from clipwise.lab.suite.lease import Lease
+from clipwise.lab.suite.store import SuiteStore
 from clipwise.lab.suite.task import Result, run
 
 __all__ = ["Onlooker", "State", "environment", "state_of", "work"]
