@@ -114,8 +114,8 @@ def test_temporal_order_is_told_by_the_two_symbols_alone() -> None:
 def test_the_sum_is_that_of_the_marked() -> None:
     x, y = sums(200, torch.Generator().manual_seed(0))
     marked = x[:, :, 1] == 1
-    assert (marked[:, :25].sum(1) == 1).all()
-    assert (marked[:, 25:].sum(1) == 1).all()
+    assert (marked[:, :10].sum(1) == 1).all()
+    assert (marked[:, 10:].sum(1) == 1).all()
     expected = [float(row[mark, 0].double().sum()) for row, mark in zip(x, marked, strict=True)]
     np.testing.assert_allclose(y.numpy(), expected, rtol=1e-6)
     assert float((y - 1).square().mean()) == pytest.approx(1 / 6, abs=0.03)  # always answering 1
