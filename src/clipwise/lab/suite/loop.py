@@ -1,6 +1,5 @@
 """The loop of the tasks that are no configuration of the lab: any model, losses from a generator."""
 
-import itertools
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -152,5 +151,5 @@ def _hopeless(training: Training, losses: Sequence[Tensor]) -> bool:
     finite = torch.stack([*losses]).isfinite()
     if bool(finite.all()):
         return False
-    parts = itertools.chain(training.model.parameters())
-    return not bool(finite.any()) or any(not bool(part.detach().isfinite().all()) for part in parts)
+    weights = training.model.parameters()
+    return not bool(finite.any()) or any(not bool(each.detach().isfinite().all()) for each in weights)

@@ -153,12 +153,12 @@ def _cells(
 
 
 def tally(boards: Sequence[Board]) -> list[Tally]:
-    """One line a method, over the tasks that have fixed thresholds; in the order of the methods."""
+    """One line a method, over the tasks that have fixed thresholds and something beside them."""
     falls: dict[str, list[tuple[float, str]]] = {}
     methods: dict[str, Method] = {}
     for board in boards:
         reference = board.best("fixed")
-        if not any(row.method.role == "fixed" for row in board.rows):
+        if len(board.rows) < 2 or not any(row.method.role == "fixed" for row in board.rows):
             continue
         for row in board.rows:
             methods[row.method.name] = row.method
