@@ -67,6 +67,11 @@ class Board:
     rows: tuple[Row, ...]
     failed: tuple[str, ...] = ()
 
+    @property
+    def has_fixed(self) -> bool:
+        """Whether there are fixed thresholds, and something beside one of them, to compare."""
+        return len(self.rows) > 1 and any(row.method.role == "fixed" for row in self.rows)
+
     def standing(self, row: Row) -> tuple[float, float, float]:
         """What rows are ordered by, the best first."""
         if self.task.goal is None:
@@ -157,9 +162,9 @@ def tally(boards: Sequence[Board]) -> list[Tally]:
     falls: dict[str, list[tuple[float, str]]] = {}
     methods: dict[str, Method] = {}
     for board in boards:
-        reference = board.best("fixed")
-        if len(board.rows) < 2 or not any(row.method.role == "fixed" for row in board.rows):
+        if not board.has_fixed:
             continue
+        reference = board.best("fixed")
         for row in board.rows:
             methods[row.method.name] = row.method
             falls.setdefault(row.method.name, []).append((board.shortfall(row, reference), board.task.name))

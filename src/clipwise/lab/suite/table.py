@@ -39,12 +39,15 @@ def board_sheet(board: Board) -> Sheet:
     """One task: median and range over the seeds."""
     metric = metric_name(board.task.metric)
     goal = board.task.goal
-    header = ["method", metric, "vs. best fixed", *([f"reached {number(goal)}"] if goal is not None else [])]
+    header = ["method", metric, *(["vs. best fixed"] if board.has_fixed else [])]
+    header += [f"reached {number(goal)}"] if goal is not None else []
     header += ["clipped", "largest norm", "left out", "time"]
     best, fixed = board.best(), board.best("fixed")
     rows = []
     for row in board.rows:
-        line = [Cell(row.method.label), _final(row, best), _versus(board, row, fixed)]
+        line = [Cell(row.method.label), _final(row, best)]
+        if board.has_fixed:
+            line.append(_versus(board, row, fixed))
         if goal is not None:
             line.append(_reached(row))
         rows.append((*line, _clipped(row), _largest(row), _skipped(row), _time(row)))
