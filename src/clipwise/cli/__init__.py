@@ -24,6 +24,7 @@ EXTRA = frozenset(
         "polars",
         "sklearn",
         "matplotlib",
+        "gymnasium",
     }
 )
 """What the extra ``clipwise[lab]`` brings along."""

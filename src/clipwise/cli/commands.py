@@ -10,6 +10,7 @@ import click
 from clipwise.cli.check import check
 from clipwise.cli.dashboard import dashboard, report
 from clipwise.cli.data import data
+from clipwise.cli.lab import lab
 from clipwise.cli.observe import observe
 from clipwise.cli.runs import runs
 from clipwise.cli.source import recording
@@ -145,4 +146,5 @@ cli.add_command(runs)
 cli.add_command(dashboard)
 cli.add_command(report)
 cli.add_command(tune)
+cli.add_command(lab)
 cli.add_command(data)

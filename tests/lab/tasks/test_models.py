@@ -49,6 +49,16 @@ def test_padding_changes_nothing(kind: Kind) -> None:
     assert not torch.allclose(alone, shorter, atol=1e-3)
 
 
+def test_layer_norm_is_around_a_recurrent_core() -> None:
+    model = language("GRU", layer_norm=True)
+    x = torch.randint(11, (2, 9))
+    into = model.symbols(x).double()
+    into = (into - into.mean(-1, keepdim=True)) / (into.var(-1, keepdim=True, unbiased=False) + 1e-5).sqrt()
+    out = model.core.cell(into.float())[0].double()
+    out = (out - out.mean(-1, keepdim=True)) / (out.var(-1, keepdim=True, unbiased=False) + 1e-5).sqrt()
+    torch.testing.assert_close(model(x)[0], model.head(out.float()), rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("kind", RECURRENT)
 def test_two_chunks_with_the_state_between_are_one(kind: Kind) -> None:
     model = language(kind)

@@ -90,8 +90,17 @@ def by_hand(config: LabConfig, threshold: float, steps: int) -> dict[str, list[f
     task = load_task(config)
     torch.manual_seed(config.seed)
     model = build_model(task.spec)
-    optimizer = torch.optim.SGD(model.parameters(), lr=config.training_parameters.learning_rate or 0.0)
+    training = config.training_parameters
+    optimizer = torch.optim.SGD(model.parameters(), lr=training.learning_rate or 0.0)
     state = None
+
+    def share(step: int) -> float:
+        if step < training.warmup:
+            return (step + 1) / (training.warmup + 1)
+        left = (steps - step) / (steps - training.warmup)
+        return left if training.decay == "linear" else 1.0
+
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, share)
     seen: dict[str, list[float]] = {"loss": [], "norm": []}
     for batch in itertools.islice(task.batches(config.seed), steps):
         optimizer.zero_grad()
@@ -100,12 +109,14 @@ def by_hand(config: LabConfig, threshold: float, steps: int) -> dict[str, list[f
         loss.backward()
         seen["norm"].append(float(torch.nn.utils.clip_grad_norm_(model.parameters(), threshold)))
         optimizer.step()
+        schedule.step()
         seen["loss"].append(loss.item())
     return seen
 
 
-def test_it_is_the_loop_that_people_write(text: Make) -> None:
-    config = text(seed=5)
+@pytest.mark.parametrize("schedule", [{}, {"warmup": 4, "decay": "linear"}])
+def test_it_is_the_loop_that_people_write(text: Make, schedule: dict[str, Any]) -> None:
+    config = text(schedule, seed=5)
     record = run(config, clip_by_global_norm(0.2))
     expected = by_hand(config, 0.2, 30)
     # torch divides by norm + 1e-6 and sums in another order; 30 steps let that grow, to 7e-7 of the loss and

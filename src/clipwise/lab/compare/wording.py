@@ -3,7 +3,17 @@
 from clipwise.wording import number
 
 NAMES = {"bits": "bits", "f1": "F1", "auc": "AUC", "rmse": "RMSE", "mae": "MAE"}
-HEADINGS = {"bits": "Bits per character", "f1": "F1", "auc": "Area under the ROC curve", "rmse": "RMSE"}
+HEADINGS = {
+    "bits": "Bits per character",
+    "f1": "F1",
+    "auc": "Area under the ROC curve",
+    "rmse": "RMSE",
+    "errors": "Share of wrong answers",
+    "mse": "Mean squared error",
+    "return": "Return, the last episodes",
+    "distance": "Sliced Wasserstein distance",
+    "slope": "Decades that the gradient grows or shrinks in a layer",
+}
 
 
 def metric_name(metric: str) -> str:

@@ -6,10 +6,20 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from clipwise.lab.config.defaults import LEARNING_RATES
 
-__all__ = ["DataConfig", "ModelParameters", "Positive", "Section", "Task", "TrainingParameters", "named"]
+__all__ = [
+    "DataConfig",
+    "Decay",
+    "ModelParameters",
+    "Positive",
+    "Section",
+    "Task",
+    "TrainingParameters",
+    "named",
+]
 
 Task: TypeAlias = Literal["Language_Modeling", "Sequence_Classification", "Time_Series_Forecasting"]
 Positive: TypeAlias = Annotated[int, Field(ge=1)]
+Decay: TypeAlias = Literal["constant", "linear", "cosine"]
 
 
 def named(*names: str) -> BeforeValidator:
@@ -35,6 +45,7 @@ class ModelParameters(Section):
         embedding_size: width of a symbol's embedding, and at most of a category's.
         heads: attention heads (Transformer only); they divide hidden_size; at most 4 when left out.
         dropout: share of activations dropped, in [0, 1).
+        layer_norm: normalise what enters a recurrent core and what leaves it; a Transformer always does.
     """
 
     hidden_size: Positive = 128
@@ -42,6 +53,7 @@ class ModelParameters(Section):
     embedding_size: Positive = 64
     heads: Positive | None = None
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    layer_norm: bool = False
 
 
 class DataConfig(Section):
@@ -78,6 +90,8 @@ class TrainingParameters(Section):
         learning_rate: torch's default for the optimizer, 0.1 for SGD.
         momentum: for SGD and RMSprop.
         weight_decay: as in torch.
+        warmup: steps over which the learning rate rises to its full value, along a straight line.
+        decay: what it does after them: nothing, or it falls to 0 at the end of the run.
         loss: one that fits the task. Left out for classes of your own it stays None, which means
             ``"binary_cross_entropy"`` where there are two and ``"cross_entropy"`` where there are more.
         epochs, steps: how long: one of the two. A step is one update of the weights.
@@ -95,6 +109,8 @@ class TrainingParameters(Section):
     learning_rate: Annotated[float, Field(gt=0)] | None = None
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    warmup: Annotated[int, Field(ge=0)] = 0
+    decay: Decay = "constant"
     loss: Literal["cross_entropy", "binary_cross_entropy", "mse", "mae", "huber"] | None = None
     epochs: Positive | None = None
     steps: Positive | None = None

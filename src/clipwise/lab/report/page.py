@@ -14,7 +14,12 @@ from clipwise.lab.report.results import Results
 from clipwise.lab.report.table import Cell, Sheet, sheets
 from clipwise.wording import number
 
-__all__ = ["render"]
+__all__ = ["html_table", "picture_pair", "render"]
+
+PICTURED = (
+    "Held-out metric, training loss and gradient norm over the steps, and the share of steps clipped. The"
+    " tables below hold the figures."
+)
 
 
 def render(results: Results, *, light: bytes, dark: bytes) -> str:
@@ -28,13 +33,14 @@ def render(results: Results, *, light: bytes, dark: bytes) -> str:
     groups = results.groups()
     title = headline(groups)
     target = results.the_target()
-    tables = "\n".join(_table(sheet) for sheet in sheets(groups, target=target))
+    tables = "\n".join(html_table(sheet) for sheet in sheets(groups, target=target))
     seeds = sorted({record.seed for record in results.records})
+    drawn = picture_pair(light, dark, f"{title}. {PICTURED}")
     body = f"""<main>
 <header><p>{escape(_subtitle(results, seeds))}</p><h1>{escape(title)}</h1></header>
 <section aria-label="What happened"><h2>What happened</h2>
 {_list(verdict(groups))}</section>
-<section aria-label="Picture"><div class="scroll" tabindex="0">{_picture(light, dark, title)}</div></section>
+<section aria-label="Picture"><div class="scroll" tabindex="0">{drawn}</div></section>
 <section aria-label="Figures"><div class="scroll">
 {tables}
 </div>{_target_note(results, target)}</section>
@@ -72,18 +78,20 @@ def _list(sentences: Iterable[str]) -> str:
     return "<ul>\n" + "".join(f"<li>{escape(sentence)}</li>\n" for sentence in sentences) + "</ul>\n"
 
 
-def _picture(light: bytes, dark: bytes, title: str) -> str:
+def picture_pair(light: bytes, dark: bytes, text: str) -> str:
+    """A picture in two versions, for light and for dark pages, with a text for who cannot see it."""
+
     def address(png: bytes) -> str:
         return "data:image/png;base64," + base64.b64encode(png).decode("ascii")
 
     return (
         f'<picture><source media="(prefers-color-scheme: dark)" srcset="{address(dark)}">'
-        f'<img src="{address(light)}" alt="{escape(title)}. Held-out metric, training loss and gradient norm'
-        ' over the steps, and the share of steps clipped. The tables below hold the figures."></picture>'
+        f'<img src="{address(light)}" alt="{escape(text)}"></picture>'
     )
 
 
-def _table(sheet: Sheet) -> str:
+def html_table(sheet: Sheet) -> str:
+    """A sheet as a table of HTML."""
     head = "".join(f'<th scope="col">{escape(name)}</th>' for name in sheet.header)
     columns = sheet.header[1:]
     rows = "".join(

@@ -29,7 +29,7 @@ class ModelSpec:
         categories: number of values of each categorical feature.
         per_step: whether every step has an output (language), or only the last one of a sequence.
         sequence_length: the longest sequence; positions beyond it are unknown to a Transformer.
-        hidden_size, layers, embedding_size, heads, dropout: as in the configuration.
+        hidden_size, layers, embedding_size, heads, dropout, layer_norm: as in the configuration.
     """
 
     kind: Kind
@@ -44,6 +44,7 @@ class ModelSpec:
     embedding_size: int = 64
     heads: int = 4
     dropout: float = 0.0
+    layer_norm: bool = False
 
 
 @functools.cache
@@ -67,15 +68,18 @@ class RecurrentCore(nn.Module):
             spec.dropout if spec.layers > 1 else 0.0
         )  # torch drops between layers only, and warns otherwise
         self.cell = cell(input_size, spec.hidden_size, spec.layers, batch_first=True, dropout=between)
+        self.before = nn.LayerNorm(input_size) if spec.layer_norm else nn.Identity()
+        self.after = nn.LayerNorm(spec.hidden_size) if spec.layer_norm else nn.Identity()
 
     def forward(self, x: Tensor, state: State, lengths: Tensor | None) -> tuple[Tensor, State]:
+        x = self.before(x)
         # Padding follows the sequence, so no step of it reaches the steps that are read.
         if x.device.type == "cpu" and torch.is_autocast_enabled("cpu") and not _has_bfloat16_cells():
             with torch.autocast("cpu", enabled=False):
                 out, state = self.cell(x.float(), _as_float32(state))
         else:
             out, state = self.cell(x, state)
-        return out, state
+        return self.after(out), state
 
 
 def _as_float32(state: State) -> State:

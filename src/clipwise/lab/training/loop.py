@@ -23,6 +23,7 @@ from clipwise.lab.tasks.models import ModelSpec, SequenceModel, State, build_mod
 from clipwise.lab.tasks.task import SequenceBatch, Task
 from clipwise.lab.training.checkpoint import Checkpoint, save_checkpoint
 from clipwise.lab.training.optimizers import make_optimizer
+from clipwise.lab.training.schedule import Schedule
 from clipwise.lab.training.sharding import whole_model
 from clipwise.report import ClipReport
 from clipwise.torch import attach
@@ -81,6 +82,7 @@ class TrainingRun:
         )
         self.states: list[State] = [None] * training.accumulate
         self.total = training.steps or (training.epochs or 1) * task.steps_per_epoch
+        self.schedule = Schedule(made, self.total, warmup=training.warmup, decay=training.decay)
         self.every = training.evaluate_every or max(1, self.total // 10)
         self.step = 0
         self.figures: dict[str, float] = {}
@@ -96,6 +98,7 @@ class TrainingRun:
         self._since = told = time.perf_counter()
         try:
             while self.step < self.total:
+                self.schedule.before(self.step)
                 self._one_step(next(batches))
                 self.step += 1
                 hopeless = self.step % CHECK_STEPS == 0 and self._is_hopeless()

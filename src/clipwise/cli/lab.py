@@ -1,0 +1,129 @@
+"""``clipwise lab``: the suite of tasks, methods and seeds."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from clipwise.cli.lab_session import MOST_JOBS, STORE, run_command, write_report
+from clipwise.cli.source import recording
+from clipwise.wording import counted, duration
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+FOLDER = Path("clipwise-results/lab")
+COUNT = click.IntRange(min=1)
+
+
+@click.group()
+def lab() -> None:
+    """Many tasks, each with every method: where clipping helps, and where it does not.
+
+    Example: clipwise lab all --budget small
+    """
+
+
+def _budget(command: F) -> F:
+    return click.option(
+        "--budget",
+        type=click.Choice(["tiny", "small", "full"]),
+        default="small",
+        show_default=True,
+        help="How much is trained; docs/lab.md says how long that takes.",
+    )(command)
+
+
+def _out(command: F) -> F:
+    return click.option(
+        "--out",
+        type=click.Path(path_type=Path),
+        default=FOLDER,
+        show_default=True,
+        metavar="DIR",
+        help="Folder for the store and the report; processes and machines that share it share the work.",
+    )(command)
+
+
+def _running(command: Any) -> Any:
+    """The options of what runs cells."""
+    options = (
+        _budget,
+        click.option("--methods", metavar="A,B", help="Only these; clipwise lab list names them."),
+        click.option("--seeds", type=COUNT, metavar="N", help="In place of those of the budget."),
+        click.option(
+            "--jobs",
+            type=COUNT,
+            metavar="N",
+            help=f"Processes.  [default: one a core, at most {MOST_JOBS}]",
+        ),
+        _out,
+        recording("The recording of every run, which clipwise dashboard shows live."),
+        click.option("--helper", type=int, hidden=True),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+@lab.command("list")
+@_budget
+def list_(budget: str) -> int:
+    """Name the tasks and the methods."""
+    from clipwise.cli.display import say
+    from clipwise.lab.suite.catalog import TASKS
+    from clipwise.lab.suite.methods import METHODS
+
+    width = max(map(len, (*TASKS, *METHODS)))
+    click.echo("Tasks")
+    for task in TASKS.values():
+        there = "" if budget in task.sizes else f"  (not with --budget {budget})"
+        click.echo(f"  {task.name:<{width}}  {task.title}{there}")
+    click.echo("\nMethods")
+    for method in METHODS.values():
+        click.echo(f"  {method.name:<{width}}  {method.clip or method.label}")
+    for task in TASKS.values():
+        if task.methods is not METHODS:
+            click.echo(f"  {task.name} only with {', '.join(task.methods)}")
+    from clipwise.lab.suite.cells import cells
+
+    wanted = cells(TASKS.values(), budget)  # type: ignore[arg-type]
+    left = sum(cell.seconds for cell in wanted) / 2
+    say(f"--budget {budget}: {counted(len(wanted), 'run')}, about {duration(left)} on two cores")
+    return 0
+
+
+@lab.command("run")
+@click.argument("tasks", nargs=-1, required=True, metavar="TASK...")
+@_running
+def run_(tasks: tuple[str, ...], **options: Any) -> int:
+    """Run some tasks.
+
+    The same command goes on where it was stopped or killed. Several at once, also on several machines, share
+    the work of one --out.
+
+    Example: clipwise lab run pm25 traffic --budget small --methods none,norm-1,auto
+    """
+    from clipwise.lab.suite.catalog import named
+
+    return run_command(named(tasks), ["run", *tasks], **options)
+
+
+@lab.command("all")
+@_running
+def all_(**options: Any) -> int:
+    """Run all tasks, as clipwise lab run does."""
+    from clipwise.lab.suite.catalog import TASKS
+
+    return run_command(list(TASKS.values()), ["all"], **options)
+
+
+@lab.command("report")
+@_budget
+@_out
+def report_(budget: str, out: Path) -> int:
+    """Write what is finished as a page and as Markdown."""
+    from clipwise.lab.suite.store import SuiteStore
+
+    with SuiteStore(out / STORE, write=False) as store:
+        return write_report(store, budget, out)

@@ -1,0 +1,102 @@
+"""Opening the store: its table, whether a file is one, and SQLite's errors in one sentence."""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from clipwise.errors import StoreError
+
+__all__ = ["explained", "open_store"]
+
+APPLICATION, VERSION = 0x636C6C62, 1
+WAITING = 60.0
+"""Seconds for which a lock of another process is waited for."""
+
+TABLE = """
+CREATE TABLE cells (
+    task TEXT NOT NULL, method TEXT NOT NULL, seed INTEGER NOT NULL, budget TEXT NOT NULL,
+    setting TEXT NOT NULL,                   -- a hash of what the numbers depend on
+    state TEXT NOT NULL,                     -- 'running', 'done' or 'failed'
+    owner TEXT, machine TEXT, pid INTEGER,   -- of the process that runs it
+    expires REAL,                            -- when its claim does
+    finished REAL,
+    result TEXT,                             -- JSON, of one that is done
+    environment TEXT,                        -- JSON: versions and processor
+    error TEXT,                              -- a sentence, of one that failed
+    PRIMARY KEY (task, method, seed, budget, setting)
+)
+"""
+
+
+def open_store(path: Path, *, write: bool) -> sqlite3.Connection:
+    """A connection to a store, made where there is none and ``write``; several threads may use it in turn.
+
+    Raises:
+        StoreError: it is no such store, or cannot be read or written; with what to do.
+    """
+    if not write and not path.is_file():
+        raise StoreError(f"there is no store {str(path)!r}: run clipwise lab run first, or give its folder")
+    with explained(path):
+        db = sqlite3.connect(
+            f"{path.absolute().as_uri()}?mode={'rwc' if write else 'ro'}",
+            uri=True,
+            timeout=WAITING,
+            isolation_level=None,
+            check_same_thread=False,
+        )
+        try:
+            _check(db, path, write)
+        except BaseException:
+            db.close()
+            raise
+        return db
+
+
+def _check(db: sqlite3.Connection, path: Path, write: bool) -> None:
+    if write:
+        db.execute("BEGIN IMMEDIATE")
+    try:
+        (application,) = db.execute("PRAGMA application_id").fetchone()
+        (version,) = db.execute("PRAGMA user_version").fetchone()
+        (tables,) = db.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        if application == APPLICATION and version != VERSION:
+            raise StoreError(
+                f"the store {str(path)!r} is of another version of clipwise ({version}, this one has"
+                f" {VERSION}): name another folder with --out"
+            )
+        if application != APPLICATION:
+            if tables or application or not write:
+                raise StoreError(
+                    f"{str(path)!r} is no store of clipwise lab: name another folder with --out, or move this"
+                    " file away"
+                )
+            db.execute(TABLE)
+            db.execute(f"PRAGMA application_id = {APPLICATION}")
+            db.execute(f"PRAGMA user_version = {VERSION}")
+    except BaseException:
+        if db.in_transaction:
+            db.execute("ROLLBACK")
+        raise
+    if write:
+        db.execute("COMMIT")
+
+
+@contextmanager
+def explained(path: Path) -> Iterator[None]:
+    """SQLite's errors as one sentence that says what to do."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
+        place = repr(str(path))
+        if code in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
+            raise StoreError(
+                f"{place} is no store of clipwise lab, or it is damaged ({error}): move it away, or name"
+                " another folder with --out"
+            ) from error
+        if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM):
+            raise StoreError(
+                f"the store {place} cannot be written ({error}): name a folder that can with --out"
+            ) from error
+        raise StoreError(f"the store {place} cannot be used just now ({error}): try again") from error

@@ -1,0 +1,1 @@
+"""The tasks, one a file: data, published setting, metric and sizes."""

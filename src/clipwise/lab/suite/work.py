@@ -1,0 +1,140 @@
+"""Running cells: one process of any number that share a store."""
+
+import platform
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Protocol
+
+from clipwise.errors import ClipwiseError, StoreError
+from clipwise.lab.record import Progress
+from clipwise.lab.recording import RecordingTarget
+from clipwise.lab.suite.cells import Cell, Key
+from clipwise.lab.suite.lease import Lease
+from clipwise.lab.suite.store import SuiteStore
+from clipwise.lab.suite.task import Result, run
+
+__all__ = ["Onlooker", "State", "environment", "state_of", "work"]
+
+
+class Onlooker(Protocol):
+    """Someone who is told of the cells that this process runs."""
+
+    def begin(self, cell: Cell, state: "State") -> Progress | None: ...
+
+    def end(self, cell: Cell, result: Result | None, error: str, state: "State") -> None: ...
+
+
+@dataclass(frozen=True)
+class State:
+    """How far all processes together are.
+
+    Attributes:
+        done: finished cells.
+        failed: those that failed.
+        total: all that are wanted.
+        left: seconds until all is done, as well as it can be told.
+    """
+
+    done: int
+    failed: int
+    total: int
+    left: float
+
+
+def work(
+    store: SuiteStore,
+    wanted: Sequence[Cell],
+    db: Path,
+    onlooker: Onlooker,
+    *,
+    processes: int = 1,
+    stop: Callable[[], bool] = lambda: False,
+) -> State:
+    """Run what is wanted and nobody has run or is running, until there is nothing left.
+
+    A cell whose data or packages are missing fails and is tried again by a later call; the others go on.
+
+    Args:
+        store: claims and results.
+        wanted: all cells of the call, also those that are done.
+        db: the recording of every run.
+        onlooker: is told.
+        processes: how many share the work, for the time left.
+        stop: asked before each cell.
+
+    Returns:
+        How far all processes are when this one finds nothing more to do.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C; the cell that was under way is given back.
+        StoreError: store or recording cannot be written.
+    """
+    tried: list[Key] = []
+    about = environment()
+    while not stop() and (cell := store.claim(wanted, tried=tried)) is not None:
+        result, error = None, ""
+        with Lease(store, cell):
+            progress = onlooker.begin(cell, state_of(store, wanted, processes))
+            target = RecordingTarget(db, f"{cell.task.name}, {cell.budget}", {"suite": vars(cell.key)})
+            try:
+                result = run(cell.task, cell.method, cell.seed, cell.budget, target, progress)
+            except StoreError:
+                raise
+            except ClipwiseError as missing:
+                error = str(missing)
+                tried.append(cell.key)
+        if result is None:
+            store.fail(cell, error, about)
+        else:
+            store.finish(cell, result, about)
+        onlooker.end(cell, result, error, state_of(store, wanted, processes))
+    return state_of(store, wanted, processes)
+
+
+def state_of(store: SuiteStore, wanted: Sequence[Cell], processes: int = 1) -> State:
+    """How far all processes together are.
+
+    The time left is that of the task's cells that are done, or what the task says where none is; the cells
+    that are running count half.
+    """
+    finished, running = store.finished(), store.running()
+    keys = {cell.key: cell for cell in wanted}
+    factors = [
+        found.result.seconds / keys[key].seconds
+        for key, found in finished.items()
+        if key in keys and found.result is not None
+    ]
+    of_task: dict[str, list[float]] = {}
+    for key, found in finished.items():
+        if key in keys and found.result is not None:
+            of_task.setdefault(key.task, []).append(found.result.seconds / keys[key].seconds)
+    usual = sum(factors) / len(factors) if factors else 1.0
+    left = 0.0
+    for key, cell in keys.items():
+        if key not in finished:
+            known = of_task.get(key.task)
+            factor = sum(known) / len(known) if known else usual
+            left += cell.seconds * factor * (0.5 if key in running else 1.0)
+    failed = sum(finished[key].result is None for key in keys if key in finished)
+    done = sum(key in finished for key in keys) - failed
+    workers = max(processes, len(set(running.values())))
+    return State(done, failed, len(keys), left / workers)
+
+
+def environment() -> dict[str, str]:
+    """The versions and the processor that numbers and times depend on."""
+    versions = {name: metadata.version(name) for name in ("clipwise", "torch", "numpy")}
+    return versions | {"Python": platform.python_version(), "processor": processor()}
+
+
+def processor() -> str:
+    """The name of the processor where the system tells it."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine() or "unknown"

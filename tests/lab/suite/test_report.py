@@ -1,0 +1,148 @@
+"""What the report says, against numbers computed again from the cells."""
+
+import math
+import re
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+
+from clipwise.dashboard.drawing import LIGHT
+from clipwise.lab.compare.figures import measure
+from clipwise.lab.suite.catalog import TASKS
+from clipwise.lab.suite.cells import Cell
+from clipwise.lab.suite.page import Report
+from clipwise.lab.suite.picture import draw, shown
+from clipwise.lab.suite.published import comparisons
+from clipwise.lab.suite.standings import Board, boards, tally
+from clipwise.lab.suite.store import Finished
+from clipwise.lab.suite.table import board_sheet, markdown
+from clipwise.lab.suite.task import Result
+from tests.lab.records import record
+
+BITS = {
+    "none": (2.6, math.nan, math.nan),
+    "norm-0.5": (2.0, 2.1, 2.4),
+    "norm-1": (2.2, 2.05, 2.0),
+    "auto": (2.12, 2.09, 2.05),
+    "tuned-rate": (1.9, 2.0, 2.05),
+}
+"""Final values of three seeds; NaN has diverged."""
+
+ERRORS = {
+    "none": ((0.5, 0.4), (0.5, 0.5), (0.5, 0.45)),
+    "norm-1": ((0.4, 0.005), (0.3, 0.005), (0.2, 0.1)),
+    "norm-5": ((0.005, 0.005), (0.2, 0.005), (0.2, 0.008)),
+    "auto": ((0.2, 0.004), (0.2, 0.004), (0.1, 0.009)),
+}
+"""Values of two evaluations, after 2 and after 4 steps; solved below .01."""
+
+
+def cell(task: str, method: str, seed: int, held_out: Sequence[float]) -> Finished:
+    one = TASKS[task].methods[method]
+    lost = math.isnan(held_out[-1])
+    run = record(
+        label=one.label,
+        clip=one.clip,
+        role="baseline" if method == "none" else "given",
+        seed=seed,
+        loss=(4.0, 3.0, math.nan, math.nan) if lost else (4.0, 3.0, 2.0, 1.0),
+        norm=(1.0, 2.0, 3.0, 9.0),
+        threshold=2.5 if one.clip else math.inf,
+        held_out=held_out,
+        metric=TASKS[task].metric,
+    )
+    figures = measure(run, target=TASKS[task].goal)
+    curve = tuple((e.step, e.metrics[TASKS[task].metric]) for e in run.evaluations)
+    result = Result(figures, () if lost else curve, one.variants[0], (figures.final,), 2.0)
+    key = Cell(TASKS[task], one, seed, "small").key
+    return Finished(key, result, "", {"torch": "2.0", "processor": "one"})
+
+
+@pytest.fixture(scope="module")
+def found() -> list[Board]:
+    made = [
+        cell("pm25", name, seed, [5.0, value])
+        for name, values in BITS.items()
+        for seed, value in enumerate(values)
+    ]
+    made += [
+        cell("temporal-order-50", name, seed, values)
+        for name, seeds in ERRORS.items()
+        for seed, values in enumerate(seeds)
+    ]
+    return boards(TASKS.values(), "small", {one.key: one for one in made})
+
+
+def test_a_task_is_compared_by_medians(found: list[Board]) -> None:
+    order, dust = found
+    assert (order.task.name, dust.task.name) == ("temporal-order-50", "pm25")
+    medians = {name: np.median(values) for name, values in BITS.items() if name != "none"}
+    fixed = dust.best("fixed")
+    assert fixed is not None
+    assert fixed.method.name == min(("norm-0.5", "norm-1"), key=medians.__getitem__) == "norm-1"
+    best = dust.best()
+    assert best is not None
+    assert best.method.name == "tuned-rate"
+    falls = {row.method.name: dust.shortfall(row, fixed) for row in dust.rows}
+    assert falls.pop("none") == math.inf
+    for name, fall in falls.items():
+        assert fall == pytest.approx(medians[name] / medians["norm-1"] - 1)
+
+
+def test_where_there_is_a_goal_seeds_decide_and_then_steps(found: list[Board]) -> None:
+    order = found[0]
+    solved = {row.method.name: row.solved for row in order.rows}
+    assert solved == {"none": 0, "norm-1": 2, "norm-5": 3, "auto": 3}
+    fixed = order.best("fixed")
+    assert fixed is not None
+    assert fixed.method.name == "norm-5"
+    falls = {row.method.name: order.shortfall(row, fixed) for row in order.rows}
+    assert falls == {"none": math.inf, "norm-1": math.inf, "norm-5": 0.0, "auto": 0.0}
+    lines = {one.method.name: one for one in tally(found)}
+    auto = lines["auto"]
+    assert (auto.tasks, auto.close, auto.better) == (2, 2, 0)  # 1.95 % behind on one
+    assert lines["none"].worst[0] == math.inf
+    assert lines["none"].diverged == 1
+    assert lines["tuned-rate"].better == 1
+
+
+def test_the_table_holds_these_numbers(found: list[Board]) -> None:
+    text = markdown(board_sheet(found[1]))
+    rows = {
+        cells[1]: cells for line in text.splitlines()[2:] if (cells := [c.strip() for c in line.split("|")])
+    }
+    assert rows["no clipping"][2] == "diverged (2 of 3 seeds)"
+    assert rows["global norm 1"][2:4] == ["2.05 (2 – 2.2)", "best fixed"]
+    assert rows["global norm 0.5"][2:4] == ["2.1 (2 – 2.4)", "2.4 % worse"]
+    assert rows["auto"][2:4] == ["2.09 (2.05 – 2.12)", "2 % worse"]
+    assert rows["no clipping, tuned rate"][2].startswith("**2 at 0.01 x rate**")
+    assert rows["auto"][4:6] == ["50 %", "9"]  # two of four norms are above 2.5
+    text = markdown(board_sheet(found[0]))
+    assert "| never |" in text
+    assert "| 2 of 3 seeds |" in text
+    assert "| step 4 (2 – 4) |" in text
+
+
+def test_the_page_and_the_markdown_say_the_same(found: list[Board]) -> None:
+    report = Report("small", found, [{"torch": "2.0", "processor": "one"}], 3, "clipwise lab all")
+    page, text = report.html(), report.markdown()
+    assert "2.09<small>2.05 – 2.12</small>" in page
+    assert "2.09 (2.05 – 2.12)" in text
+    for said in (report.title, "torch 2.0, processor one", "clipwise lab all", "3 runs missing"):
+        assert said in text
+        assert said in page
+    assert page.count("<picture>") == 2
+    assert not re.search(r"""(?:src|href)=["'](?!data:)""", page)  # it loads nothing
+
+
+def test_the_picture_shows_what_is_best_of_each_kind(found: list[Board]) -> None:
+    assert [row.method.name for row in shown(found[1])] == ["norm-1", "auto", "tuned-rate"]
+    assert draw(found[0], LIGHT).startswith(b"\x89PNG")
+
+
+def test_published_numbers_stand_beside_ours(found: list[Board]) -> None:
+    (order,) = comparisons(found)
+    assert "Pascanu" in order.source
+    assert order.ours == "none: 0 of 3 solved, 45 % errors; threshold 1: 2 of 3 solved, at update 4"
+    assert order.sentence.startswith("As published")
