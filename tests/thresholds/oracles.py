@@ -16,6 +16,10 @@ def fixed(norms, value):
     return [value for _ in norms]
 
 
+def automatic(norms, size, gamma):
+    return [n * size / (n + gamma) for n in norms]
+
+
 def linear(norms, start, stop, steps):
     return [start + (stop - start) * min(t / steps, 1.0) for t in range(len(norms))]
 

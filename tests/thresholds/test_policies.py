@@ -46,6 +46,7 @@ RATIOS = np.linspace(0.0, 4.0, STEPS)
 
 POLICIES = [
     (thresholds.fixed(0.7), lambda n, k: oracles.fixed(n, 0.7)),
+    (thresholds.automatic(0.7, 0.1), lambda n, k: oracles.automatic(n, 0.7, 0.1)),
     (thresholds.linear(5, 1, 100), lambda n, k: oracles.linear(n, 5, 1, 100)),
     (thresholds.cosine(5, 1, 100), lambda n, k: oracles.cosine(n, 5, 1, 100)),
     (thresholds.exponential(5, 1, 100), lambda n, k: oracles.exponential(n, 5, 1, 100)),
@@ -204,7 +205,7 @@ def test_what_policies_say_of_themselves():
         policy_type = getattr(thresholds, name)
         if not isinstance(policy_type, type) or not hasattr(policy_type, "update") or name == "Threshold":
             continue
-        assert policy_type.remembers == (name not in ("fixed", "moment_ratio", "relative")), name
+        assert policy_type.remembers == (name not in ("fixed", "moment_ratio", "relative", "automatic")), name
         assert isinstance(policy_type.needs, frozenset), name
 
 

@@ -6,7 +6,7 @@ from typing import Any
 from clipwise import config
 from clipwise.clip import AnyClip, ByName, Chain, Clip, leaves_steps_out, singles
 from clipwise.errors import ArgumentError
-from clipwise.thresholds import Threshold
+from clipwise.thresholds import Threshold, automatic
 
 
 def as_clip(clip: AnyClip | str | Mapping[str, Any], *, of_updates: bool = False) -> AnyClip:
@@ -15,6 +15,41 @@ def as_clip(clip: AnyClip | str | Mapping[str, Any], *, of_updates: bool = False
     Args:
         of_updates: a threshold may look at what only the optimizer's own state says.
     """
+    found = _described(clip, of_updates=of_updates)
+    for single in singles(found):
+        if isinstance(single.threshold, automatic):
+            raise ArgumentError(
+                f"{single.threshold!r} gives each example the same weight: it is for per_example of"
+                " clipwise.torch and clipwise.jax; for a whole gradient use clip_by_global_norm or autoclip"
+            )
+    return found
+
+
+def as_example_clip(clip: AnyClip | str | Mapping[str, Any]) -> AnyClip:
+    """`as_clip` for the gradients of single examples.
+
+    Raises:
+        ArgumentError: it clips by unit or by entry, leaves steps out, or follows the loss of the step.
+    """
+    found = _described(clip)
+    for single in singles(found):
+        if single.per not in ("global", "tensor"):
+            raise ArgumentError(
+                f'an example is clipped as a whole, per="global", or by tensor, per="tensor", got {single!r}'
+            )
+        if single.action != "clip":
+            raise ArgumentError(
+                f"{single!r} leaves out whole steps: give it to attach(optimizer, ...), which clips the sum"
+            )
+        if isinstance(single.threshold, Threshold) and "loss" in single.threshold.needs:
+            raise ArgumentError(
+                f"{single.threshold!r} follows the loss of the step, which is not known before its examples"
+                " are clipped: use a number, a schedule or a threshold of norms"
+            )
+    return found
+
+
+def _described(clip: AnyClip | str | Mapping[str, Any], *, of_updates: bool = False) -> AnyClip:
     found = config.parse(clip) if isinstance(clip, str | Mapping) else clip
     if not isinstance(found, Clip | Chain | ByName):
         raise ArgumentError(f"expected a clip such as clipwise.clip_by_global_norm(1.0), got {clip!r}")

@@ -1,6 +1,7 @@
 """The threshold of one clip at work: a number, or what a policy says of the groups that it is shown."""
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from clipwise.clip import Clip
@@ -97,6 +98,67 @@ class GroupThresholds:
         if spread and len(getattr(threshold, "shape", ())):
             threshold = layout.gathered(threshold, per)
         return threshold, state
+
+    def before(self, xp: Namespace, weights: Measure | None, state: Any, context: StepContext) -> Array:
+        """The threshold, or one for each group, by what was before this step; inf where nothing was.
+
+        Args:
+            xp: of the state and the threshold.
+            weights: of the parameters, where they are known.
+            state: from the step before.
+            context: what else the policy may know.
+        """
+        found: Array = self.clip.threshold
+        if self.policy is not None:
+            unknown = xp.full(self.shape, math.nan), xp.full((), math.nan)
+            found, _ = self.policy.update(xp, state, self._observed(xp, weights, context, *unknown))
+        found = xp.asarray(found) + xp.zeros(self.shape)
+        return xp.where(xp.isnan(found), math.inf, xp.where(found < 0, xp.zeros(()), found))
+
+    def learned(
+        self,
+        xp: Namespace,
+        weights: Measure | None,
+        state: Any,
+        context: StepContext,
+        norms: Array,
+        joint: Array,
+        fold: Callable[[Callable[[Any, Any], Any], Any, Any], Any],
+    ) -> Any:
+        """The state after a step of several examples.
+
+        Args:
+            xp, weights, state, context: as for `before`.
+            norms: of the groups in each example, ``(examples, *shape)``.
+            joint: of everything in each example, ``(examples,)``.
+            fold: of a function ``(state, rows) -> state``, a state and arrays: the state after all rows.
+        """
+        policy = self.policy
+        if policy is None or not policy.remembers:
+            return state
+        many = getattr(policy, "update_many", None)
+        if many is not None:
+            return many(xp, state, norms)
+
+        def shown(state: Any, rows: Any) -> Any:
+            return policy.update(xp, state, self._observed(xp, weights, context, *rows))[1]
+
+        return fold(shown, state, (norms, joint))
+
+    def _observed(
+        self, xp: Namespace, weights: Measure | None, context: StepContext, norms: Array, joint: Array
+    ) -> Observation:
+        weight_norm, weight_count = None, None
+        if weights is not None and "weight_norm" in self.sees:
+            weight_norm, weight_count = self._weights(weights, weights, everyone=True)
+            weight_norm = xp.asarray(weight_norm)
+        return self._seen(
+            context,
+            norm=norms,
+            global_norm=joint,
+            weight_norm=weight_norm,
+            weight_count=weight_count,
+        )
 
     def of_entries(
         self, measure: Measure, weights: Measure, state: Any, context: StepContext, joint: Array

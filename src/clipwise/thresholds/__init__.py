@@ -6,6 +6,7 @@ see `Threshold` and `Observation`. To add one: a file here, an export line below
 
 from clipwise.checks import check_number
 from clipwise.thresholds._auto import auto
+from clipwise.thresholds._automatic import automatic
 from clipwise.thresholds._base import Observation, Threshold
 from clipwise.thresholds._fixed import fixed
 from clipwise.thresholds._mean import mean
@@ -23,6 +24,7 @@ __all__ = [
     "Observation",
     "Threshold",
     "auto",
+    "automatic",
     "check_number",
     "cosine",
     "exponential",

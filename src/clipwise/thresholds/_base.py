@@ -54,6 +54,10 @@ class Threshold(Protocol):
     after the other are shown, each time as groups of the tensor's shape, if the policy needs the weights'
     norm; if not, all entries have one threshold, and the norm is that of everything.
 
+    Where the gradient of each example is clipped by itself, a policy that watches norms is shown those of one
+    example after the other. It may have an ``update_many(xp, state, norms) -> state`` as well, which is then
+    given those of all examples of a step at once, along axis 0.
+
     Attributes:
         needs: fields of `Observation` that must be there.
         wants: fields that it uses where they are there.

@@ -61,3 +61,17 @@ class quantile_ema:
         up = math.exp(self.rate * self.quantile)
         moved = xp.where(norm <= threshold, threshold * down, threshold * up)
         return threshold, QuantileState(xp.where(usable(xp, norm), moved, threshold))
+
+    def update_many(self, xp: Any, state: QuantileState, norms: Array) -> QuantileState:
+        """The next state after the norms of the examples of one step, along axis 0: one walk, by their share.
+
+        ``C <- C * exp(-rate * (b - quantile))`` with b the share of the examples with ``n <= C``, which is
+        the rule as Andrew et al. have it, there with noise added to b.
+        """
+        threshold = state.threshold
+        there = xp.astype(usable(xp, norms), norms.dtype)
+        below = xp.astype(norms <= threshold, norms.dtype) * there
+        count = xp.sum(there, axis=0)
+        share = xp.sum(below, axis=0) / xp.where(count > 0, count, 1.0)
+        walk = xp.exp(-self.rate * (share - self.quantile))
+        return QuantileState(xp.where(count > 0, threshold * walk, threshold))

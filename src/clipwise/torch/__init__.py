@@ -20,6 +20,7 @@ from clipwise.torch.engines import engine
 from clipwise.torch.functional import clip_
 from clipwise.torch.patching import Patch, patch
 from clipwise.torch.penalty import gradient_penalty
+from clipwise.torch.per_example import ExampleReport, PerExample, per_example
 from clipwise.torch.updates import UpdateClipper
 from clipwise.torch.weights import WeightClipper
 
@@ -30,8 +31,10 @@ __all__ = [
     "ClipValues",
     "ClippedReLU",
     "Clipper",
+    "ExampleReport",
     "HardTanh",
     "Patch",
+    "PerExample",
     "QKClip",
     "SoftCap",
     "UpdateClipper",
@@ -46,4 +49,5 @@ __all__ = [
     "get_total_norm",
     "gradient_penalty",
     "patch",
+    "per_example",
 ]

@@ -1,0 +1,105 @@
+"""What a step did to the gradients of single examples."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from clipwise.namespace import Array, on_host
+
+__all__ = ["QUANTILES", "ExampleReport"]
+
+QUANTILES = (0.0, 0.25, 0.5, 0.75, 0.9, 0.99, 1.0)
+"""The quantiles of the examples' norms that are logged."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExampleReport:
+    """The norm of the gradient of each example of a step, and what the clip made of it.
+
+    Values stay on the device until someone reads them: `quantiles`, `largest`, `metrics` and ``str`` wait.
+
+    Attributes:
+        losses: of the examples, ``(examples,)``.
+        norms: of the whole gradient of each before clipping, in the order of the clip's first part.
+        norms_after: the same after clipping.
+        threshold: what a norm could not exceed; the smallest, where several were in force.
+        tensor_norms: by parameter, ``(examples, parameters)``.
+        names: of the parameters.
+        keys: what the caller calls the examples; their places in the batch unless given.
+    """
+
+    losses: Array
+    norms: Array
+    norms_after: Array
+    threshold: Array
+    tensor_norms: Array
+    names: Sequence[str] = ()
+    keys: Sequence[Any] | None = None
+
+    def __len__(self) -> int:
+        return int(self.norms.shape[0])
+
+    def quantiles(self, q: Sequence[float] = QUANTILES) -> dict[float, float]:
+        """Quantiles of the norms before clipping, linear between neighbours; NaN and Inf are left out."""
+        norms = _host(self.norms)
+        finite = norms[np.isfinite(norms)]
+        values = np.quantile(finite, q) if len(finite) else np.full(len(q), np.nan)
+        return dict(zip(q, values.tolist(), strict=True))
+
+    @property
+    def largest(self) -> int | None:
+        """The place in the batch of the first example with NaN or Inf, or else of the largest norm."""
+        return next(iter(self.places(1)), None)
+
+    def places(self, k: int = 5) -> list[int]:
+        """The places of the k examples with the largest norms, the largest first; NaN and Inf before all."""
+        norms = _host(self.norms)
+        order = np.argsort(np.where(np.isfinite(norms), norms, np.inf), kind="stable")
+        ends = np.isfinite(norms).sum()
+        bad, good = order[ends:], order[:ends][::-1]
+        return np.concatenate([bad, good])[:k].tolist()  # type: ignore[no-any-return]
+
+    def examples(self, k: int = 5) -> list[tuple[Any, float, str]]:
+        """For the k examples with the largest norms: key or place, norm, parameter with the largest part."""
+        norms, parts = _host(self.norms), _host(self.tensor_norms)
+        found = []
+        for place in self.places(k):
+            key = place if self.keys is None else self.keys[place]
+            key = key.item() if hasattr(key, "item") else key
+            row = np.where(np.isfinite(parts[place]), parts[place], np.inf)
+            found.append((key, float(norms[place]), self.names[int(np.argmax(row))] if len(row) else ""))
+        return found
+
+    @property
+    def clip_fraction(self) -> float:
+        """The share of the examples whose gradient was made smaller."""
+        if not len(self):
+            return 0.0
+        return float(np.mean(_host(self.norms_after) < _host(self.norms) * (1 - 1e-9)))
+
+    def metrics(self) -> dict[str, float]:
+        """Numbers for a logger: ``clipwise/example/norm/0.5`` and the other quantiles, and more."""
+        found = {f"clipwise/example/norm/{q:g}": value for q, value in self.quantiles().items()}
+        norms = _host(self.norms)
+        found["clipwise/example/nonfinite"] = float((~np.isfinite(norms)).sum())
+        found["clipwise/example/threshold"] = float(on_host(self.threshold))
+        found["clipwise/example/clip_fraction"] = self.clip_fraction
+        found["clipwise/example/largest"] = float(-1 if self.largest is None else self.largest)
+        return found
+
+    def __str__(self) -> str:
+        if not len(self):
+            return "no examples"
+        of: Mapping[float, float] = self.quantiles((0.5, 0.9))
+        key, norm, name = self.examples(1)[0]
+        return (
+            f"{len(self)} examples: norms {of[0.5]:.4g} (median), {of[0.9]:.4g} (9 of 10),"
+            f" {norm:.4g} (largest, example {key!r}, in {name}); threshold"
+            f" {float(on_host(self.threshold)):.4g}, {self.clip_fraction:.0%} clipped"
+        )
+
+
+def _host(array: Array) -> np.ndarray[Any, np.dtype[np.float64]]:
+    return np.asarray(on_host(array), dtype=np.float64)

@@ -1,0 +1,90 @@
+"""The norms of per-example gradients, and their clipped sum, from one forward and one backward pass."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from clipwise.torch.engines._arrays import wide
+from clipwise.torch.per_example.batch import Batch, LossFunction, check_losses
+from clipwise.torch.per_example.explicit import Sums
+from clipwise.torch.per_example.recorder import Recorder
+from clipwise.torch.per_example.uses import NotFollowed
+
+__all__ = ["NotFollowed", "ghost"]
+
+
+def ghost(
+    model: nn.Module,
+    parameters: dict[str, Tensor],
+    loss_fn: LossFunction,
+    batch: Batch,
+    coefficients: Callable[[dict[float, Tensor]], Tensor] | None,
+    scale: Tensor | None,
+    *,
+    drops: bool = False,
+) -> Sums:
+    """The clipped sums of a batch.
+
+    The backward pass computes no gradient of a parameter: it brings, to each use of one, the gradient by what
+    came out. With what went in, that gives the norms, and, once the coefficients are known, the sums.
+
+    Args:
+        coefficients: of norms; None: no sums are wanted.
+        scale: of a gradient scaler; norms are those without it, totals keep it.
+        drops: examples that are not finite count as none.
+
+    Raises:
+        NotFollowed: the model uses a parameter in a way that is not known here. Nothing was changed.
+    """
+    recorder = Recorder(parameters, batch.tensors, batch.size)
+    with recorder:
+        losses = batch.losses(model, loss_fn)
+    check_losses(losses, batch.size)
+    if not recorder.uses or not losses.requires_grad:
+        raise NotFollowed("the losses depend on no parameter in a way that is known")
+    root = losses.sum() if scale is None else losses.sum() * scale
+    gradients = torch.autograd.grad(root, [edge for _, edge in recorder.uses], allow_unused=True)
+    for (use, _), gradient in zip(recorder.uses, gradients, strict=True):
+        use.gradient = gradient
+    del root, gradients
+    device, dtype = losses.device, wide(losses.device)
+    nothing = torch.zeros(batch.size, dtype=dtype, device=device)
+    with torch.no_grad(), torch.autocast(device.type, enabled=False):
+        columns = [
+            weight.squares(batch.size).to(dtype) if weight.reached else nothing for weight in recorder.weights
+        ]
+        found = torch.stack(columns, dim=1).sqrt_()
+        norms = {2.0: found if scale is None else found / scale}
+        losses = losses.detach()
+        if coefficients is None:
+            return Sums(losses, norms, [])
+        factors = coefficients(norms)
+        if drops and bool((bad := ~found.isfinite().all(dim=1)).any()):
+            return _without(
+                model, parameters, loss_fn, batch, coefficients, scale, Sums(losses, norms, []), bad
+            )
+        totals = [
+            weight.total(factors[:, place]) if weight.reached else None
+            for place, weight in enumerate(recorder.weights)
+        ]
+    return Sums(losses, norms, totals)
+
+
+def _without(
+    model: nn.Module,
+    parameters: dict[str, Tensor],
+    loss_fn: LossFunction,
+    batch: Batch,
+    coefficients: Callable[[dict[float, Tensor]], Tensor],
+    scale: Tensor | None,
+    found: Sums,
+    bad: Tensor,
+) -> Sums:
+    """The same with the totals of the good examples only, computed anew: 0 times NaN is NaN."""
+    good = (~bad).nonzero().flatten()
+    if not len(good):
+        return found._replace(totals=[None] * len(parameters))
+    with torch.enable_grad():
+        again = ghost(model, parameters, loss_fn, batch.examples(good), coefficients, scale)
+    return found._replace(totals=again.totals)
