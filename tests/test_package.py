@@ -55,7 +55,7 @@ def test_the_names_of_the_torch_back_end():
             *("attach", "clip_", "engine", "patch"),
             *("clip_grad_norm_", "clip_grad_value_", "clip_grads_with_norm_", "get_total_norm"),
             *("PACT", "ClampedSwiGLU", "ClippedReLU", "HardTanh", "QKClip", "SoftCap", "ClipValues"),
-            *("clip_activations", "gradient_penalty"),
+            *("clip_activations", "gradient_penalty", "per_example", "PerExample", "ExampleReport"),
         ]
     )
     for name in clipwise.torch.__all__:
