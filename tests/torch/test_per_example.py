@@ -282,7 +282,7 @@ def test_adaptive_thresholds_learn_from_all_examples_of_a_step():
     median.backward(loss_fn, inputs[:3], targets[:3], more=True)
     median.backward(loss_fn, inputs[3:], targets[3:])
     for step in (quantile, median):
-        loaded = per_example(model, step.clip, batch_size=5)
+        loaded = per_example(model, step.options.clip, batch_size=5)
         loaded.load_state_dict(copy.deepcopy(step.state_dict()))
         loaded.backward(loss_fn, inputs, targets)
         step.backward(loss_fn, inputs, targets)

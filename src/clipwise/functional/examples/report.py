@@ -28,6 +28,7 @@ class ExampleReport:
         tensor_norms: by parameter, ``(examples, parameters)``.
         names: of the parameters.
         keys: what the caller calls the examples; their places in the batch unless given.
+        mask: which rows are examples, and not padding; None: all.
     """
 
     losses: Array
@@ -37,13 +38,19 @@ class ExampleReport:
     tensor_norms: Array
     names: Sequence[str] = ()
     keys: Sequence[Any] | None = None
+    mask: Array | None = None
 
     def __len__(self) -> int:
-        return int(self.norms.shape[0])
+        """How many examples there are, without padding."""
+        return int(self.norms.shape[0]) if self.mask is None else int(on_host(self.mask).sum())
+
+    def _rows(self, array: Array) -> np.ndarray[Any, np.dtype[np.float64]]:
+        rows = np.asarray(on_host(array), dtype=np.float64)
+        return rows if self.mask is None else rows[np.asarray(on_host(self.mask), dtype=bool)]
 
     def quantiles(self, q: Sequence[float] = QUANTILES) -> dict[float, float]:
         """Quantiles of the norms before clipping, linear between neighbours; NaN and Inf are left out."""
-        norms = _host(self.norms)
+        norms = self._rows(self.norms)
         finite = norms[np.isfinite(norms)]
         values = np.quantile(finite, q) if len(finite) else np.full(len(q), np.nan)
         return dict(zip(q, values.tolist(), strict=True))
@@ -55,16 +62,18 @@ class ExampleReport:
 
     def places(self, k: int = 5) -> list[int]:
         """The places of the k examples with the largest norms, the largest first; NaN and Inf before all."""
-        norms = _host(self.norms)
+        norms = self._rows(self.norms)
         order = np.argsort(np.where(np.isfinite(norms), norms, np.inf), kind="stable")
         ends = np.isfinite(norms).sum()
-        bad, good = order[ends:], order[:ends][::-1]
-        return np.concatenate([bad, good])[:k].tolist()  # type: ignore[no-any-return]
+        found = np.concatenate([order[ends:], order[:ends][::-1]])[:k]
+        if self.mask is not None:
+            found = np.flatnonzero(on_host(self.mask))[found]
+        return found.tolist()  # type: ignore[no-any-return]
 
     def examples(self, k: int = 5) -> list[tuple[Any, float, str]]:
         """For the k examples with the largest norms: key or place, norm, parameter with the largest part."""
         norms, parts = _host(self.norms), _host(self.tensor_norms)
-        found = []
+        found: list[tuple[Any, float, str]] = []
         for place in self.places(k):
             key = place if self.keys is None else self.keys[place]
             key = key.item() if hasattr(key, "item") else key
@@ -77,12 +86,12 @@ class ExampleReport:
         """The share of the examples whose gradient was made smaller."""
         if not len(self):
             return 0.0
-        return float(np.mean(_host(self.norms_after) < _host(self.norms) * (1 - 1e-9)))
+        return float(np.mean(self._rows(self.norms_after) < self._rows(self.norms) * (1 - 1e-6)))
 
     def metrics(self) -> dict[str, float]:
         """Numbers for a logger: ``clipwise/example/norm/0.5`` and the other quantiles, and more."""
         found = {f"clipwise/example/norm/{q:g}": value for q, value in self.quantiles().items()}
-        norms = _host(self.norms)
+        norms = self._rows(self.norms)
         found["clipwise/example/nonfinite"] = float((~np.isfinite(norms)).sum())
         found["clipwise/example/threshold"] = float(on_host(self.threshold))
         found["clipwise/example/clip_fraction"] = self.clip_fraction

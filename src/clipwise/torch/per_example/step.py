@@ -2,17 +2,15 @@
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from clipwise.checks import number_where, whole
 from clipwise.clip import AnyClip
-from clipwise.config.arguments import as_example_clip
 from clipwise.errors import ArgumentError, NonFiniteError, StateError
 from clipwise.functional.context import StepContext
+from clipwise.functional.examples.options import Options, Reduction, WhenNonFinite, one_of
 from clipwise.functional.examples.plan import Clipped, ExamplePlan, fold_rows, joined
 from clipwise.functional.examples.report import ExampleReport
 from clipwise.functional.layout import Layout
@@ -31,15 +29,14 @@ from clipwise.torch.per_example.refusals import refuse_models, refuse_parameters
 
 __all__ = ["PerExample", "per_example"]
 
-Reduction: TypeAlias = Literal["mean", "sum"]
 Route: TypeAlias = Literal["auto", "ghost", "explicit"]
-OnNonFinite: TypeAlias = Literal["propagate", "drop", "error"]
 
 
 class PerExample:
     """Clips the gradient of each example before they are summed. Made by `per_example`.
 
     Attributes:
+        options: what it was told.
         report: the `ExampleReport` of the last step, None before the first.
         steps: steps so far.
         route: how the gradients are found: ``"ghost"``, ``"explicit"`` (`torch.func`) or ``"loop"``; None
@@ -55,34 +52,16 @@ class PerExample:
         batch_size: int | None = None,
         route: Route = "auto",
         micro_batch: int | None = None,
-        nonfinite: OnNonFinite = "propagate",
+        nonfinite: WhenNonFinite = "propagate",
         noise_multiplier: float = 0.0,
         generator: torch.Generator | None = None,
     ) -> None:
-        self.clip = as_example_clip(clip)
-        for name, value, kinds in (
-            ("loss", loss, Reduction),
-            ("route", route, Route),
-            ("nonfinite", nonfinite, OnNonFinite),
-        ):
-            if value not in get_args(kinds):
-                raise ArgumentError(f"{name} must be one of {', '.join(get_args(kinds))}, got {value!r}")
-        self.batch_size = None if batch_size is None else whole("batch_size", batch_size)
-        self.micro_batch = None if micro_batch is None else whole("micro_batch", micro_batch)
-        self.noise_multiplier = number_where(
-            "noise_multiplier", noise_multiplier, lambda value: 0 <= value < np.inf, "a number of at least 0"
-        )
-        if loss == "sum" and batch_size is not None:
-            raise ArgumentError(f'batch_size={batch_size} is what loss="mean" divides by; loss is "sum"')
+        self.options = Options.checked(clip, loss, batch_size, micro_batch, nonfinite, noise_multiplier)
+        one_of("route", route, Route)
         if not isinstance(generator, torch.Generator | None):
             raise ArgumentError(f"generator must be a torch.Generator, got {type(generator).__name__}")
-        if generator is not None and not self.noise_multiplier:
+        if generator is not None and not self.options.noise_multiplier:
             raise ArgumentError("generator is for the noise: give noise_multiplier, too")
-        if self.noise_multiplier and loss == "mean" and batch_size is None:
-            raise ArgumentError(
-                "noise for a mean needs batch_size=, the (expected) number of examples of a step that the sum"
-                " is divided by, which must not depend on the data"
-            )
         if route == "explicit":
             self._wanted: tuple[str, ...] = ("explicit", "loop")
         else:
@@ -90,7 +69,7 @@ class PerExample:
             if micro_batch is not None and route == "ghost":
                 raise ArgumentError('micro_batch is for route="explicit"; the ghost route has no use for it')
         refuse_models(model)
-        self.model, self.loss, self.nonfinite, self.generator = model, loss, nonfinite, generator
+        self.model, self.generator = model, generator
         self.report: ExampleReport | None = None
         self.steps = 0
         self.route: str | None = None
@@ -103,17 +82,12 @@ class PerExample:
         if "ghost" in self._wanted and self._plan.orders != (2.0,):
             if route == "ghost":
                 raise ArgumentError(
-                    f'the ghost route knows 2-norms and "rms" only, and {self.clip!r} asks for others: use'
-                    ' route="explicit"'
+                    f'the ghost route knows 2-norms and "rms" only, and {self.options.clip!r} asks for'
+                    ' others: use route="explicit"'
                 )
             self._wanted = ("explicit", "loop")
-        if self.noise_multiplier:
-            bound = float(self._sensitivity())
-            if not np.isfinite(bound):
-                raise ArgumentError(
-                    f"{self.clip!r} leaves an example without a bound, and noise has nothing to go by: give"
-                    " every parameter a finite threshold"
-                )
+        if self.options.noise_multiplier:
+            self.options.refuse_unbounded(float(self._sensitivity()))
 
     # What a training loop calls.
 
@@ -150,7 +124,7 @@ class PerExample:
             NonFiniteError: a gradient is NaN or Inf and ``nonfinite="error"``. ``p.grad`` is as it was.
         """
         batch = Batch(inputs, targets)
-        if more and self.loss == "mean" and self.batch_size is None:
+        if more and self.options.loss == "mean" and self.options.batch_size is None:
             raise ArgumentError(
                 "a mean over several calls needs batch_size=, the number of examples of all of them"
             )
@@ -171,7 +145,7 @@ class PerExample:
             empty = torch.zeros(0, len(parameters), dtype=wide(self._device), device=self._device)
             norms = dict.fromkeys(self._plan.orders, empty)
             sums = Sums(torch.zeros(0, device=self._device), norms, [None] * len(parameters))
-        if self.nonfinite == "error":
+        if self.options.nonfinite == "error":
             self._refuse_nonfinite(sums)
         self._deposit(parameters, sums.totals, batch.size)
         self._seen.append(sums._replace(totals=[]))
@@ -225,7 +199,7 @@ class PerExample:
 
     def _lay_out(self, parameters: dict[str, Tensor], *, later: bool = False) -> None:
         self._device = next(iter(parameters.values())).device
-        self._plan = ExamplePlan(self.clip, slots_of(parameters, self.model, None), later=later)
+        self._plan = ExamplePlan(self.options.clip, slots_of(parameters, self.model, None), later=later)
 
     def _sums(
         self,
@@ -238,7 +212,7 @@ class PerExample:
         if not self._checked:
             self._choose(parameters, loss_fn, batch)
             self._checked = batch.size > 1  # one example cannot depend on others
-        drops = self.nonfinite == "drop"
+        drops = self.options.nonfinite == "drop"
 
         def coefficients(norms: dict[float, Tensor]) -> Tensor:
             found: Tensor = self._clipped(thresholds, norms).coefficients
@@ -261,7 +235,7 @@ class PerExample:
             partial(each, scale=scale),
             list(parameters.values()),
             batch,
-            self.micro_batch,
+            self.options.micro_batch,
             self._plan.orders,
             coefficients,
             scale,
@@ -344,7 +318,7 @@ class PerExample:
             )
 
     def _deposit(self, parameters: dict[str, Tensor], totals: Sequence[Tensor | None], size: int) -> None:
-        divisor = 1 if self.loss == "sum" else self.batch_size or max(1, size)
+        divisor = 1 if self.options.loss == "sum" else self.options.batch_size or max(1, size)
         for parameter, total in zip(parameters.values(), totals, strict=True):
             if total is None:
                 continue
@@ -354,7 +328,7 @@ class PerExample:
         self, parameters: dict[str, Tensor], thresholds: Sequence[Tensor], scale: Tensor | None
     ) -> None:
         """Noise, what the thresholds learn, and the report of a whole step."""
-        if self.noise_multiplier:
+        if self.options.noise_multiplier:
             self._add_noise(parameters, scale)
         seen, self._seen = self._seen, []
         keys, self._keys = self._keys, []
@@ -385,14 +359,13 @@ class PerExample:
         )
 
     def _sensitivity(self) -> Array:
-        if self.loss == "mean" and self.batch_size is None:
-            raise ArgumentError("the sensitivity of a mean needs batch_size=, which its sum is divided by")
+        divisor = self.options.divisor
         xp = self._state.xp
         thresholds = self._plan.thresholds(xp, self._weights(), self._state.on(xp), self._context())
-        return self._plan.sensitivity(xp, thresholds) / (self.batch_size or 1)
+        return self._plan.sensitivity(xp, thresholds) / divisor
 
     def _add_noise(self, parameters: dict[str, Tensor], scale: Tensor | None) -> None:
-        deviation = tensor_of(self._sensitivity()).to(self._device) * self.noise_multiplier
+        deviation = tensor_of(self._sensitivity()).to(self._device) * self.options.noise_multiplier
         if scale is not None:
             deviation = deviation * scale
         for parameter in parameters.values():
@@ -410,7 +383,7 @@ def per_example(
     batch_size: int | None = None,
     route: Route = "auto",
     micro_batch: int | None = None,
-    nonfinite: OnNonFinite = "propagate",
+    nonfinite: WhenNonFinite = "propagate",
     noise_multiplier: float = 0.0,
     generator: torch.Generator | None = None,
 ) -> PerExample:

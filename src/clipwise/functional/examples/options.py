@@ -1,0 +1,103 @@
+"""What every back end's `per_example` is told, checked."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias, get_args
+
+from clipwise.checks import number_where, whole
+from clipwise.clip import AnyClip
+from clipwise.config.arguments import as_example_clip
+from clipwise.errors import ArgumentError
+
+__all__ = ["Options", "Reduction", "WhenNonFinite", "one_of"]
+
+Reduction: TypeAlias = Literal["mean", "sum"]
+WhenNonFinite: TypeAlias = Literal["propagate", "drop", "error"]
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to do with the gradients of single examples.
+
+    Attributes:
+        clip: by global norm or by tensor.
+        loss: whether clipped gradients are averaged or summed.
+        batch_size: what a sum is divided by for a mean; None: the number of examples.
+        micro_batch: how many examples at a time; None: chosen.
+        nonfinite: what becomes of examples with NaN or Inf.
+        noise_multiplier: the standard deviation of the noise over the sensitivity.
+    """
+
+    clip: AnyClip
+    loss: Reduction
+    batch_size: int | None
+    micro_batch: int | None
+    nonfinite: WhenNonFinite
+    noise_multiplier: float
+
+    @classmethod
+    def checked(
+        cls,
+        clip: AnyClip | str | Mapping[str, Any],
+        loss: Reduction,
+        batch_size: int | None,
+        micro_batch: int | None,
+        nonfinite: WhenNonFinite,
+        noise_multiplier: float,
+    ) -> "Options":
+        """Options from arguments.
+
+        Raises:
+            ArgumentError: one is not allowed, or they do not fit together.
+        """
+        one_of("loss", loss, Reduction)
+        one_of("nonfinite", nonfinite, WhenNonFinite)
+        noise = number_where(
+            "noise_multiplier",
+            noise_multiplier,
+            lambda value: 0 <= value < math.inf,
+            "a number of at least 0",
+        )
+        if loss == "sum" and batch_size is not None:
+            raise ArgumentError(f'batch_size={batch_size} is what loss="mean" divides by; loss is "sum"')
+        if noise and loss == "mean" and batch_size is None:
+            raise ArgumentError(
+                "noise for a mean needs batch_size=, the (expected) number of examples of a step that the sum"
+                " is divided by, which must not depend on the data"
+            )
+        return cls(
+            as_example_clip(clip),
+            loss,
+            None if batch_size is None else whole("batch_size", batch_size),
+            None if micro_batch is None else whole("micro_batch", micro_batch),
+            nonfinite,
+            noise,
+        )
+
+    def refuse_unbounded(self, sensitivity: float) -> None:
+        """ArgumentError for noise where nothing bounds an example."""
+        if not math.isfinite(sensitivity):
+            raise ArgumentError(
+                f"{self.clip!r} leaves an example without a bound, and noise has nothing to go by: give every"
+                " parameter a finite threshold"
+            )
+
+    @property
+    def divisor(self) -> int:
+        """What a sensitivity is divided by.
+
+        Raises:
+            ArgumentError: a mean whose divisor is the number of examples has none.
+        """
+        if self.loss == "sum":
+            return 1
+        if self.batch_size is None:
+            raise ArgumentError("the sensitivity of a mean needs batch_size=, which its sum is divided by")
+        return self.batch_size
+
+
+def one_of(name: str, value: object, kinds: Any) -> None:
+    """ArgumentError if a value is none of those that a `Literal` allows."""
+    if value not in get_args(kinds):
+        raise ArgumentError(f"{name} must be one of {', '.join(get_args(kinds))}, got {value!r}")
