@@ -7,6 +7,7 @@ from clipwise.functional.clipping import ClipState
 from clipwise.jax.attach import AttachState, attach
 from clipwise.jax.functional import clip, init
 from clipwise.jax.penalty import gradient_penalty
+from clipwise.jax.per_example import PerExample, per_example
 from clipwise.jax.reports import report, weights_report
 from clipwise.jax.transform import TransformState, transform
 from clipwise.jax.weights import WeightsState, clip_weights
@@ -14,6 +15,7 @@ from clipwise.jax.weights import WeightsState, clip_weights
 __all__ = [
     "AttachState",
     "ClipState",
+    "PerExample",
     "TransformState",
     "WeightsState",
     "attach",
@@ -21,6 +23,7 @@ __all__ = [
     "clip_weights",
     "gradient_penalty",
     "init",
+    "per_example",
     "report",
     "transform",
     "weights_report",

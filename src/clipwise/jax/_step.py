@@ -16,7 +16,7 @@ from clipwise.functional.arithmetic.jax import JaxArithmetic
 from clipwise.functional.arrays import MeasuredArrays
 from clipwise.functional.clipping import ClipState, clip_arrays, init_state
 from clipwise.functional.context import StepContext
-from clipwise.functional.plan import make_plan
+from clipwise.functional.plan import Plan, make_plan
 from clipwise.functional.slots import Slot
 from clipwise.namespace import Array
 from clipwise.report import ClipReport
@@ -42,8 +42,7 @@ def step(
     Raises:
         StateError: the state is not one of this clip and these parameters.
     """
-    if state is not None and not isinstance(state, ClipState):
-        raise StateError(f"expected the ClipState that init or the step before gave, got {state!r}")
+    refuse_no_state(state)
     numbers, skeleton = _split(clip)
     arguments = (
         list(gradients),
@@ -76,12 +75,7 @@ def _step(
     skeleton, slots, nonfinite, scale_free, direction = options
     arithmetic = JaxArithmetic()
     plan = make_plan(_joined(skeleton, iter(numbers)), slots)
-    form: Any = jax.eval_shape(lambda: init_state(plan, arithmetic.xp))
-    if state is None:
-        full = init_state(plan, arithmetic.xp)
-    else:
-        _refuse_other(state, form)
-        full = _filled(state, form)
+    full = full_state(plan, arithmetic.xp, state)
     out, after, report = clip_arrays(
         plan,
         MeasuredArrays(arithmetic, slots, gradients),
@@ -93,7 +87,7 @@ def _step(
     )
     # A dtype that changed would be compiled anew at every step.
     after = jax.tree.map(lambda new, old: new.astype(old.dtype), after, full)
-    return out, _emptied(after), report
+    return out, emptied(after), report
 
 
 _compiled = partial(jax.jit, static_argnums=0, inline=True)(_step)
@@ -101,10 +95,23 @@ _compiled = partial(jax.jit, static_argnums=0, inline=True)(_step)
 
 def first_state(clip: AnyClip, slots: tuple[Slot, ...]) -> ClipState:
     """The state before the first step."""
-    return _emptied(init_state(make_plan(clip, slots), JaxArithmetic().xp))
+    return emptied(init_state(make_plan(clip, slots), JaxArithmetic().xp))
 
 
-def _emptied(state: ClipState) -> ClipState:
+def full_state(plan: Plan, xp: Any, state: ClipState | None) -> ClipState:
+    """The state with its arrays of no entries again; that before the first step for None.
+
+    Raises:
+        StateError: it is not one of this plan.
+    """
+    if state is None:
+        return init_state(plan, xp)
+    form: Any = jax.eval_shape(lambda: init_state(plan, xp))
+    _refuse_other(state, form)
+    return _filled(state, form)
+
+
+def emptied(state: ClipState) -> ClipState:
     """The state with None for arrays of no entries, which orbax would not save."""
     emptied: ClipState = jax.tree.map(lambda array: array if array.size else None, state)
     return emptied
@@ -118,9 +125,15 @@ def _filled(state: ClipState, form: Any) -> ClipState:
     return filled
 
 
+def refuse_no_state(state: Any) -> None:
+    """StateError for what is neither None nor a state."""
+    if state is not None and not isinstance(state, ClipState):
+        raise StateError(f"expected the ClipState that init or the step before gave, got {state!r}")
+
+
 def _refuse_other(state: ClipState, form: Any) -> None:
     structure: Any
-    wanted, structure = jax.tree.flatten(_emptied(form))
+    wanted, structure = jax.tree.flatten(emptied(form))
     found, own = jax.tree.flatten(state)
     same = structure == own and all(
         np.shape(array) == like.shape for array, like in zip(found, wanted, strict=True)

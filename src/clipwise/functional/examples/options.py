@@ -1,13 +1,11 @@
 """What every back end's `per_example` is told, checked."""
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias, get_args
 
 from clipwise.checks import number_where, whole
 from clipwise.clip import AnyClip
-from clipwise.config.arguments import as_example_clip
 from clipwise.errors import ArgumentError
 
 __all__ = ["Options", "Reduction", "WhenNonFinite", "one_of"]
@@ -39,14 +37,14 @@ class Options:
     @classmethod
     def checked(
         cls,
-        clip: AnyClip | str | Mapping[str, Any],
+        clip: AnyClip,
         loss: Reduction,
         batch_size: int | None,
         micro_batch: int | None,
         nonfinite: WhenNonFinite,
         noise_multiplier: float,
     ) -> "Options":
-        """Options from arguments.
+        """Options from arguments; the clip is one that `clipwise.config.arguments.as_example_clip` takes.
 
         Raises:
             ArgumentError: one is not allowed, or they do not fit together.
@@ -67,7 +65,7 @@ class Options:
                 " is divided by, which must not depend on the data"
             )
         return cls(
-            as_example_clip(clip),
+            clip,
             loss,
             None if batch_size is None else whole("batch_size", batch_size),
             None if micro_batch is None else whole("micro_batch", micro_batch),

@@ -11,6 +11,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from clipwise.torch.engines._arrays import wide
 from clipwise.torch.per_example.batch import Batch, LossFunction, check_losses
+from clipwise.torch.per_example.rows import row_norms, widened
 
 __all__ = ["Examples", "Sums", "looped", "norms_of", "sums_of", "vmapped"]
 
@@ -119,9 +120,7 @@ def norms_of(gradients: Sequence[Tensor | None], size: int, p: float, device: to
     """The p-norms of per-example gradients in the wide float, ``(examples, parameters)``."""
     dtype = wide(device)
     columns = [
-        torch.zeros(size, dtype=dtype, device=device)
-        if one is None or not one.numel()
-        else torch.linalg.vector_norm(one.flatten(1), p, dim=1, dtype=dtype)
+        torch.zeros(size, dtype=dtype, device=device) if one is None or not one.numel() else row_norms(one, p)
         for one in gradients
     ]
     return torch.stack(columns, dim=1)
@@ -169,8 +168,7 @@ def sums_of(
             if drops:  # 0 times NaN is NaN
                 bad = factors[:, place] == 0
                 gradient = gradient.masked_fill(bad.view(-1, *[1] * (gradient.ndim - 1)), 0)
-            narrow = gradient.dtype in (torch.float16, torch.bfloat16)
-            rows = gradient.flatten(1).float() if narrow else gradient.flatten(1)
+            rows = widened(gradient.flatten(1))
             total = (factors[:, place].to(rows.dtype) @ rows).view(gradient.shape[1:])
             before = totals[place]
             totals[place] = total if before is None else before.add_(total)

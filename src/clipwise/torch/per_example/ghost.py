@@ -46,7 +46,8 @@ def ghost(
     root = losses.sum() if scale is None else losses.sum() * scale
     gradients = torch.autograd.grad(root, [edge for _, edge in recorder.uses], allow_unused=True)
     for (use, _), gradient in zip(recorder.uses, gradients, strict=True):
-        use.gradient = gradient
+        if gradient is not None:
+            use.receive(gradient)
     del root, gradients
     device, dtype = losses.device, wide(losses.device)
     nothing = torch.zeros(batch.size, dtype=dtype, device=device)
@@ -64,10 +65,10 @@ def ghost(
             return _without(
                 model, parameters, loss_fn, batch, coefficients, scale, Sums(losses, norms, []), bad
             )
-        totals = [
-            weight.total(factors[:, place]) if weight.reached else None
-            for place, weight in enumerate(recorder.weights)
-        ]
+        totals: list[Tensor | None] = []
+        for place, weight in enumerate(recorder.weights):
+            totals.append(weight.total(factors[:, place]) if weight.reached else None)
+            weight.finish()
     return Sums(losses, norms, totals)
 
 

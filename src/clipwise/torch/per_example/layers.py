@@ -2,14 +2,14 @@
 
 import math
 from abc import abstractmethod
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from clipwise.torch.per_example.uses import Use, Weight, chunks, squared
+from clipwise.torch.per_example.rows import squared, widened
+from clipwise.torch.per_example.uses import Use, Weight, chunks
 
 __all__ = ["AffineUse", "ConvUse", "EmbeddingUse", "LinearUse"]
 
@@ -36,7 +36,7 @@ class MatrixUse(Use):
         cost = groups * (2 * positions * positions if pairs else ins * outs) + apart
         found = []
         for some in chunks(self.size, cost):
-            a, g = (_wide(one) for one in self._factors(some))
+            a, g = (widened(one) for one in self._factors(some))
             if positions == 1:
                 found.append((_sums(a) * _sums(g)).sum(1))
             elif pairs:
@@ -73,11 +73,13 @@ class LinearUse(MatrixUse):
         self.transposed = transposed
         self.time_first = time_first
         self._x, self._version = x.detach(), x._version
-        self._shaped: tuple[Tensor, Tensor] | None = None
+
+    def release(self) -> None:
+        super().release()
+        del self._x
 
     def _both(self) -> tuple[Tensor, Tensor]:
         """What went in and came back, ``(examples, T, ...)``."""
-        assert self.gradient is not None
         unchanged(self._x, self._version)
         return self._arranged(self._x), self._arranged(self.gradient)
 
@@ -99,14 +101,14 @@ class LinearUse(MatrixUse):
     def examples(self, role: int, some: slice) -> Tensor:
         x, gradient = (one[some] for one in self._both())
         if self.roles[role] == "bias":
-            return _wide(gradient).sum(1)
+            return widened(gradient).sum(1)
         x = x.to(gradient.dtype)
         return x.mT @ gradient if self.transposed else gradient.mT @ x
 
     def total(self, role: int, factors: Tensor) -> Tensor:
         x, gradient = self._both()
         if self.roles[role] == "bias":
-            return factors.to(_wide(gradient[:0]).dtype) @ _wide(gradient).sum(1)
+            return factors.to(widened(gradient[:0]).dtype) @ widened(gradient).sum(1)
         factors = factors.to(gradient.dtype).view(-1, 1, 1)
         x = x.to(gradient.dtype)
         if x.shape[2] < gradient.shape[2]:  # the smaller of the two is copied
@@ -136,7 +138,6 @@ class EmbeddingUse(Use):
 
     def _both(self, some: slice) -> tuple[Tensor, Tensor]:
         """Rows and gradients by place, ``(examples, T)`` and ``(examples, T, width)``."""
-        assert self.gradient is not None
         gradient = self.gradient.reshape(self.size, -1, self.gradient.shape[-1])[some]
         return self.index.reshape(self.size, -1)[some], gradient
 
@@ -160,7 +161,7 @@ class EmbeddingUse(Use):
         first = torch.ones_like(rows, dtype=torch.bool)
         first[:, 1:] = rows[:, 1:] != rows[:, :-1]
         segment = first.flatten().cumsum(0) - 1
-        gradient = _wide(gradient)
+        gradient = widened(gradient)
         ordered = gradient.gather(1, order[..., None].expand(-1, -1, width)).view(-1, width)
         sums = torch.zeros_like(ordered).index_add_(0, segment, ordered)
         squares = sums.square().sum(1)
@@ -211,8 +212,11 @@ class ConvUse(MatrixUse):
         self.kernel = kernel.detach()
         self.stride, self.padding, self.dilation, self.groups = stride, padding, dilation, groups
 
+    def release(self) -> None:
+        super().release()
+        del self._x
+
     def _factors(self, some: slice) -> tuple[Tensor, Tensor]:
-        assert self.gradient is not None
         unchanged(self._x, self._version)
         g = self.gradient[some].unflatten(1, (self.groups, -1)).flatten(3)
         x = self._x[some].to(g.dtype)
@@ -229,7 +233,6 @@ class ConvUse(MatrixUse):
         return patches.unflatten(1, (self.groups, -1)).mT, g.mT
 
     def squares(self, role: int) -> Tensor:
-        assert self.gradient is not None
         if self.roles[role] == "bias":
             return _bias_squares(self.gradient.flatten(2).mT)
         outs = self.kernel.shape[0] // self.groups
@@ -238,21 +241,18 @@ class ConvUse(MatrixUse):
         return self._matrix_squares(positions, ins, outs, self.groups, positions * self.groups * (ins + outs))
 
     def cost(self, role: int) -> int:
-        assert self.gradient is not None
         positions = math.prod(self.gradient.shape[2:])
         return super().cost(role) + positions * self.groups * math.prod(self.kernel.shape[1:])
 
     def examples(self, role: int, some: slice) -> Tensor:
-        assert self.gradient is not None
         if self.roles[role] == "bias":
-            return _wide(self.gradient[some]).flatten(2).sum(2)
+            return widened(self.gradient[some]).flatten(2).sum(2)
         a, g = self._factors(some)
         return (g.mT @ a).reshape(-1, *self.kernel.shape)
 
     def total(self, role: int, factors: Tensor) -> Tensor:
-        assert self.gradient is not None
         if self.roles[role] == "bias":
-            sums = _wide(self.gradient).flatten(2).sum(2)
+            sums = widened(self.gradient).flatten(2).sum(2)
             return factors.to(sums.dtype) @ sums
         gradient, x = self.gradient, self._x.to(self.gradient.dtype)
         factors = factors.to(x.dtype).view(-1, *[1] * (x.ndim - 1))
@@ -280,11 +280,13 @@ class ConvUse(MatrixUse):
 class AffineUse(Use):
     """The scale and shift after a normalisation: ``y = w * normal(x) + b``.
 
+    The gradients of the examples are as small as one position of each: they are made as soon as the backward
+    pass comes by, and nothing else is kept.
+
     Args:
         roles: as for `LinearUse`.
         normal: of some examples of ``x``, what is multiplied by the weight.
-        middle: the axes between examples and those of the weight, which has those after; where the weight
-            has the axis 1 (channels): all after it.
+        middle: the axes that are neither that of the examples nor the weight's.
     """
 
     def __init__(
@@ -293,47 +295,44 @@ class AffineUse(Use):
         roles: Sequence[str],
         size: int,
         x: Tensor,
-        normal: Any,
+        normal: Callable[[Tensor], Tensor],
         middle: Sequence[int],
     ) -> None:
         super().__init__(weights, size)
         self.roles = roles
-        self._x, self._version = x.detach(), x._version
+        self._x: Tensor | None = x.detach()
+        self._version = x._version
         self._normal, self._middle = normal, tuple(middle)
-        self._kept: dict[int, Tensor] = {}
+        self._rows: list[Tensor] = []
 
-    def cost(self, role: int) -> int:
-        return super().cost(role) + 3 * self._x.numel() // max(1, self.size)
+    @torch.no_grad()
+    def receive(self, gradient: Tensor) -> None:
+        x, self._x, self.reached = self._x, None, True
+        assert x is not None
+        unchanged(x, self._version)
+        parts: list[list[Tensor]] = [[] for _ in self.roles]
+        with torch.autocast(x.device.type, enabled=False):
+            for some in chunks(self.size, 3 * x.numel() // max(1, self.size)):
+                own = widened(gradient[some])
+                for role, part in zip(self.roles, parts, strict=True):
+                    rows = self._normal(x[some]).to(own.dtype) * own if role == "weight" else own
+                    part.append(rows.sum(self._middle) if self._middle else rows)
+        shapes = [weight.tensor.shape for weight in self.weights]
+        self._rows = [torch.cat(part).view(-1, *shape) for part, shape in zip(parts, shapes, strict=True)]
+
+    def release(self) -> None:
+        self._rows = []
 
     def squares(self, role: int) -> Tensor:
-        # As small as one position of each example: kept for the sum.
-        rows = torch.cat([self.examples(role, some) for some in chunks(self.size, self.cost(role))])
-        if self._middle:
-            self._kept[role] = rows
-        return squared(rows)
+        return squared(self._rows[role])
 
     def examples(self, role: int, some: slice) -> Tensor:
-        assert self.gradient is not None
-        gradient = _wide(self.gradient[some])
-        if self.roles[role] == "weight":
-            unchanged(self._x, self._version)
-            gradient = self._normal(self._x[some]).to(gradient.dtype) * gradient
-        rows = gradient.sum(self._middle) if self._middle else gradient
-        return rows.reshape(-1, *self.weights[role].tensor.shape)
+        return self._rows[role][some]
 
     def total(self, role: int, factors: Tensor) -> Tensor:
-        rows = self._kept.pop(role, None)
-        if rows is not None:
-            kept: Tensor = (factors.to(rows.dtype) @ rows.flatten(1)).view(self.weights[role].tensor.shape)
-            return kept
-        found: Tensor | None = None
-        for some in chunks(self.size, self.cost(role)):
-            rows = self.examples(role, some)
-            part = factors[some].to(rows.dtype) @ rows.flatten(1)
-            found = part if found is None else found.add_(part)
-        assert found is not None
-        shaped: Tensor = found.view(self.weights[role].tensor.shape)
-        return shaped
+        rows = self._rows[role]
+        found: Tensor = torch.tensordot(factors.to(rows.dtype), rows, dims=1)
+        return found
 
 
 def unchanged(tensor: Tensor, version: int) -> None:
@@ -345,11 +344,6 @@ def unchanged(tensor: Tensor, version: int) -> None:
         )
 
 
-def _wide(tensor: Tensor) -> Tensor:
-    """In float32 or wider: squares of halves leave their range."""
-    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
-
-
 def _sums(tensor: Tensor) -> Tensor:
     """Squared norms over the last two axes, in the wide float."""
     return squared(tensor.flatten(0, 1)).view(tensor.shape[:2])
@@ -357,4 +351,4 @@ def _sums(tensor: Tensor) -> Tensor:
 
 def _bias_squares(gradient: Tensor) -> Tensor:
     """Of ``(examples, T, out)``."""
-    return squared(_wide(gradient).sum(1) if gradient.shape[1] > 1 else gradient)
+    return squared(widened(gradient).sum(1) if gradient.shape[1] > 1 else gradient)

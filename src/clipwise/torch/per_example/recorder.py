@@ -16,7 +16,8 @@ from clipwise.torch.per_example.uses import Arguments, Derived, Local, NotFollow
 __all__ = ["Recorder"]
 
 _MARK = "_clipwise_recording"
-"""An attribute of each tensor that follows from the examples: the number of the recording."""
+"""An attribute of each tensor that follows from the examples: the number of the recording, negative where it
+also follows from a use that the backward pass comes to."""
 
 _COPIES = {"expand", "expand_as", "repeat", "broadcast_to"}
 _recordings = 0
@@ -57,48 +58,56 @@ class Recorder(TorchFunctionMode):
         kwargs = kwargs or {}
         if func is F.multi_head_attention_forward:
             return self._attention(args, kwargs)
-        weighed, follows = self._look((*args, *kwargs.values()) if kwargs else args)
+        weighed, follows, below = self._look((*args, *kwargs.values()) if kwargs else args)
         found = func(*args, **kwargs)
         if weighed and torch.is_grad_enabled():
             outputs = [found] if isinstance(found, Tensor) else found
             if isinstance(outputs, list | tuple):
                 tensors = [one for one in outputs if isinstance(one, Tensor)]
                 if any(one.requires_grad and id(one) not in self._by_id for one in tensors):
-                    follows = self._note(func, args, kwargs, found, tensors) or follows
+                    noted = self._note(func, args, kwargs, found, tensors, below)
+                    follows, below = follows or noted, below or noted
         if follows:
-            self._follow(found)
+            self._follow(found, below)
         return found
 
-    def _look(self, values: Sequence[Any]) -> tuple[bool, bool]:
-        """Whether there is a weight among them, and whether there is what follows from the examples."""
-        weighed = follows = False
+    def _look(self, values: Sequence[Any]) -> tuple[bool, bool, bool]:
+        """Whether there is a weight among them, what follows from the examples, what from a use."""
+        weighed = follows = below = False
         for one in values:
             if isinstance(one, Tensor):
                 if id(one) in self._by_id:
                     weighed = True
                 elif self._follows(one):
                     follows = True
+                    below = below or (one.requires_grad and getattr(one, _MARK, 0) == -self._mark)
             elif isinstance(one, list | tuple) and one and not isinstance(one[0], int):
                 inner = self._look(one)
-                weighed, follows = weighed or inner[0], follows or inner[1]
-        return weighed, follows
+                weighed, follows, below = weighed or inner[0], follows or inner[1], below or inner[2]
+        return weighed, follows, below
 
     def _follows(self, tensor: Tensor) -> bool:
         """Whether a tensor depends on the examples, perhaps through a function that no mode sees."""
-        if getattr(tensor, _MARK, 0) == self._mark or id(tensor) in self._inputs:
+        if abs(getattr(tensor, _MARK, 0)) == self._mark or id(tensor) in self._inputs:
             return True
         return tensor.requires_grad and not tensor.is_leaf and id(tensor) not in self._by_id
 
-    def _follow(self, found: Any) -> None:
+    def _follow(self, found: Any, below: bool) -> None:
         if isinstance(found, Tensor):
             if id(found) not in self._by_id:
-                setattr(found, _MARK, self._mark)
+                setattr(found, _MARK, -self._mark if below else self._mark)
         elif isinstance(found, list | tuple):
             for one in found:
-                self._follow(one)
+                self._follow(one, below)
 
     def _note(
-        self, func: Any, args: Sequence[Any], kwargs: dict[str, Any], found: Any, tensors: list[Tensor]
+        self,
+        func: Any,
+        args: Sequence[Any],
+        kwargs: dict[str, Any],
+        found: Any,
+        tensors: list[Tensor],
+        below: bool,
     ) -> bool:
         """A use of a weight; whether what it gave has examples."""
         make = _KNOWN.get(func)
@@ -110,8 +119,11 @@ class Recorder(TorchFunctionMode):
         if use is None:
             return False
         assert isinstance(found, Tensor)
-        # The place in the graph: the tensor itself may be written into later.
-        self.uses.append((use, get_gradient_edge(found)))
+        if below and isinstance(use, layers.AffineUse):
+            # The backward pass comes by on its way, and need not keep the gradient for later.
+            found.register_hook(use.receive)
+        else:  # the place in the graph: the tensor itself may be written into
+            self.uses.append((use, get_gradient_edge(found)))
         return True
 
     def _other(
@@ -150,11 +162,9 @@ class Recorder(TorchFunctionMode):
         before, self._time_first = self._time_first, isinstance(query, Tensor) and query.ndim == 3
         try:
             with self:
-                found = _OPENED(*args, **kwargs)
+                return _OPENED(*args, **kwargs)
         finally:
             self._time_first = before
-        self._follow(found)
-        return found
 
     # The functions that are known. Each is given what the function gave, and its arguments.
 

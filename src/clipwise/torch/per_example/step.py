@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from clipwise.clip import AnyClip
+from clipwise.config.arguments import as_example_clip
 from clipwise.errors import ArgumentError, NonFiniteError, StateError
 from clipwise.functional.context import StepContext
 from clipwise.functional.examples.options import Options, Reduction, WhenNonFinite, one_of
@@ -56,7 +57,9 @@ class PerExample:
         noise_multiplier: float = 0.0,
         generator: torch.Generator | None = None,
     ) -> None:
-        self.options = Options.checked(clip, loss, batch_size, micro_batch, nonfinite, noise_multiplier)
+        self.options = Options.checked(
+            as_example_clip(clip), loss, batch_size, micro_batch, nonfinite, noise_multiplier
+        )
         one_of("route", route, Route)
         if not isinstance(generator, torch.Generator | None):
             raise ArgumentError(f"generator must be a torch.Generator, got {type(generator).__name__}")

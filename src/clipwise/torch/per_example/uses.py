@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.func import vjp, vmap
 
 from clipwise.errors import ClipwiseError
-from clipwise.torch.engines._arrays import wide
+from clipwise.torch.per_example.rows import squared
 
 __all__ = ["Derived", "Local", "NotFollowed", "Use", "Weight"]
 
@@ -27,15 +27,38 @@ class Use(ABC):
     Attributes:
         weights: those that are tracked.
         size: how many examples there are.
-        gradient: of the losses, by what the function gave; None: they do not depend on it.
+        reached: whether the losses depend on what the function gave.
     """
 
     def __init__(self, weights: "Sequence[Weight]", size: int) -> None:
         self.weights = weights
         self.size = size
-        self.gradient: Tensor | None = None
+        self.reached = False
+        self._gradient: Tensor | None = None
+        self._done = 0
         for role, weight in enumerate(weights):
             weight.uses.append((self, role))
+
+    @property
+    def gradient(self) -> Tensor:
+        """Of the losses, by what the function gave."""
+        assert self._gradient is not None
+        return self._gradient
+
+    def receive(self, gradient: Tensor) -> None:
+        """Take what the backward pass brought."""
+        self.reached = True
+        self._gradient = gradient
+
+    def finish(self) -> None:
+        """One of its weights has its total; after the last nothing is kept."""
+        self._done += 1
+        if self._done == len(self.weights):
+            self.release()
+
+    def release(self) -> None:
+        """Forget what came in and what came back."""
+        self._gradient = None
 
     @abstractmethod
     def examples(self, role: int, some: slice) -> Tensor:
@@ -73,13 +96,11 @@ class Weight:
     @property
     def reached(self) -> bool:
         """Whether the losses depend on it."""
-        return any(use.gradient is not None for use, _ in self.uses) or any(
-            one.reached for one, _ in self.makes
-        )
+        return any(use.reached for use, _ in self.uses) or any(one.reached for one, _ in self.makes)
 
     def squares(self, size: int) -> Tensor:
         """The square of the norm of each example's gradient."""
-        uses = [(use, role) for use, role in self.uses if use.gradient is not None]
+        uses = [(use, role) for use, role in self.uses if use.reached]
         if len(uses) == 1 and not any(one.reached for one, _ in self.makes):
             use, role = uses[0]
             return use.squares(role)
@@ -91,7 +112,7 @@ class Weight:
         """The gradients of some examples, ``(examples, *shape)``."""
         return _sum(
             [
-                *(use.examples(role, some) for use, role in self.uses if use.gradient is not None),
+                *(use.examples(role, some) for use, role in self.uses if use.reached),
                 *(one.examples(place, some) for one, place in self.makes if one.reached),
             ]
         )
@@ -100,10 +121,15 @@ class Weight:
         """The sum of the gradients of all examples, each with a factor."""
         return _sum(
             [
-                *(use.total(role, factors) for use, role in self.uses if use.gradient is not None),
+                *(use.total(role, factors) for use, role in self.uses if use.reached),
                 *(one.total(place, factors) for one, place in self.makes if one.reached),
             ]
         )
+
+    def finish(self) -> None:
+        """Its total is there."""
+        for use, _ in self.uses:
+            use.finish()
 
 
 class Derived:
@@ -241,7 +267,6 @@ class Local(Use):
         return super().cost(role) + self._cost
 
     def examples(self, role: int, some: slice) -> Tensor:
-        assert self.gradient is not None
         weight = self.weights[role].tensor.detach()
         own = self.gradient[some.start * self.rows : some.stop * self.rows]
         own = own.unflatten(0, (-1, self.rows))
@@ -262,7 +287,6 @@ class Local(Use):
         return _followed(lambda: vmap(back)(own, *parts), self.function)
 
     def total(self, role: int, factors: Tensor) -> Tensor:
-        assert self.gradient is not None
 
         def forward(weight: Tensor) -> Tensor:
             found: Tensor = self.function(*self.arguments.args_with(role, weight), **self.arguments.kwargs)
@@ -280,14 +304,6 @@ def chunks(size: int, cost: int) -> Iterator[slice]:
     step = max(1, ENTRIES // max(1, cost))
     for start in range(0, size, step):
         yield slice(start, min(size, start + step))
-
-
-def squared(rows: Tensor) -> Tensor:
-    """The sum of the squares of each row, in the wide float: a square may leave the range of the other."""
-    flat = rows.flatten(1)
-    flat = flat.float() if flat.dtype in (torch.float16, torch.bfloat16) else flat
-    norms: Tensor = torch.linalg.vector_norm(flat, dim=1)
-    return norms.to(wide(rows.device)).square()
 
 
 def _squares(examples: Callable[[slice], Tensor], size: int, cost: int) -> Tensor:

@@ -1,0 +1,297 @@
+"""The gradient of each example clipped before they are summed, in micro-batches of `jax.vmap`."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import fields
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from clipwise.clip import AnyClip
+from clipwise.config.arguments import as_example_clip
+from clipwise.errors import ArgumentError
+from clipwise.functional.arithmetic.jax import JaxArithmetic
+from clipwise.functional.arrays import MeasuredArrays
+from clipwise.functional.clipping import ClipState
+from clipwise.functional.context import StepContext
+from clipwise.functional.examples.options import Options, Reduction, WhenNonFinite
+from clipwise.functional.examples.plan import ExamplePlan, joined
+from clipwise.functional.examples.report import ExampleReport
+from clipwise.functional.scaling import order_of
+from clipwise.jax import _trees
+from clipwise.jax._step import emptied, first_state, full_state, refuse_no_state
+from clipwise.namespace import Array
+
+__all__ = ["PerExample", "per_example"]
+
+ENTRIES = 1 << 26
+"""Entries of per-example gradients that are there at a time, unless ``micro_batch`` is given."""
+
+_META = ("names",)
+_DATA = [one.name for one in fields(ExampleReport) if one.name not in _META]
+jax.tree_util.register_dataclass(ExampleReport, data_fields=_DATA, meta_fields=list(_META))
+
+
+class PerExample:
+    """A function of parameters and a batch to clipped gradients. Made by `per_example`."""
+
+    def __init__(self, loss_fn: Callable[..., Array], options: Options) -> None:
+        if not callable(loss_fn):
+            raise ArgumentError(f"loss_fn must be a function of params and one example, got {loss_fn!r}")
+        self.loss_fn = loss_fn
+        self.options = options
+        self._compiled = jax.jit(self._step)
+
+    def init(self, params: Any) -> ClipState:
+        """What the thresholds remember before the first step."""
+        return first_state(self.options.clip, _trees.lay_out(params, None, None, "parameter").slots)
+
+    def __call__(
+        self,
+        params: Any,
+        *batch: Any,
+        state: ClipState | None = None,
+        mask: Array | None = None,
+        key: Array | None = None,
+    ) -> tuple[Any, ClipState, ExampleReport]:
+        """The clipped gradients of a batch, the next state, and a report of its examples.
+
+        Args:
+            params: any pytree.
+            batch: what ``loss_fn`` takes beside params, each array with the examples along axis 0.
+            state: of `init` or of the step before; None: this is the first step.
+            mask: which rows are examples, ``(examples,)``; the others are padding and count for nothing,
+                whatever is in them.
+            key: that the noise is drawn with.
+
+        Raises:
+            ArgumentError: the arrays differ in the number of examples, or the loss is not one number.
+            StateError: the state is of another clip or of other parameters.
+        """
+        refuse_no_state(state)
+        self._check(params, batch, mask, key)
+        found: tuple[Any, ClipState, ExampleReport] = self._compiled(params, batch, state, mask, key)
+        return found
+
+    def sensitivity(self, params: Any, state: ClipState | None = None) -> Array:
+        """How far adding or removing one example moves the gradients of the coming step, as a 2-norm.
+
+        By global norm C it is C with ``loss="sum"`` and C / batch_size with ``loss="mean"``.
+
+        Raises:
+            ArgumentError: the threshold follows the examples' norms, or ``batch_size`` is not given.
+        """
+        divisor = self.options.divisor
+        plan, thresholds, *_ = self._begin(params, state)
+        return plan.sensitivity(JaxArithmetic().xp, thresholds) / divisor
+
+    def _begin(self, params: Any, state: ClipState | None) -> tuple[Any, ...]:
+        arithmetic = JaxArithmetic()
+        laid = _trees.lay_out(params, None, None, "parameter")
+        plan = ExamplePlan(self.options.clip, laid.slots)
+        full = full_state(plan.plan, arithmetic.xp, state)
+        weights = None
+        if "weight_norm" in plan.plan.sees():
+            weights = MeasuredArrays(arithmetic, laid.slots, laid.gradients)
+        context = StepContext(step=full.step.astype(arithmetic.xp.float_dtype))
+        thresholds = plan.thresholds(arithmetic.xp, weights, full.thresholds, context)
+        return plan, thresholds, laid, full, weights, context
+
+    def _step(
+        self, params: Any, batch: tuple[Any, ...], state: ClipState | None, mask: Any, key: Any
+    ) -> tuple[Any, ClipState, ExampleReport]:
+        options, xp = self.options, JaxArithmetic().xp
+        plan, thresholds, laid, full, weights, context = self._begin(params, state)
+        size = _size(batch)
+        there = jnp.ones(size, bool) if mask is None else jnp.asarray(mask, bool)
+        totals, losses, norms = self._sums(params, batch, there, plan, thresholds, laid)
+        clipped = plan.clipped(xp, norms, thresholds)
+        after = plan.learned(
+            xp,
+            weights,
+            full.thresholds,
+            context,
+            [
+                (jnp.where(there.reshape(-1, *[1] * (a.ndim - 1)), a, jnp.nan), jnp.where(there, b, jnp.nan))
+                for a, b in zip(clipped.groups, clipped.joints, strict=True)
+            ],
+            _scanned,
+        )
+        divisor: Any = 1
+        if options.loss == "mean":
+            divisor = options.batch_size or jnp.maximum(jnp.sum(there), 1)
+        totals = [total / divisor for total in totals]
+        if options.noise_multiplier:
+            deviation = options.noise_multiplier * plan.sensitivity(xp, thresholds) / options.divisor
+            keys = jax.random.split(key, len(totals))
+            totals = [
+                total + deviation.astype(total.dtype) * jax.random.normal(own, total.shape, total.dtype)
+                for own, total in zip(keys, totals, strict=True)
+            ]
+        dtypes = [jnp.result_type(array) for array in laid.gradients]
+        totals = [total.astype(dtype) for total, dtype in zip(totals, dtypes, strict=True)]
+        order = order_of(plan.plan.norm)
+        order = order if order in norms else plan.orders[0]
+        report = ExampleReport(
+            losses=losses,
+            norms=joined(xp, norms[order], order),
+            norms_after=joined(xp, norms[order] * clipped.coefficients, order),
+            threshold=jnp.min(jnp.stack([jnp.min(one) for one in thresholds])),
+            tensor_norms=norms[order],
+            names=tuple(slot.name for slot in laid.slots),
+            mask=mask if mask is None else there,
+        )
+        after = jax.tree.map(lambda new, old: new.astype(old.dtype), after, full.thresholds)
+        return laid.rebuilt(totals), emptied(ClipState(full.step + 1, after)), report
+
+    def _sums(
+        self, params: Any, batch: tuple[Any, ...], there: Array, plan: ExamplePlan, thresholds: Any, laid: Any
+    ) -> tuple[list[Array], Array, dict[float, Array]]:
+        """The sums of the clipped gradients, the losses, and the norms of each order."""
+        xp = JaxArithmetic().xp
+        size = there.shape[0]
+        entries = max(1, sum(slot.size for slot in laid.slots))
+        micro = min(size, self.options.micro_batch or max(1, ENTRIES // entries))
+        parts = -(-size // micro)
+        tree: Any
+        arrays, tree = jax.tree.flatten(batch)
+
+        def gradient(example: list[Array]) -> tuple[list[Array], Array]:
+            def loss_of(values: list[Array]) -> Array:
+                loss: Array = self.loss_fn(laid.rebuilt(values), *tree.unflatten(example))
+                return jnp.reshape(loss, ())
+
+            loss, found = jax.value_and_grad(loss_of)(list(laid.gradients))
+            return found, loss
+
+        def part(totals: list[Array], rows: tuple[list[Array], Array]) -> tuple[list[Array], Any]:
+            examples, here = rows
+            found, losses = jax.vmap(gradient)(examples)
+            norms = {p: jnp.stack([_norms(xp, one, p) for one in found], axis=1) for p in plan.orders}
+            factors = plan.clipped(xp, norms, thresholds).coefficients
+            kept = here
+            if self.options.nonfinite == "drop":
+                kept = here & jnp.all(jnp.isfinite(next(iter(norms.values()))), axis=1)
+            sums = []
+            for place, (total, one) in enumerate(zip(totals, found, strict=True)):
+                # Chosen, not multiplied by 0: whatever is in padding may be NaN.
+                one = jnp.where(kept.reshape(-1, *[1] * (one.ndim - 1)), one, 0).astype(total.dtype)
+                own = jnp.where(kept, factors[:, place], 0).astype(total.dtype)
+                sums.append(total + jnp.tensordot(own, one, axes=1, precision="highest"))
+            return sums, (losses, norms)
+
+        # What fills the last part is a copy of the first example, and not one of them.
+        def padded(array: Array) -> Array:
+            more = jnp.broadcast_to(array[:1], (parts * micro - size, *array.shape[1:]))
+            return jnp.concatenate([array, more]).reshape(parts, micro, *array.shape[1:])
+
+        rows = [padded(jnp.asarray(array)) for array in arrays]
+        here = jnp.concatenate([there, jnp.zeros(parts * micro - size, bool)]).reshape(parts, micro)
+        wide = [
+            jnp.zeros(slot.shape, _sum_dtype(a)) for slot, a in zip(laid.slots, laid.gradients, strict=True)
+        ]
+        totals, (losses, norms) = jax.lax.scan(part, wide, (rows, here))
+        flat = {p: one.reshape(-1, len(laid.slots))[:size] for p, one in norms.items()}
+        return totals, losses.reshape(-1)[:size], flat
+
+    def _check(self, params: Any, batch: tuple[Any, ...], mask: Any, key: Any) -> None:
+        size = _size(batch)
+        for array in jax.tree.leaves(batch):
+            if not np.ndim(array) or np.shape(array)[0] != size:
+                raise ArgumentError(
+                    f"each array of the batch must have the examples along axis 0: one has {size}, another"
+                    f" the shape {np.shape(array)}"
+                )
+        if mask is not None and np.shape(mask) != (size,):
+            raise ArgumentError(f"mask must have the shape ({size},), got {np.shape(mask)}")
+        if (key is None) == bool(self.options.noise_multiplier):
+            raise ArgumentError(
+                "noise_multiplier needs a key=, such as jax.random.key(0), at each step"
+                if key is None
+                else "key is for the noise: give noise_multiplier to per_example, too"
+            )
+        one = jax.tree.map(
+            lambda array: jax.ShapeDtypeStruct(np.shape(array)[1:], jnp.result_type(array)), batch
+        )
+        loss = jax.eval_shape(self.loss_fn, params, *one)
+        shape = getattr(loss, "shape", None)
+        if shape is None or any(length != 1 for length in shape):
+            raise ArgumentError(
+                "loss_fn(params, *example) must give one number for one example, which has no axis for the"
+                f" batch; it gave {'something else' if shape is None else f'the shape {shape}'}"
+            )
+
+
+def per_example(
+    loss_fn: Callable[..., Array],
+    clip: AnyClip | str | Mapping[str, Any],
+    loss: Reduction = "mean",
+    *,
+    batch_size: int | None = None,
+    micro_batch: int | None = None,
+    nonfinite: WhenNonFinite = "propagate",
+    noise_multiplier: float = 0.0,
+) -> PerExample:
+    """Clip the gradient of each example of a batch before they are summed.
+
+    ``sum_i min(1, C / ||g_i||) g_i`` with the gradient ``g_i`` of ``loss_fn(params, *example_i)``, divided by
+    the number of examples for ``loss="mean"``. See `clipwise.torch.per_example` for clips, thresholds and
+    noise, which are the same. Call what it returns as ``gradients, state, report = step(params, inputs,
+    targets, state=state)``; it is compiled, and can be part of a compiled step.
+
+    Args:
+        loss_fn: from params and one example, without an axis for the batch, to its loss.
+        clip: by global norm or by tensor; a string or a mapping is read by `clipwise.config.parse`.
+        loss: whether the clipped gradients are averaged or summed.
+        batch_size: what the sum is divided by for ``loss="mean"``; the number of examples unless given.
+        micro_batch: how many examples at a time; as many as fit into 64 Mi entries unless given.
+        nonfinite: examples whose gradient holds NaN or Inf are summed as they are (``"propagate"``) or left
+            out (``"drop"``).
+        noise_multiplier: the standard deviation of Gaussian noise over `PerExample.sensitivity`.
+
+    Raises:
+        ArgumentError: options are not allowed or do not fit together.
+
+    >>> import jax.numpy as jnp, clipwise, clipwise.jax
+    >>> step = clipwise.jax.per_example(lambda w, x: w @ x, clipwise.clip_by_global_norm(1.0), loss="sum")
+    >>> gradients, state, report = step(jnp.zeros(2), jnp.array([[0.6, 0.8], [30.0, 40.0]]))
+    >>> print(gradients, report.largest)
+    [1.2 1.6] 1
+    """
+    if nonfinite == "error":
+        raise ArgumentError(
+            'nonfinite="error" cannot raise from inside a compiled function; use "drop", and look at'
+            " report.norms outside"
+        )
+    options = Options.checked(
+        as_example_clip(clip), loss, batch_size, micro_batch, nonfinite, noise_multiplier
+    )
+    return PerExample(loss_fn, options)
+
+
+def _size(batch: tuple[Any, ...]) -> int:
+    arrays = jax.tree.leaves(batch)
+    if not arrays or not np.ndim(arrays[0]):
+        raise ArgumentError("the batch must hold an array with the examples along axis 0")
+    return int(np.shape(arrays[0])[0])
+
+
+def _norms(xp: Any, gradients: Array, p: float) -> Array:
+    """The p-norm of each row in the wide float."""
+    flat = jnp.abs(gradients.reshape(gradients.shape[0], -1)).astype(xp.float_dtype)
+    return joined(xp, flat, p)
+
+
+def _sum_dtype(array: Array) -> Any:
+    return jnp.promote_types(jnp.result_type(array), jnp.float32)
+
+
+def _scanned(function: Callable[[Any, Any], Any], state: Any, arrays: Any) -> Any:
+    """`fold_rows` as one loop of the compiled step."""
+
+    def body(state: Any, rows: Any) -> tuple[Any, None]:
+        after = function(state, rows)
+        return jax.tree.map(lambda new, old: jnp.asarray(new).astype(old.dtype), after, state), None
+
+    return jax.lax.scan(body, state, arrays)[0]

@@ -1,0 +1,31 @@
+"""Norms of the rows of a matrix, each the gradient of one example."""
+
+import torch
+from torch import Tensor
+
+from clipwise.torch.engines._arrays import wide
+
+__all__ = ["row_norms", "squared", "widened"]
+
+
+def widened(tensor: Tensor) -> Tensor:
+    """In float32 or wider: squares of halves leave their range."""
+    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
+
+
+def row_norms(rows: Tensor, p: float = 2.0) -> Tensor:
+    """The p-norms over all axes but the first, in the wide float."""
+    flat, dtype = widened(rows.flatten(1)), wide(rows.device)
+    if rows.device.type != "cpu":
+        found: Tensor = torch.linalg.vector_norm(flat, p, dim=1, dtype=dtype)
+        return found
+    # On the CPU the wide float takes a copy, so only where a power has left the range of the other.
+    found = torch.linalg.vector_norm(flat, p, dim=1)
+    if not bool(found.isfinite().all()):
+        found = torch.linalg.vector_norm(flat, p, dim=1, dtype=dtype)
+    return found.to(dtype)
+
+
+def squared(rows: Tensor) -> Tensor:
+    """The sums of squares over all axes but the first, in the wide float."""
+    return row_norms(rows).square()
