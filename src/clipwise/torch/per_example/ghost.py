@@ -65,9 +65,11 @@ def ghost(
             return _without(
                 model, parameters, loss_fn, batch, coefficients, scale, Sums(losses, norms, []), bad
             )
-        totals: list[Tensor | None] = []
-        for place, weight in enumerate(recorder.weights):
-            totals.append(weight.total(factors[:, place]) if weight.reached else None)
+        totals: list[Tensor | None] = [None] * len(recorder.weights)
+        # The last first: a table of words, mostly the largest, comes when all else is forgotten.
+        for place, weight in reversed(list(enumerate(recorder.weights))):
+            if weight.reached:
+                totals[place] = weight.total(factors[:, place])
             weight.finish()
     return Sums(losses, norms, totals)
 

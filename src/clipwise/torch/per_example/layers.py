@@ -35,7 +35,7 @@ class MatrixUse(Use):
         pairs = positions * (ins + outs) < ins * outs
         cost = groups * (2 * positions * positions if pairs else ins * outs) + apart
         found = []
-        for some in chunks(self.size, cost):
+        for some in chunks(self.size, cost, self.gradient.device):
             a, g = (widened(one) for one in self._factors(some))
             if positions == 1:
                 found.append((_sums(a) * _sums(g)).sum(1))
@@ -312,7 +312,7 @@ class AffineUse(Use):
         unchanged(x, self._version)
         parts: list[list[Tensor]] = [[] for _ in self.roles]
         with torch.autocast(x.device.type, enabled=False):
-            for some in chunks(self.size, 3 * x.numel() // max(1, self.size)):
+            for some in chunks(self.size, 3 * x.numel() // max(1, self.size), x.device):
                 own = widened(gradient[some])
                 for role, part in zip(self.roles, parts, strict=True):
                     rows = self._normal(x[some]).to(own.dtype) * own if role == "weight" else own

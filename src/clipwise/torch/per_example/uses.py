@@ -13,8 +13,8 @@ from clipwise.torch.per_example.rows import squared
 
 __all__ = ["Derived", "Local", "NotFollowed", "Use", "Weight"]
 
-ENTRIES = 1 << 20
-"""Entries that the norms of a layer may take at a time beside what is there, or those of one example."""
+ENTRIES = {"cpu": 1 << 18}
+"""Entries that the norms of a layer may take at a time beside what is there, at least those of one example."""
 
 
 class NotFollowed(ClipwiseError):
@@ -70,7 +70,9 @@ class Use(ABC):
 
     def squares(self, role: int) -> Tensor:
         """The square of the norm of each example's gradient by a weight, in the wide float."""
-        return _squares(lambda some: self.examples(role, some), self.size, self.cost(role))
+        return _squares(
+            lambda some: self.examples(role, some), self.size, self.cost(role), self.gradient.device
+        )
 
     def cost(self, role: int) -> int:
         """How many entries `examples` of one example need."""
@@ -106,7 +108,7 @@ class Weight:
             return use.squares(role)
         # Used more than once (tied): the norm of a sum takes the sum itself.
         cost = self.size + sum(use.cost(role) for use, role in uses)
-        return _squares(self.examples, size, cost)
+        return _squares(self.examples, size, cost, self.tensor.device)
 
     def examples(self, some: slice) -> Tensor:
         """The gradients of some examples, ``(examples, *shape)``."""
@@ -299,15 +301,15 @@ class Local(Use):
         return total  # type: ignore[no-any-return]
 
 
-def chunks(size: int, cost: int) -> Iterator[slice]:
-    """Examples at a time, so many that `ENTRIES` suffice, at least one."""
-    step = max(1, ENTRIES // max(1, cost))
+def chunks(size: int, cost: int, device: torch.device) -> Iterator[slice]:
+    """Examples at a time, so many that `ENTRIES` suffice; a kernel of a device is given more."""
+    step = max(1, ENTRIES.get(device.type, 1 << 24) // max(1, cost))
     for start in range(0, size, step):
         yield slice(start, min(size, start + step))
 
 
-def _squares(examples: Callable[[slice], Tensor], size: int, cost: int) -> Tensor:
-    return torch.cat([squared(examples(some)) for some in chunks(size, cost)])
+def _squares(examples: Callable[[slice], Tensor], size: int, cost: int, device: torch.device) -> Tensor:
+    return torch.cat([squared(examples(some)) for some in chunks(size, cost, device)])
 
 
 def _sum(terms: Sequence[Tensor]) -> Tensor:
