@@ -257,7 +257,7 @@ def main(given: Sequence[str] | None = None) -> int:
     add("--markdown", type=Path, metavar="FILE", help="write the table there as well")
     options = parser.parse_args(given)
     torch.set_num_threads(options.threads)
-    warnings.filterwarnings("ignore", message=".*hook", module="torch")
+    warnings.filterwarnings("ignore", message="Full backward hook")  # of Opacus
     other, rows = OtherWork(), []
     pairs = [(CASES[name], size) for name in options.case or CASES for size in CASES[name].sizes]
     with Progress(console=Console(stderr=True), transient=True) as progress:

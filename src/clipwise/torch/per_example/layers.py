@@ -145,12 +145,8 @@ class EmbeddingUse(Use):
         """By sorting the places by row: no entry for each row of the table, or each pair of places."""
         index, _ = self._both(slice(0, 0))
         width = self.weights[0].tensor.shape[1]
-        return torch.cat(
-            [
-                self._sorted_squares(*self._both(some))
-                for some in chunks(self.size, 2 * index.shape[1] * width)
-            ]
-        )
+        parts = chunks(self.size, 2 * index.shape[1] * width, index.device)
+        return torch.cat([self._sorted_squares(*self._both(some)) for some in parts])
 
     def _sorted_squares(self, index: Tensor, gradient: Tensor) -> Tensor:
         count, positions, width = gradient.shape

@@ -14,7 +14,7 @@ from clipwise.torch.per_example.rows import squared
 __all__ = ["Derived", "Local", "NotFollowed", "Use", "Weight"]
 
 ENTRIES = {"cpu": 1 << 18}
-"""Entries that the norms of a layer may take at a time beside what is there, at least those of one example."""
+"""Entries that the norms of a layer may take at a time beside what is there, or those of one example."""
 
 
 class NotFollowed(ClipwiseError):
