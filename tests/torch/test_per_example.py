@@ -522,6 +522,7 @@ def test_the_report():
     assert metrics["clipwise/example/norm/0.9"] == pytest.approx(np.quantile(norms, 0.9))
     assert metrics["clipwise/example/clip_fraction"] == np.mean(norms > 1)
     assert metrics["clipwise/example/largest"] == 3
+    assert metrics["clipwise/example/key"] == 13
     assert "example 13" in str(report)
 
 
@@ -549,3 +550,28 @@ def test_against_opacus():
     for ours, theirs in zip(model.parameters(), other.parameters(), strict=True):
         # It divides by the norm plus 1e-6.
         torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-4, atol=1e-12)
+
+
+def test_the_monitor_records_norms_and_names_the_example(tmp_path):
+    model, loss_fn, inputs, targets = case("mlp")
+    step = per_example(model, clipwise.clip_by_global_norm(1.0))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        with clipwise.Monitor(tmp_path / "runs.db", run="one") as monitor:
+            assert monitor.attach(step) is step
+            with pytest.raises(ArgumentError, match="attached already"):
+                monitor.attach(step)
+            for number in range(8):
+                if number == 6:
+                    inputs[3] *= 1e4
+                    targets[3] = model(inputs)[3].argmin()
+                step.backward(loss_fn, inputs, targets, keys=torch.arange(5) + 100 * number)
+    assert any("example 3 of the batch (key 603)" in str(one.message) for one in caught)
+    with clipwise.monitor.Store(tmp_path / "runs.db") as store:
+        run = store.run("one")
+        (alert,) = store.alerts(run.id)
+        assert (alert.rule, alert.step) == ("example_spike", 7)
+        medians = store.series(run.id, ["clipwise/example/norm/0.5"], source="examples")
+        values = medians["clipwise/example/norm/0.5"].values
+    assert len(values) == 8
+    assert values[-1] == pytest.approx(np.median(step.report.norms))

@@ -8,6 +8,8 @@
 Importing it is also what lets ``keras.models.load_model`` find clipped optimizers.
 """
 
+from typing import NoReturn
+
 from clipwise.keras import layers
 from clipwise.keras._monitor import ClipMonitor
 from clipwise.keras.attach import attach, detach, observe, report, updates_report, weights_report
@@ -28,3 +30,11 @@ __all__ = [
     "updates_report",
     "weights_report",
 ]
+
+
+def __getattr__(name: str) -> NoReturn:
+    if name == "per_example":
+        raise AttributeError(
+            "clipwise.keras clips no single examples: per_example is in clipwise.torch and clipwise.jax"
+        )
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

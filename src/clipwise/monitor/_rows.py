@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from clipwise.functional.examples.report import ExampleReport
 from clipwise.monitor._numbers import floats, vector
 from clipwise.monitor.store import FIELDS, NORM, PREFIX, Rows, part_of
 from clipwise.report import ClipReport
@@ -48,7 +49,20 @@ class Logged(NamedTuple):
     source: str = ""
 
 
-Item = Reported | Logged
+class Examined(NamedTuple):
+    """A step that clipped the gradient of each example.
+
+    Attributes:
+        report: an `ExampleReport`, whose values may be on a device.
+    """
+
+    step: int
+    time: float
+    report: ExampleReport
+    source: str = ""
+
+
+Item = Reported | Logged | Examined
 
 
 @dataclass
@@ -110,7 +124,7 @@ def without_unreadable(items: Sequence[Item], tell: Callable[[str, Exception], N
     """
     kept: list[Item] = []
     for item in items:
-        if isinstance(item, Reported):
+        if not isinstance(item, Logged):
             kept += [item] if _is_readable(item, "a report", tell) else []
             continue
         good = {
@@ -146,6 +160,10 @@ def _values_of(item: Item) -> Iterator[_Values]:
     """The values of an item, and what was done to each part of `clipwise.by_name`."""
     if isinstance(item, Logged):
         yield _Values(item, item.source, item.names, item.values)
+        return
+    if isinstance(item, Examined):
+        metrics = item.report.metrics()
+        yield _Values(item, item.source, tuple(metrics), tuple(metrics.values()))
         return
     report = item.report if isinstance(item.report, ClipReport) else item.report.on_host()
     names, values = _known(report)

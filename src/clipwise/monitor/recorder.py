@@ -17,13 +17,14 @@ from typing import Any
 from clipwise.checks import number_where
 from clipwise.config.spelling import spelled
 from clipwise.errors import ArgumentError, TrainingStopped
+from clipwise.functional.examples.report import ExampleReport
 from clipwise.monitor._adam import of_clipper
 from clipwise.monitor._alerting import Alerting
 from clipwise.monitor._consensus import Consensus
 from clipwise.monitor._exports import Exports
 from clipwise.monitor._flusher import Flusher
 from clipwise.monitor._outcome import errors, outcome
-from clipwise.monitor._rows import Item, Logged, Reported
+from clipwise.monitor._rows import Examined, Item, Logged, Reported
 from clipwise.monitor._values import as_number, as_step
 from clipwise.monitor._versions import versions
 from clipwise.monitor._warning import say
@@ -152,12 +153,13 @@ class Monitor:
         """Record every step of a clipper from now on.
 
         Args:
-            source: a `clipwise.torch.Clipper`, such as `clipwise.torch.attach` returns. With Keras use
-                `callback`, with optax `record`.
+            source: a `clipwise.torch.Clipper`, such as `clipwise.torch.attach` returns, or what
+                `clipwise.torch.per_example` does. With Keras use `callback`, with optax `record`.
             name: whose its values are, where several are recorded, as in a GAN: their source in the
                 recording. What it does to the weights, if anything, has the source ``"weights"``, or
                 ``"critic/weights"`` of a ``"critic"``. What it does to updates is logged with its own values,
                 as ``update/norm``, ``update/norm_after``, ``update/threshold``, ``update/clip_fraction``.
+                Norms of single examples have the source ``"examples"``, or ``"critic/examples"``.
 
         Returns:
             The same clipper. Its step raises `TrainingStopped` where a rule with the action ``"stop"`` has
@@ -173,8 +175,10 @@ class Monitor:
                 f" {type(source).__name__}; with Keras use monitor.callback(), with optax"
                 " monitor.record(state)"
             )
-        from clipwise.torch import WeightClipper  # there is a clipper, so it is loaded
+        from clipwise.torch import PerExample, WeightClipper  # there is a clipper, so it is loaded
 
+        if isinstance(source, PerExample):
+            return self._attach_examples(source, f"{name}/examples" if name else "examples")
         weights = source if isinstance(source, WeightClipper) else getattr(source, "weights", None)
         own = name if weights in (source, None) else f"{name}/weights" if name else "weights"
         for one in (name, own):
@@ -191,6 +195,20 @@ class Monitor:
                 self._handles.append(updates.follow(partial(self._heard_updates, name, source)))
             if self._alerting.engine.may_skip:
                 self._handles.append(source.veto(partial(self._vetoes, name)))
+        return source
+
+    def _attach_examples(self, source: Any, name: str) -> Any:
+        self._refuse_attached(name)
+        self._attached.add(name)
+
+        def heard(step: int, report: ExampleReport) -> None:
+            self.step = max(self.step, step)
+            if not step % self.every:
+                self._queue.append(Examined(step, time.time(), report, name))
+            if self._may_stop:
+                self._stop_if_told()
+
+        self._handles.append(source.follow(heard))
         return source
 
     def callback(self, name: str = "") -> Any:

@@ -27,7 +27,7 @@ class ExampleReport:
         threshold: what a norm could not exceed; the smallest, where several were in force.
         tensor_norms: by parameter, ``(examples, parameters)``.
         names: of the parameters.
-        keys: what the caller calls the examples; their places in the batch unless given.
+        keys: what the caller calls the examples; None: nothing.
         mask: which rows are examples, and not padding; None: all.
     """
 
@@ -95,7 +95,12 @@ class ExampleReport:
         found["clipwise/example/nonfinite"] = float((~np.isfinite(norms)).sum())
         found["clipwise/example/threshold"] = float(on_host(self.threshold))
         found["clipwise/example/clip_fraction"] = self.clip_fraction
-        found["clipwise/example/largest"] = float(-1 if self.largest is None else self.largest)
+        place = self.largest
+        if place is not None:
+            found["clipwise/example/largest"] = float(place)
+            key = None if self.keys is None else on_host(self.keys[place])
+            if key is not None and key.shape == () and key.dtype.kind in "iuf":
+                found["clipwise/example/key"] = float(key)
         return found
 
     def __str__(self) -> str:

@@ -6,6 +6,7 @@ from clipwise.monitor.rules._base import Action, Finding, Rule, Watcher
 from clipwise.monitor.rules.clip_acts_on_nothing import ClipActsOnNothing
 from clipwise.monitor.rules.clip_freezes_adam import ClipFreezesAdam
 from clipwise.monitor.rules.engine import Engine
+from clipwise.monitor.rules.example_spike import ExampleSpike
 from clipwise.monitor.rules.gradient_nonfinite import GradientNonfinite
 from clipwise.monitor.rules.gradient_spike import GradientSpike
 from clipwise.monitor.rules.gradient_vanishing import GradientVanishing
@@ -24,6 +25,7 @@ __all__ = [
     "ClipActsOnNothing",
     "ClipFreezesAdam",
     "Engine",
+    "ExampleSpike",
     "Finding",
     "GradientNonfinite",
     "GradientSpike",
@@ -47,6 +49,7 @@ RULES: tuple[type[Rule], ...] = (
     GradientNonfinite,
     LossSpike,
     GradientSpike,
+    ExampleSpike,
     GradientVanishing,
     Stalled,
     ThresholdTooLow,

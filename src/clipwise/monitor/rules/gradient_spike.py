@@ -51,10 +51,18 @@ class GradientSpike(Rule):
         number("factor", self.factor, above=1.0)
 
     def watch(self, source: str = "") -> Watcher:
-        return _Watcher(self, source)
+        return SpikeWatcher(self, source)
 
 
-class _Watcher(Watcher):
+class SpikeWatcher(Watcher):
+    """Judges one series of norms.
+
+    Attributes:
+        norm: the name of its values.
+    """
+
+    norm: ClassVar[str] = NORM
+
     def __init__(self, rule: GradientSpike, source: str) -> None:
         self._rule, self._source = rule, source
         self._recent = Recent(rule.window)
@@ -62,7 +70,7 @@ class _Watcher(Watcher):
         self._bad, self._usual = Moment(0, "", {}), 1.0
 
     def judge(self, moment: Moment) -> bool | None:
-        norm = moment.values.get(NORM)
+        norm = moment.values.get(self.norm)
         if norm is None or not 0 < norm < float("inf"):  # a norm of 0 has no logarithm
             return None
         high = self._is_high(norm)

@@ -1,6 +1,6 @@
 """One step with the gradient of each example clipped by itself: what a training loop calls."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Literal, TypeAlias
 
@@ -30,6 +30,7 @@ from clipwise.torch.per_example.refusals import refuse_models, refuse_parameters
 
 __all__ = ["PerExample", "per_example"]
 
+ExampleFollower: TypeAlias = Callable[[int, ExampleReport], None]
 Route: TypeAlias = Literal["auto", "ghost", "explicit"]
 
 
@@ -79,7 +80,8 @@ class PerExample:
         self._checked = False
         self._said: set[str] = set()
         self._seen: list[Sums] = []
-        self._keys: list[Any] = []
+        self._keys: list[Any] | None = []
+        self._followers: list[ExampleFollower] = []
         self._lay_out(self._trainable())
         self._state = PolicyState(self._plan.plan, namespace_on(self._device))
         if "ghost" in self._wanted and self._plan.orders != (2.0,):
@@ -152,7 +154,7 @@ class PerExample:
             self._refuse_nonfinite(sums)
         self._deposit(parameters, sums.totals, batch.size)
         self._seen.append(sums._replace(totals=[]))
-        self._keys += list(range(len(self._keys), len(self._keys) + batch.size)) if keys is None else keys
+        self._keys = None if keys is None or self._keys is None else [*self._keys, *keys]
         if not more:
             self._finish(parameters, thresholds, scale)
         return sums.losses
@@ -169,6 +171,15 @@ class PerExample:
             ArgumentError: the threshold follows the examples' norms, or ``batch_size`` is not given.
         """
         return float(self._sensitivity())
+
+    def follow(self, follower: ExampleFollower) -> Callable[[], None]:
+        """Have a function called after each step with its number, from 1 on, and its `ExampleReport`.
+
+        Returns:
+            What ends it.
+        """
+        self._followers.append(follower)
+        return lambda: self._followers.remove(follower) if follower in self._followers else None
 
     # Checkpoints.
 
@@ -338,7 +349,7 @@ class PerExample:
         norms = {p: torch.cat([sums.norms[p] for sums in seen]) for p in self._plan.orders}
         clipped = self._clipped(thresholds, norms)
         xp = self._state.xp
-        if len(keys):
+        if len(norms[self._plan.orders[0]]):
             self._state.value = self._plan.learned(
                 xp,
                 self._weights(),
@@ -360,6 +371,8 @@ class PerExample:
             names=tuple(parameters),
             keys=keys,
         )
+        for follower in tuple(self._followers):
+            follower(self.steps, self.report)
 
     def _sensitivity(self) -> Array:
         divisor = self.options.divisor

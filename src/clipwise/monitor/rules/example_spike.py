@@ -1,0 +1,63 @@
+"""One example of a batch has a gradient far above what the largest of a batch usually is."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from clipwise.monitor.rules._base import Finding, Watcher
+from clipwise.monitor.rules.gradient_spike import GradientSpike, SpikeWatcher
+from clipwise.monitor.store import Moment
+from clipwise.monitor.wording import of, show, times
+
+PREFIX = "clipwise/example/"
+LARGEST, THRESHOLD, PLACE, KEY, NONFINITE = (
+    f"{PREFIX}{name}" for name in ("norm/1", "threshold", "largest", "key", "nonfinite")
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExampleSpike(GradientSpike):
+    """Speaks when an example's gradient is not finite, or far above the largest of the last batches.
+
+    Judged where the steps of a `clipwise.torch.per_example` are recorded, by the largest norm of each batch;
+    what is far is as in `GradientSpike`. It names the example: its place in the batch, and its key if the
+    training gave numbers as ``keys=``.
+    """
+
+    name: ClassVar[str] = "example_spike"
+
+    def watch(self, source: str = "") -> Watcher:
+        return _Watcher(self, source)
+
+
+class _Watcher(SpikeWatcher):
+    norm = LARGEST
+
+    def judge(self, moment: Moment) -> bool | None:
+        if moment.values.get(NONFINITE, 0.0) > 0:
+            self._bad = moment
+            return True
+        return super().judge(moment)
+
+    def finding(self) -> Finding:
+        values = self._bad.values
+        example = (
+            f"example {values[PLACE]:.0f} of the batch" if values.get(PLACE, -1.0) >= 0 else "an example"
+        )
+        if KEY in values:
+            example += f" (key {values[KEY]:.0f})"
+        advice = "Look at it: a wrong label, a broken input, or a case that is rare."
+        if values.get(NONFINITE, 0.0) > 0:
+            return Finding(
+                seen=f"The gradient of {example}{of(self._source)} at step {self._bad.step:,} is NaN or Inf.",
+                why="One such example makes the sum of all NaN, unless it is left out.",
+                advice=f'{advice} nonfinite="drop" of per_example leaves such examples out.',
+            )
+        norm, threshold = values[LARGEST], values.get(THRESHOLD, float("inf"))
+        cut = f"It was clipped, and counts for no more than {show(threshold)}."
+        return Finding(
+            seen=f"The gradient of {example} has the norm {show(norm)} at step {self._bad.step:,}"
+            f"{of(self._source)}, {times(norm / self._usual)} the {show(self._usual)} that the largest of a"
+            " batch usually has.",
+            why=cut if threshold < norm else "It was not clipped, and may outweigh the rest of its batch.",
+            advice=advice,
+        )
