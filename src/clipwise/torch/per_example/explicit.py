@@ -15,8 +15,10 @@ from clipwise.torch.per_example.rows import row_norms, widened
 
 __all__ = ["Examples", "Sums", "looped", "norms_of", "sums_of", "vmapped"]
 
-ENTRIES = 1 << 26
+ENTRIES = {"cpu": 1 << 22}
 """Entries of per-example gradients that are there at a time, unless ``micro_batch`` is given."""
+LEAST = 4
+"""Examples at a time, however many entries they take."""
 
 
 class Examples(NamedTuple):
@@ -141,15 +143,15 @@ def sums_of(
 
     Args:
         each: of some examples, their gradients, multiplied by ``scale``.
-        micro_batch: how many examples at a time; None: as many as take `ENTRIES` entries.
+        micro_batch: how many examples at a time; None: as many as take `ENTRIES` entries, at least `LEAST`.
         orders: of the norms that are wanted.
         coefficients: of norms.
         scale: of a gradient scaler; norms are those without it, totals keep it.
         drops: examples that are not finite count as none.
     """
     entries = max(1, sum(p.numel() for p in parameters))
-    step = micro_batch or max(1, min(batch.size, ENTRIES // entries))
     device = parameters[0].device
+    step = micro_batch or max(LEAST, ENTRIES.get(device.type, 1 << 26) // entries)
     losses: list[Tensor] = []
     found: list[dict[float, Tensor]] = []
     totals: list[Tensor | None] = [None] * len(parameters)

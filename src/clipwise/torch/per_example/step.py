@@ -425,8 +425,8 @@ def per_example(
             per-example gradient of the model; ``"explicit"`` makes them by `torch.func`, a few examples at
             a time; ``"auto"`` takes the first that agrees, on two examples in the first call, with the
             gradients of each alone.
-        micro_batch: how many examples at a time ``"explicit"`` takes; as many as fit into 64 Mi entries
-            unless given.
+        micro_batch: how many examples at a time ``"explicit"`` takes; by the number of parameters unless
+            given.
         nonfinite: examples whose gradient holds NaN or Inf are summed as they are (``"propagate"``), left out
             (``"drop"``), or an error before ``p.grad`` is touched (``"error"``); the last two wait for the
             device.
