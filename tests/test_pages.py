@@ -57,6 +57,15 @@ with clipwise.Monitor("clipwise.db", run="lstm") as earlier:
         mask = torch.ones(2, 3, dtype=bool)
         monitor = type("Monitor", (), {"log": lambda self, **values: values})()
     """,
+    "per-example.md": """
+        import torch, clipwise
+        model = torch.nn.Linear(4, 3)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        indices = range(6)
+        loader = [(torch.ones(6, 4), torch.zeros(6, dtype=int))]
+        poisson_batches = lambda rate: loader
+        monitor = clipwise.Monitor("clipwise.db")
+    """,
     "weights.md": LINE
     + """
 import keras, optax
@@ -81,6 +90,8 @@ q, k = torch.ones(1, 32, 5, 2), torch.ones(1, 8, 5, 2)
         params, grads = {"w": jax.numpy.ones(3)}, {"w": jax.numpy.ones(3)}
         clip, loss, schedule = clipwise.clip_by_global_norm(1.0), 1.0, optax.constant_schedule(1.0)
         state = clipwise.jax.init(clip, params)
+        loss_fn = lambda params, x, y: (params["w"] @ x - y) ** 2
+        inputs, targets = jax.numpy.ones((4, 3)), jax.numpy.zeros(4)
     """,
     "keras.md": """
         import keras, clipwise
