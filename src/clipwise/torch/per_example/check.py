@@ -49,7 +49,7 @@ def alone(
             raise
         except Exception as error:
             raise ArgumentError(
-                f"the model or the loss does not take a batch of one example, and of so many it does: {error}"
+                f"the gradient of an example in a batch of its own cannot be found: {error}"
             ) from error
         if not torch.equal(together, again):
             return None

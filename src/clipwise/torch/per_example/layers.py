@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from clipwise.torch.per_example.rows import squared, widened
+from clipwise.torch.per_example.ties import Factors
 from clipwise.torch.per_example.uses import Use, Weight, chunks
 
 __all__ = ["AffineUse", "ConvUse", "EmbeddingUse", "LinearUse"]
@@ -85,12 +86,19 @@ class LinearUse(MatrixUse):
 
     def _arranged(self, tensor: Tensor) -> Tensor:
         if self.time_first:  # (T, examples, d), or the two first as one
-            return tensor.view(-1, self.size, tensor.shape[-1]).transpose(0, 1)
+            return tensor.reshape(-1, self.size, tensor.shape[-1]).transpose(0, 1)
         return tensor.reshape(self.size, -1, tensor.shape[-1])
 
     def _factors(self, some: slice) -> tuple[Tensor, Tensor]:
         x, gradient = self._both()
         return x[some, None], gradient[some, None]
+
+    def factors(self, role: int, some: slice) -> Factors | None:
+        if self.roles[role] == "bias":
+            return None
+        x, gradient = (one[some] for one in self._both())
+        x = x.to(gradient.dtype)
+        return Factors(x, gradient) if self.transposed else Factors(gradient, x)
 
     def squares(self, role: int) -> Tensor:
         x, gradient = self._both()
@@ -140,6 +148,10 @@ class EmbeddingUse(Use):
         """Rows and gradients by place, ``(examples, T)`` and ``(examples, T, width)``."""
         gradient = self.gradient.reshape(self.size, -1, self.gradient.shape[-1])[some]
         return self.index.reshape(self.size, -1)[some], gradient
+
+    def factors(self, role: int, some: slice) -> Factors:
+        index, gradient = self._both(some)
+        return Factors(index, gradient.masked_fill((index == self.padding)[..., None], 0))
 
     def squares(self, role: int) -> Tensor:
         """By sorting the places by row: no entry for each row of the table, or each pair of places."""

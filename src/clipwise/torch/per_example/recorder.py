@@ -20,6 +20,9 @@ _MARK = "_clipwise_recording"
 also follows from a use that the backward pass comes to."""
 
 _COPIES = {"expand", "expand_as", "repeat", "broadcast_to"}
+_RANDOM = ("dropout", "rrelu", "gumbel", "bernoulli", "rand", "multinomial", "poisson", "normal_")
+"""In the names of functions that give something else each time, so they cannot be looked at again."""
+
 _recordings = 0
 
 
@@ -134,6 +137,10 @@ class Recorder(TorchFunctionMode):
         if name == "__get__":  # a property, such as the transpose
             name = getattr(getattr(func, "__self__", None), "__name__", name)
         named = [v for v in kwargs.values() if isinstance(v, Tensor)]
+        if any(word in name for word in _RANDOM):
+            raise NotFollowed(f"{self._first(args, kwargs)!r} meets random numbers in {name}")
+        if any(found is one for one in args):
+            raise NotFollowed(f"{self._first(args, kwargs)!r} is used in place, by {name}")
         if any(id(v) in self._by_id or self._follows(v) for v in named):
             # Positions tell arguments apart here; a tensor that is named is put into a function of its own.
             keys = [key for key, value in kwargs.items() if isinstance(value, Tensor)]
@@ -186,7 +193,7 @@ class Recorder(TorchFunctionMode):
             fits = (x.ndim == 3 and x.shape[1] == self.size) or (x.ndim == 2 and not len(x) % self.size)
         else:
             # Rows of several positions are taken for those of one example after the other.
-            fits = len(x) == self.size or (x.ndim == 2 and len(x) > 0 and not len(x) % self.size)
+            fits = len(x) > 0 and not len(x) % self.size
         if not fits:
             raise NotFollowed(
                 f"{self._name(weight, bias)!r} meets a tensor of shape {tuple(x.shape)}, which does not have"
@@ -302,6 +309,11 @@ class Recorder(TorchFunctionMode):
         pairs = [(weight, "weight"), (bias, "bias")]
         there = [(self._by_id[id(one)], role) for one, role in pairs if id(one) in self._by_id]
         return [weight for weight, _ in there], [role for _, role in there]
+
+    def _first(self, args: Sequence[Any], kwargs: dict[str, Any]) -> str:
+        """The name of the first weight of a call."""
+        weights = Arguments([*args, *kwargs.values()], {}, self._by_id, self._follows).weights
+        return weights[0].name
 
     def _name(self, *tensors: Tensor | None) -> str:
         return next(self._by_id[id(one)].name for one in tensors if id(one) in self._by_id)

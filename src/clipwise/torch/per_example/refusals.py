@@ -38,15 +38,21 @@ def refuse_models(model: nn.Module) -> None:
 
 
 def refuse_parameters(parameters: dict[str, Tensor]) -> None:
-    """ParameterError for parameters without a shape, of complex numbers, or of which a rank has a part."""
+    """ParameterError for parameters that are lazy, complex, sharded, or on several devices."""
     if not parameters:
         raise ParameterError("the model has no parameter that requires a gradient")
+    device = next(iter(parameters.values())).device
     for name, parameter in parameters.items():
         if is_lazy(parameter):
             raise ParameterError(f"{name!r} has no shape yet: run the model once before per_example")
         if isinstance(parameter, DTensor) or type(parameter).__name__ == "FlatParameter":
             raise ParameterError(
                 f"{name!r} is spread over ranks; per_example takes models that are whole on each of them"
+            )
+        if parameter.device != device:
+            raise ParameterError(
+                f"{name!r} is on {parameter.device} and others on {device}; per_example takes models on one"
+                " device"
             )
         if parameter.is_complex():
             raise ParameterError(f"{name!r} is complex; per_example takes real parameters")

@@ -128,6 +128,8 @@ class PerExample:
                 do not fit; the route that was asked for cannot be taken.
             NonFiniteError: a gradient is NaN or Inf and ``nonfinite="error"``. ``p.grad`` is as it was.
         """
+        if torch.is_inference_mode_enabled():
+            raise ArgumentError("torch.inference_mode allows no gradients: call backward outside of it")
         batch = Batch(inputs, targets)
         if more and self.options.loss == "mean" and self.options.batch_size is None:
             raise ArgumentError(

@@ -10,6 +10,7 @@ from torch.func import vjp, vmap
 
 from clipwise.errors import ClipwiseError
 from clipwise.torch.per_example.rows import squared
+from clipwise.torch.per_example.ties import Factors, pairs_of
 
 __all__ = ["Derived", "Local", "NotFollowed", "Use", "Weight"]
 
@@ -68,6 +69,10 @@ class Use(ABC):
     def total(self, role: int, factors: Tensor) -> Tensor:
         """The sum of the gradients of all examples by a weight, each with a factor."""
 
+    def factors(self, role: int, some: slice) -> Factors | None:
+        """The gradients of some examples by a weight as a product; None: they are not known as one."""
+        return None
+
     def squares(self, role: int) -> Tensor:
         """The square of the norm of each example's gradient by a weight, in the wide float."""
         return _squares(
@@ -106,9 +111,29 @@ class Weight:
         if len(uses) == 1 and not any(one.reached for one, _ in self.makes):
             use, role = uses[0]
             return use.squares(role)
+        crossed = None if any(one.reached for one, _ in self.makes) else self._crossed(uses)
+        if crossed is not None:
+            return crossed
         # Used more than once (tied): the norm of a sum takes the sum itself.
         cost = self.size + sum(use.cost(role) for use, role in uses)
         return _squares(self.examples, size, cost, self.tensor.device)
+
+    def _crossed(self, uses: "Sequence[tuple[Use, int]]") -> Tensor | None:
+        """The squares by those of each use and the products of all pairs; None where that takes more."""
+        shapes = [use.factors(role, slice(0, 1)) for use, role in uses]
+        parts = [one for one in shapes if one is not None]
+        positions = sum(one.columns.shape[1] for one in parts)
+        if len(parts) < len(uses) or positions**2 >= self.size:
+            return None
+        size = uses[0][0].size
+        squares = _sum([use.squares(role) for use, role in uses])
+        products = torch.cat(
+            [
+                pairs_of([one for use, role in uses if (one := use.factors(role, some))])
+                for some in chunks(size, 2 * positions**2, self.tensor.device)
+            ]
+        )
+        return (squares + products).clamp_(min=0)
 
     def examples(self, some: slice) -> Tensor:
         """The gradients of some examples, ``(examples, *shape)``."""

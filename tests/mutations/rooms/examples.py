@@ -1,0 +1,93 @@
+"""Single examples: the routes to their gradients, thresholds, noise, reports."""
+
+from tests.mutations.breaks import Break
+
+FOLDER = "src/clipwise/torch/per_example/"
+TORCH, JAX = "tests/torch/test_per_example.py", "tests/jax/test_per_example.py"
+
+BREAKS = [
+    Break(
+        "the norm of a linear layer is of each position alone",
+        FOLDER + "layers.py",
+        "found.append(products.mul_(g @ g.mT).flatten(1).sum(1).clamp_(min=0))",
+        "found.append(products.mul_(g @ g.mT).diagonal(dim1=-2, dim2=-1).flatten(1).sum(1))",
+        TORCH,
+    ),
+    Break(
+        "a tied weight has the norms of its uses",
+        FOLDER + "ties.py",
+        "return 2 * torch.stack(",
+        "return 0 * torch.stack(",
+        TORCH,
+    ),
+    Break(
+        "the row of the padding counts",
+        FOLDER + "layers.py",
+        "there = first & (rows != self.padding)",
+        "there = first",
+        TORCH,
+    ),
+    Break(
+        "rows that occur twice in an example count by themselves",
+        FOLDER + "layers.py",
+        "first[:, 1:] = rows[:, 1:] != rows[:, :-1]",
+        "first[:, 1:] = True",
+        TORCH,
+    ),
+    Break(
+        "in torch's attention examples lie along axis 0",
+        FOLDER + "recorder.py",
+        "isinstance(query, Tensor) and query.ndim == 3",
+        "False",
+        TORCH,
+    ),
+    Break(
+        "the routes are not checked against the examples alone",
+        FOLDER + "check.py",
+        "return None if bool((beyond <= 0).all()) else int(beyond.max(dim=0).values.argmax())",
+        "return None",
+        TORCH,
+    ),
+    Break(
+        "noise is added in every call of a step",
+        FOLDER + "step.py",
+        "        if not more:\n            self._finish(parameters, thresholds, scale)",
+        "        self._finish(parameters, thresholds, scale)",
+        TORCH,
+    ),
+    Break(
+        "the sensitivity of a mean is that of a sum",
+        FOLDER + "step.py",
+        "return self._plan.sensitivity(xp, thresholds) / divisor",
+        "return self._plan.sensitivity(xp, thresholds) * divisor**0",
+        TORCH,
+    ),
+    Break(
+        "automatic clipping never enlarges",
+        "src/clipwise/functional/examples/plan.py",
+        "        return stage.thresholds.policy.coefficient(norms)",
+        "        return xp.clip(stage.thresholds.policy.coefficient(norms), 0.0, 1.0)",
+        TORCH,
+    ),
+    Break(
+        "a quantile walks once an example",
+        "src/clipwise/thresholds/_quantile_ema.py",
+        "walk = xp.exp(-self.rate * (share - self.quantile))",
+        "walk = xp.exp(-self.rate * (share - self.quantile) * count)",
+        TORCH,
+    ),
+    Break(
+        "padding counts in JAX",
+        "src/clipwise/jax/per_example.py",
+        "            kept = here\n",
+        "            kept = here | True\n",
+        JAX,
+    ),
+    Break(
+        "a norm of NaN is not the largest",
+        "src/clipwise/functional/examples/report.py",
+        "found = np.concatenate([order[ends:], order[:ends][::-1]])[:k]",
+        "found = np.concatenate([order[:ends][::-1], order[ends:]])[:k]",
+        TORCH,
+    ),
+]
