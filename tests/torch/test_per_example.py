@@ -254,7 +254,7 @@ def test_dropout_is_drawn_once_for_norms_and_sums():
     [
         (thresholds.fixed(0.5), lambda norms, weight: np.minimum(1, 0.5 / norms)),
         (thresholds.relative(0.1), lambda norms, weight: np.minimum(1, 0.1 * weight / norms)),
-        (thresholds.automatic(0.5), lambda norms, weight: 0.5 / (norms + 0.01)),
+        (thresholds.automatic(5.0), lambda norms, weight: 5.0 / (norms + 0.01)),
         (thresholds.linear(0.2, 0.1, 10), lambda norms, weight: np.minimum(1, 0.2 / norms)),
         (thresholds.quantile_ema(start=0.3), lambda norms, weight: np.minimum(1, 0.3 / norms)),
         (thresholds.percentile(50), lambda norms, weight: np.ones(len(norms))),

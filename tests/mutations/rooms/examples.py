@@ -8,7 +8,7 @@ TORCH, JAX = "tests/torch/test_per_example.py", "tests/jax/test_per_example.py"
 BREAKS = [
     Break(
         "the norm of a linear layer is of each position alone",
-        FOLDER + "layers.py",
+        FOLDER + "linear.py",
         "found.append(products.mul_(g @ g.mT).flatten(1).sum(1).clamp_(min=0))",
         "found.append(products.mul_(g @ g.mT).diagonal(dim1=-2, dim2=-1).flatten(1).sum(1))",
         TORCH,
@@ -22,14 +22,14 @@ BREAKS = [
     ),
     Break(
         "the row of the padding counts",
-        FOLDER + "layers.py",
+        FOLDER + "embedding.py",
         "there = first & (rows != self.padding)",
         "there = first",
         TORCH,
     ),
     Break(
         "rows that occur twice in an example count by themselves",
-        FOLDER + "layers.py",
+        FOLDER + "embedding.py",
         "first[:, 1:] = rows[:, 1:] != rows[:, :-1]",
         "first[:, 1:] = True",
         TORCH,

@@ -1,11 +1,11 @@
-"""Norms of the rows of a matrix, each the gradient of one example."""
+"""Norms of the rows of a matrix, each the gradient of one example, and what they are made of."""
 
 import torch
 from torch import Tensor
 
 from clipwise.torch.engines._arrays import wide
 
-__all__ = ["row_norms", "squared", "widened"]
+__all__ = ["row_norms", "squared", "unchanged", "widened"]
 
 
 def widened(tensor: Tensor) -> Tensor:
@@ -29,3 +29,12 @@ def row_norms(rows: Tensor, p: float = 2.0) -> Tensor:
 def squared(rows: Tensor) -> Tensor:
     """The sums of squares over all axes but the first, in the wide float."""
     return row_norms(rows).square()
+
+
+def unchanged(tensor: Tensor, version: int) -> None:
+    """RuntimeError if a tensor was written into since its version was this, as the backward pass has it."""
+    if tensor._version != version:
+        raise RuntimeError(
+            f"a tensor of shape {tuple(tensor.shape)} that is needed for gradients was changed by an in-place"
+            " operation"
+        )

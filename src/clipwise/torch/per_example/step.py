@@ -2,36 +2,31 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
-from clipwise.clip import AnyClip
-from clipwise.config.arguments import as_example_clip
 from clipwise.errors import ArgumentError, NonFiniteError, StateError
 from clipwise.functional.context import StepContext
-from clipwise.functional.examples.options import Options, Reduction, WhenNonFinite, one_of
+from clipwise.functional.examples.options import Options
 from clipwise.functional.examples.plan import Clipped, ExamplePlan, fold_rows, joined
 from clipwise.functional.examples.report import ExampleReport
 from clipwise.functional.layout import Layout
 from clipwise.functional.scaling import order_of
 from clipwise.namespace import Array, namespace_of
-from clipwise.stack import warn
 from clipwise.torch._measure import MeasuredTensors
 from clipwise.torch._slots import slots_of
 from clipwise.torch._state import PolicyState
 from clipwise.torch.engines._arrays import namespace_on, tensor_of, wide
 from clipwise.torch.per_example.batch import Batch, LossFunction
-from clipwise.torch.per_example.check import Alone, alone, differs, evaluated
-from clipwise.torch.per_example.explicit import Sums, looped, norms_of, sums_of, vmapped
-from clipwise.torch.per_example.ghost import NotFollowed, ghost
+from clipwise.torch.per_example.explicit import Sums
 from clipwise.torch.per_example.refusals import refuse_models, refuse_parameters
+from clipwise.torch.per_example.routes import Route, Routes
 
-__all__ = ["PerExample", "per_example"]
+__all__ = ["PerExample"]
 
 ExampleFollower: TypeAlias = Callable[[int, ExampleReport], None]
-Route: TypeAlias = Literal["auto", "ghost", "explicit"]
 
 
 class PerExample:
@@ -41,58 +36,35 @@ class PerExample:
         options: what it was told.
         report: the `ExampleReport` of the last step, None before the first.
         steps: steps so far.
-        route: how the gradients are found: ``"ghost"``, ``"explicit"`` (`torch.func`) or ``"loop"``; None
-            before the first call.
     """
 
     def __init__(
-        self,
-        model: nn.Module,
-        clip: AnyClip | str | Mapping[str, Any],
-        *,
-        loss: Reduction = "mean",
-        batch_size: int | None = None,
-        route: Route = "auto",
-        micro_batch: int | None = None,
-        nonfinite: WhenNonFinite = "propagate",
-        noise_multiplier: float = 0.0,
-        generator: torch.Generator | None = None,
+        self, model: nn.Module, options: Options, route: Route, generator: torch.Generator | None
     ) -> None:
-        self.options = Options.checked(
-            as_example_clip(clip), loss, batch_size, micro_batch, nonfinite, noise_multiplier
-        )
-        one_of("route", route, Route)
         if not isinstance(generator, torch.Generator | None):
             raise ArgumentError(f"generator must be a torch.Generator, got {type(generator).__name__}")
-        if generator is not None and not self.options.noise_multiplier:
+        if generator is not None and not options.noise_multiplier:
             raise ArgumentError("generator is for the noise: give noise_multiplier, too")
-        if route == "explicit":
-            self._wanted: tuple[str, ...] = ("explicit", "loop")
-        else:
-            self._wanted = ("ghost",) if route == "ghost" else ("ghost", "explicit", "loop")
-            if micro_batch is not None and route == "ghost":
-                raise ArgumentError('micro_batch is for route="explicit"; the ghost route has no use for it')
         refuse_models(model)
-        self.model, self.generator = model, generator
+        self.model, self.options, self.generator = model, options, generator
         self.report: ExampleReport | None = None
         self.steps = 0
-        self.route: str | None = None
-        self._checked = False
-        self._said: set[str] = set()
         self._seen: list[Sums] = []
         self._keys: list[Any] | None = []
         self._followers: list[ExampleFollower] = []
         self._lay_out(self._trainable())
+        self._routes = Routes(model, route, options.micro_batch, self._plan.orders)
         self._state = PolicyState(self._plan.plan, namespace_on(self._device))
-        if "ghost" in self._wanted and self._plan.orders != (2.0,):
-            if route == "ghost":
-                raise ArgumentError(
-                    f'the ghost route knows 2-norms and "rms" only, and {self.options.clip!r} asks for'
-                    ' others: use route="explicit"'
-                )
-            self._wanted = ("explicit", "loop")
-        if self.options.noise_multiplier:
-            self.options.refuse_unbounded(float(self._sensitivity()))
+        if options.noise_multiplier:
+            options.refuse_unbounded(float(self._sensitivity()))
+
+    @property
+    def route(self) -> str | None:
+        """How the gradients are found: ``"ghost"``, ``"explicit"`` (`torch.func`) or ``"loop"``.
+
+        None before the first call.
+        """
+        return self._routes.taken
 
     # What a training loop calls.
 
@@ -142,12 +114,19 @@ class PerExample:
         if list(parameters) != [slot.name for slot in self._plan.slots]:
             self._lay_out(parameters, later=True)
             self._state = self._state.carried(self._plan.plan)
-            self._checked = False
+            self._routes.forget()
         scale = None if scaler is None else scaler.scale(torch.ones((), device=self._device))
         thresholds = self._thresholds()
         if batch.size:
             with torch.enable_grad():
-                sums = self._sums(parameters, loss_fn, batch, thresholds, scale)
+                sums = self._routes.sums(
+                    parameters,
+                    loss_fn,
+                    batch,
+                    partial(self._coefficients, thresholds),
+                    scale,
+                    drops=self.options.nonfinite == "drop",
+                )
         else:  # a batch that was drawn at random may be empty
             empty = torch.zeros(0, len(parameters), dtype=wide(self._device), device=self._device)
             norms = dict.fromkeys(self._plan.orders, empty)
@@ -217,95 +196,11 @@ class PerExample:
         self._device = next(iter(parameters.values())).device
         self._plan = ExamplePlan(self.options.clip, slots_of(parameters, self.model, None), later=later)
 
-    def _sums(
-        self,
-        parameters: dict[str, Tensor],
-        loss_fn: LossFunction,
-        batch: Batch,
-        thresholds: Sequence[Tensor],
-        scale: Tensor | None,
-    ) -> Sums:
-        if not self._checked:
-            self._choose(parameters, loss_fn, batch)
-            self._checked = batch.size > 1  # one example cannot depend on others
-        drops = self.options.nonfinite == "drop"
-
-        def coefficients(norms: dict[float, Tensor]) -> Tensor:
-            found: Tensor = self._clipped(thresholds, norms).coefficients
-            if drops:
-                found = found.masked_fill(~_finite(norms)[:, None], 0)
-            return found
-
-        if self.route == "ghost":
-            try:
-                return ghost(self.model, parameters, loss_fn, batch, coefficients, scale, drops=drops)
-            except NotFollowed as error:
-                if "explicit" not in self._wanted:
-                    raise ArgumentError(str(error)) from error
-                self._say(f"{error}: these examples go through torch.func instead")
-        if self.route == "loop":
-            each = partial(looped, self.model, parameters, loss_fn)
-        else:
-            each = partial(vmapped, self.model, parameters, loss_fn)
-        return sums_of(
-            partial(each, scale=scale),
-            list(parameters.values()),
-            batch,
-            self.options.micro_batch,
-            self._plan.orders,
-            coefficients,
-            scale,
-            drops=drops,
-        )
-
-    def _choose(self, parameters: dict[str, Tensor], loss_fn: LossFunction, batch: Batch) -> None:
-        """Take the first route that finds the gradients of two examples as they are alone."""
-        told = alone(self.model, parameters, loss_fn, batch)
-        reasons = []
-        for route in self._wanted:
-            reason = None if route == "loop" else self._fails(route, parameters, loss_fn, batch, told)
-            if reason is None:
-                self.route = route
-                break
-            if self._wanted == ("ghost",):
-                raise ArgumentError(f'route="ghost" is not possible: {reason}')
-            reasons.append(reason)
-        where = {"explicit": "torch.func", "loop": "one example after the other"}
-        for reason in reasons:
-            self._say(f"{reason}; the gradients are found by {where[str(self.route)]}")
-
-    def _fails(
-        self,
-        route: str,
-        parameters: dict[str, Tensor],
-        loss_fn: LossFunction,
-        batch: Batch,
-        told: Alone | None,
-    ) -> str | None:
-        """Why a route cannot be taken; None: it can."""
-        some = batch.examples(slice(0, 2)) if told is None else told.batch
-        names = list(parameters)
-        try:
-            with evaluated(self.model, self._device):
-                if route == "ghost":
-                    norms = ghost(self.model, parameters, loss_fn, some, None, None).norms[2.0]
-                else:
-                    gradients, _ = vmapped(self.model, parameters, loss_fn, some, None)
-                    norms = norms_of(gradients, some.size, 2.0, self._device)
-        except NotFollowed as error:
-            return str(error)
-        except (RuntimeError, NotImplementedError, ValueError) as error:
-            first = str(error).partition("\n")[0]
-            return f"torch.func does not take this model ({type(error).__name__}: {first})"
-        place = None if told is None else differs(norms, told)
-        if place is None:
-            return None
-        return f"the {route} route finds other gradients of {names[place]!r} than the examples have alone"
-
-    def _say(self, what: str) -> None:
-        if what not in self._said:
-            self._said.add(what)
-            warn(f"per_example: {what}")
+    def _coefficients(self, thresholds: Sequence[Tensor], norms: dict[float, Tensor]) -> Tensor:
+        found: Tensor = self._clipped(thresholds, norms).coefficients
+        if self.options.nonfinite == "drop":
+            found = found.masked_fill(~_finite(norms)[:, None], 0)
+        return found
 
     def _clipped(self, thresholds: Sequence[Tensor], norms: dict[float, Tensor]) -> Clipped:
         xp = namespace_of(next(iter(norms.values())))
@@ -391,81 +286,6 @@ class PerExample:
             where = parameter.device if self.generator is None else self.generator.device
             noise = torch.randn(parameter.shape, generator=self.generator, device=where, dtype=dtype)
             _accumulate(parameter, noise.to(parameter.device).mul_(deviation.to(dtype)))
-
-
-def per_example(
-    model: nn.Module,
-    clip: AnyClip | str | Mapping[str, Any],
-    loss: Reduction = "mean",
-    *,
-    batch_size: int | None = None,
-    route: Route = "auto",
-    micro_batch: int | None = None,
-    nonfinite: WhenNonFinite = "propagate",
-    noise_multiplier: float = 0.0,
-    generator: torch.Generator | None = None,
-) -> PerExample:
-    """Clip the gradient of each example of a batch before they are summed.
-
-    With the gradient ``g_i`` of the loss of example i, ``c_i = min(1, C / ||g_i||)`` and B examples,
-    `backward` of what this returns adds ``sum_i c_i g_i`` (``loss="sum"``) or ``1/B sum_i c_i g_i``
-    (``loss="mean"``) to ``p.grad``. So no example, mislabelled or broken, moves the gradient by more than
-    ``C / B``; clipping the mean makes the whole step shorter, and leaves its direction to that example.
-
-    Args:
-        model: any module without BatchNorm in training mode. Parameters that require no gradient are left
-            alone.
-        clip: by global norm or by tensor, with any threshold that does not follow the loss, or `chain` and
-            `by_name` of such; a string or a mapping is read by `clipwise.config.parse`. A threshold that
-            learns has one value a step, from the steps before it, and is shown every example's norm; without
-            any history nothing is clipped. With `clipwise.thresholds.automatic`,
-            ``c_i = size / (||g_i|| + gamma)``.
-        loss: whether the clipped gradients are averaged or summed.
-        batch_size: what the sum is divided by for ``loss="mean"``; the number of examples of the call
-            unless given. For steps of several calls, and for batches of random size.
-        route: ``"ghost"`` finds the norms from what goes into and comes back to each layer, and makes no
-            per-example gradient of the model; ``"explicit"`` makes them by `torch.func`, a few examples at
-            a time; ``"auto"`` takes the first that agrees, on two examples in the first call, with the
-            gradients of each alone.
-        micro_batch: how many examples at a time ``"explicit"`` takes; by the number of parameters unless
-            given.
-        nonfinite: examples whose gradient holds NaN or Inf are summed as they are (``"propagate"``), left out
-            (``"drop"``), or an error before ``p.grad`` is touched (``"error"``); the last two wait for the
-            device.
-        noise_multiplier: for DP-SGD, the standard deviation of Gaussian noise over the sensitivity (see
-            `PerExample.sensitivity`). It is added once a step, to every parameter. Accounting is not done
-            here.
-        generator: that the noise is drawn with.
-
-    Raises:
-        ArgumentError: the model has a layer that mixes examples, or options do not fit together.
-        ParameterError: no parameter requires a gradient, or one is sharded or complex.
-
-    Sources: Goodfellow 2015, arXiv:1510.01799 (norms from activations); Li et al. 2021, arXiv:2110.05679
-    (ghost clipping); Bu et al. 2022, arXiv:2210.00038 (one backward pass); Abadi et al. 2016,
-    arXiv:1607.00133 (DP-SGD).
-
-    >>> import torch, clipwise
-    >>> model = torch.nn.Linear(2, 1, bias=False)
-    >>> step = clipwise.torch.per_example(model, clipwise.clip_by_global_norm(1.0), loss="sum")
-    >>> inputs = torch.tensor([[0.6, 0.8], [30.0, 40.0]])
-    >>> losses = step.backward(lambda outputs: outputs.squeeze(1), inputs)
-    >>> model.weight.grad  # two unit vectors
-    tensor([[1.2000, 1.6000]])
-    >>> step.report.largest
-    1
-    """
-    return PerExample(
-        model,
-        clip,
-        loss=loss,
-        batch_size=batch_size,
-        route=route,
-        micro_batch=micro_batch,
-        nonfinite=nonfinite,
-        noise_multiplier=noise_multiplier,
-        generator=generator,
-    )
 
 
 def _finite(norms: dict[float, Tensor]) -> Tensor:

@@ -2,17 +2,16 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Protocol
 
 import torch
 from torch import Tensor
-from torch.func import vjp, vmap
 
 from clipwise.errors import ClipwiseError
 from clipwise.torch.per_example.rows import squared
 from clipwise.torch.per_example.ties import Factors, pairs_of
 
-__all__ = ["Derived", "Local", "NotFollowed", "Use", "Weight"]
+__all__ = ["NotFollowed", "Part", "Use", "Weight", "chunks"]
 
 ENTRIES = {"cpu": 1 << 18}
 """Entries that the norms of a layer may take at a time beside what is there, or those of one example."""
@@ -84,6 +83,20 @@ class Use(ABC):
         return self.weights[role].size
 
 
+class Part(Protocol):
+    """What was made of weights alone, with gradients that go on to each of them, by its place."""
+
+    @property
+    def reached(self) -> bool:
+        """Whether the losses depend on it."""
+
+    def examples(self, place: int, some: slice) -> Tensor:
+        """The gradients of some examples by a weight, ``(examples, *shape)``."""
+
+    def total(self, place: int, factors: Tensor) -> Tensor:
+        """The sum of the gradients of all examples by a weight, each with a factor."""
+
+
 class Weight:
     """A parameter, or a tensor that was made of parameters alone.
 
@@ -98,7 +111,7 @@ class Weight:
         self.name = name
         self.size = tensor.numel()
         self.uses: list[tuple[Use, int]] = []
-        self.makes: list[tuple[Derived, int]] = []
+        self.makes: list[tuple[Part, int]] = []
 
     @property
     def reached(self) -> bool:
@@ -159,173 +172,6 @@ class Weight:
             use.finish()
 
 
-class Derived:
-    """Tensors made of weights alone: their transpose, a slice, a product of two. Gradients go through it.
-
-    Args:
-        function: of ``args`` and ``kwargs``, without a mode.
-        places: where among the flattened arguments the weights are.
-        outputs: what it gave, as weights.
-    """
-
-    def __init__(
-        self, function: Callable[..., Any], arguments: "Arguments", outputs: "Sequence[Weight]"
-    ) -> None:
-        self.function = function
-        self.arguments = arguments
-        self.outputs = outputs
-        for place, weight in enumerate(arguments.weights):
-            weight.makes.append((self, place))
-
-    @property
-    def reached(self) -> bool:
-        return any(weight.reached for weight in self.outputs)
-
-    def examples(self, place: int, some: slice) -> Tensor:
-        count = some.stop - some.start
-        given = [
-            weight.examples(some)
-            if weight.reached
-            else weight.tensor.new_zeros((count, *weight.tensor.shape))
-            for weight in self.outputs
-        ]
-        return _followed(lambda: vmap(self._back(place))(*given), self.function)
-
-    def total(self, place: int, factors: Tensor) -> Tensor:
-        given = [
-            weight.total(factors).to(weight.tensor.dtype)
-            if weight.reached
-            else torch.zeros_like(weight.tensor)
-            for weight in self.outputs
-        ]
-        return self._back(place)(*given)
-
-    def _back(self, place: int) -> Callable[..., Tensor]:
-        def made(weight: Tensor) -> tuple[Tensor, ...]:
-            found = self.function(*self.arguments.args_with(place, weight), **self.arguments.kwargs)
-            return (found,) if isinstance(found, Tensor) else tuple(found)
-
-        back = vjp(made, self.arguments.weights[place].tensor.detach())[1]
-
-        def pulled(*cotangents: Tensor) -> Tensor:
-            pairs = zip(cotangents, self.outputs, strict=True)
-            (found,) = back(tuple(c.to(weight.tensor.dtype) for c, weight in pairs))
-            return found  # type: ignore[no-any-return]
-
-        return pulled
-
-
-class Arguments:
-    """What a function was called with, the weights and the tensors with examples apart.
-
-    Args:
-        args, kwargs: the call's.
-        weights: by the id of their tensor.
-        follows: whether a tensor has the examples along axis 0.
-        size: how many examples there are.
-    """
-
-    def __init__(
-        self,
-        args: Sequence[Any],
-        kwargs: dict[str, Any],
-        weights: dict[int, Weight],
-        follows: Callable[[Tensor], bool],
-    ) -> None:
-        self.args = [_detached(one, weights) for one in args]
-        self.kwargs = kwargs
-        self.weights: list[Weight] = []
-        self._weight_places: list[tuple[int, int | None]] = []
-        self.batched: list[tuple[int, int | None]] = []
-        for i, one in enumerate(args):
-            inner: Sequence[tuple[int | None, Any]] = (
-                list(enumerate(one)) if isinstance(one, list | tuple) else [(None, one)]
-            )
-            for j, tensor in inner:
-                if id(tensor) in weights:
-                    self._weight_places.append((i, j))
-                    self.weights.append(weights[id(tensor)])
-                elif isinstance(tensor, Tensor) and follows(tensor):
-                    self.batched.append((i, j))
-
-    def args_with(self, place: int, weight: Tensor) -> list[Any]:
-        """The positional arguments with another tensor as one of the weights."""
-        return self._with(self.args, self._weight_places[place], weight)
-
-    def of_example(self, args: list[Any], tensors: Sequence[Tensor]) -> list[Any]:
-        """Positional arguments with the part of one example in place of each tensor with examples."""
-        for where, tensor in zip(self.batched, tensors, strict=True):
-            args = self._with(args, where, tensor)
-        return args
-
-    def tensors(self) -> list[Tensor]:
-        """Those with examples."""
-        return [self.args[i] if j is None else self.args[i][j] for i, j in self.batched]
-
-    @staticmethod
-    def _with(args: list[Any], where: tuple[int, int | None], value: Any) -> list[Any]:
-        found = list(args)
-        i, j = where
-        if j is None:
-            found[i] = value
-        else:
-            inner = list(found[i])
-            inner[j] = value
-            found[i] = type(args[i])(inner)
-        return found
-
-
-class Local(Use):
-    """Any function: what it gave is made again of one example's part, and differentiated by the weight.
-
-    Where no argument has examples, each of the output's is a copy (`expand`).
-    """
-
-    def __init__(
-        self, function: Callable[..., Any], arguments: Arguments, size: int, rows: int, output: Tensor
-    ) -> None:
-        super().__init__(arguments.weights, size)
-        self.function = function
-        self.arguments = arguments
-        self.rows = rows  # of each example along axis 0
-        self._cost = output.numel() // max(1, size)
-
-    def cost(self, role: int) -> int:
-        return super().cost(role) + self._cost
-
-    def examples(self, role: int, some: slice) -> Tensor:
-        weight = self.weights[role].tensor.detach()
-        own = self.gradient[some.start * self.rows : some.stop * self.rows]
-        own = own.unflatten(0, (-1, self.rows))
-        parts = [
-            tensor.detach()[some.start * self.rows : some.stop * self.rows].unflatten(0, (-1, self.rows))
-            for tensor in self.arguments.tensors()
-        ]
-
-        def back(gradient: Tensor, *parts: Tensor) -> Tensor:
-            def forward(weight: Tensor) -> Tensor:
-                args = self.arguments.of_example(self.arguments.args_with(role, weight), parts)
-                found: Tensor = self.function(*args, **self.arguments.kwargs)
-                return found if parts else found[:1]
-
-            pull = vjp(forward, weight)[1]
-            return pull(gradient)[0]  # type: ignore[no-any-return]
-
-        return _followed(lambda: vmap(back)(own, *parts), self.function)
-
-    def total(self, role: int, factors: Tensor) -> Tensor:
-
-        def forward(weight: Tensor) -> Tensor:
-            found: Tensor = self.function(*self.arguments.args_with(role, weight), **self.arguments.kwargs)
-            return found
-
-        own = self.gradient.unflatten(0, (self.size, self.rows))
-        factors = factors.to(own.dtype).view(-1, *[1] * (own.ndim - 1))
-        pull = vjp(forward, self.weights[role].tensor.detach())[1]
-        (total,) = pull((own * factors).flatten(0, 1))
-        return total  # type: ignore[no-any-return]
-
-
 def chunks(size: int, cost: int, device: torch.device) -> Iterator[slice]:
     """Examples at a time, so many that `ENTRIES` suffice; a kernel of a device is given more."""
     step = max(1, ENTRIES.get(device.type, 1 << 24) // max(1, cost))
@@ -342,21 +188,3 @@ def _sum(terms: Sequence[Tensor]) -> Tensor:
     for term in terms[1:]:
         found = found + term
     return found
-
-
-def _detached(value: Any, weights: dict[int, Weight]) -> Any:
-    """Without the graph, which a later pass must not keep alive."""
-    if isinstance(value, Tensor):
-        return value.detach()
-    if isinstance(value, list | tuple) and any(isinstance(one, Tensor) for one in value):
-        return type(value)([one.detach() if isinstance(one, Tensor) else one for one in value])
-    return value
-
-
-def _followed(compute: Callable[[], Tensor], function: Callable[..., Any]) -> Tensor:
-    try:
-        return compute()
-    except RuntimeError as error:
-        name = getattr(function, "__name__", str(function))
-        first = str(error).partition("\n")[0]
-        raise NotFollowed(f"{name} cannot be taken apart by example ({first})") from error

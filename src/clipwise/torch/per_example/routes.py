@@ -1,0 +1,151 @@
+"""The ways to the clipped sums of a batch, and which of them a model can take."""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Literal, TypeAlias
+
+from torch import Tensor, nn
+
+from clipwise.errors import ArgumentError
+from clipwise.functional.examples.options import one_of
+from clipwise.stack import warn
+from clipwise.torch.per_example.batch import Batch, LossFunction
+from clipwise.torch.per_example.check import Alone, alone, differs, evaluated
+from clipwise.torch.per_example.explicit import Coefficients, Sums, looped, norms_of, sums_of, vmapped
+from clipwise.torch.per_example.ghost import NotFollowed, ghost
+
+__all__ = ["Route", "Routes"]
+
+Route: TypeAlias = Literal["auto", "ghost", "explicit"]
+
+_WANTED: dict[Route, tuple[str, ...]] = {
+    "auto": ("ghost", "explicit", "loop"),
+    "ghost": ("ghost",),
+    "explicit": ("explicit", "loop"),
+}
+_WORDS = {"ghost": "the ghost route", "explicit": "torch.func", "loop": "one example after the other"}
+
+
+class Routes:
+    """Finds the clipped sums of batches by the first route that finds the gradients of examples alone.
+
+    Args:
+        model: whose gradients they are.
+        route: that the user wants.
+        micro_batch: how many examples at a time, where that is a question.
+        orders: of the norms that are asked for.
+
+    Attributes:
+        taken: the route; None before the first batch.
+
+    Raises:
+        ArgumentError: the route is unknown, or not one for these norms or for micro-batches.
+    """
+
+    def __init__(
+        self, model: nn.Module, route: Route, micro_batch: int | None, orders: Sequence[float]
+    ) -> None:
+        one_of("route", route, Route)
+        if micro_batch is not None and route == "ghost":
+            raise ArgumentError('micro_batch is for route="explicit"; the ghost route has no use for it')
+        self._wanted = _WANTED[route]
+        if tuple(orders) != (2.0,):
+            if route == "ghost":
+                raise ArgumentError(
+                    'the ghost route knows 2-norms and "rms" only, and this clip asks for others: use'
+                    ' route="explicit"'
+                )
+            self._wanted = _WANTED["explicit"]
+        self.model, self.micro_batch, self.orders = model, micro_batch, tuple(orders)
+        self.taken: str | None = None
+        self._checked = False
+        self._said: set[str] = set()
+
+    def forget(self) -> None:
+        """Look again which route there is: the parameters have changed."""
+        self._checked = False
+
+    def sums(
+        self,
+        parameters: dict[str, Tensor],
+        loss_fn: LossFunction,
+        batch: Batch,
+        coefficients: Coefficients,
+        scale: Tensor | None,
+        *,
+        drops: bool,
+    ) -> Sums:
+        """The clipped sums of a batch; the arguments are those of `ghost`.
+
+        Raises:
+            ArgumentError: the losses are not one for each example alone, or no route is possible.
+        """
+        if not self._checked:
+            self._choose(parameters, loss_fn, batch)
+            self._checked = batch.size > 1  # one example cannot depend on others
+        if self.taken == "ghost":
+            try:
+                return ghost(self.model, parameters, loss_fn, batch, coefficients, scale, drops=drops)
+            except NotFollowed as error:  # what dropout does to a weight, say, is seen in training only
+                if "explicit" not in self._wanted:
+                    raise ArgumentError(str(error)) from error
+                self._say(f"{error}; the gradients are found by {_WORDS['explicit']}")
+        each = looped if self.taken == "loop" else vmapped
+        return sums_of(
+            partial(each, self.model, parameters, loss_fn, scale=scale),
+            list(parameters.values()),
+            batch,
+            self.micro_batch,
+            self.orders,
+            coefficients,
+            scale,
+            drops=drops,
+        )
+
+    def _choose(self, parameters: dict[str, Tensor], loss_fn: LossFunction, batch: Batch) -> None:
+        """Take the first route that finds the gradients of two examples as they are alone."""
+        told = alone(self.model, parameters, loss_fn, batch)
+        reasons = []
+        for route in self._wanted:
+            reason = None if route == "loop" else self._fails(route, parameters, loss_fn, batch, told)
+            if reason is None:
+                self.taken = route
+                break
+            if self._wanted == ("ghost",):
+                raise ArgumentError(f'route="ghost" is not possible: {reason}')
+            reasons.append(reason)
+        for reason in reasons:
+            self._say(f"{reason}; the gradients are found by {_WORDS[str(self.taken)]}")
+
+    def _fails(
+        self,
+        route: str,
+        parameters: dict[str, Tensor],
+        loss_fn: LossFunction,
+        batch: Batch,
+        told: Alone | None,
+    ) -> str | None:
+        """Why a route cannot be taken; None: it can."""
+        some = batch.examples(slice(0, 2)) if told is None else told.batch
+        names, device = list(parameters), next(iter(parameters.values())).device
+        try:
+            with evaluated(self.model, device):
+                if route == "ghost":
+                    norms = ghost(self.model, parameters, loss_fn, some, None, None).norms[2.0]
+                else:
+                    gradients, _ = vmapped(self.model, parameters, loss_fn, some, None)
+                    norms = norms_of(gradients, some.size, 2.0, device)
+        except NotFollowed as error:
+            return str(error)
+        except (RuntimeError, NotImplementedError, ValueError) as error:
+            first = str(error).partition("\n")[0]
+            return f"{_WORDS[route]} does not take this model ({type(error).__name__}: {first})"
+        place = None if told is None else differs(norms, told)
+        if place is None:
+            return None
+        return f"{_WORDS[route]} finds other gradients of {names[place]!r} than the examples have alone"
+
+    def _say(self, what: str) -> None:
+        if what not in self._said:
+            self._said.add(what)
+            warn(f"per_example: {what}")
