@@ -575,3 +575,24 @@ def test_the_monitor_records_norms_and_names_the_example(tmp_path):
         values = medians["clipwise/example/norm/0.5"].values
     assert len(values) == 8
     assert values[-1] == pytest.approx(np.median(step.report.norms))
+
+
+def test_what_only_training_shows_takes_another_route():
+    """A weight that is dropped at random is another one each time: two looks would not see the same."""
+
+    class Dropped(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(torch.randn(3, 4, dtype=torch.float64))
+
+        def forward(self, x):
+            return F.linear(x, F.dropout(self.weight, 0.5, self.training))
+
+    torch.manual_seed(0)
+    model = Dropped()
+    step = per_example(model, clipwise.clip_by_global_norm(0.1), "sum")
+    with pytest.warns(UserWarning, match=r"'weight' meets random numbers in dropout.*torch\.func"):
+        step.backward(CE, draw(1, 4), torch.tensor([1]))
+    assert float(model.weight.grad.norm()) == pytest.approx(0.1, rel=1e-9)
+    with pytest.raises(ArgumentError, match="random numbers"):
+        per_example(model, step.options.clip, route="ghost").backward(CE, draw(2, 4), torch.tensor([1, 0]))
