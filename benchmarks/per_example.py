@@ -107,6 +107,7 @@ CASES = {
     ),
 }
 ROUTES = ("plain", "clipwise explicit", "clipwise ghost", "Opacus hooks", "Opacus ghost")
+SECONDS, MOST_ROUNDS = 8.0, 50
 MOST_HOOKED = 128
 """Examples of a batch up to which Opacus' hooks are measured: they keep a gradient of each."""
 
@@ -180,13 +181,17 @@ def measured(case: Case, size: int, rounds: int) -> list[Row]:
                 torch.testing.assert_close(a, b, rtol=1e-2, atol=1e-4 * float(b.abs().max()))
         clear()
     del wanted, found
-    times = np.zeros((rounds, len(calls)))
-    for turn in range(rounds):
-        for place, (_, clear, call) in enumerate(calls.values()):
+    turns: list[list[float]] = []
+    begin = time.perf_counter()
+    # Short calls take more turns: a machine that does something else disturbs them more.
+    while len(turns) < rounds or (time.perf_counter() - begin < SECONDS and len(turns) < MOST_ROUNDS):
+        turns.append([])
+        for _, clear, call in calls.values():
             start = time.perf_counter()
             call()
-            times[turn, place] = time.perf_counter() - start
+            turns[-1].append(time.perf_counter() - start)
             clear()
+    times = np.asarray(turns)
     device = torch.device("cpu")
     memory = [extra_peak(call, device, before=clear, repeats=3) for _, clear, call in calls.values()]
     ratios = times / times[:, :1]
@@ -252,7 +257,7 @@ def main(given: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.per_example", description=__doc__)
     add = parser.add_argument
     add("--case", action="append", choices=list(CASES), help="only this model (repeatable)")
-    add("--rounds", type=int, default=9, help="of each row (%(default)s)")
+    add("--rounds", type=int, default=9, help="of each row, at least (%(default)s)")
     add("--threads", type=int, default=2, help="threads of the CPU (%(default)s)")
     add("--markdown", type=Path, metavar="FILE", help="write the table there as well")
     options = parser.parse_args(given)
