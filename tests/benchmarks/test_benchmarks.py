@@ -257,3 +257,20 @@ def test_busy_cores_are_busy_until_the_end():
         assert [process.poll() for process in running] == [None, None]
     assert all(process.returncode for process in running)
     assert str(goals.goal_of("lstm", "norm", "fp32", True, busy=True)) == "≥1x"
+
+
+def test_single_examples_are_clipped_alike_by_all_routes(monkeypatch):
+    """`measured` itself compares the gradients; a route that does something else ends it."""
+    from benchmarks import per_example
+
+    monkeypatch.setattr(per_example, "SECONDS", 0.0)
+    monkeypatch.setattr(per_example, "NORM", 0.5)
+    net = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 10))
+    case = per_example.Case("tiny", lambda: net, lambda n: torch.randn(n, 6), (4,))
+    rows = per_example.measured(case, 4, 1)
+    assert [row.route for row in rows] == list(per_example.ROUTES)
+    text = per_example.markdown(rows, {"cores": "2"})
+    assert text.count("| tiny | 4 |") == 5
+    monkeypatch.setattr(per_example.clipwise, "clip_by_global_norm", lambda norm: clipwise.clip_by_norm(norm))
+    with pytest.raises(AssertionError):
+        per_example.measured(case, 4, 1)
