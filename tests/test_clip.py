@@ -85,7 +85,6 @@ def test_presets_are_thin():
         (lambda: Clip(1.0, per="element", norm=1.0), ArgumentError, "by its modulus"),
         (lambda: Clip(thresholds.percentile(), per="element"), ArgumentError, "for every single entry"),
         (lambda: Clip(thresholds.percentile(), per="unit"), ArgumentError, "give a percentile a window"),
-        (lambda: Clip(thresholds.auto(), per="unit"), ArgumentError, "keeps a whole history"),
         (lambda: clipwise.clip_by_value(), ThresholdError, "needs a threshold, or low, high"),
         (lambda: clipwise.clip_by_value(1.0, low=0.0), ThresholdError, "not both"),
         (lambda: clipwise.clip_by_value((0.0, 1.0)), ThresholdError, r"clip_by_value\(low="),

@@ -165,9 +165,7 @@ class Clip:
             )
         if "moment_ratio" in policy.needs and self.per != "tensor":
             raise ArgumentError(f'{policy!r} is of whole tensors: per must be "tensor", got {self.per!r}')
-        endless = isinstance(policy, thresholds.auto) or (
-            isinstance(policy, thresholds.percentile) and policy.window is None
-        )
+        endless = isinstance(policy, thresholds.percentile) and policy.window is None
         if self.per == "unit" and endless:
             raise ArgumentError(
                 f'{policy!r} keeps a whole history, about 30 kB a group, which is too much for per="unit";'

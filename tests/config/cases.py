@@ -41,7 +41,7 @@ STRINGS = [
     ("clip_by_global_norm(mean(1.2))", c.clip_by_global_norm(t.mean(1.2))),
     ("clip_by_global_norm(mean(decay=0.9))", c.clip_by_global_norm(t.mean(decay=0.9))),
     ("clip_by_global_norm(fixed(1.0))", c.clip_by_global_norm(t.fixed(1))),
-    ("clip_by_global_norm(auto(q=50.0))", c.clip_by_global_norm(t.auto(q=50))),
+    ("clip_by_global_norm(auto(share=0.75))", c.clip_by_global_norm(t.auto(share=0.75))),
     ("clip_by_global_norm(cosine(5.0, 1.0, 10))", c.clip_by_global_norm(t.cosine(5, 1, 10))),
     ("clip_by_global_norm(exponential(5.0, 1.0, 10))", c.clip_by_global_norm(t.exponential(5, 1, 10))),
     ("clip_by_global_norm(quantile_ema(0.9))", c.clip_by_global_norm(t.quantile_ema(0.9))),

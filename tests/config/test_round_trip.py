@@ -41,7 +41,7 @@ POLICIES = st.one_of(
     st.builds(t.quantile_ema, FRACTION, st.floats(0.01, 1), POSITIVE),
     st.builds(t.reduce_on_instability, st.just(1.0), st.floats(0.1, 0.9), COUNT, st.floats(0.01, 0.5), COUNT),
 )
-AUTO = st.builds(t.auto, q=PERCENT, window=COUNT)
+AUTO = st.builds(t.auto, share=POSITIVE, window=COUNT)
 VALUE_CLIPS = st.one_of(
     st.builds(c.clip_by_value, st.one_of(BOUND, SCHEDULES)),
     st.tuples(st.floats(allow_nan=False), st.floats(allow_nan=False))

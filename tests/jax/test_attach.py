@@ -139,7 +139,7 @@ def test_without_anything_bad_it_is_the_chain():
 
 
 def test_a_schedule_counts_the_steps_that_were_taken():
-    clip = clipwise.Clip(thresholds.auto(low=0.1, high=0.1))
+    clip = clipwise.Clip(thresholds.auto())
     optimizer = clipwise.jax.attach(optax.sgd(0.1), clip, learning_rate=optax.linear_schedule(0.4, 0.0, 4))
     state = optimizer.init(params())
     for gradients in (grads(), spoiled(jnp.nan), spoiled(jnp.nan), grads()):

@@ -115,7 +115,7 @@ def test_it_is_the_pure_function_step_by_step():
 
 
 def test_a_schedule_of_the_learning_rate_is_heard():
-    clip = clipwise.Clip(thresholds.auto(low=0.1, high=0.1))
+    clip = clipwise.Clip(thresholds.auto(stretch=1.0, spike=1e6))
     seen = []
     for rate in (optax.linear_schedule(0.4, 0.0, 4), 0.4, None):
         transform = clipwise.jax.transform(clip, learning_rate=rate)
@@ -125,7 +125,7 @@ def test_a_schedule_of_the_learning_rate_is_heard():
         seen.append(float(clipwise.jax.report(state).threshold))
     scheduled, constant, unknown = seen
     assert scheduled == pytest.approx(constant * 2, rel=1e-5)  # T is in inverse proportion to the rate
-    assert unknown == pytest.approx(global_norm(grads()), rel=1e-5)
+    assert unknown == pytest.approx(1e6 * global_norm(grads()), rel=1e-5)
 
 
 def test_the_loss_comes_as_value_or_loss():
@@ -205,7 +205,7 @@ def test_inject_hyperparams():
         assert global_norm(updates) == pytest.approx(expected, rel=1e-6)
 
     whole = optax.inject_hyperparams(clipwise.jax.transform)(
-        clip=clipwise.Clip(thresholds.auto(low=0.1, high=0.1)), learning_rate=0.5, momentum=0.9
+        clip=clipwise.Clip(thresholds.auto()), learning_rate=0.5, momentum=0.9
     )
     _, state = jax.jit(whole.update)(grads(), whole.init(params()), params())
     assert float(clipwise.jax.report(state).threshold) > 0

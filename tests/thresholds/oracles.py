@@ -204,26 +204,38 @@ def moment_ratio(norms, ratios, limit):
     return [n / (r / limit) if r > limit else math.inf for n, r in zip(norms, ratios, strict=True)]
 
 
-def auto(norms, weights, count, rate, momentum, losses, low=0.005, high=0.1, q=90, cap=10.0, floor=0.05):
-    history, f, out = [], 1.0, []
-    for i, (n, jump) in enumerate(zip(norms, loss_jumps(losses, 100, 3.0), strict=True)):
+def usual_norms(norms):
+    """Before each step: the mean of logarithms, each at most 1 away; 50 norms, then with weight 0.02."""
+    u, k, out = math.nan, 0, []
+    for n in norms:
+        out.append(math.exp(u) if k else math.inf)
         if counts(n):
-            history.append(min(n, cap * float(np.median(history[-1000:]))) if len(history) >= 5 else n)
+            u = u + max(1 / (k + 1), 0.02) * min(max(math.log(n) - u, -1.0), 1.0) if k else math.log(n)
+            k += 1
+    return out
+
+
+def auto(norms, weights, count, rate, momentum, losses, first=0.02, stretch=2.0, spike=3.0):
+    """``count`` is the number of weights, or one for each step."""
+    sizes = [count] * len(norms) if isinstance(count, int) else count
+    f, out, last = 1.0, [], None
+    rows = zip(norms, usual_norms(norms), loss_jumps(losses, 50, 5.0), weights, sizes, rate, strict=True)
+    for n, usual, jump, w, size, lr in rows:
+        if size != last:
+            w0, distance, steps, last = w, 0.0, [], size
+            longest = first * max(w, 0.03 * math.sqrt(size))
+        distance = max(distance, (w - w0) ** 2, w**2 - w0**2)
+        path = sum(s**2 for s in steps)
+        a = min(max(math.sqrt(distance / (path + longest**2)), 1 / stretch), stretch) if path else 1.0
         if jump is not None:
-            f = max(floor, 0.5 * f) if jump else min(1.0, 1.02 * f)
-        t = float(np.percentile(history, q)) if history else math.inf
-        if rate[i] > 0:
-            reach = max(weights[i], 1e-3 * math.sqrt(count)) / (rate[i] / (1 - momentum))
-            out.append(max(low * reach, f * min(max(t, low * reach), high * reach)))
-        else:
-            out.append(f * t)
+            f = max(0.05, 0.5 * f) if jump else min(1.0, f * max(1.02, a))
+        h = lr / (1 - momentum)
+        threshold = f * min(a * longest / h if h else math.inf, spike * usual)
+        out.append(threshold)
+        steps.append(h * min(n, threshold) if counts(n) else 0.0)
+        longest = max(longest, steps[-1])
     return out
 
 
 def auto_scale_free(norms):
-    history, out = [], []
-    for n in norms:
-        if counts(n):
-            history.append(n)
-        out.append(5.0 * float(np.median(history[-200:])) if len(history) > 20 else math.inf)
-    return out
+    return [0.5 * usual for usual in usual_norms(norms)]

@@ -78,7 +78,7 @@ POLICIES = [
 ]
 
 
-def run(policy, back_end: str, shape: tuple[int, ...], scale_free: bool = False) -> np.ndarray:
+def run(policy, back_end: str, shape: tuple[int, ...]) -> np.ndarray:
     """The threshold of each step, ``(steps, *shape)``."""
     xp, dtype = BACK_ENDS[back_end]
 
@@ -99,7 +99,6 @@ def run(policy, back_end: str, shape: tuple[int, ...], scale_free: bool = False)
             weight_count=1000,
             learning_rate=RATES[t],
             momentum=0.9,
-            scale_free=scale_free,
             loss=array(LOSSES[t]),
             moment_ratio=array(np.full(shape, RATIOS[t])),
         )
@@ -135,13 +134,6 @@ def test_policy_gives_the_thresholds_of_its_formula(case, back_end, shape):
     # Where the norm itself is NaN or Inf there is nothing to clip; its threshold may be anything.
     judged = np.isfinite(NORMS if shape else NORMS[:, 0])
     np.testing.assert_allclose(found[judged], expected[judged], rtol=tolerance)
-
-
-@pytest.mark.parametrize("back_end", BACK_ENDS)
-def test_auto_for_scale_free_optimizers_is_five_medians(back_end):
-    found = run(thresholds.auto(), back_end, (3,), scale_free=True)
-    expected = np.stack([oracles.auto_scale_free(NORMS[:, k]) for k in range(3)], axis=1)
-    np.testing.assert_allclose(found, expected, rtol=1e-12 if "float32" not in back_end else 1e-6)
 
 
 HISTORIES = {
@@ -238,12 +230,6 @@ def test_what_policies_say_of_themselves():
             "floor must not exceed start=1",
         ),
         (lambda: thresholds.reduce_on_instability(factor=1.0), ArgumentError, "got 1.0"),
-        (lambda: thresholds.auto(low=1.0), ArgumentError, "low must not exceed high=0.1, got 1"),
-        (
-            lambda: thresholds.auto(window=5),
-            ArgumentError,
-            "window must be a whole number of at least 10, got 5",
-        ),
     ],
 )
 def test_bad_arguments_are_named(make, error, words):

@@ -426,14 +426,24 @@ class TestOddGradients:
         clipwise.torch.Clipper([p], clip).clip_()
         assert p.grad.tolist() == [0.0, 0.0]
 
+    def test_a_state_of_another_rule_is_refused(self):
+        """What `auto` kept before its rule was another: named, and nothing is loaded."""
+        clipper = clipwise.torch.Clipper([parameter(1.0, grad=[1.0])], clipwise.auto())
+        state = clipper.state_dict()
+        saved = copy.deepcopy(state)
+        next(entry for entry in saved["thresholds"] if entry["policy"] == "auto")["state"].pop("travel")
+        with pytest.raises(StateError, match="a version with another rule cannot be continued: leave it out"):
+            clipper.load_state_dict(saved)
+        assert repr(clipper.state_dict()) == repr(state)
+
     def test_auto_per_tensor_takes_each_tensor_for_itself(self):
-        """A bias of one number beside a large matrix: its floor is that of one weight."""
+        """A bias of one number beside a large matrix: its first step is that of one weight."""
         bias, matrix = parameter(0.0), nn.Parameter(torch.ones(100, 100))
         opt = torch.optim.SGD([bias, matrix], lr=1.0)
         bias.grad, matrix.grad = torch.tensor([1.0]), torch.zeros(100, 100)
         with clipwise.torch.attach(opt, clipwise.Clip(thresholds.auto(), per="tensor")):
             opt.step()
-        assert bias.grad.item() == pytest.approx(0.1 * 1e-3, rel=1e-6)
+        assert bias.grad.item() == pytest.approx(0.02 * 0.03, rel=1e-6)
 
 
 @dataclasses.dataclass(frozen=True)

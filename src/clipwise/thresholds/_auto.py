@@ -1,84 +1,98 @@
 """A threshold that need not be chosen: it is learned from the run."""
 
+import math
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
 from clipwise.checks import check_number, whole
 from clipwise.errors import ArgumentError
 from clipwise.namespace import Array
-from clipwise.thresholds import _history
+from clipwise.thresholds import _history, _travel
 from clipwise.thresholds._base import NOTHING, Observation, usable
 from clipwise.thresholds._losses import ENOUGH, jumped
 
-_RECENT = 1000  # norms whose median caps what may enter the history
-_CAP_FROM = 5  # norms before the cap acts
-_SCALE_FREE_RECENT = 200
-_SCALE_FREE_WARMUP = 20
-_SCALE_FREE_FACTOR = 5.0
-_SMALLEST_WEIGHT = 1e-3  # root mean square that weights are taken to have at least
+_PACE = 0.02  # share of a norm in the usual one, once there were 50
+_FURTHEST = 1.0  # logarithm; no norm counts as further than a factor e from the usual one
 
 
 class AutoState(NamedTuple):
-    """What is remembered; the optimizer says which of the two histories of norms is in use.
+    """What is remembered.
 
     Attributes:
-        norms: the capped norms, all and the last.
-        recent: the last norms as they were, for optimizers that divide by the gradient's own size.
+        usual: the logarithm of the usual norm.
+        count: how many norms there were.
         losses: the last losses.
-        factor: by which jumps of the loss lower the threshold.
+        factor: by which jumps of the loss shorten the steps.
+        travel: how far the weights have come, and by how many steps.
     """
 
-    norms: _history.History
-    recent: _history.History
+    usual: Array
+    count: Array
     losses: _history.History
     factor: Array
+    travel: _travel.Travel
 
 
 @dataclass(frozen=True)
 class auto:
-    """Learned from the run: a capped percentile, within bounds relative to the weights, lower after jumps.
+    """Learned from the run: steps as long as the distance that they cover warrants, and no spikes.
 
-    For optimizers whose step is proportional to the gradient (SGD, with or without momentum)::
+    For optimizers whose step is proportional to the gradient (SGD, with or without momentum), with
+    ``h = learning rate / (1 - momentum)``, weights w, norms n, and the steps before this one, which had the
+    lengths ``s_i = h * min(n_i, T_i)``::
 
-        R = max(||w||, 1e-3 * sqrt(number of weights)) * (1 - momentum) / learning rate
-        the norm enters the history as min(n, cap * median of the last 1000 in it), from 5 norms on
-        t = min(max(P_q(history), low * R), high * R)
-        the loss jumps (see below):  f = max(floor, f * down),   else  f = min(1, f * up)
-        T = max(low * R, f * t)
+        u = the usual norm (see below)
+        d_i = ||w_i|| - ||w_0||
+        D^2 = max over i of max(d_i^2, ||w_i||^2 - ||w_0||^2)     the squared distance from the start
+        S = the longest step, at least first * max(||w_0||, 0.03 * sqrt(number of weights))
+        A = D^2 / (s_0^2 + s_1^2 + ... + S^2)                     about 1 for steps of random directions
+        a = min(max(sqrt(A), 1 / stretch), stretch);              before the first step, 1
+        the loss jumps (see below):  f = max(floor, f * down),    else  f = min(1, f * max(up, a))
+        T = f * min(a * S / h, spike * u)
 
-    So a clipped step moves the weights by at most ``high`` and may always move them by ``low`` of their norm.
-    While the learning rate is 0 there is no R, and T = f * P_q(history). A loss jumps if it is not finite or
-    above ``median + z * 1.4826 * MAD`` of the last ``window`` losses; without `observe`, f stays 1.
+    Steps that agree cover more than a random walk does (A > 1), and may become longer; steps that undo each
+    other cover less, and become shorter. While the learning rate is 0, and where it or the weights are not
+    known, ``T = f * spike * u``, and a is 1 where they are not known.
 
-    For optimizers that divide by the gradient's own size (Adam, RMSprop, ...) nothing is clipped for the
-    first 20 norms; then ``T = 5 * median of the last 200``: only spikes, which would spoil the averages.
+    For optimizers that divide by the gradient's own size (Adam, RMSprop, ...) a shorter gradient does not
+    make a shorter step, but says how much a batch counts beside others: ``T = share * u``.
+
+    The usual norm u is the geometric mean of the first 50 norms before this one, then their exponential
+    moving average with weight 0.02, where a norm counts as at most e times u and at least u / e; before the
+    first norm it is infinite. A norm that is NaN, Inf or exactly 0 does not count. A loss jumps if it is not
+    finite or above ``median + z * 1.4826 * MAD`` of the last ``window`` losses; without `observe`, f stays 1.
+    The distance is measured anew when the number of weights changes. Memory is O(1). Reasons, measurements
+    and limits are in docs/auto.md.
 
     Args:
-        low, high: bounds of a clipped step relative to the weights' norm.
-        q: percentile of the history, 0 to 100.
-        cap: how many medians a norm may count for in the history.
+        first: the longest first step, relative to the weights' norm.
+        stretch: by how much steps may be longer than the longest before, or must be shorter; at least 1.
+        spike: how many usual norms a norm may be.
+        share: the threshold in usual norms where the optimizer divides by the gradient's own size.
         floor, down, up: range and pace of the factor f.
         z: how many robust standard deviations of the loss are still usual.
         window: number of losses that count as recent.
 
-    The history is bounded (see `percentile`). A norm that is NaN, Inf or exactly 0 never enters.
+    Raises:
+        ThresholdError: a number is negative or not finite.
+        ArgumentError: floor or down above 1, up or stretch below 1, or a window below 10.
 
     >>> import numpy as np
     >>> policy = auto()
-    >>> seen = Observation(norm=np.asarray(100.0), weight_norm=10.0, weight_count=1000, learning_rate=1.0)
-    >>> float(policy.update(np, policy.init(np, ()), seen)[0])  # high * R = .1 * 10
-    1.0
+    >>> seen = Observation(norm=np.asarray(100.0), weight_norm=10.0, weight_count=1000, learning_rate=0.1)
+    >>> float(policy.update(np, policy.init(np, ()), seen)[0])  # first * ||w|| / h = .02 * 10 / .1
+    2.0
     """
 
-    low: float = 0.005
-    high: float = 0.1
-    q: float = 90.0
-    cap: float = 10.0
+    first: float = 0.02
+    stretch: float = 2.0
+    spike: float = 3.0
+    share: float = 0.5
     floor: float = 0.05
     down: float = 0.5
     up: float = 1.02
-    z: float = 3.0
-    window: int = 100
+    z: float = 5.0
+    window: int = 50
 
     needs: ClassVar[frozenset[str]] = NOTHING
     wants: ClassVar[frozenset[str]] = frozenset({"weight_norm", "learning_rate", "momentum", "loss"})
@@ -86,11 +100,12 @@ class auto:
     watches_norm: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        for name in ("low", "high", "cap", "floor", "down", "up", "z"):
+        for name in ("stretch", "spike", "share", "floor", "down", "up", "z"):
             object.__setattr__(self, name, check_number(name, getattr(self, name)))
-        object.__setattr__(self, "q", check_number("q", self.q, high=100.0))
-        if self.low > self.high:
-            raise ArgumentError(f"low must not exceed high={self.high:g}, got {self.low:g}")
+        # With a first step of 0 there would be none after it.
+        object.__setattr__(self, "first", check_number("first", self.first, low=math.ulp(0.0)))
+        if self.stretch < 1:
+            raise ArgumentError(f"stretch must be at least 1, got {self.stretch:g}")
         if self.floor > 1 or self.down > 1 or self.up < 1:
             raise ArgumentError(
                 "floor and down are at most 1 and up is at least 1, got"
@@ -100,58 +115,57 @@ class auto:
 
     def init(self, xp: Any, shape: tuple[int, ...]) -> AutoState:
         return AutoState(
-            norms=_history.start(xp, shape, _RECENT, whole=True),
-            recent=_history.start(xp, shape, _SCALE_FREE_RECENT),
+            usual=xp.zeros(shape),
+            count=xp.zeros(shape, dtype=xp.int32),
             losses=_history.start(xp, shape, self.window),
             factor=xp.full(shape, 1.0),
+            travel=_travel.start(xp, shape),
         )
 
     def update(self, xp: Any, state: AutoState, seen: Observation) -> tuple[Array, AutoState]:
         norm = xp.asarray(seen.norm)
+        usual = xp.where(state.count > 0, xp.exp(state.usual), xp.inf)
+        logarithm, count = _remember(xp, state, norm)
         if seen.scale_free:
-            recent = _history.add(xp, state.recent, norm, usable(xp, norm))
-            usual = _history.percentile_of(xp, recent, 50.0)
-            threshold = xp.where(recent.count > _SCALE_FREE_WARMUP, _SCALE_FREE_FACTOR * usual, xp.inf)
-            return threshold, state._replace(recent=recent)
+            return self.share * usual, state._replace(usual=logarithm, count=count)
 
-        norms, usual = self._remember(xp, state.norms, norm)
-        factor, losses = self._listen(xp, state, seen.loss)
-        reach = _reach(xp, seen)
-        if reach is None:
-            threshold = factor * usual
-        else:
-            known = reach > 0
-            bounded = xp.minimum(xp.maximum(usual, self.low * reach), self.high * reach)
-            bounded = xp.maximum(self.low * reach, factor * bounded)
-            threshold = xp.where(known, bounded, factor * usual)
-        return threshold, AutoState(norms, state.recent, losses, factor)
+        rate, agreement, travel = None, 1.0, state.travel
+        if seen.weight_norm is not None and seen.learning_rate is not None:
+            size = 1 if seen.weight_count is None else xp.asarray(seen.weight_count, dtype=usual.dtype)
+            weights = xp.asarray(seen.weight_norm)
+            agreement, travel = _travel.look(xp, travel, weights, size, self.first, self.stretch)
+            momentum = 0.0 if seen.momentum is None else seen.momentum
+            rate = xp.asarray(seen.learning_rate, dtype=usual.dtype) / (1.0 - momentum)
 
-    def _remember(self, xp: Any, norms: _history.History, norm: Array) -> tuple[_history.History, Array]:
-        """The history with the capped norm in it, and its percentile."""
-        limit = self.cap * _history.percentile_of_sorted(xp, norms.ordered, norms.count, 50.0)
-        capped = xp.where(norms.count >= _CAP_FROM, xp.minimum(norm, limit), norm)
-        norms = _history.add(xp, norms, capped, usable(xp, norm))
-        return norms, _history.percentile_of(xp, norms, self.q)
+        factor, losses = self._listen(xp, state, seen.loss, agreement)
+        threshold = factor * self.spike * usual
+        if rate is not None:
+            length = factor * agreement * travel.longest
+            bound = xp.where(rate > 0, length / xp.where(rate > 0, rate, 1.0), xp.inf)
+            threshold = xp.minimum(threshold, bound)
+            step = xp.where(usable(xp, norm), rate * xp.minimum(norm, threshold), 0.0)
+            travel = _travel.gone(xp, travel, step)
+        return threshold, AutoState(logarithm, count, losses, factor, travel)
 
-    def _listen(self, xp: Any, state: AutoState, loss: Array | None) -> tuple[Array, _history.History]:
-        """The factor after this loss, and the losses with it."""
+    def _listen(
+        self, xp: Any, state: AutoState, loss: Array | None, agreement: Array
+    ) -> tuple[Array, _history.History]:
+        """The factor after this loss, and the losses with it; where steps agree, it rises with them."""
         if loss is None:
             return state.factor, state.losses
         jump, known, losses = jumped(xp, state.losses, xp.zeros_like(state.factor) + xp.asarray(loss), self.z)
         lowered = xp.clip(state.factor * self.down, self.floor, None)
-        raised = xp.clip(state.factor * self.up, None, 1.0)
+        raised = xp.clip(
+            state.factor * xp.clip(xp.zeros_like(state.factor) + agreement, self.up, None), None, 1.0
+        )
         return xp.where(known, xp.where(jump, lowered, raised), state.factor), losses
 
 
-def _reach(xp: Any, seen: Observation) -> Array | None:
-    """R: the norm of a gradient whose step would be as long as the weights; 0 where it cannot be told."""
-    if seen.weight_norm is None or seen.learning_rate is None:
-        return None
-    weights = xp.asarray(seen.weight_norm)
-    if seen.weight_count is not None:
-        weights = xp.maximum(
-            weights, _SMALLEST_WEIGHT * xp.sqrt(xp.asarray(seen.weight_count, dtype=weights.dtype))
-        )
-    momentum = 0.0 if seen.momentum is None else seen.momentum
-    rate = xp.asarray(seen.learning_rate, dtype=weights.dtype) / (1.0 - momentum)
-    return xp.where(rate > 0, weights / xp.where(rate > 0, rate, 1.0), xp.zeros_like(weights))
+def _remember(xp: Any, state: AutoState, norm: Array) -> tuple[Array, Array]:
+    """The logarithm of the usual norm with this one in it, and how many norms there were."""
+    accept = usable(xp, norm)
+    value = xp.log(xp.where(accept, norm, 1.0))
+    away = xp.clip(value - state.usual, -_FURTHEST, _FURTHEST)
+    pace = xp.clip(1.0 / (xp.astype(state.count, state.usual.dtype) + 1.0), _PACE, None)
+    moved = xp.where(state.count > 0, state.usual + pace * away, value)
+    return xp.where(accept, moved, state.usual), state.count + xp.astype(accept, xp.int32)

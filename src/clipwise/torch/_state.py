@@ -81,7 +81,10 @@ class PolicyState:
         if isinstance(like, tuple):
             fields: tuple[str, ...] = getattr(like, "_fields", ())
             if not isinstance(saved, Mapping) or set(saved) != set(fields):
-                raise StateError(f"the saved state of {name!r} does not fit: it should hold {list(fields)}")
+                raise StateError(
+                    f"the saved state of {name!r} does not fit: it should hold {list(fields)}; one of a"
+                    " version with another rule cannot be continued: leave it out, and it is learned anew"
+                )
             return type(like)(*[self._like(getattr(like, field), saved[field], name) for field in fields])
         expected = tuple(like.shape)
         if not isinstance(saved, Tensor) or tuple(saved.shape) != expected:

@@ -207,7 +207,7 @@ def test_auto_takes_the_largest_rate_whatever_its_shape(name):
     clipper = clipwise.torch.attach(opt, clipwise.auto())
     weights = weights_norm(a, b)
     step(opt, 1e6, 1e6)
-    expected = thresholds.auto().high * weights / max(float(r) for r in rates)
+    expected = thresholds.auto().first * weights / max(float(r) for r in rates)
     assert float(clipper.report.threshold) == pytest.approx(expected, rel=1e-6)
 
 
@@ -231,7 +231,7 @@ def test_auto_knows_an_embedding_whose_weight_is_computed(kind, parametrized):
     for p in model.parameters():
         p.grad = torch.full_like(p, 1e6)
     opt.step()
-    expected = thresholds.auto().high * weights / 0.1
+    expected = thresholds.auto().first * weights / 0.1
     assert float(clipper.report.threshold) == pytest.approx(expected, rel=1e-6)
 
 

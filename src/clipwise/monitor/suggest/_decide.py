@@ -79,7 +79,7 @@ def _rule(
     if statistics.mean is None:
         return "unknown", None, None, say.nothing_usable(statistics)
     if broken is not None and len(before) < ENOUGH:
-        return "adapt", auto(), None, say.too_few_before(given, broken, before)
+        return "adapt", auto(), None, say.too_few_before(before)
     if len(before) < FEWEST:
         return "adapt", auto(), None, say.too_few(len(before), given.kind)
     if broken is None and given.clipped_share >= MOSTLY:

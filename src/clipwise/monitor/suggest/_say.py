@@ -3,12 +3,12 @@
 import numpy as np
 
 from clipwise import config
-from clipwise.clip import AnyClip, clip_by_global_norm
+from clipwise.clip import AnyClip
 from clipwise.errors import ClipwiseError
 from clipwise.monitor.store import Floats
 from clipwise.monitor.suggest._breakdown import Breakdown
 from clipwise.monitor.suggest._given import Given
-from clipwise.monitor.suggest._statistics import NET, Drift, Statistics, rarest, rounded, share_bounds
+from clipwise.monitor.suggest._statistics import NET, Drift, Statistics, rarest, share_bounds
 from clipwise.monitor.suggest._typical import typical_of
 from clipwise.monitor.wording import number, percent
 from clipwise.wording import counted
@@ -20,8 +20,6 @@ SIGNS = {
     "norm": "from there the norms are more than ten times what they were, for good",
 }
 """By what a breakdown shows."""
-
-AUTO_WAITS = 20  # steps before `thresholds.auto` acts with Adam
 
 
 def named(clip: AnyClip | None) -> str:
@@ -82,20 +80,14 @@ def nothing_usable(statistics: Statistics) -> list[str]:
     ]
 
 
-def too_few_before(given: Given, broken: Breakdown, before: Floats) -> list[str]:
+def too_few_before(before: Floats) -> list[str]:
     usual = f" (median {number(float(np.median(before)))})" if len(before) else ""
     said = [
         f"{_norms(len(before)).capitalize()}{usual} {_are(len(before))} too few to choose a number from:"
-        " auto() learns the threshold from the run itself, with SGD from the first step on, within bounds"
-        " that follow the weights and the learning rate."
+        " auto() learns the threshold from the run itself: with SGD from the first step on, by the weights"
+        " and the learning rate; with optimizers that divide by the gradient's own size (Adam, RMSprop) from"
+        " the second."
     ]
-    if len(before) and broken.at <= AUTO_WAITS:
-        least = rounded(float(before.min()))
-        said.append(
-            f"With an optimizer that divides by the gradient's own size (Adam, RMSprop) auto() waits for"
-            f" {AUTO_WAITS} steps, which is too late here: there begin with"
-            f" {named(clip_by_global_norm(least, given.order))}, the smallest of those norms."
-        )
     said.append("A lower learning rate may be needed as well. Record the next run and ask again.")
     return said
 
