@@ -12,6 +12,7 @@ import torch
 
 import clipwise
 from clipwise import Clip, thresholds
+from clipwise.errors import StateError
 
 SAVED = torch.load(Path(__file__).with_name("saved_states.pt"), weights_only=True)
 
@@ -20,7 +21,6 @@ CLIPS = {
     "units": Clip(thresholds.quantile_ema(0.9), per="unit"),
     "adagc": clipwise.adagc(warmup=3),
     "zclip": clipwise.zclip(),
-    "auto": clipwise.auto(),
     "chain": clipwise.chain(clipwise.clip_by_value(0.5), clipwise.adagc(warmup=2)),
     "by name": clipwise.by_name(
         {
@@ -62,3 +62,9 @@ def test_it_goes_on_where_it_was(name):
     # On another processor sums are added up in another order: a few roundings of float64.
     for here, there in zip(go_on(CLIPS[name], state), wanted, strict=True):
         assert here == pytest.approx(there, rel=1e-12, abs=1e-12)
+
+
+def test_a_state_of_auto_that_another_rule_saved_is_refused():
+    state, _ = SAVED["auto"]
+    with pytest.raises(StateError, match="of a version with another rule cannot be continued"):
+        go_on(clipwise.auto(), state)
