@@ -54,6 +54,7 @@ def test_outliers():
     assert clipped > as_it_is
 
 
+@thorough
 def test_lbfgs():
     said = output_of("examples/pytorch/lbfgs.py")
     time = np.linspace(0, 10, 100)
@@ -67,6 +68,7 @@ def test_lbfgs():
     assert 1 <= numbers("clipped # of # evaluations", said)[1][0] < numbers("clipped # of # eval", said)[1][1]
 
 
+@thorough
 def test_scheduled_threshold():
     rows = numbers("step +# .*threshold # +norm # -> #", output_of("examples/pytorch/scheduled_threshold.py"))
     for step, threshold, norm, after in rows:

@@ -8,6 +8,7 @@ def said_by(name, *options):
     return output_of(f"examples/{name}.py", "--quick", *options)
 
 
+@thorough
 def test_online_retail(tmp_path):
     said = said_by("online_retail", "--out", tmp_path / "a.png")
     assert "logistic regression" in said

@@ -25,7 +25,7 @@ from clipwise.tune.of_script import ScriptObjective
 from clipwise.tune.result import configuration, picture, sentences
 from clipwise.tune.space import RANGES, USUAL, Space, candidate
 from clipwise.tune.study import Pruned, Search, Trial, TrialFailed
-from tests.depth import THOROUGH
+from tests.depth import THOROUGH, thorough
 
 ABOUT = {"target": "a bowl"}
 
@@ -190,6 +190,7 @@ def test_a_configuration(tmp_path, monkeypatch, capsys):
     }
 
 
+@thorough
 def test_a_script(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "train.py").write_text(
