@@ -10,6 +10,7 @@ import clipwise
 from clipwise import thresholds
 from clipwise.errors import ArgumentError, StateError
 from clipwise.jax import per_example
+from tests.x64 import enable_x64
 
 RNG = np.random.default_rng(5)
 PARAMS = {"a": RNG.normal(size=(4, 6)), "b": RNG.normal(size=6)}
@@ -40,7 +41,7 @@ def summed(factors):
 
 def test_sums_of_clipped_gradients():
     """In micro-batches of which the last is filled up, with padding that holds NaN."""
-    with jax.enable_x64(True):
+    with enable_x64(True):
         step = per_example(loss_fn, clipwise.clip_by_global_norm(1.0), micro_batch=4)
         x = jnp.concatenate([X, jnp.full((2, 4), jnp.nan)])
         y = jnp.concatenate([Y, jnp.zeros(2)])
@@ -71,7 +72,7 @@ def test_thresholds_learn_as_in_pytorch():
         ),
     ):
         theirs = clipwise.torch.per_example(model, clip, "sum")
-        with jax.enable_x64(True):
+        with enable_x64(True):
             step, state = per_example(linear, clip, "sum"), None
             for _ in range(2):
                 model.zero_grad()

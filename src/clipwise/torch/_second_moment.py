@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.optim import Adam, NAdam, Optimizer, RAdam
+from torch.optim import Adam, AdamW, NAdam, Optimizer, RAdam
 
 from clipwise.errors import ArgumentError
 from clipwise.torch._placements import local
@@ -17,7 +17,7 @@ __all__ = ["refuse_other_than_adam", "squares_over_moment"]
 def refuse_other_than_adam(optimizers: Sequence[Optimizer]) -> None:
     """ArgumentError if one keeps no second moment of whole tensors, as torch's Adam does."""
     for one in optimizers:
-        if not isinstance(one, Adam | NAdam | RAdam):
+        if not isinstance(one, Adam | AdamW | NAdam | RAdam):
             raise ArgumentError(
                 "stable_adamw (thresholds.moment_ratio) reads the second moment of torch's Adam, AdamW, NAdam"
                 f" or RAdam, which {type(one).__name__} has not: use updates=clip_by_block_rms(1.0)"
