@@ -88,6 +88,8 @@ class MeasuredTensors(Measure):
         return norms
 
     def _true(self, norms: Array) -> Array:
+        if self.on_cpu and isinstance(norms, Tensor):  # of an engine that keeps them in torch
+            norms = norms.numpy()
         return norms if self.loss_scale is None else norms / self.loss_scale
 
     def _by_tensor(self, unit_norms: Array, p: float) -> Array:

@@ -74,7 +74,7 @@ class Batch:
         if self._at:
             found[self._at] = _narrow.norms(self._plain) if p == 2.0 else _narrow.largest(self._plain)
         for i in np.flatnonzero(np.isnan(found)).tolist():
-            found[i] = tensor_norm(values_of(self.tensors[i]), p)
+            found[i] = tensor_norm(values_of(self.tensors[i]), p).item()
         return self._given(found)
 
     def norm(self, p: float) -> Array:
