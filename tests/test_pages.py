@@ -164,3 +164,30 @@ def test_our_lines_for_those_of_other_libraries():
     for line in lines:
         of_jax = {"optimizer": optax.sgd(0.1), "clip": "auto"} if "clipwise.jax" in line else {}
         assert eval(line, names | of_jax) is not None
+
+
+def test_the_figures_of_the_alternatives_are_those_of_the_suite():
+    def table(text):
+        return [
+            [cell.strip(" *") for cell in row.split("|")[1:-1]] for row in re.findall(r"^\|.*$", text, re.M)
+        ]
+
+    results = (DOCS.parent / "benchmarks" / "results" / "lab-small.md").read_text(encoding="utf-8")
+    tasks = dict(re.findall(r"^## [^\n]*\n\n`([\w-]+)`(.*?)(?=^## |\Z)", results, re.M | re.S))
+    page = (DOCS / "alternatives.md").read_text(encoding="utf-8")
+    rows = table(page[page.index("| task (figure)") : page.index("*Best fixed norm*")])
+    columns = {
+        "no clipping": "no clipping",
+        "norm 1": "global norm 1",
+        "warm-up, decay": "no clipping, warm-up and decay",
+    }
+    compared = 0
+    for task, *shown in rows[2:]:
+        found = table(tasks[task.split("`")[1]])
+        figures = {row[0]: row[1] for row in found}
+        figures["best fixed norm"] = next(row[1] for row in found if row[2] == "best fixed")
+        for column, figure in zip(rows[0][1:], shown, strict=True):
+            name = columns.get(column, column if column in figures else f"no clipping, {column}")
+            assert figure.split()[0] == figures.get(name, "–").split()[0].strip("*"), (task, column)
+            compared += 1
+    assert compared == 7 * 13
