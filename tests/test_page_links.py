@@ -50,3 +50,10 @@ def test_pages_that_the_code_names_are_there():
     }
     assert len(named) > 15
     assert not {name for name in named if not (ROOT / name).exists()}
+
+
+def test_every_picture_is_on_a_page():
+    text = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
+    pictures = [path for kind in ("png", "svg") for path in (ROOT / "docs").rglob(f"*.{kind}")]
+    assert len(pictures) > 20
+    assert not {path.name for path in pictures if f"{path.name})" not in text}
