@@ -191,3 +191,22 @@ def test_the_figures_of_the_alternatives_are_those_of_the_suite():
             assert figure.split()[0] == figures.get(name, "–").split()[0].strip("*"), (task, column)
             compared += 1
     assert compared == 7 * 13
+
+
+def test_the_lines_of_the_readme_for_each_framework():
+    text = (DOCS.parent / "README.md").read_text(encoding="utf-8")
+    block = re.search(r"^## Frameworks\n\n((?:    .*\n)+)", text, re.M)
+    assert block is not None
+    of_jax, of_keras, of_tensorflow, of_trainers = textwrap.dedent(block[1]).splitlines()
+    names = {"clip": "clip_by_global_norm(1.0)"}
+    exec(f"{LINE}\nimport keras, optax, tensorflow as tf", names)
+    exec(of_jax, names)
+    assert isinstance(names["optimizer"], optax.GradientTransformationExtraArgs)
+    names["model"] = names["keras"].Sequential([names["keras"].layers.Dense(1)])
+    exec(of_keras, names)
+    names |= {"gradients": [names["tf"].constant([3.0, 4.0])], "variables": None, "state": None}
+    exec(of_tensorflow, names)
+    assert names["gradients"][0].numpy().tolist() == pytest.approx([0.6, 0.8])
+    assert of_trainers.startswith(
+        "trainer = Trainer(..., callbacks=[ClipCallback(clip)])"
+    )  # tests/integrations
