@@ -1,7 +1,7 @@
 """The pages say what is so: their Python examples run, and their pictures are what the library draws.
 
 Examples with prompts are doctests. The others are fragments of a program: each page names what they take
-for granted, in SETTINGS. Pages with tests of their own (configuration, clips, suggest, trainers) run there.
+for granted, in SETTINGS. Pages with tests of their own (ELSEWHERE) run there.
 """
 
 import contextlib
@@ -17,7 +17,7 @@ import pytest
 from tests.depth import brief
 
 DOCS = Path(__file__).parents[1] / "docs"
-ELSEWHERE = {"configuration.md", "clips.md", "suggest.md", "trainers.md"}
+ELSEWHERE = {"configuration.md", "clips.md", "suggest.md", "lightning.md", "huggingface.md", "accelerate.md"}
 
 LEFT_OUT = {
     ("exporters.md", ">>> events = EventAccumulator"): "shows the numbers and times of one run",
