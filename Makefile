@@ -47,6 +47,7 @@ $(VENV)/.docs: pyproject.toml constraints.txt $(NATIVE) | $(BIN)/python
 # The sources are the whole repository, so that links between its folders are checked too; see docs/conf.py.
 docs: $(VENV)/.docs
 	$(BIN)/python docs/draw_methods.py
+	$(BIN)/python -m docs.screenshots
 	$(BIN)/python -m sphinx -c docs -b html -W --keep-going -q . build/site
 	@echo "open build/site/index.html"
 

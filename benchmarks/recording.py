@@ -15,10 +15,10 @@ import numpy as np
 import torch
 from rich.console import Console
 from rich.progress import Progress
-from rich.table import Table
 
 import clipwise
 from benchmarks.machine import OtherWork, cpu_facts
+from benchmarks.sheet import Sheet
 from benchmarks.timing import paired
 from clipwise.monitor import Monitor
 
@@ -115,20 +115,10 @@ def main() -> int:
         task = progress.add_task("recording", total=len(KINDS) * rounds)
         rows = [_row(kind, *measure(kind, seconds, rounds, lambda: progress.advance(task))) for kind in KINDS]
     facts = {**cpu_facts(other), "torch": f"{torch.__version__}, threads: {options.threads}"}
-    head = ["recorded", "step", "adds", "quartiles", "in the step itself", "goal", "reached"]
-    table = Table(*head)
-    for row in rows:
-        table.add_row(*row)
-    console = Console(width=130)
-    for name, value in facts.items():
-        console.print(f"{name}: {value}", highlight=False)
-    console.print(table)
-    if options.markdown is not None:
-        lines = ["# What recording adds to a step", ""]
-        lines += [f"- {name}: {value}" for name, value in facts.items()]
-        lines += ["", f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
-        lines += [f"| {' | '.join(row)} |" for row in rows]
-        options.markdown.write_text("\n".join(lines) + "\n")
+    header = ("recorded", "step", "adds", "quartiles", "in the step itself", "goal", "reached")
+    sheet = Sheet("What recording adds to a step", facts, header, rows)
+    sheet.show()
+    sheet.save(options.markdown)
     return 0
 
 

@@ -1,7 +1,8 @@
 """Draws what each clip does: `python docs/draw_methods.py` writes docs/methods/<name>.svg.
 
-Three panels, each computed by `clipwise.torch.Clipper` itself: gradients of two entries of one tensor,
-gradients of two tensors of one entry each, and the norms of 200 steps before and after.
+Three panels, each computed by an optimizer with the clip attached: gradients of two entries of one tensor,
+gradients of two tensors of one entry each, and the norms of 200 steps before and after. For a clip of
+updates, the panels show what the optimizer makes of these gradients.
 """
 
 import copy
@@ -16,17 +17,24 @@ import torch
 import clipwise
 
 FOLDER = Path(__file__).parent / "methods"
-SIDE, GAP, TOP, REACH = 260, 24, 30, 3.0
+SIDE, GAP, TOP, REACH, OF_UPDATES = 260, 24, 30, 3.0, 0.6
 BEFORE, AFTER, LEFT_OUT = "#b8c0cc", "#1f5fbf", "#c0392b"
 
 
 class Method(NamedTuple):
-    """A clip, the weights that it may look at, and whether the plane is shown after a history."""
+    """A clip, the weights and the learning rate that it may look at, and how its pictures are made.
+
+    Attributes:
+        history: whether the plane is shown after 150 steps.
+        updates: whether the clip acts on the updates of Adam, in place of gradients.
+    """
 
     clip: clipwise.AnyClip
     one: tuple[float, ...] = (1.6, 1.2)
     two: tuple[float, ...] = (3.0, 1.0)
+    rate: float = 0.0
     history: bool = False
+    updates: bool = False
 
 
 METHODS = {
@@ -40,34 +48,53 @@ METHODS = {
     "adagc": Method(clipwise.adagc(), history=True),
     "norm_growth_limit": Method(clipwise.norm_growth_limit(), history=True),
     "skip_spikes": Method(clipwise.skip_spikes(), history=True),
+    "stable_adamw": Method(clipwise.stable_adamw(), rate=1.0, history=True, updates=True),
+    "auto": Method(clipwise.auto(), rate=0.1, history=True),
 }
 
 
 class Model:
-    """Two weights, as one tensor or as two, and a clipper of their gradients."""
+    """Two weights, as one tensor or as two, and an optimizer of them with the clip of a method."""
 
-    def __init__(self, clip: clipwise.AnyClip, weights: tuple[float, ...], tensors: int) -> None:
-        values = torch.tensor(weights, dtype=torch.float64)
+    def __init__(self, method: Method, tensors: int, clipped: bool = True) -> None:
+        values = torch.tensor(method.one if tensors == 1 else method.two, dtype=torch.float64)
         self.parameters = [part.clone().requires_grad_() for part in values.split(2 // tensors)]
-        named = [(f"w{place}", part) for place, part in enumerate(self.parameters)]
-        self.clipper = clipwise.torch.Clipper(named, clip)
+        self.method = method
+        make = torch.optim.Adam if method.updates else torch.optim.SGD
+        self.optimizer: torch.optim.Optimizer = make(self.parameters, method.rate)
+        clip = method.clip if clipped else clipwise.Clip(math.inf)
+        self.clipper = clipwise.torch.attach(
+            self.optimizer, **{"updates" if method.updates else "clip": clip}
+        )
 
-    def clip(self, gradient: np.ndarray) -> np.ndarray | None:
-        """The gradient after clipping; None for a step that is skipped."""
-        parts = torch.tensor(gradient).split(2 // len(self.parameters))
+    def step(self, gradient: np.ndarray) -> np.ndarray | None:
+        """The gradient, or the update, after clipping; None for a step that is skipped."""
+        parts, before = torch.tensor(gradient).split(2 // len(self.parameters)), self.weights()
         for parameter, part in zip(self.parameters, parts, strict=True):
             parameter.grad = part.clone()
-        report = self.clipper.clip_()
+        self.optimizer.step()
+        if self.method.updates:
+            return (before - self.weights()).numpy()
         left = torch.cat([parameter.grad for parameter in self.parameters]).numpy()
-        return None if bool(report.skipped) else left
+        return None if bool(self.clipper.report.skipped) else left
+
+    def weights(self) -> torch.Tensor:
+        return torch.cat([parameter.detach() for parameter in self.parameters])
 
     def without_memory(self) -> Callable[[np.ndarray], np.ndarray | None]:
-        """`clip`, each time from the history as it is now."""
-        state = copy.deepcopy(self.clipper.state_dict())
+        """`step`, each time from the history and the weights as they are now."""
+        kept = copy.deepcopy((self.clipper.state_dict(), self.optimizer.state_dict(), self.weights()))
 
         def once(gradient: np.ndarray) -> np.ndarray | None:
-            self.clipper.load_state_dict(copy.deepcopy(state))
-            return self.clip(gradient)
+            of_clipper, of_optimizer, weights = copy.deepcopy(kept)
+            self.clipper.load_state_dict(of_clipper)
+            self.optimizer.load_state_dict(of_optimizer)
+            with torch.no_grad():
+                for parameter, part in zip(
+                    self.parameters, weights.split(2 // len(self.parameters)), strict=True
+                ):
+                    parameter.copy_(part)
+            return self.step(gradient)
 
         return once
 
@@ -82,35 +109,52 @@ def norms() -> np.ndarray:
 
 def plane(method: Method, tensors: int) -> Iterator[str]:
     """Gradients on a grid, each with a line to what is left of it, and what becomes of a circle."""
-    model = Model(method.clip, method.one if tensors == 1 else method.two, tensors)
-    if method.history:
-        random = np.random.default_rng(1)
-        for norm in 1.0 + 0.15 * random.standard_normal(150):
-            model.clip(norm * np.array([0.8, 0.6]))
-    clip, grid = model.without_memory(), np.linspace(-REACH, REACH, 13)
+    clip, given = after_history(Model(method, tensors)), without_clip(method, tensors)
+    grid = np.linspace(-REACH, REACH, 13)
     angles = np.linspace(0.0, 2.0 * math.pi, 181)
+    reach = OF_UPDATES if method.updates else REACH
     circle = [clip(REACH * np.array([math.cos(angle), math.sin(angle)])) for angle in angles]
     yield path([f"M0 {SIDE / 2}H{SIDE}M{SIDE / 2} 0V{SIDE}"], "#ddd")
-    before = [np.array([x, y]) for x in grid for y in grid]
-    pairs = [(place(point), None if (left := clip(point)) is None else place(left)) for point in before]
+    points = [np.array([x, y]) for x in grid for y in grid]
+    ends = [None if (left := clip(point)) is None else place(left, reach) for point in points]
+    pairs = list(zip([place(given(point), reach) for point in points], ends, strict=True))
     moved = [(start, end) for start, end in pairs if end not in (start, None)]
     yield path((f"M{x} {y}L{u} {v}" for (x, y), (u, v) in moved), BEFORE)
     yield path((f"M{x} {y}h0" for (x, y), _ in moved), BEFORE, 3)
     yield path((f"M{x} {y}h0" for x, y in (end for _, end in pairs if end)), AFTER, 5)
     yield path((cross(start) for start, end in pairs if end is None), LEFT_OUT)
     if all(point is not None for point in circle):
-        yield line([place(point) for point in circle], AFTER)
+        yield line([place(point, reach) for point in circle], AFTER)
 
 
-def place(point: np.ndarray) -> tuple[float, float]:
-    x, y = SIDE / 2 + point * (SIDE / 2 - 8) / REACH * (1.0, -1.0)
+def after_history(model: Model) -> Callable[[np.ndarray], np.ndarray | None]:
+    """What the model's clip makes of a gradient, after 150 calm steps if the method has a history."""
+    if model.method.history:
+        norms = 1.0 + 0.15 * np.random.default_rng(1).standard_normal(150)
+        if model.method.updates:  # back and forth, so that Adam's mean of the gradients is near 0
+            norms[::2] *= -1.0
+        for norm in norms:
+            model.step(norm * np.array([0.8, 0.6]))
+    return model.without_memory()
+
+
+def without_clip(method: Method, tensors: int) -> Callable[[np.ndarray], np.ndarray | None]:
+    """What the clip is given: the gradient itself, or the update that Adam makes of it."""
+    return after_history(Model(method, tensors, clipped=False)) if method.updates else lambda point: point
+
+
+def place(point: np.ndarray, reach: float) -> tuple[float, float]:
+    x, y = SIDE / 2 + point * (SIDE / 2 - 8) / reach * (1.0, -1.0)
     return round(x, 1), round(y, 1)
 
 
 def steps(method: Method) -> Iterator[str]:
     """Norms over the steps, before and after, on a logarithmic scale from 0.1 to 20."""
-    model, every = Model(method.clip, method.one, 1), norms()
-    after = [model.clip(norm * np.array([0.8, 0.6])) for norm in every]
+    model, every = Model(method, 1), norms()
+    after = [model.step(norm * np.array([0.8, 0.6])) for norm in every]
+    if method.updates:
+        plain = Model(method, 1, clipped=False)
+        every = [float(np.linalg.norm(plain.step(norm * np.array([0.8, 0.6])))) for norm in every]
     for norm in (0.1, 1.0, 10.0):
         height = at(0, norm)[1]
         yield path([f"M0 {height}H{SIDE}"], "#ddd")

@@ -1,7 +1,7 @@
 """The pages say what is so: their Python examples run, and their pictures are what the library draws.
 
 Examples with prompts are doctests. The others are fragments of a program: each page names what they take
-for granted, in SETTINGS. Pages with tests of their own (configuration, clips, suggest, trainers) run there.
+for granted, in SETTINGS. Pages with tests of their own (ELSEWHERE) run there.
 """
 
 import contextlib
@@ -17,7 +17,7 @@ import pytest
 from tests.depth import brief
 
 DOCS = Path(__file__).parents[1] / "docs"
-ELSEWHERE = {"configuration.md", "clips.md", "suggest.md", "trainers.md"}
+ELSEWHERE = {"configuration.md", "clips.md", "suggest.md", "lightning.md", "huggingface.md", "accelerate.md"}
 
 LEFT_OUT = {
     ("exporters.md", ">>> events = EventAccumulator"): "shows the numbers and times of one run",
@@ -164,3 +164,49 @@ def test_our_lines_for_those_of_other_libraries():
     for line in lines:
         of_jax = {"optimizer": optax.sgd(0.1), "clip": "auto"} if "clipwise.jax" in line else {}
         assert eval(line, names | of_jax) is not None
+
+
+def test_the_figures_of_the_alternatives_are_those_of_the_suite():
+    def table(text):
+        return [
+            [cell.strip(" *") for cell in row.split("|")[1:-1]] for row in re.findall(r"^\|.*$", text, re.M)
+        ]
+
+    results = (DOCS.parent / "benchmarks" / "results" / "lab-small.md").read_text(encoding="utf-8")
+    tasks = dict(re.findall(r"^## [^\n]*\n\n`([\w-]+)`(.*?)(?=^## |\Z)", results, re.M | re.S))
+    page = (DOCS / "alternatives.md").read_text(encoding="utf-8")
+    rows = table(page[page.index("| task (figure)") : page.index("*Best fixed norm*")])
+    columns = {
+        "no clipping": "no clipping",
+        "norm 1": "global norm 1",
+        "warm-up, decay": "no clipping, warm-up and decay",
+    }
+    compared = 0
+    for task, *shown in rows[2:]:
+        found = table(tasks[task.split("`")[1]])
+        figures = {row[0]: row[1] for row in found}
+        figures["best fixed norm"] = next(row[1] for row in found if row[2] == "best fixed")
+        for column, figure in zip(rows[0][1:], shown, strict=True):
+            name = columns.get(column, column if column in figures else f"no clipping, {column}")
+            assert figure.split()[0] == figures.get(name, "–").split()[0].strip("*"), (task, column)
+            compared += 1
+    assert compared == 7 * 13
+
+
+def test_the_lines_of_the_readme_for_each_framework():
+    text = (DOCS.parent / "README.md").read_text(encoding="utf-8")
+    block = re.search(r"^## Frameworks\n\n((?:    .*\n)+)", text, re.M)
+    assert block is not None
+    of_jax, of_keras, of_tensorflow, of_trainers = textwrap.dedent(block[1]).splitlines()
+    names = {"clip": "clip_by_global_norm(1.0)"}
+    exec(f"{LINE}\nimport keras, optax, tensorflow as tf", names)
+    exec(of_jax, names)
+    assert isinstance(names["optimizer"], optax.GradientTransformationExtraArgs)
+    names["model"] = names["keras"].Sequential([names["keras"].layers.Dense(1)])
+    exec(of_keras, names)
+    names |= {"gradients": [names["tf"].constant([3.0, 4.0])], "variables": None, "state": None}
+    exec(of_tensorflow, names)
+    assert names["gradients"][0].numpy().tolist() == pytest.approx([0.6, 0.8])
+    assert of_trainers.startswith(
+        "trainer = Trainer(..., callbacks=[ClipCallback(clip)])"
+    )  # tests/integrations

@@ -11,13 +11,11 @@ from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
-from rich import box
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from benchmarks.frameworks.rows import EXTRA, SLOWER, Effort, Row, run
 from benchmarks.machine import OtherWork, cpu_facts
+from benchmarks.sheet import Sheet
 from benchmarks.table import duration
 
 WHERE = ("jax", "tensorflow", "keras-tensorflow", "keras-jax", "keras-torch")
@@ -99,17 +97,10 @@ def main(given: Sequence[str] | None = None) -> int:
             facts["tensorflow"] = version(distribution)
         except importlib.metadata.PackageNotFoundError:
             continue
-    console = Console() if sys.stdout.isatty() else Console(width=160)
-    for name, value in facts.items():
-        console.print(f"{name}: {value}", highlight=False)
-    console.print(_table(rows))
-    console.print(NOTE, style="dim", highlight=False)
-    console.print(_summary(rows), style="bold", highlight=False)
-    if options.markdown:
-        options.markdown.write_text(_markdown(rows, facts), encoding="utf-8")
-    if options.json:
-        found = {"facts": facts, "rows": [dataclasses.asdict(row) for row in rows]}
-        options.json.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    title = "Clipping in JAX, TensorFlow and Keras beside their own"
+    sheet = Sheet(title, facts, HEADER, [_cells(row) for row in rows], (NOTE, _summary(rows)))
+    sheet.show()
+    sheet.save(options.markdown, options.json, rows)
     return 0
 
 
@@ -125,22 +116,6 @@ def _cells(row: Row) -> tuple[str, ...]:
         "" if row.extra is None else duration(row.extra),
         "no: " + ", ".join(row.missed) if row.missed else "yes",
     )
-
-
-def _table(rows: Sequence[Row]) -> Table:
-    table = Table(*HEADER, box=box.SIMPLE_HEAD)
-    for row in rows:
-        *cells, reached = _cells(row)
-        table.add_row(*cells, Text(reached, style="red" if row.missed else "green"))
-    return table
-
-
-def _markdown(rows: Sequence[Row], facts: dict[str, str]) -> str:
-    text = ["# Clipping in JAX, TensorFlow and Keras beside their own", ""]
-    text += [f"- {name}: {value}" for name, value in facts.items()]
-    text += ["", "| " + " | ".join(HEADER) + " |", "|" + " --- |" * len(HEADER)]
-    text += ["| " + " | ".join(_cells(row)) + " |" for row in rows]
-    return "\n".join([*text, "", NOTE, "", _summary(rows), ""])
 
 
 def _summary(rows: Sequence[Row]) -> str:

@@ -5,21 +5,16 @@ and all ranks begin each together.
 """
 
 import argparse
-import dataclasses
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from rich import box
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from benchmarks.machine import OtherWork, cpu_facts
 from benchmarks.sharded.models import CASES, GOAL, RANKS
 from benchmarks.sharded.rows import Row, measured
+from benchmarks.sheet import Sheet
 from benchmarks.table import duration
 
 HEADER = (
@@ -56,22 +51,6 @@ def _cells(row: Row) -> tuple[str, ...]:
     )
 
 
-def _table(rows: Sequence[Row]) -> Table:
-    table = Table(*HEADER, box=box.SIMPLE_HEAD)
-    for row in rows:
-        *cells, reached = _cells(row)
-        table.add_row(*cells, Text(reached, style="red" if row.missed else "green"))
-    return table
-
-
-def _markdown(rows: Sequence[Row], facts: dict[str, str]) -> str:
-    text = ["# A clip of sharded models beside torch's and others'", ""]
-    text += [f"- {name}: {value}" for name, value in facts.items()]
-    text += ["", "| " + " | ".join(HEADER) + " |", "|" + " --- |" * len(HEADER)]
-    text += ["| " + " | ".join(_cells(row)) + " |" for row in rows]
-    return "\n".join([*text, "", NOTE, ""])
-
-
 def main(given: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.sharded", description=__doc__)
     add = parser.add_argument
@@ -85,16 +64,10 @@ def main(given: Sequence[str] | None = None) -> int:
     rows = measured(options.case or list(CASES), 3 if options.quick else None)
     facts = cpu_facts(other) | {"torch": torch.__version__, "ranks": f"{RANKS}, one thread each"}
     facts.pop("other work meanwhile", None)  # its own processes would count as such
-    console = Console() if sys.stdout.isatty() else Console(width=160)
-    for name, value in facts.items():
-        console.print(f"{name}: {value}", highlight=False)
-    console.print(_table(rows))
-    console.print(NOTE, style="dim", highlight=False)
-    if options.markdown:
-        options.markdown.write_text(_markdown(rows, facts), encoding="utf-8")
-    if options.json:
-        found = {"facts": facts, "rows": [dataclasses.asdict(row) for row in rows]}
-        options.json.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    title = "A clip of sharded models beside torch's and others'"
+    sheet = Sheet(title, facts, HEADER, [_cells(row) for row in rows], (NOTE,))
+    sheet.show()
+    sheet.save(options.markdown, options.json, rows)
     return 0
 
 

@@ -1,30 +1,17 @@
 """Chromium without a window, for the tests that look at the page."""
 
-import os
-import shutil
-
 import pytest
 
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
-NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+from tests.chromium import FLAGS, program
 
 
 @pytest.fixture(scope="session")
 def browser():
-    program = os.environ.get("CLIPWISE_CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), None)
-    if program is None:
+    if program() is None:
         pytest.skip("no Chromium on PATH, and CLIPWISE_CHROMIUM does not name one")
     playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     with playwright.sync_playwright() as running:
-        started = running.chromium.launch(executable_path=program, args=FLAGS)
+        started = running.chromium.launch(executable_path=program(), args=FLAGS)
         yield started
         started.close()
 

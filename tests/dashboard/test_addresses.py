@@ -377,9 +377,9 @@ def test_an_empty_run(path):
 
 @pytest.mark.parametrize("begun", [b"", b"GET / HTTP/1.1\r\nHost: localhost\r\nX"])
 def test_a_request_that_is_never_finished_is_cut_off(path, monkeypatch, begun):
-    from clipwise.dashboard.patience import Impatient
+    from clipwise.dashboard.timeouts import TimedProtocol
 
-    monkeypatch.setattr(Impatient, "patience", 0.1)
+    monkeypatch.setattr(TimedProtocol, "request_timeout", 0.1)
     with Dashboard(path, port=0) as page, socket.create_connection(("127.0.0.1", page.port), 20) as slow:
         slow.sendall(begun)
         with contextlib.suppress(ConnectionResetError):
@@ -388,9 +388,9 @@ def test_a_request_that_is_never_finished_is_cut_off(path, monkeypatch, begun):
 
 
 def test_an_answer_that_is_never_read_is_cut_off(path, monkeypatch):
-    from clipwise.dashboard.patience import Impatient
+    from clipwise.dashboard.timeouts import TimedProtocol
 
-    monkeypatch.setattr(Impatient, "unread", 0.1)
+    monkeypatch.setattr(TimedProtocol, "read_timeout", 0.1)
     request = b"GET /static/vendor/uplot-1.6.32/uPlot.iife.min.js HTTP/1.1\r\nHost: localhost\r\n\r\n"
     with Dashboard(path, port=0) as page, socket.socket() as idle:
         idle.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 14)

@@ -8,7 +8,7 @@ import pytest
 
 from clipwise.dashboard.columns import Columns, LayerTable
 from clipwise.dashboard.distribution import distribution
-from clipwise.dashboard.heat import ABSENT, BAD, ZERO, grid, heat_view
+from clipwise.dashboard.heatmap import ABSENT, BAD, ZERO, grid, heat_view
 from clipwise.dashboard.recording import Recording
 from clipwise.dashboard.sources import logged_of
 from clipwise.dashboard.views import alert_views

@@ -121,6 +121,15 @@ def test_per_part():
 
 
 @thorough
+def test_dp_sgd():
+    said = output_of("examples/pytorch/dp_sgd.py")
+    assert numbers("threshold #, ", said) == 1
+    assert numbers("by at most #", said) == 1 / 500  # of one example, clipped to 1, of a batch of 500
+    assert numbers("accuracy #%", said) > 90
+    assert 1 < numbers("epsilon #,", said) < 3
+
+
+@thorough
 def test_gan():
     said = output_of("examples/pytorch/gan.py")
     clips_to(0.1, said.partition("discriminator")[0])

@@ -10,7 +10,7 @@ import numpy as np
 from clipwise.dashboard.advice import Advice
 from clipwise.dashboard.columns import Columns, LayerTable
 from clipwise.dashboard.distribution import Distribution, distribution
-from clipwise.dashboard.heat import heat_view
+from clipwise.dashboard.heatmap import heat_view
 from clipwise.dashboard.opened import Opened
 from clipwise.dashboard.sources import logged_of, parts_of
 from clipwise.dashboard.views import alert_views, listed_view, run_view, series_view

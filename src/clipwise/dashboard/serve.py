@@ -56,7 +56,7 @@ class Dashboard:
         load("starlette", purpose="the page", extra="dashboard")
         uvicorn: Any = load("uvicorn", purpose="the page", extra="dashboard")
         from clipwise.dashboard.app import make_app
-        from clipwise.dashboard.patience import Impatient
+        from clipwise.dashboard.timeouts import TimedProtocol
 
         self._socket = _listen(host, port)
         shown = _reached_as(host)
@@ -74,7 +74,7 @@ class Dashboard:
         self._server = uvicorn.Server(
             uvicorn.Config(
                 app,
-                http=Impatient,
+                http=TimedProtocol,
                 limit_concurrency=CONNECTIONS,
                 log_level="error",
                 lifespan="off",

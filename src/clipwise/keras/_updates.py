@@ -12,39 +12,25 @@ from clipwise.functional.arithmetic import arithmetic_of
 from clipwise.functional.arrays import MeasuredArrays
 from clipwise.functional.clipping import clip_arrays
 from clipwise.functional.context import StepContext
-from clipwise.functional.plan import Plan, make_plan
-from clipwise.functional.slots import Slot
+from clipwise.keras._after_step import NOTHING, AfterStep
 from clipwise.keras._backends import backend
-from clipwise.keras._memory import Memory
 from clipwise.namespace import Array
 from clipwise.report import ClipReport
 
 
-class UpdateClipping:
+class UpdateClipping(AfterStep):
     """A clip of the updates of one optimizer.
 
     Args:
         clip: what to do.
         nonfinite: as for `clipwise.keras.attach`.
-
-    Attributes:
-        memory: what is kept between steps, from the time when the optimizer is built.
     """
 
+    of = "updates_"
+
     def __init__(self, clip: AnyClip, nonfinite: NonFinite) -> None:
-        self.clip, self.nonfinite = clip, nonfinite
-        self.memory: Memory | None = None
-        self._plan: Plan | None = None
-        self._slots: Sequence[Slot] = ()
-
-    def build(self, optimizer: Any, slots: Sequence[Slot]) -> None:
-        """Lay the clip out over the variables of the optimizer.
-
-        Raises:
-            ParameterError: a pattern matches none of them.
-        """
-        self._plan, self._slots = make_plan(self.clip, slots), slots
-        self.memory = Memory(optimizer, self._plan, slots, loss=False, of="updates_")
+        super().__init__(clip)
+        self.nonfinite = nonfinite
 
     def around(
         self, optimizer: Any, variables: Sequence[Any], learning_rate: Array, update: Callable[[], None]
@@ -93,11 +79,7 @@ class UpdateClipping:
 
     def report(self) -> ClipReport:
         """The report of the last step; a report of nothing before the first."""
-        if self.memory is None:
-            return ClipReport(
-                norm=0.0, norm_after=0.0, threshold=float("inf"), clipped=False, clip_fraction=0.0
-            )
-        return self.memory.report()
+        return NOTHING if self.memory is None else self.memory.report()
 
 
 def _rate(learning_rate: Array, like: Array) -> Array:

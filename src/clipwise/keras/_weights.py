@@ -6,43 +6,20 @@ from typing import Any
 
 import numpy as np
 
-from clipwise.clip import AnyClip
 from clipwise.functional.arithmetic import arithmetic_of
 from clipwise.functional.arrays import MeasuredArrays
 from clipwise.functional.bounds import of_measure
 from clipwise.functional.clipping import clip_arrays
 from clipwise.functional.context import StepContext
-from clipwise.functional.plan import Plan, make_plan
-from clipwise.functional.slots import Slot
+from clipwise.keras._after_step import NOTHING, AfterStep
 from clipwise.keras._backends import backend
-from clipwise.keras._memory import Memory
 from clipwise.report import ClipReport
 
 
-class WeightClipping:
-    """A clip of the weights of one optimizer.
+class WeightClipping(AfterStep):
+    """A clip of the weights of one optimizer."""
 
-    Args:
-        clip: what to do.
-
-    Attributes:
-        memory: what is kept between steps, from the time when the optimizer is built.
-    """
-
-    def __init__(self, clip: AnyClip) -> None:
-        self.clip = clip
-        self.memory: Memory | None = None
-        self._plan: Plan | None = None
-        self._slots: Sequence[Slot] = ()
-
-    def build(self, optimizer: Any, slots: Sequence[Slot]) -> None:
-        """Lay the clip out over the variables of the optimizer.
-
-        Raises:
-            ParameterError: a pattern matches none of them.
-        """
-        self._plan, self._slots = make_plan(self.clip, slots), slots
-        self.memory = Memory(optimizer, self._plan, slots, loss=False, of="weights_")
+    of = "weights_"
 
     def __call__(self, optimizer: Any, variables: Sequence[Any]) -> None:
         """Bound these variables of the optimizer."""
@@ -70,14 +47,7 @@ class WeightClipping:
     def report(self, optimizer: Any) -> ClipReport:
         """The report of the last step, with the share at the bound of the weights as they are now."""
         if self.memory is None:
-            return ClipReport(
-                norm=0.0,
-                norm_after=0.0,
-                threshold=float("inf"),
-                clipped=False,
-                clip_fraction=0.0,
-                at_bound=np.float64(0.0),
-            )
+            return dataclasses.replace(NOTHING, at_bound=np.float64(0.0))
         report, every = self.memory.report(), self._read(optimizer)
         clipped = [
             w if slot.name in report.names else None for slot, w in zip(self._slots, every, strict=True)

@@ -1,6 +1,7 @@
 """A lab configuration: its defaults, its files, and one clear line for each mistake."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -250,3 +251,11 @@ def test_the_classes_of_a_table_of_ones_own_decide_on_the_loss() -> None:
     training = {"loss": "mse"}
     with pytest.raises(ConfigError, match=r"training_parameters\.loss: must be one of"):
         parse_config(CLASSES | {"data": columns, "training_parameters": training})
+
+
+def test_the_configurations_of_the_page_are_ones():
+    page = (Path(__file__).parents[3] / "docs" / "training.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```json\n(.*?)```", page, re.DOTALL)
+    assert len(blocks) == 4
+    tasks = [parse_config(json.loads(block)).task for block in blocks]
+    assert set(tasks) == {"Language_Modeling", "Sequence_Classification", "Time_Series_Forecasting"}

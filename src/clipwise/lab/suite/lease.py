@@ -13,7 +13,7 @@ from clipwise.lab.suite.cells import Cell
 if TYPE_CHECKING:
     from clipwise.lab.suite.store import SuiteStore
 
-__all__ = ["LEASE", "Lease", "is_alive", "machine"]
+__all__ = ["LEASE", "Lease", "machine"]
 
 LEASE = 180.0
 """Seconds for which a claim holds unless it is renewed."""
@@ -55,16 +55,3 @@ def machine() -> str:
     except OSError:
         space = platform.system()
     return f"{socket.gethostname()} {space}"
-
-
-def is_alive(pid: int) -> bool:
-    """Whether a process of this machine is there; where that cannot be asked, its lease decides."""
-    if os.name != "posix":
-        return True
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True

@@ -18,9 +18,10 @@ from typing import Any, TypeVar
 
 from clipwise.errors import StoreError
 from clipwise.lab.suite.cells import Cell, Key
-from clipwise.lab.suite.lease import LEASE, is_alive, machine
+from clipwise.lab.suite.lease import LEASE, machine
 from clipwise.lab.suite.opening import explained, open_store
 from clipwise.lab.suite.task import Result
+from clipwise.processes import is_alive
 
 __all__ = ["Finished", "SuiteStore"]
 

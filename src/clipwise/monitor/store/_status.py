@@ -7,6 +7,7 @@ import time
 from typing import Any
 
 from clipwise.monitor.store.records import Run
+from clipwise.processes import is_alive
 
 ENDS = ("running", "failed", "lost", "stopped", "diverged", "finished")
 """What can have become of a process; of a run what comes first, of any of them."""
@@ -55,17 +56,7 @@ def _facts(text: str) -> dict[str, Any]:
 def _status(rank: int, pid: int, host: str, seen: float, status: str, note: str) -> str:
     if status != "running":
         return status
-    here = os.name == "posix" and host == socket.gethostname()  # elsewhere signal 0 would end it
+    here = os.name == "posix" and host == socket.gethostname()
     if time.time() - seen > (GONE_AFTER if here else LOST_AFTER):
         return "lost"
-    return "running" if not here or _is_alive(pid) else "lost"
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
+    return "running" if not here or is_alive(pid) else "lost"

@@ -1,4 +1,4 @@
-"""A connection on which no request is finished, or no answer read, is closed: none is held for nothing."""
+"""Closes connections on which no request is finished in time, or no answer read."""
 
 import asyncio
 from typing import Any
@@ -7,16 +7,16 @@ import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 
-class Impatient(H11Protocol):
-    """uvicorn's own protocol, which waits for ever for the rest of a request, and for an answer to be read.
+class TimedProtocol(H11Protocol):
+    """uvicorn's protocol with timeouts; its own waits for ever for a request to end and an answer to be read.
 
     Attributes:
-        patience: seconds that a request may take to arrive, from the connection on or from its first byte.
-        unread: seconds for which nothing of an answer is taken.
+        request_timeout: seconds that a request may take to arrive, from the connection or its first byte on.
+        read_timeout: seconds for which nothing of an answer is taken.
     """
 
-    patience = 10.0
-    unread = 60.0
+    request_timeout = 10.0
+    read_timeout = 60.0
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -41,7 +41,7 @@ class Impatient(H11Protocol):
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        self._stalled = self.loop.call_later(self.unread, self.transport.abort)
+        self._stalled = self.loop.call_later(self.read_timeout, self.transport.abort)
 
     def resume_writing(self) -> None:
         if self._stalled is not None:
@@ -52,7 +52,7 @@ class Impatient(H11Protocol):
     def _wait(self) -> None:
         # Not begun anew with each byte: one a second would keep a connection open, too.
         if self._end is None:
-            self._end = self.loop.call_later(self.patience, self.transport.abort)
+            self._end = self.loop.call_later(self.request_timeout, self.transport.abort)
 
     def _cease(self) -> None:
         if self._end is not None:
