@@ -83,8 +83,11 @@ def list_(budget: str) -> int:
     for method in METHODS.values():
         click.echo(f"  {method.name:<{width}}  {method.clip or method.label}")
     for task in TASKS.values():
-        if task.methods is not METHODS:
+        more = [name for name in task.methods if name not in METHODS]
+        if not METHODS.keys() <= task.methods.keys():
             click.echo(f"  {task.name} only with {', '.join(task.methods)}")
+        elif more:
+            click.echo(f"  {task.name} also with {', '.join(more)}")
     from clipwise.lab.suite.cells import cells
 
     wanted = cells(TASKS.values(), budget)  # type: ignore[arg-type]
