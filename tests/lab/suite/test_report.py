@@ -125,11 +125,22 @@ def test_the_table_holds_these_numbers(found: list[Board]) -> None:
 
 
 def test_the_page_and_the_markdown_say_the_same(found: list[Board]) -> None:
-    report = Report("small", found, [{"torch": "2.0", "processor": "one"}], 3, "clipwise lab all")
+    report = Report(
+        "small",
+        found,
+        [{"torch": "2.0", "processor": "one"}],
+        27,
+        310,
+        ["traffic", "invoices"],
+        "clipwise lab all",
+    )
     page, text = report.html(), report.markdown()
     assert "2.09<small>2.05 – 2.12</small>" in page
     assert "2.09 (2.05 – 2.12)" in text
-    for said in (report.title, "torch 2.0, processor one", "clipwise lab all", "3 runs missing"):
+    for said in (report.title, "torch 2.0, processor one", "clipwise lab all", "27 of 310 runs done"):
+        assert said in text
+        assert said in page
+    for said in ("nothing yet of: traffic, invoices", "So far 15 of 20 runs.", "So far 12 of 20 runs."):
         assert said in text
         assert said in page
     assert page.count("<picture>") == 2
