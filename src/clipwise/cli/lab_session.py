@@ -150,8 +150,9 @@ def _end(state: "State", codes: Sequence[int], again: str) -> int:
         say(f"{counted(state.failed, 'run')} failed, as the report says; to try again: {again}")
         return 1
     if state.done < state.total:
-        rest = counted(state.total - state.done, "run")
-        say(f"{rest} are with other processes; clipwise lab report shows them when they are done")
+        rest = state.total - state.done
+        are = "is" if rest == 1 else "are"
+        say(f"{counted(rest, 'run')} {are} with other processes; clipwise lab report shows what is done")
     return 0
 
 

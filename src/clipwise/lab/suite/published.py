@@ -4,7 +4,7 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from clipwise.lab.suite.standings import Board, Row
+from clipwise.lab.suite.standings import CLOSE, Board, Row
 from clipwise.wording import join, number, percent
 
 __all__ = ["Comparison", "comparisons"]
@@ -97,13 +97,15 @@ def _autoclip(boards: Mapping[str, Board]) -> Comparison | None:
     behind = board.shortfall(ten, best)
     share = percent(ten.group.spread("clipped_steps").median)
     near = (
-        "as near the best here" if behind <= 0.02 else f"{percent(behind, tenths=True)} behind the best here"
+        f"within {percent(CLOSE)} of the best here"
+        if behind <= CLOSE
+        else f"{percent(behind, tenths=True)} behind the best here"
     )
-    values = [f"{row.method.name.removeprefix('p')}: {number(row.group.final.median)}" for row in rows[1:]]
+    values = [f"{row.method.name} {number(row.group.final.median)}" for row in rows[1:]]
     return Comparison(
         "Seetharaman et al. 2020 (arXiv:2007.14469), table 1",
         "the 10th percentile is best or nearly so for 4 of 5 losses, and clips 90 % of the steps",
-        f"bits by percentile: {', '.join(values)}; none: {number(rows[0].group.final.median)}",
+        f"bits by percentile: {', '.join(values)}; none {number(rows[0].group.final.median)}",
         f"The 10th percentile is {near} and clips {share} of the steps; their data (voices) is in no package,"
         " so the numbers themselves cannot be set beside each other.",
     )
@@ -118,10 +120,9 @@ def _zclip(boards: Mapping[str, Board]) -> Comparison | None:
     ours = "; ".join(f"{label}: {number(row.group.final.median)} bits" for label, row in named.items())
     diverged = [label for label, row in named.items() if row.diverged]
     board = boards["characters-spikes"]
-    gain, other = board.shortfall(none, zclip), board.shortfall(fixed, zclip)
     said = [
-        f"{percent(abs(gain), tenths=True)} {'better' if gain > 0 else 'worse'} than none",
-        f"{percent(abs(other), tenths=True)} {'better' if other > 0 else 'worse'} than the threshold 1",
+        f"{_beside(board.shortfall(none, zclip))} none",
+        f"{_beside(board.shortfall(fixed, zclip))} the threshold 1",
     ]
     if diverged:
         sentence = f"Diverged here: {join(diverged)}."
@@ -154,6 +155,12 @@ def _music(boards: Mapping[str, Board]) -> Comparison | None:
         + "; other music and a rate at which plain SGD is lost, so that the size of the difference is not"
         " theirs.",
     )
+
+
+def _beside(gain: float) -> str:
+    if abs(gain) < 5e-4:
+        return "as"
+    return f"{percent(abs(gain), tenths=True)} {'better' if gain > 0 else 'worse'} than"
 
 
 def _slopes(boards: Mapping[str, Board]) -> Comparison | None:
@@ -203,7 +210,7 @@ def _cartpole(boards: Mapping[str, Board]) -> Comparison | None:
         sentence = "Outside their spread."
     return Comparison(
         "CleanRL, ppo.py on CartPole-v1 (docs.cleanrl.dev/rl-algorithms/ppo)",
-        f"a return of {RETURN:.1f} ± {RETURN_SPREAD:.1f} after 500,000 steps, three seeds",
+        f"a return of {RETURN:.2f} ± {RETURN_SPREAD:.2f} after 500,000 steps, three seeds",
         f"{mean:.1f}{spread} after {taken:,} steps",
         sentence,
     )
