@@ -37,7 +37,10 @@ class Lines:
     def end(self, cell: "Cell", result: "Result | None", error: str, state: "State") -> None:
         said = f"failed: {error}" if result is None else f"{_outcome(result)} ({duration(result.seconds)})"
         left = f"; about {duration(state.left)} left" if state.left else ""
-        say(f"[{state.done + state.failed}/{state.total}] {cell}: {said}{left}")
+        self._say(f"[{state.done + state.failed}/{state.total}] {cell}: {said}{left}")
+
+    def _say(self, line: str) -> None:
+        say(line)
 
     def follow(self, process: "subprocess.Popen[str]") -> None:
         """Show what a further process says; one that is not piped writes to the same place by itself."""
@@ -89,9 +92,13 @@ class Bars(Lines):
     def _read(self, process: "subprocess.Popen[str]") -> None:
         assert process.stderr is not None
         for line in process.stderr:
-            self._progress.console.print(Text(line.rstrip("\n")), soft_wrap=True)
+            self._say(line.rstrip("\n"))
             with suppress(StoreError):  # busy just now: the next line says it
                 self._show(self._now())
+
+    def _say(self, line: str) -> None:
+        # Only the console of the bars knows where they are.
+        self._progress.console.print(Text(line), soft_wrap=True)
 
     def _show(self, state: "State") -> None:
         done = state.done + state.failed
@@ -104,10 +111,10 @@ class _Left(bars.ProgressColumn):
     """The time left as it was told last, less what has passed since then."""
 
     def render(self, task: bars.Task) -> Text:
-        left = task.fields["left"]
-        if left is None:
+        if task.fields["left"] is None:
             return Text(task.fields["figures"], style="cyan")
-        return Text(f"about {duration(max(0.0, left - (time.monotonic() - task.fields['at'])))} left")
+        left = task.fields["left"] - (time.monotonic() - task.fields["at"])
+        return Text(f"about {duration(left)} left" if left > 0 else "")
 
 
 @contextmanager

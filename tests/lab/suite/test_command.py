@@ -155,10 +155,13 @@ def test_on_a_terminal_there_are_bars_with_the_time_left_beneath_the_lines() -> 
         other = subprocess.Popen([sys.executable, "-c", said], stderr=subprocess.PIPE, text=True)
         shown.follow(other)
         other.wait()
+        shown.end(cell, None, "no network", state)
     text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", screen.getvalue())
     assert re.search(r"all runs .* 3/10 about 2 h \d+ min left", text)
     assert re.search(rf"{re.escape(str(cell))} .* 3/6 +loss 1.5", text)
-    assert "[4/10] elsewhere: done" in text
+    lines = text.replace("\r", "\n").splitlines()  # each by itself, above the bars
+    assert "[4/10] elsewhere: done" in lines
+    assert any(line.startswith(f"[3/10] {cell}: failed: no network") for line in lines)
     with shown_progress(lambda: state, Console(file=screen)) as plain:  # no terminal
         assert type(plain) is Lines
 
