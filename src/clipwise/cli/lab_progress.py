@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from rich import progress as bars
 from rich.console import Console
+from rich.table import Column
 from rich.text import Text
 
 from clipwise.cli.display import say
@@ -129,7 +130,7 @@ def shown_progress(now: "Callable[[], State]", console: Console | None = None) -
     if not console.is_terminal:
         yield Lines()
         return
-    name = bars.TextColumn("{task.description}", table_column=bars.Column(no_wrap=True, ratio=1))
+    name = bars.TextColumn("{task.description}", table_column=Column(no_wrap=True, ratio=1))
     columns = (name, bars.BarColumn(bar_width=18), bars.MofNCompleteColumn(), _Left())
     with bars.Progress(*columns, console=console, transient=True, refresh_per_second=4) as progress:
         shown = Bars(progress, now)
