@@ -45,8 +45,8 @@ def run_command(
     from clipwise.cli.lab_progress import shown_progress
     from clipwise.lab.report.results import check_folder
     from clipwise.lab.suite.cells import cells
-    from clipwise.lab.suite.database import shown
     from clipwise.lab.suite.methods import chosen
+    from clipwise.lab.suite.postgres import without_password
     from clipwise.lab.suite.store import SuiteStore
     from clipwise.monitor.store import recordable
 
@@ -57,7 +57,10 @@ def run_command(
     chosen(known, names)
     wanted = cells(tasks, budget, methods=names, seeds=seeds)  # type: ignore[arg-type]
     if not wanted:
-        raise ArgumentError(f"nothing to run: none of these tasks has a size for --budget {budget}")
+        methods_too = ", and a place for one of the methods" if names else ""
+        raise ArgumentError(
+            f"nothing to run: none of these tasks has a size for --budget {budget}{methods_too}"
+        )
     place = place_of(storage, out)
     check_folder(out)
     recordable(db)
@@ -69,7 +72,7 @@ def run_command(
     options["--db"] = db
     words = ["clipwise", "lab", *words]
     words += [word for name, value in options.items() if value is not None for word in (name, str(value))]
-    again = shlex.join(shown(word) for word in words)
+    again = shlex.join(without_password(word) for word in words)
     jobs = jobs or min(_cores(), MOST_JOBS)
     from clipwise.lab.suite.work import state_of, work
 

@@ -98,6 +98,7 @@ def test_killed_it_goes_on_over_two_processes_to_the_same_numbers(
         (["run", TASK, "--methods", "norm-3"], "unknown method 'norm-3'. Did you mean"),
         (["run", "addition", "--budget", "small"], "nothing to run: none of these tasks has a size"),
         (["report"], "there is no store"),
+        (["run", TASK, "--storage", "mysql://a:b@c/d"], "a storage is sqlite:///FILE or postgresql://"),
     ],
 )
 def test_a_mistake_is_one_sentence(

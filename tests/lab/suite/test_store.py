@@ -19,9 +19,10 @@ from clipwise.lab.compare.figures import measure
 from clipwise.lab.suite import lease
 from clipwise.lab.suite.catalog import named
 from clipwise.lab.suite.cells import Cell, cells
-from clipwise.lab.suite.database import shown, where
+from clipwise.lab.suite.database import where
 from clipwise.lab.suite.lease import LEASE, Lease
 from clipwise.lab.suite.methods import Variant
+from clipwise.lab.suite.postgres import without_password
 from clipwise.lab.suite.store import SuiteStore
 from clipwise.lab.suite.task import Result
 from tests.depth import thorough
@@ -193,8 +194,8 @@ def test_a_storage_is_a_file_or_a_server_and_its_password_is_never_shown() -> No
         "postgresql+psycopg://ann:secret@host/lab",
         "postgresql:///lab?password=secret&user=ann",
     ):
-        assert "secret" not in shown(words)
-        assert "ann" in shown(words)
+        assert "secret" not in without_password(words)
+        assert "ann" in without_password(words)
     with pytest.raises(ArgumentError, match=re.escape("not 'mysql://ann:***@host/lab'")):
         where("mysql://ann:secret@host/lab")
 

@@ -9,7 +9,7 @@ from clipwise.errors import ArgumentError
 from clipwise.lab.suite.postgres import Postgres, is_postgres, without_password
 from clipwise.lab.suite.sqlite import SQLite
 
-__all__ = ["Database", "open_database", "shown", "where"]
+__all__ = ["Database", "open_database", "where"]
 
 
 class Database(Protocol):
@@ -52,15 +52,6 @@ def where(storage: str) -> Path | str:
     raise ArgumentError(
         f"a storage is sqlite:///FILE or postgresql://USER@HOST/DATABASE, not {without_password(storage)!r}"
     )
-
-
-def shown(storage: str) -> str:
-    """A storage as it may be printed.
-
-    >>> shown("postgresql://ann:secret@host/lab")
-    'postgresql://ann:***@host/lab'
-    """
-    return without_password(storage)
 
 
 def open_database(place: Path | str, *, write: bool) -> Database:

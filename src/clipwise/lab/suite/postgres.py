@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
 
-from clipwise.errors import MissingPackageError, StoreError
+from clipwise.errors import StoreError
 from clipwise.extras import load
 from clipwise.lab.suite.sqlite import TABLE
 
@@ -25,7 +25,11 @@ def is_postgres(storage: str) -> bool:
 
 
 def without_password(storage: str) -> str:
-    """An address with ``***`` in the place of its password."""
+    """A text with ``***`` in the place of the password of an address.
+
+    >>> without_password("postgresql://ann:secret@host/lab")
+    'postgresql://ann:***@host/lab'
+    """
     storage = re.sub(r"(://[^:/@]*):[^/]*@", r"\1:***@", storage)
     return re.sub(r"(password=)[^&\s]*", r"\1***", storage)
 
@@ -60,7 +64,7 @@ class Postgres:
     def _load(self) -> ModuleType:
         try:
             return load("psycopg", purpose="the storage", extra="lab")
-        except MissingPackageError as error:
+        except ImportError as error:  # it, or the library beneath it
             raise StoreError(
                 f"the storage {self.place!r} needs a driver: pip install 'psycopg[binary]'"
             ) from error
