@@ -2,16 +2,10 @@
 
 import json
 import math
-import os
-import shutil
-import socket
 import subprocess
 import sys
-import tempfile
 import textwrap
 import time
-from functools import partial
-from pathlib import Path
 
 import pytest
 
@@ -26,6 +20,9 @@ from clipwise.tune.result import configuration, picture, sentences
 from clipwise.tune.space import RANGES, USUAL, Space, candidate
 from clipwise.tune.study import Pruned, Search, Trial, TrialFailed
 from tests.depth import THOROUGH, thorough
+from tests.servers import postgresql
+
+__all__ = ["postgresql"]
 
 ABOUT = {"target": "a bowl"}
 
@@ -276,29 +273,6 @@ print([one.chosen.method for one in found.trials()].count("none"))
     said = [process.communicate()[0].strip() for process in processes]
     assert all(process.returncode == 0 for process in processes)
     assert all(one in {"1", "2"} for one in said)  # SQLite may give one trial to two of them
-
-
-@pytest.fixture
-def postgresql():
-    """The address of a server of PostgreSQL's own programs, where they are installed."""
-    programs = sorted(Path("/usr/lib/postgresql").glob("*/bin")) or [
-        Path(found).parent for found in [shutil.which("initdb")] if found
-    ]
-    if not programs:
-        pytest.skip("PostgreSQL's server is not installed")
-    pytest.importorskip("psycopg", reason="psycopg, PostgreSQL's driver, is not installed")
-    own = {"user": "nobody"} if os.getuid() == 0 else {}  # it refuses to run as root
-    call = partial(subprocess.run, check=True, stdout=subprocess.DEVNULL, **own)
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder, socket.socket() as free:
-        os.chmod(folder, 0o777)
-        free.bind(("127.0.0.1", 0))
-        port, data = free.getsockname()[1], f"{folder}/data"
-        free.close()
-        control = [programs[-1] / "pg_ctl", "-D", data, "-w"]
-        call([programs[-1] / "initdb", "-D", data, "-U", "tuner", "-A", "trust"])
-        call([*control, "-l", f"{folder}/log", "-o", f"-p {port} -k {folder} -h 127.0.0.1", "start"])
-        yield f"postgresql://tuner@127.0.0.1:{port}/postgres"
-        call([*control, "-m", "immediate", "stop"])
 
 
 @pytest.mark.skipif(not THOROUGH, reason="starts a server: in make test-all")

@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 import click
 
-from clipwise.cli.lab_session import MOST_JOBS, STORE, run_command, write_report
+from clipwise.cli.lab_session import MOST_JOBS, place_of, run_command, write_report
 from clipwise.cli.source import recording
 from clipwise.wording import counted, duration
 
@@ -45,6 +45,12 @@ def _out(command: F) -> F:
     )(command)
 
 
+def _storage(command: F) -> F:
+    return click.option(
+        "--storage", metavar="URL", help="The store: sqlite:///..., postgresql://...  [default: in --out]"
+    )(command)
+
+
 def _running(command: Any) -> Any:
     """The options of what runs cells."""
     options = (
@@ -58,6 +64,7 @@ def _running(command: Any) -> Any:
             help=f"Processes.  [default: one a core, at most {MOST_JOBS}]",
         ),
         _out,
+        _storage,
         recording("The recording of every run, which clipwise dashboard shows live."),
         click.option("--helper", type=int, hidden=True),
     )
@@ -83,8 +90,11 @@ def list_(budget: str) -> int:
     for method in METHODS.values():
         click.echo(f"  {method.name:<{width}}  {method.clip or method.label}")
     for task in TASKS.values():
-        if task.methods is not METHODS:
+        more = [name for name in task.methods if name not in METHODS]
+        if not METHODS.keys() <= task.methods.keys():
             click.echo(f"  {task.name} only with {', '.join(task.methods)}")
+        elif more:
+            click.echo(f"  {task.name} also with {', '.join(more)}")
     from clipwise.lab.suite.cells import cells
 
     wanted = cells(TASKS.values(), budget)  # type: ignore[arg-type]
@@ -100,7 +110,7 @@ def run_(tasks: tuple[str, ...], **options: Any) -> int:
     """Run some tasks.
 
     The same command goes on where it was stopped or killed. Several at once, also on several machines, share
-    the work of one --out.
+    the work of one --out, or of one --storage.
 
     Example: clipwise lab run pm25 traffic --budget small --methods none,norm-1,auto
     """
@@ -121,9 +131,10 @@ def all_(**options: Any) -> int:
 @lab.command("report")
 @_budget
 @_out
-def report_(budget: str, out: Path) -> int:
+@_storage
+def report_(budget: str, out: Path, storage: str | None) -> int:
     """Write what is finished as a page and as Markdown."""
     from clipwise.lab.suite.store import SuiteStore
 
-    with SuiteStore(out / STORE, write=False) as store:
+    with SuiteStore(place_of(storage, out), write=False) as store:
         return write_report(store, budget, out)

@@ -5,22 +5,23 @@ import shlex
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from clipwise.errors import ArgumentError
-from clipwise.wording import counted, duration, number
+from clipwise.wording import counted
 
 if TYPE_CHECKING:
     from clipwise.lab.suite.cells import Cell
     from clipwise.lab.suite.store import SuiteStore
-    from clipwise.lab.suite.task import Result, SuiteTask
+    from clipwise.lab.suite.task import SuiteTask
     from clipwise.lab.suite.work import State
 
-__all__ = ["MOST_JOBS", "STORE", "Lines", "run_command", "write_report"]
+__all__ = ["MOST_JOBS", "STORE", "place_of", "run_command", "write_report"]
 
 STORE = "lab.db"
 INTERRUPTED = 130
@@ -36,13 +37,16 @@ def run_command(
     seeds: int | None,
     jobs: int | None,
     out: Path,
+    storage: str | None,
     db: Path,
     helper: int | None,
 ) -> int:
     from clipwise.cli.display import say
+    from clipwise.cli.lab_progress import shown_progress
     from clipwise.lab.report.results import check_folder
     from clipwise.lab.suite.cells import cells
     from clipwise.lab.suite.methods import chosen
+    from clipwise.lab.suite.postgres import without_password
     from clipwise.lab.suite.store import SuiteStore
     from clipwise.monitor.store import recordable
 
@@ -53,41 +57,45 @@ def run_command(
     chosen(known, names)
     wanted = cells(tasks, budget, methods=names, seeds=seeds)  # type: ignore[arg-type]
     if not wanted:
-        raise ArgumentError(f"nothing to run: none of these tasks has a size for --budget {budget}")
+        methods_too = ", and a place for one of the methods" if names else ""
+        raise ArgumentError(
+            f"nothing to run: none of these tasks has a size for --budget {budget}{methods_too}"
+        )
+    place = place_of(storage, out)
     check_folder(out)
     recordable(db)
-    out.mkdir(parents=True, exist_ok=True)
-    options = {"--budget": budget, "--methods": methods, "--seeds": seeds, "--out": out, "--db": db}
+    if helper is not None:
+        return _help(helper, wanted, place, db)
+    if storage is None:
+        out.mkdir(parents=True, exist_ok=True)
+    options = {"--budget": budget, "--methods": methods, "--seeds": seeds, "--out": out, "--storage": storage}
+    options["--db"] = db
     words = ["clipwise", "lab", *words]
     words += [word for name, value in options.items() if value is not None for word in (name, str(value))]
-    if helper is not None:
-        return _help(helper, wanted, out, db)
+    again = shlex.join(without_password(word) for word in words)
     jobs = jobs or min(_cores(), MOST_JOBS)
     from clipwise.lab.suite.work import state_of, work
 
-    with SuiteStore(out / STORE) as store:
+    with SuiteStore(place) as store:
+        out.mkdir(parents=True, exist_ok=True)
         before = state_of(store, wanted, jobs)
         jobs = min(jobs, max(1, before.total - before.done))
-        say(f"store: {out / STORE}; {before.done} of {counted(before.total, 'run')} are there already")
-        others = [
-            subprocess.Popen([sys.executable, "-m", *words, "--helper", str(os.getpid())])
-            for _ in range(jobs - 1)
-        ]
+        say(f"store: {store.place}; {before.done} of {counted(before.total, 'run')} are there already")
+        others: list[subprocess.Popen[str]] = []
         try:
-            work(store, wanted, db, Lines(), processes=jobs)
-            for process in others:
-                process.wait()
+            with shown_progress(lambda: state_of(store, wanted, jobs)) as progress, _ended(others):
+                for _ in range(jobs - 1):
+                    others.append(_helper(words, piped=progress.piped))
+                    progress.follow(others[-1])
+                work(store, wanted, db, progress, processes=jobs)
+                for process in others:
+                    process.wait()
         except KeyboardInterrupt:
-            say(f"Interrupted. To go on: {shlex.join(words)}")
+            say(f"Interrupted. To go on: {again}")
             return INTERRUPTED
-        finally:
-            for process in others:
-                if process.poll() is None:
-                    process.send_signal(signal.SIGINT)
-                process.wait()
         done = state_of(store, wanted)
         write_report(store, budget, out)
-    return _end(done, [process.returncode for process in others], words)
+    return _end(done, [process.returncode for process in others], again)
 
 
 def _cores() -> int:
@@ -95,12 +103,38 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _help(parent: int, wanted: "Sequence[Cell]", out: Path, db: Path) -> int:
+def _helper(words: Sequence[str], *, piped: bool) -> "subprocess.Popen[str]":
+    """A further process of this call; what it says comes through a pipe where bars are drawn."""
+    command = [sys.executable, "-m", *words, "--helper", str(os.getpid())]
+    return subprocess.Popen(command, stderr=subprocess.PIPE if piped else None, text=True, errors="replace")
+
+
+@contextmanager
+def _ended(processes: "Sequence[subprocess.Popen[str]]") -> Iterator[None]:
+    """At the end none of them is left: whatever has ended this one is Ctrl-C for them."""
+    try:
+        yield
+    finally:
+        for process in processes:
+            if process.poll() is None:
+                process.send_signal(signal.SIGINT)
+            process.wait()
+
+
+def place_of(storage: str | None, out: Path) -> Path | str:
+    """Where the store is: what ``--storage`` names, or else a file in ``--out``."""
+    from clipwise.lab.suite.database import where
+
+    return out / STORE if storage is None else where(storage)
+
+
+def _help(parent: int, wanted: "Sequence[Cell]", place: Path | str, db: Path) -> int:
     """A further process of the same call: it takes part until there is nothing left, or the call is gone."""
+    from clipwise.cli.lab_progress import Lines
     from clipwise.lab.suite.store import SuiteStore
     from clipwise.lab.suite.work import work
 
-    with SuiteStore(out / STORE) as store:
+    with SuiteStore(place) as store:
         try:
             work(store, wanted, db, Lines(), processes=2, stop=lambda: os.getppid() != parent)
         except KeyboardInterrupt:
@@ -108,21 +142,20 @@ def _help(parent: int, wanted: "Sequence[Cell]", out: Path, db: Path) -> int:
     return 0
 
 
-def _end(state: "State", codes: Sequence[int], words: Sequence[str]) -> int:
+def _end(state: "State", codes: Sequence[int], again: str) -> int:
     from clipwise.cli.display import say
 
     broken = [code for code in codes if code]
     if broken and state.done < state.total:
-        say(
-            f"A process of this call ended with {broken[0]}; what it had begun is run by: {shlex.join(words)}"
-        )
+        say(f"A process of this call ended with {broken[0]}; what it had begun is run by: {again}")
         return 1
     if state.failed:
-        say(f"{counted(state.failed, 'run')} failed, as the report says; to try again: {shlex.join(words)}")
+        say(f"{counted(state.failed, 'run')} failed, as the report says; to try again: {again}")
         return 1
     if state.done < state.total:
-        rest = counted(state.total - state.done, "run")
-        say(f"{rest} are with other processes; clipwise lab report shows them when they are done")
+        rest = state.total - state.done
+        are = "is" if rest == 1 else "are"
+        say(f"{counted(rest, 'run')} {are} with other processes; clipwise lab report shows what is done")
     return 0
 
 
@@ -138,44 +171,22 @@ def write_report(store: "SuiteStore", budget: Any, out: Path) -> int:
     found = boards(TASKS.values(), budget, finished)
     if not found:
         raise ArgumentError(
-            f"nothing is finished with --budget {budget} in {str(out)!r}: clipwise lab all --budget {budget}"
-            " runs it"
+            f"nothing is finished with --budget {budget} in {store.place!r}: clipwise lab all"
+            f" --budget {budget} runs it"
         )
     here: list[Mapping[str, str]] = []
     keys = {key for key in finished if key.budget == budget}
     for key in keys:
         if finished[key].environment not in here:
             here.append(finished[key].environment)
-    missing = sum(cell.key not in keys for cell in cells([board.task for board in found], budget))
-    every = sum(budget in task.sizes for task in TASKS.values())
-    names = "all" if len(found) == every else "run " + " ".join(board.task.name for board in found)
-    page = Report(budget, found, here, missing, f"clipwise lab {names} --budget {budget}")
+    wanted = cells(TASKS.values(), budget)
+    done = sum(cell.key in keys and finished[cell.key].result is not None for cell in wanted)
+    there = [board.task.name for board in found]
+    absent = [name for name, task in TASKS.items() if budget in task.sizes and name not in there]
+    names = "run " + " ".join(there) if absent else "all"
+    out.mkdir(parents=True, exist_ok=True)
+    page = Report(budget, found, here, done, len(wanted), absent, f"clipwise lab {names} --budget {budget}")
     for suffix, content in (("html", page.html()), ("md", page.markdown())):
         save(out / f"lab-{budget}.{suffix}", content, force=True)
         click.echo(out / f"lab-{budget}.{suffix}")
     return 0
-
-
-class Lines:
-    """One line a finished cell, with the time left."""
-
-    def begin(self, cell: "Cell", state: "State") -> Any:
-        return None
-
-    def end(self, cell: "Cell", result: "Result | None", error: str, state: "State") -> None:
-        from clipwise.cli.display import say
-
-        said = f"failed: {error}" if result is None else f"{_outcome(result)} ({duration(result.seconds)})"
-        left = f"; about {duration(state.left)} left" if state.left else ""
-        say(f"[{state.done + state.failed}/{state.total}] {cell}: {said}{left}")
-
-
-def _outcome(result: "Result") -> str:
-    from clipwise.lab.compare.wording import value_of
-
-    figures = result.figures
-    if figures.diverged:
-        return "diverged"
-    reached = figures.steps_to_target
-    solved = "" if reached is None else f", {number(figures.target)} reached at step {reached}"
-    return value_of(figures.metric, figures.final) + solved

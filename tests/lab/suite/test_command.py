@@ -1,18 +1,21 @@
 """The command: killed and gone on with, over two processes, recorded, and what it says to mistakes."""
 
+import io
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from clipwise.cli import main
-from clipwise.cli.lab_session import Lines
+from clipwise.cli.lab_progress import Bars, Lines, shown_progress
 from clipwise.lab.suite.catalog import named
 from clipwise.lab.suite.cells import cells
 from clipwise.lab.suite.store import Finished, SuiteStore
-from clipwise.lab.suite.work import work
+from clipwise.lab.suite.work import State, work
 from clipwise.monitor import Store
 
 TASK = "temporal-order-50"
@@ -95,6 +98,7 @@ def test_killed_it_goes_on_over_two_processes_to_the_same_numbers(
         (["run", TASK, "--methods", "norm-3"], "unknown method 'norm-3'. Did you mean"),
         (["run", "addition", "--budget", "small"], "nothing to run: none of these tasks has a size"),
         (["report"], "there is no store"),
+        (["run", TASK, "--storage", "mysql://a:b@c/d"], "a storage is sqlite:///FILE or postgresql://"),
     ],
 )
 def test_a_mistake_is_one_sentence(
@@ -136,6 +140,31 @@ def test_what_is_missing_fails_alone_and_with_an_exit_code(
     assert "Failed: the task cartpole needs gymnasium" in (tmp_path / "lab-tiny.md").read_text()
     with SuiteStore(tmp_path / "lab.db") as store:  # a later call tries it again
         assert {cell.result is None for cell in store.finished().values()} == {True, False}
+
+
+def test_on_a_terminal_there_are_bars_with_the_time_left_beneath_the_lines() -> None:
+    screen = io.StringIO()
+    state = State(2, 1, 10, 2.5 * 3600)
+    (cell,) = cells(named([TASK]), "tiny", methods=["norm-1"])
+    with shown_progress(lambda: state, Console(file=screen, force_terminal=True, width=120)) as shown:
+        assert isinstance(shown, Bars)
+        update = shown.begin(cell, state)
+        assert update is not None
+        update(3, 6, {"loss": 1.5})
+        shown._progress.refresh()
+        said = "import sys; print('[4/10] elsewhere: done', file=sys.stderr)"
+        other = subprocess.Popen([sys.executable, "-c", said], stderr=subprocess.PIPE, text=True)
+        shown.follow(other)
+        other.wait()
+        shown.end(cell, None, "no network", state)
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", screen.getvalue())
+    assert re.search(r"all runs .* 3/10 about 2 h \d+ min left", text)
+    assert re.search(rf"{re.escape(str(cell))} .* 3/6 +loss 1.5", text)
+    lines = text.replace("\r", "\n").splitlines()  # each by itself, above the bars
+    assert "[4/10] elsewhere: done" in lines
+    assert any(line.startswith(f"[3/10] {cell}: failed: no network") for line in lines)
+    with shown_progress(lambda: state, Console(file=screen)) as plain:  # no terminal
+        assert type(plain) is Lines
 
 
 def test_the_list_names_all(capsys: pytest.CaptureFixture[str]) -> None:

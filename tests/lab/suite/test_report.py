@@ -3,12 +3,14 @@
 import math
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from clipwise.dashboard.drawing import LIGHT
 from clipwise.lab.compare.figures import measure
+from clipwise.lab.suite.budgets import BudgetName
 from clipwise.lab.suite.catalog import TASKS
 from clipwise.lab.suite.cells import Cell
 from clipwise.lab.suite.page import Report
@@ -18,6 +20,7 @@ from clipwise.lab.suite.standings import Board, boards, tally
 from clipwise.lab.suite.store import Finished
 from clipwise.lab.suite.table import board_sheet, markdown
 from clipwise.lab.suite.task import Result
+from clipwise.wording import percent
 from tests.lab.records import record
 
 BITS = {
@@ -38,12 +41,15 @@ ERRORS = {
 """Values of two evaluations, after 2 and after 4 steps; solved below .01."""
 
 
-def cell(task: str, method: str, seed: int, held_out: Sequence[float]) -> Finished:
+def cell(
+    task: str, method: str, seed: int, held_out: Sequence[float], budget: BudgetName = "small"
+) -> Finished:
     one = TASKS[task].methods[method]
     lost = math.isnan(held_out[-1])
     run = record(
         label=one.label,
         clip=one.clip,
+        lower_is_better=TASKS[task].lower_is_better,
         role="baseline" if method == "none" else "given",
         seed=seed,
         loss=(4.0, 3.0, math.nan, math.nan) if lost else (4.0, 3.0, 2.0, 1.0),
@@ -55,7 +61,7 @@ def cell(task: str, method: str, seed: int, held_out: Sequence[float]) -> Finish
     figures = measure(run, target=TASKS[task].goal)
     curve = tuple((e.step, e.metrics[TASKS[task].metric]) for e in run.evaluations)
     result = Result(figures, () if lost else curve, one.variants[0], (figures.final,), 2.0)
-    key = Cell(TASKS[task], one, seed, "small").key
+    key = Cell(TASKS[task], one, seed, budget).key
     return Finished(key, result, "", {"torch": "2.0", "processor": "one"})
 
 
@@ -125,11 +131,22 @@ def test_the_table_holds_these_numbers(found: list[Board]) -> None:
 
 
 def test_the_page_and_the_markdown_say_the_same(found: list[Board]) -> None:
-    report = Report("small", found, [{"torch": "2.0", "processor": "one"}], 3, "clipwise lab all")
+    report = Report(
+        "small",
+        found,
+        [{"torch": "2.0", "processor": "one"}],
+        27,
+        310,
+        ["traffic", "invoices"],
+        "clipwise lab all",
+    )
     page, text = report.html(), report.markdown()
     assert "2.09<small>2.05 – 2.12</small>" in page
     assert "2.09 (2.05 – 2.12)" in text
-    for said in (report.title, "torch 2.0, processor one", "clipwise lab all", "3 runs missing"):
+    for said in (report.title, "torch 2.0, processor one", "clipwise lab all", "27 of 310 runs done"):
+        assert said in text
+        assert said in page
+    for said in ("nothing yet of: traffic, invoices", "So far 15 of 20 runs.", "So far 12 of 20 runs."):
         assert said in text
         assert said in page
     assert page.count("<picture>") == 2
@@ -146,3 +163,58 @@ def test_published_numbers_stand_beside_ours(found: list[Board]) -> None:
     assert "Pascanu" in order.source
     assert order.ours == "none: 0 of 3 solved, 45 % errors; threshold 1: 2 of 3 solved, at update 4"
     assert order.sentence.startswith("As published")
+
+
+FULL = {
+    "temporal-order-50": {"none": (0.5, 0.4), "norm-1": (0.4, 0.005)},
+    "temporal-order-100": {"none": (0.5, 0.4), "norm-1": (0.4, 0.3)},
+    "chorales": {"none": (60.0, 48.0), "norm-2": (9.0, 6.9), "norm-5": (9.0, 7.5)},
+    "autoclip-percentiles": {
+        name: (3, value)
+        for name, value in (
+            ("none", 2.5),
+            ("p1", 2.4),
+            ("p10", 2.35),
+            ("p25", 2.3),
+            ("p50", 2.4),
+            ("p90", 2.5),
+        )
+    },
+    "characters-spikes": {"none": (3, 2.2), "norm-1": (3, 2.0), "zclip": (3, 2.1)},
+    "critic-slope": {
+        "bound-0.1": (0.3, 0.2),
+        "bound-0.01": (1, 1),
+        "bound-0.001": (2, 2),
+        "penalty": (0.1, 0.1),
+    },
+    "cartpole-cleanrl": {"norm-0.5": (100, 490)},
+}
+SIGNED = {"bound-0.1": 0.2, "bound-0.01": -1.0, "bound-0.001": -2.0, "penalty": 0.1}
+
+
+def test_every_published_result_stands_beside_ours_when_the_full_budget_is_there() -> None:
+    made = {}
+    for task, methods in FULL.items():
+        for method, values in methods.items():
+            for seed in range(3):
+                one = cell(task, method, seed, [*map(float, values)], "full")
+                assert one.result is not None
+                if method in SIGNED:
+                    figures = replace(one.result.figures, held_out={"signed": SIGNED[method]})
+                    one = replace(one, result=replace(one.result, figures=figures))
+                made[one.key] = one
+    found = {
+        one.source.split()[0]: one for one in reversed(comparisons(boards(TASKS.values(), "full", made)))
+    }
+    assert {*found} == {"Pascanu,", "Seetharaman", "Kumar", "Gulrajani", "CleanRL,"}
+    assert "100 steps: none 0 of 3 solved; threshold 1 0 of 3 solved" in found["Pascanu,"].ours
+    music = comparisons(boards(TASKS.values(), "full", made))[1]
+    assert music.ours == "none: 48; global norm 2: 6.9"
+    assert music.sentence.startswith("As published, the clip is better")
+    assert f"{percent(2.35 / 2.3 - 1, tenths=True)} behind the best" in found["Seetharaman"].sentence
+    better, worse = (percent(share, tenths=True) for share in (2.2 / 2.1 - 1, 1 - 2.0 / 2.1))
+    assert f"{better} better than none and {worse} worse than the" in found["Kumar"].sentence
+    assert found["Gulrajani"].sentence == "As published."
+    assert found["CleanRL,"].said.startswith("a return of 492.40 ± 13.05")
+    assert found["CleanRL,"].ours == "490.0 ± 0.0 after 500,000 steps"
+    assert found["CleanRL,"].sentence == "Within their spread."

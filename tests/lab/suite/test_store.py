@@ -1,25 +1,35 @@
 """The store: a cell is run once, whoever asks, and what was begun and not finished is run again."""
 
+import os
+import re
+import socket
 import sqlite3
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from clipwise.errors import ClipwiseError, StoreError
+from clipwise.errors import ArgumentError, ClipwiseError, StoreError
 from clipwise.lab.compare.figures import measure
-from clipwise.lab.suite import store as module
+from clipwise.lab.suite import lease
 from clipwise.lab.suite.catalog import named
 from clipwise.lab.suite.cells import Cell, cells
-from clipwise.lab.suite.lease import LEASE, Lease, machine
+from clipwise.lab.suite.database import where
+from clipwise.lab.suite.lease import LEASE, Lease
 from clipwise.lab.suite.methods import Variant
+from clipwise.lab.suite.postgres import without_password
 from clipwise.lab.suite.store import SuiteStore
 from clipwise.lab.suite.task import Result
+from tests.depth import thorough
 from tests.lab.records import record
+from tests.servers import postgresql
+
+__all__ = ["postgresql"]
 
 RESULT = Result(measure(record(held_out=[2.0, 1.5])), ((2, 2.0), (4, 1.5)), Variant(), (1.5,), 3.0)
 ABOUT = {"torch": "2", "processor": "one"}
@@ -67,30 +77,45 @@ def test_a_failed_cell_is_tried_again_by_the_next_call_only(
     assert one.claim(wanted) == cell
 
 
+@pytest.mark.parametrize("elsewhere", ["name", "start"])
 def test_what_a_process_that_is_gone_had_begun_is_anyones_at_once_and_of_other_machines_later(
-    two: tuple[SuiteStore, SuiteStore], wanted: list[Cell], monkeypatch: pytest.MonkeyPatch
+    elsewhere: str, tmp_path: Path, wanted: list[Cell], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    one, other = two
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
-    one._mine = (one.owner, machine(), gone.pid)
-    assert one.claim(wanted) == wanted[0]
+
+    def opened() -> SuiteStore:
+        return SuiteStore(tmp_path / "lab.db")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "getpid", lambda: gone.pid)
+        here = opened()
+        if elsewhere == "name":
+            patch.setattr(socket, "gethostname", lambda: "another")
+        else:  # of the same name, as machines made of one image are
+            boot = tmp_path / "boot_id"
+            boot.write_text("another start of another kernel\n")
+            patch.setattr(lease, "BOOT", boot)
+        one = opened()
+    other = opened()
+    assert here.claim(wanted) == wanted[0]
     assert other.claim(wanted) == wanted[0]
     other.release(wanted[0])
-    one._mine = (one.owner, "another machine", gone.pid)
     assert one.claim(wanted) == wanted[0]
     assert other.claim(wanted) == wanted[1]
-    now = module.time.time()
-    monkeypatch.setattr(module.time, "time", lambda: now + LEASE - 1)
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now + LEASE - 1)
     one.renew(wanted[0])
-    monkeypatch.setattr(module.time, "time", lambda: now + LEASE + 1)
+    monkeypatch.setattr(time, "time", lambda: now + LEASE + 1)
     assert wanted[0].key in other.running()  # renewed in time
-    monkeypatch.setattr(module.time, "time", lambda: now + 3 * LEASE)
+    monkeypatch.setattr(time, "time", lambda: now + 3 * LEASE)
     assert other.claim(wanted) == wanted[0]
     one.finish(wanted[0], RESULT, ABOUT)  # too late: it is the other's
     assert other.finished() == {}
     other.finish(wanted[0], RESULT, ABOUT)
     assert set(other.finished()) == {wanted[0].key}
+    for store in (here, one, other):
+        store.close()
 
 
 def test_many_at_once_claim_each_cell_once(tmp_path: Path, wanted: list[Cell]) -> None:
@@ -154,6 +179,60 @@ def test_a_damaged_result_is_said(two: tuple[SuiteStore, SuiteStore], wanted: li
     cell = one.claim(wanted)
     assert cell is not None
     one.finish(cell, RESULT, ABOUT)
-    one._db.execute("UPDATE cells SET result = '{\"figures\": 1}'")
+    one._db.rows("UPDATE cells SET result = '{\"figures\": 1}'")
     with pytest.raises(StoreError, match=r"is damaged.*--out"):
         one.finished()
+
+
+def test_a_storage_is_a_file_or_a_server_and_its_password_is_never_shown() -> None:
+    assert where("sqlite:///some/lab.db") == Path("some/lab.db")
+    assert where("sqlite:////some/lab.db") == Path("/some/lab.db")
+    address = "postgresql://ann:secret@host/lab"
+    assert where(address) == address
+    for words in (
+        address,
+        "postgresql+psycopg://ann:secret@host/lab",
+        "postgresql:///lab?password=secret&user=ann",
+    ):
+        assert "secret" not in without_password(words)
+        assert "ann" in without_password(words)
+    with pytest.raises(ArgumentError, match=re.escape("not 'mysql://ann:***@host/lab'")):
+        where("mysql://ann:secret@host/lab")
+
+
+@thorough
+def test_a_server_does_as_the_file_does(postgresql: str, wanted: list[Cell]) -> None:
+    with pytest.raises(StoreError, match="there is no store in 'postgresql://"):
+        SuiteStore(postgresql, write=False)
+    with pytest.raises(StoreError, match=r"cannot be used .*does not exist.*--storage"):
+        SuiteStore(postgresql + "s")
+    with SuiteStore(postgresql) as one, SuiteStore(postgresql) as other:
+        assert (one.claim(wanted), other.claim(wanted)) == (wanted[0], wanted[1])
+        one.finish(wanted[0], RESULT, ABOUT)
+        other.fail(wanted[1], "no network", ABOUT)
+        assert one.finished() == other.finished()
+        assert one.finished()[wanted[0].key].result == RESULT
+        assert one.claim(wanted) == wanted[1]
+        with pytest.raises(ZeroDivisionError):
+            other._transaction(lambda: other._db.rows("UPDATE cells SET error = 'lost'") or 1 / 0)
+        # The server ends the connection, as one that starts anew does: the next call makes another.
+        ended = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()"
+        assert other._db.rows(f"{ended} AND backend_type = 'client backend'") == [(True,)]
+        assert set(one.running()) == {wanted[1].key}
+        assert one.finished()[wanted[0].key].error == ""
+        one.release(wanted[1])
+    many = [replace(cell, seed=seed) for seed in range(10) for cell in wanted]
+    claimed: list[Cell] = []
+
+    def take() -> None:
+        with SuiteStore(postgresql) as store:
+            while (cell := store.claim(many)) is not None:
+                claimed.append(cell)
+
+    threads = [threading.Thread(target=take) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    with SuiteStore(postgresql, write=False) as store:
+        assert len(claimed) == len(set(map(str, claimed))) == len(many) - len(store.finished())

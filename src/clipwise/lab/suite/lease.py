@@ -4,6 +4,8 @@ import os
 import platform
 import socket
 import threading
+import uuid
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -18,6 +20,8 @@ __all__ = ["LEASE", "Lease", "machine"]
 LEASE = 180.0
 """Seconds for which a claim holds unless it is renewed."""
 RENEW = 30.0
+BOOT = Path("/proc/sys/kernel/random/boot_id")
+"""Linux draws it anew whenever the machine starts."""
 
 
 class Lease:
@@ -49,9 +53,12 @@ class Lease:
 
 
 def machine() -> str:
-    """What process numbers are counted in: a host and, where it has containers, the part of it seen here."""
+    """What process numbers are counted in: a host and, where it has containers, the part of it seen here.
+
+    Machines that were made of one image often have one name, hence what tells them apart beside it.
+    """
     try:
-        space = os.readlink("/proc/self/ns/pid")
+        host, space = BOOT.read_text(encoding="ascii").strip(), os.readlink("/proc/self/ns/pid")
     except OSError:
-        space = platform.system()
-    return f"{socket.gethostname()} {space}"
+        host, space = f"{uuid.getnode():x}", platform.system()  # the number of its network card
+    return f"{socket.gethostname()} {host} {space}"

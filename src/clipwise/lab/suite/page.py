@@ -10,6 +10,7 @@ from clipwise.dashboard.drawing import DARK, LIGHT
 from clipwise.lab.report.page import html_table, picture_pair
 from clipwise.lab.report.page_style import STYLE
 from clipwise.lab.report.table import Cell, Sheet
+from clipwise.lab.suite.cells import cells
 from clipwise.lab.suite.picture import draw
 from clipwise.lab.suite.published import comparisons
 from clipwise.lab.suite.standings import Board, Tally, tally
@@ -35,14 +36,17 @@ class Report:
         budget: its name.
         boards: the tasks.
         environments: versions and processor of the cells, each once.
-        missing: cells that are wanted and not there.
+        done, total: runs that are there, and all that the budget has.
+        absent: names of tasks of which there is nothing yet.
         command: that runs what is missing.
     """
 
     budget: str
     boards: Sequence[Board]
     environments: Sequence[Mapping[str, str]]
-    missing: int
+    done: int
+    total: int
+    absent: Sequence[str]
     command: str
 
     @property
@@ -83,6 +87,7 @@ class Report:
             parts += ["## Published results\n", markdown(published)]
         for board in self.boards:
             parts += [f"## {board.task.title}\n", f"`{board.task.name}`: {board.task.about}\n"]
+            parts += [f"{sentence}\n" for sentence in _so_far(board)]
             parts += [f"Failed: {sentence}\n" for sentence in board.failed]
             if board.rows:
                 parts += [f"{board_sheet(board).title}.\n", markdown(board_sheet(board))]
@@ -90,14 +95,18 @@ class Report:
 
     def _subtitle(self) -> str:
         return f"clipwise lab · budget {self.budget} · {counted(len(self.boards), 'task')}" + (
-            f" · {counted(self.missing, 'run')} missing" if self.missing else ""
+            f" · {self._so_far()}" if self.done < self.total else ""
         )
+
+    def _so_far(self) -> str:
+        return f"{self.done:,} of {counted(self.total, 'run')} done"
 
     def _facts(self) -> list[str]:
         seeds = max((len(row.results) for board in self.boards for row in board.rows), default=0)
         return [
             f"budget: {self.budget}, {counted(seeds, 'seed')}"
-            + (f", {counted(self.missing, 'run')} missing" if self.missing else ""),
+            + (f", {self._so_far()}" if self.done < self.total else ""),
+            *([f"nothing yet of: {', '.join(self.absent)}"] if self.absent else []),
             *(", ".join(f"{name} {value}" for name, value in each.items()) for each in self.environments),
             f"command: `{self.command}`",
         ]
@@ -116,6 +125,7 @@ class Report:
     def _task(self, board: Board) -> str:
         task = board.task
         content = f"<p>{escape(task.about)}</p>"
+        content += _paragraphs(_so_far(board))
         content += "".join(f"<p><strong>Failed:</strong> {escape(said)}</p>" for said in board.failed)
         if board.rows:
             pictures = picture_pair(
@@ -123,6 +133,13 @@ class Report:
             )
             content += f'<div class="scroll" tabindex="0">{pictures}</div>{_scrolled(board_sheet(board))}'
         return _section(task.title, content, task.name)
+
+
+def _so_far(board: Board) -> list[str]:
+    """How many runs of a task are there, where some are missing."""
+    done = sum(len(row.results) for row in board.rows)
+    total = len(cells([board.task], board.budget))
+    return [f"So far {done} of {counted(total, 'run')}."] if done < total else []
 
 
 OWN = """\

@@ -1,14 +1,12 @@
-"""The finished cells, and who is running which: one SQLite file that several processes and machines share.
+"""The finished cells, and who is running which: one database that several processes and machines share.
 
 A cell is claimed before it is run, with a lease that its process renews. A claim whose lease has run out, or
-whose process is gone from this machine, is anyone's. The file has a rollback journal, not a write-ahead log,
-since that works on folders that several machines share, wherever locks do.
+whose process is gone from this machine, is anyone's.
 """
 
 import json
 import os
 import threading
-import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import astuple, dataclass
@@ -18,8 +16,8 @@ from typing import Any, TypeVar
 
 from clipwise.errors import StoreError
 from clipwise.lab.suite.cells import Cell, Key
+from clipwise.lab.suite.database import open_database
 from clipwise.lab.suite.lease import LEASE, machine
-from clipwise.lab.suite.opening import explained, open_store
 from clipwise.lab.suite.task import Result
 from clipwise.processes import is_alive
 
@@ -48,29 +46,22 @@ class Finished:
 
 
 class SuiteStore:
-    """The store in a file, made where there is none and ``write``.
+    """The store in a file, or at the address of a PostgreSQL server, made where there is none and ``write``.
 
     Raises:
         StoreError: it is no such store, or cannot be read or written; with what to do.
     """
 
-    def __init__(self, path: Path, *, write: bool = True) -> None:
-        self.path, self.owner = path, uuid.uuid4().hex
+    def __init__(self, place: Path | str, *, write: bool = True) -> None:
+        self.owner = uuid.uuid4().hex
         self._mine = (self.owner, machine(), os.getpid())
-        self._db = open_store(path, write=write)
+        self._db = open_database(place, write=write)
+        self.place = self._db.place
         self._lock = threading.Lock()  # the thread that renews shares the connection
 
     def _transaction(self, act: Callable[[], T]) -> T:
-        with self._lock, explained(self.path):
-            self._db.execute("BEGIN IMMEDIATE")
-            try:
-                found = act()
-                self._db.execute("COMMIT")
-            except BaseException:
-                if self._db.in_transaction:
-                    self._db.execute("ROLLBACK")
-                raise
-            return found
+        with self._lock, self._db.transaction():
+            return act()
 
     def claim(self, wanted: Sequence[Cell], *, tried: Sequence[Key] = ()) -> Cell | None:
         """The first cell that is neither done nor being run, claimed by this process; None if there is none.
@@ -81,14 +72,17 @@ class SuiteStore:
         """
 
         def act() -> Cell | None:
-            now, states = time.time(), self._states()
+            now, states = self._db.now(), self._states()
             for cell in wanted:
                 key = cell.key
                 if key in tried or not self._is_free(states.get(key), now):
                     continue
-                self._db.execute(
-                    "INSERT OR REPLACE INTO cells (task, method, seed, budget, setting, state, owner,"
-                    " machine, pid, expires) VALUES (?, ?, ?, ?, ?, 'running', ?, ?, ?, ?)",
+                self._db.rows(
+                    f"DELETE FROM cells WHERE {KEY}", astuple(key)
+                )  # of one that failed, or is gone
+                self._db.rows(
+                    "INSERT INTO cells (task, method, seed, budget, setting, state, owner, machine, pid,"
+                    " expires) VALUES (?, ?, ?, ?, ?, 'running', ?, ?, ?, ?)",
                     (*astuple(key), *self._mine, now + LEASE),
                 )
                 return cell
@@ -97,7 +91,7 @@ class SuiteStore:
         return self._transaction(act)
 
     def _states(self) -> dict[Key, tuple[str, str, int, float]]:
-        rows = self._db.execute(
+        rows = self._db.rows(
             "SELECT task, method, seed, budget, setting, state, machine, pid, expires FROM cells"
         )
         return {Key(*row[:5]): row[5:] for row in rows}
@@ -113,12 +107,12 @@ class SuiteStore:
 
     def renew(self, cell: Cell) -> None:
         """Keep the claim for another while."""
-        self._update(cell, "expires = ?", time.time() + LEASE)
+        self._update(cell, "expires = ?", LEASE)
 
     def release(self, cell: Cell) -> None:
         """Give a claim back: the cell was not finished."""
         self._transaction(
-            lambda: self._db.execute(
+            lambda: self._db.rows(
                 f"DELETE FROM cells WHERE {KEY} AND owner = ?", (*astuple(cell.key), self.owner)
             )
         )
@@ -126,45 +120,43 @@ class SuiteStore:
     def finish(self, cell: Cell, result: Result, environment: Mapping[str, str]) -> None:
         """Keep the result of a claimed cell, unless another process has taken the cell over meanwhile."""
         content = json.dumps(result.to_dict()), json.dumps(dict(environment))
-        self._update(cell, "state = 'done', finished = ?, result = ?, environment = ?", time.time(), *content)
+        self._update(cell, "state = 'done', finished = ?, result = ?, environment = ?", 0.0, *content)
 
     def fail(self, cell: Cell, error: str, environment: Mapping[str, str]) -> None:
         """Keep why a claimed cell gave no result; a later call tries it again."""
         self._update(
             cell,
             "state = 'failed', finished = ?, error = ?, environment = ?",
-            time.time(),
+            0.0,
             error,
             json.dumps(dict(environment)),
         )
 
-    def _update(self, cell: Cell, change: str, *values: Any) -> None:
+    def _update(self, cell: Cell, change: str, later: float, *values: Any) -> None:
+        """Change the claim of a cell that is still this process's; the first value is a moment from now."""
         self._transaction(
-            lambda: self._db.execute(
+            lambda: self._db.rows(
                 f"UPDATE cells SET {change} WHERE {KEY} AND owner = ? AND state = 'running'",
-                (*values, *astuple(cell.key), self.owner),
+                (self._db.now() + later, *values, *astuple(cell.key), self.owner),
             )
         )
 
     def finished(self) -> dict[Key, Finished]:
         """All cells that are done or have failed."""
-        with self._lock, explained(self.path):
-            rows = self._db.execute(
+        with self._lock:
+            rows = self._db.rows(
                 "SELECT task, method, seed, budget, setting, result, error, environment FROM cells"
                 " WHERE state IN ('done', 'failed') ORDER BY finished"
-            ).fetchall()
+            )
         try:
             return {Key(*row[:5]): _finished(*row) for row in rows}
         except (ValueError, TypeError, KeyError) as error:
-            raise StoreError(
-                f"the store {str(self.path)!r} is damaged ({error}): move it away, or name another folder"
-                " with --out"
-            ) from error
+            raise StoreError(f"the store {self.place!r} is damaged ({error}): {self._db.remedy}") from error
 
     def running(self) -> dict[Key, str]:
         """The cells that are being run, each with its process."""
-        with self._lock, explained(self.path):
-            states, now = self._states(), time.time()
+        with self._lock:
+            states, now = self._states(), self._db.now()
             return {
                 key: f"{row[1]}/{row[2]}"
                 for key, row in states.items()

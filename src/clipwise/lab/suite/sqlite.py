@@ -1,26 +1,32 @@
-"""Opening the store: its table, whether a file is one, and SQLite's errors in one sentence."""
+"""The store in a file of SQLite: its table, whether a file is one, and SQLite's errors in one sentence.
+
+The file has a rollback journal, not a write-ahead log, since that works on folders that several machines
+share, wherever locks do.
+"""
 
 import sqlite3
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from clipwise.errors import StoreError
 
-__all__ = ["explained", "open_store"]
+__all__ = ["TABLE", "SQLite"]
 
 APPLICATION, VERSION = 0x636C6C62, 1
 WAITING = 60.0
 """Seconds for which a lock of another process is waited for."""
 
 TABLE = """
-CREATE TABLE cells (
+CREATE TABLE IF NOT EXISTS cells (
     task TEXT NOT NULL, method TEXT NOT NULL, seed INTEGER NOT NULL, budget TEXT NOT NULL,
     setting TEXT NOT NULL,                   -- a hash of what the numbers depend on
     state TEXT NOT NULL,                     -- 'running', 'done' or 'failed'
     owner TEXT, machine TEXT, pid INTEGER,   -- of the process that runs it
-    expires REAL,                            -- when its claim does
-    finished REAL,
+    expires DOUBLE PRECISION,                -- when its claim does
+    finished DOUBLE PRECISION,
     result TEXT,                             -- JSON, of one that is done
     environment TEXT,                        -- JSON: versions and processor
     error TEXT,                              -- a sentence, of one that failed
@@ -29,7 +35,46 @@ CREATE TABLE cells (
 """
 
 
-def open_store(path: Path, *, write: bool) -> sqlite3.Connection:
+class SQLite:
+    """A database in a file. Processes are held to the clocks of their machines.
+
+    Args:
+        path: the file.
+        write: make it where there is none.
+
+    Raises:
+        StoreError: it is no such store, or cannot be read or written; with what to do.
+    """
+
+    remedy = "move it away, or name another folder with --out"
+
+    def __init__(self, path: Path, *, write: bool) -> None:
+        self.place, self._path = str(path), path
+        self._db = _opened(path, write=write)
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        self.rows("BEGIN IMMEDIATE")
+        try:
+            yield
+            self.rows("COMMIT")
+        except BaseException:
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+            raise
+
+    def rows(self, statement: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        with _explained(self._path):
+            return self._db.execute(statement, values).fetchall()
+
+    def now(self) -> float:
+        return time.time()
+
+    def close(self) -> None:
+        self._db.close()
+
+
+def _opened(path: Path, *, write: bool) -> sqlite3.Connection:
     """A connection to a store, made where there is none and ``write``; several threads may use it in turn.
 
     Raises:
@@ -37,7 +82,7 @@ def open_store(path: Path, *, write: bool) -> sqlite3.Connection:
     """
     if not write and not path.is_file():
         raise StoreError(f"there is no store {str(path)!r}: run clipwise lab run first, or give its folder")
-    with explained(path):
+    with _explained(path):
         db = sqlite3.connect(
             f"{path.absolute().as_uri()}?mode={'rwc' if write else 'ro'}",
             uri=True,
@@ -83,7 +128,7 @@ def _check(db: sqlite3.Connection, path: Path, write: bool) -> None:
 
 
 @contextmanager
-def explained(path: Path) -> Iterator[None]:
+def _explained(path: Path) -> Iterator[None]:
     """SQLite's errors as one sentence that says what to do."""
     try:
         yield
