@@ -77,6 +77,7 @@ def tune(
         _refuse({"--steps": steps, "--seeds": seeds if seeds > 1 else None})
         objective, named, lower, about = _of_script(target, metric, maximize, rate, db, folder)
     about |= {"methods": list(space.methods), "rates": None if rate is None else list(rate)}
+    from clipwise.lab.suite.postgres import without_password
     from clipwise.tune.study import Search, helpers
 
     if storage is None:
@@ -94,7 +95,8 @@ def tune(
     except KeyboardInterrupt:
         for process in others:
             process.terminate()
-        click.echo(f"Interrupted. To go on: clipwise tune {shlex.join(words)}", err=True)
+        command = without_password(shlex.join(words))
+        click.echo(f"Interrupted. To go on: clipwise tune {command}", err=True)
         return 130
     finally:
         for process in others:
