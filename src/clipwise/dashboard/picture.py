@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from clipwise.dashboard.drawing import BAD, LIGHT, blank, caption, dress, headed, png, shorten
-from clipwise.monitor.store import NORM, PREFIX, joined
+from clipwise.monitor.store import HELD, NORM, PREFIX, joined
 
 PAPER, QUIET = LIGHT.paper, LIGHT.quiet
 LINE, LIMIT = "#0072b2", "#c4520a"
@@ -38,6 +38,10 @@ def picture(data: Mapping[str, Any]) -> bytes:
         _norm_of_parts(axes["norm"], parts)
     else:
         _norm(axes["norm"], ours.get(NORM), ours.get(f"{PREFIX}threshold"))
+        _held(
+            axes["norm"],
+            {name: ours[HELD + name] for name in one["reasons"].get(source, ()) if HELD + name in ours},
+        )
     _fraction(axes["fraction"], ours.get(f"{PREFIX}clip_fraction"))
     _distribution(axes["distribution"], data["distribution"][str(run["id"])][source])
     _layers(figure, axes["layers"], data["layers"][str(run["id"])][source])
@@ -74,6 +78,24 @@ def _norm(axis: Any, norm: Any, threshold: Any) -> None:
         axis.plot(*_line(threshold["line"]), color=LIMIT, lw=1.8, ls=(0, (5, 2)))
     _marks(axis, norm)
     axis.set_xlabel("step", color=QUIET)
+
+
+def _held(axis: Any, reasons: Mapping[str, Any]) -> None:
+    """What held the threshold: a band at the foot of its curve, with the share of each reason."""
+    if not reasons:
+        return
+    shares = {name: _line(found["line"]) for name, found in reasons.items()}
+    x = next(iter(shares.values()))[0]
+    band = axis.inset_axes([0, 0, 1, 0.05], sharex=axis)
+    colours = dict(zip(reasons, (QUIET, *PARTS[2:]), strict=False))
+    band.stackplot(x, [y for _, y in shares.values()], colors=list(colours.values()), step="post", lw=0)
+    band.set_ylim(0, 1)
+    band.axis("off")
+    place = 0.01
+    for name, (_, y) in shares.items():
+        said, colour = f"{shorten(name, 20)} {np.mean(y):.0%}", colours.get(name, QUIET)
+        axis.text(place, 0.065, said, color=colour, fontsize=8.5, transform=axis.transAxes, parse_math=False)
+        place += 0.02 + 0.0135 * len(said)
 
 
 def _norm_of_parts(axis: Any, parts: Mapping[str, Mapping[str, Any]]) -> None:

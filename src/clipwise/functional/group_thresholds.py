@@ -1,15 +1,18 @@
 """The threshold of one clip at work: a number, or what a policy says of the groups that it is shown."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from clipwise.clip import Clip
+from clipwise.clip import Clip, Per
 from clipwise.functional.context import StepContext
+from clipwise.functional.held import held_by
+from clipwise.functional.layout import Layout
 from clipwise.functional.measure import Measure
 from clipwise.functional.slots import Slot
 from clipwise.namespace import Array, Namespace, is_traced
-from clipwise.thresholds import Observation, Threshold
+from clipwise.thresholds import Observation, Threshold, WithReasons
+from clipwise.thresholds._base import Conditions
 
 __all__ = ["GroupThresholds", "map_state"]
 
@@ -25,6 +28,8 @@ class GroupThresholds:
         policy: None for a number or a range.
         by_entry: whether each entry has a bound of its own, by what its weight says.
         counts: how many groups each parameter has; None where there is one threshold for all.
+        reasons: what may hold the threshold, as the report names it; none of bounds of single entries, nor of
+            a loss.
     """
 
     def __init__(self, clip: Clip, slots: Sequence[Slot]) -> None:
@@ -42,6 +47,8 @@ class GroupThresholds:
             self.counts = [slot.size for slot in slots]
         elif clip.per in ("unit", "tensor"):
             self.counts = [slot.units if clip.per == "unit" else 1 for slot in slots]
+        told = not self.by_entry and clip.on == "norm"
+        self.reasons: tuple[str, ...] = WithReasons.of(self.policy) if told else ()
         # As a guide to how far a step may go, not as the threshold itself: embeddings would dominate.
         guides = tuple(place for place, slot in enumerate(slots) if not slot.embedding)
         self._weighed = guides if guides and "weight_norm" not in self.needs else tuple(range(len(slots)))
@@ -63,8 +70,8 @@ class GroupThresholds:
         context: StepContext,
         norms: Array,
         joint: Array,
-    ) -> tuple[Array, Any]:
-        """The threshold, or one for each of ``norms``, and the next state.
+    ) -> tuple[Array, Any, Mapping[str, Array]]:
+        """The threshold, or one for each of ``norms``, the next state, and what held the threshold.
 
         Args:
             measure: of the gradients.
@@ -78,7 +85,7 @@ class GroupThresholds:
             threshold = measure.number(self.clip.threshold)
             if self.traced:
                 threshold = measure.as_threshold(threshold)
-            return threshold, state
+            return threshold, state, {}
         per, layout = self.clip.per, measure.layout
         # A memory has a place for every group, with or without a gradient in this step.
         spread = self.counts is not None and self.policy.remembers and not layout.complete
@@ -91,13 +98,20 @@ class GroupThresholds:
             weight_count=weight_count,
             moment_ratio=self._moment_ratio(measure, context),
         )
-        threshold, state = self.policy.update(measure.xp, state, seen)
+        held: Mapping[str, Array] = {}
+        if self.reasons and isinstance(self.policy, WithReasons):
+            threshold, state, conditions = self.policy.update_held(measure.xp, state, seen)
+            if spread:
+                conditions = _gathered(layout, per, conditions)
+            held = held_by(measure.xp, self.reasons, conditions)
+        else:
+            threshold, state = self.policy.update(measure.xp, state, seen)
         if self.clip.on == "loss":
-            return measure.number(threshold), state  # of any sign
+            return measure.number(threshold), state, held  # of any sign
         threshold = measure.as_threshold(threshold)
         if spread and len(getattr(threshold, "shape", ())):
             threshold = layout.gathered(threshold, per)
-        return threshold, state
+        return threshold, state, held
 
     def before(self, xp: Namespace, weights: Measure | None, state: Any, context: StepContext) -> Array:
         """The threshold, or one for each group, by what was before this step; inf where nothing was.
@@ -237,6 +251,11 @@ def map_state(function: Any, state: Any, *others: Any) -> Any:
         fields = [map_state(function, *each) for each in zip(state, *others, strict=True)]
         return type(state)(*fields) if hasattr(state, "_fields") else tuple(fields)
     return function(state, *others)
+
+
+def _gathered(layout: Layout, per: Per, conditions: Conditions) -> Conditions:
+    """Conditions on the groups of all slots as those on the groups of the arrays that are there."""
+    return lambda: [layout.gathered(one, per) if len(one.shape) else one for one in conditions()]
 
 
 def _of_slot(xp: Namespace, state: Any, start: int, slot: Slot) -> Any:
