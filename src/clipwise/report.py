@@ -34,7 +34,7 @@ class ClipReport:
         clip_fraction: share of the groups that were clipped: 0 or 1 for a global norm, a share of the
             tensors, units or entries otherwise.
         held: what held the threshold: by each reason of the policy (``"warm-up"``, ``"history"``, ``"loss"``,
-            ...; docs/policies.md lists them) the share of the groups whose threshold it held: 0 or 1 for a
+            ...; docs/clips.md lists them) the share of the groups whose threshold it held: 0 or 1 for a
             global norm. Empty where the threshold can have one reason only, as a number has; of a skipped
             step all are 0. It is computed when it is read.
         direction: cosine between the whole gradient before and after; None where it was not free and not

@@ -8,10 +8,13 @@ import numpy as np
 
 from clipwise.dashboard.drawing import BAD, LIGHT, blank, caption, dress, headed, png, shorten
 from clipwise.monitor.store import HELD, NORM, PREFIX, joined
+from clipwise.monitor.wording import percent
 
 PAPER, QUIET = LIGHT.paper, LIGHT.quiet
 LINE, LIMIT = "#0072b2", "#c4520a"
 PARTS = (LINE, "#d55e00", "#00805a", "#a8457f", "#7d6a00", "#5b4bb3", "#3f7f93", "#8c3b1b")
+REASONS = {"history": LINE, "length": PARTS[2], "loss": PARTS[3], "floor": PARTS[4], "weights": PARTS[5]}
+REASONS |= {"start": QUIET, "warm-up": QUIET}
 
 
 def picture(data: Mapping[str, Any]) -> bytes:
@@ -81,19 +84,19 @@ def _norm(axis: Any, norm: Any, threshold: Any) -> None:
 
 
 def _held(axis: Any, reasons: Mapping[str, Any]) -> None:
-    """What held the threshold: a band at the foot of its curve, with the share of each reason."""
+    """What held the threshold: a band below its curve, with the share of each reason."""
     if not reasons:
         return
     shares = {name: _line(found["line"]) for name, found in reasons.items()}
     x = next(iter(shares.values()))[0]
     band = axis.inset_axes([0, 0, 1, 0.05], sharex=axis)
-    colours = dict(zip(reasons, (QUIET, *PARTS[2:]), strict=False))
+    colours = {name: REASONS.get(name) or PARTS[6 + at % 2] for at, name in enumerate(reasons)}
     band.stackplot(x, [y for _, y in shares.values()], colors=list(colours.values()), step="post", lw=0)
     band.set_ylim(0, 1)
     band.axis("off")
     place = 0.01
     for name, (_, y) in shares.items():
-        said, colour = f"{shorten(name, 20)} {np.mean(y):.0%}", colours.get(name, QUIET)
+        said, colour = f"{shorten(name, 20)} {percent(float(np.mean(y)))}", colours[name]
         axis.text(place, 0.065, said, color=colour, fontsize=8.5, transform=axis.transAxes, parse_math=False)
         place += 0.02 + 0.0135 * len(said)
 

@@ -18,13 +18,15 @@ class Held(Mapping[str, Array]):
     """
 
     def __init__(self, reasons: Sequence[str], shares: Callable[[], Sequence[Array]]) -> None:
-        self._reasons, self._shares = tuple(reasons), shares
-        self._found: dict[str, Array] | None = None
+        self._reasons = tuple(reasons)
+        self._shares: Callable[[], Sequence[Array]] | None = shares
+        self._found: dict[str, Array] = {}
 
     def _read(self) -> dict[str, Array]:
-        if self._found is None:
-            self._found = dict(zip(self._reasons, self._shares(), strict=True))
-            del self._shares  # and what it was computed from
+        shares = self._shares
+        if shares is not None:  # in this order: another thread may read at the same moment
+            self._found = dict(zip(self._reasons, shares(), strict=True))
+            self._shares = None  # and what it was computed from
         return self._found
 
     def __getitem__(self, reason: str) -> Array:

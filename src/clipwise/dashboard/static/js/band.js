@@ -80,14 +80,14 @@ export class Band {
     const pixel = (x) => ((x - low) / (high - low)) * width;
     const { x } = this._reasons[0];
     for (let i = 0; i < x.length; i++) {
-      const left = Math.max(0, pixel(x[i]));
-      const right = Math.min(width, i + 1 < x.length ? pixel(x[i + 1]) : width);
+      // Whole pixels: no paper shines through between two of them.
+      const left = Math.floor(Math.max(0, pixel(x[i])));
+      const right = Math.ceil(Math.min(width, i + 1 < x.length ? pixel(x[i + 1]) : width));
       let top = HEIGHT;
       this._reasons.forEach(({ name, y }, at) => {
         const height = (y[i] ?? 0) * HEIGHT;
         context.fillStyle = reasonColour(name, at);
-        // A little wider, so that no paper shines through between two of them.
-        if (right > left && height > 0) context.fillRect(left, top - height, right - left + 0.5, height);
+        if (right > left && height > 0) context.fillRect(left, top - height, right - left, height);
         top -= height;
       });
     }
