@@ -11,8 +11,7 @@ from clipwise.functional.layout import Layout
 from clipwise.functional.measure import Measure
 from clipwise.functional.slots import Slot
 from clipwise.namespace import Array, Namespace, is_traced
-from clipwise.thresholds import Observation, Threshold, WithReasons
-from clipwise.thresholds._base import Conditions
+from clipwise.thresholds import Conditions, Observation, Threshold, WithReasons
 
 __all__ = ["GroupThresholds", "map_state"]
 
