@@ -66,6 +66,8 @@ def test_other_reasons():
     jumps = clipwise.clip_by_global_norm(thresholds.reduce_on_instability(1.0, 0.1, patience=1, floor=0.1))
     assert last(jumps, [1.0] * 10) == {"start": 1.0, "floor": 0.0, "loss": 0.0}
     assert last(jumps, [1.0] * 9 + [np.nan])["floor"] == 1.0
+    both = clipwise.clip_by_global_norm(thresholds.reduce_on_instability(1.0, floor=1.0))
+    assert last(both, [1.0] * 10) == {"start": 1.0, "floor": 0.0, "loss": 0.0}  # the first that is counts
 
 
 def test_of_a_chain_it_is_the_part_with_the_threshold():
@@ -76,7 +78,8 @@ def test_of_a_chain_it_is_the_part_with_the_threshold():
     for report in found:
         own = report.parts["0"]
         least = float(own.threshold) == float(report.threshold)
-        assert shares(report) == {reason: least * share for reason, share in shares(own).items()}
+        wanted = {reason: least * share for reason, share in shares(own).items()}
+        assert shares(report) == wanted | {"ceiling": 1.0 - least}
     assert {float(one.threshold) == 2.5 for one in found} == {True, False}
 
 

@@ -14,7 +14,7 @@ PAPER, QUIET = LIGHT.paper, LIGHT.quiet
 LINE, LIMIT = "#0072b2", "#c4520a"
 PARTS = (LINE, "#d55e00", "#00805a", "#a8457f", "#7d6a00", "#5b4bb3", "#3f7f93", "#8c3b1b")
 REASONS = {"history": LINE, "length": PARTS[2], "loss": PARTS[3], "floor": PARTS[4], "weights": PARTS[5]}
-REASONS |= {"start": QUIET, "warm-up": QUIET}
+REASONS |= {"ceiling": PARTS[7], "start": QUIET, "warm-up": QUIET}
 
 
 def picture(data: Mapping[str, Any]) -> bytes:
@@ -85,20 +85,30 @@ def _norm(axis: Any, norm: Any, threshold: Any) -> None:
 
 def _held(axis: Any, reasons: Mapping[str, Any]) -> None:
     """What held the threshold: a band below its curve, with the share of each reason."""
+    reasons = {name: found for name, found in reasons.items() if found["line"]["x"]}
     if not reasons:
         return
-    shares = {name: _line(found["line"]) for name, found in reasons.items()}
-    x = next(iter(shares.values()))[0]
+    x = np.unique(np.concatenate([_line(found["line"])[0] for found in reasons.values()]))
+    shares = {name: _held_at(found, x) for name, found in reasons.items()}
     band = axis.inset_axes([0, 0, 1, 0.05], sharex=axis)
     colours = {name: REASONS.get(name) or PARTS[6 + at % 2] for at, name in enumerate(reasons)}
-    band.stackplot(x, [y for _, y in shares.values()], colors=list(colours.values()), step="post", lw=0)
+    band.stackplot(x, list(shares.values()), colors=list(colours.values()), step="post", lw=0)
     band.set_ylim(0, 1)
     band.axis("off")
     place = 0.01
-    for name, (_, y) in shares.items():
+    for name, y in shares.items():
         said, colour = f"{shorten(name, 20)} {percent(float(np.mean(y)))}", colours[name]
-        axis.text(place, 0.065, said, color=colour, fontsize=8.5, transform=axis.transAxes, parse_math=False)
+        box = {"facecolor": PAPER, "edgecolor": "none", "pad": 0.8, "alpha": 0.85}
+        text = axis.text(place, 0.065, said, color=colour, fontsize=8.5, transform=axis.transAxes, bbox=box)
+        text.set_parse_math(False)
         place += 0.02 + 0.0135 * len(said)
+
+
+def _held_at(found: Mapping[str, Any], x: Any) -> Any:
+    """The share of a reason at some steps: 0 where its policy was not the one, as before a run went on."""
+    own, y = _line(found["line"])
+    place = np.searchsorted(own, x, "right") - 1
+    return np.where((place < 0) | (x > found["last"][0] + 1), 0.0, y[np.maximum(place, 0)])
 
 
 def _norm_of_parts(axis: Any, parts: Mapping[str, Mapping[str, Any]]) -> None:

@@ -2,16 +2,16 @@
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
-from clipwise.clip import Clip, Per
+from clipwise.clip import Clip
 from clipwise.functional.context import StepContext
-from clipwise.functional.held import held_by
-from clipwise.functional.layout import Layout
+from clipwise.functional.held import held_by, held_by_number
 from clipwise.functional.measure import Measure
 from clipwise.functional.slots import Slot
 from clipwise.namespace import Array, Namespace, is_traced
-from clipwise.thresholds import Conditions, Observation, Threshold, WithReasons
+from clipwise.thresholds import Observation, Threshold, WithReasons
 
 __all__ = ["GroupThresholds", "map_state"]
 
@@ -84,7 +84,7 @@ class GroupThresholds:
             threshold = measure.number(self.clip.threshold)
             if self.traced:
                 threshold = measure.as_threshold(threshold)
-            return threshold, state, {}
+            return threshold, state, held_by_number(measure.xp, self.reasons)
         per, layout = self.clip.per, measure.layout
         # A memory has a place for every group, with or without a gradient in this step.
         spread = self.counts is not None and self.policy.remembers and not layout.complete
@@ -100,9 +100,8 @@ class GroupThresholds:
         held: Mapping[str, Array] = {}
         if self.reasons and isinstance(self.policy, WithReasons):
             threshold, state, conditions = self.policy.update_held(measure.xp, state, seen)
-            if spread:
-                conditions = _gathered(layout, per, conditions)
-            held = held_by(measure.xp, self.reasons, conditions)
+            gather = partial(layout.gathered, per=per) if spread else None
+            held = held_by(measure.xp, self.reasons, conditions, gather)
         else:
             threshold, state = self.policy.update(measure.xp, state, seen)
         if self.clip.on == "loss":
@@ -111,6 +110,11 @@ class GroupThresholds:
         if spread and len(getattr(threshold, "shape", ())):
             threshold = layout.gathered(threshold, per)
         return threshold, state, held
+
+    def as_ceiling(self) -> None:
+        """Name a number as a reason: other clips of its chain have reasons."""
+        if self.policy is None and self.clip.on == "norm" and not isinstance(self.clip.threshold, tuple):
+            self.reasons = ("ceiling",)
 
     def before(self, xp: Namespace, weights: Measure | None, state: Any, context: StepContext) -> Array:
         """The threshold, or one for each group, by what was before this step; inf where nothing was.
@@ -250,11 +254,6 @@ def map_state(function: Any, state: Any, *others: Any) -> Any:
         fields = [map_state(function, *each) for each in zip(state, *others, strict=True)]
         return type(state)(*fields) if hasattr(state, "_fields") else tuple(fields)
     return function(state, *others)
-
-
-def _gathered(layout: Layout, per: Per, conditions: Conditions) -> Conditions:
-    """Conditions on the groups of all slots as those on the groups of the arrays that are there."""
-    return lambda: [layout.gathered(one, per) if len(one.shape) else one for one in conditions()]
 
 
 def _of_slot(xp: Namespace, state: Any, start: int, slot: Slot) -> Any:

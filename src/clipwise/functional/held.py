@@ -5,8 +5,9 @@ from typing import Any
 
 from clipwise.namespace import Array, Namespace
 from clipwise.report import ClipReport
+from clipwise.thresholds import Conditions
 
-__all__ = ["Held", "held_by", "held_by_none", "held_by_parts"]
+__all__ = ["Held", "held_by", "held_by_none", "held_by_number", "held_by_parts"]
 
 
 class Held(Mapping[str, Array]):
@@ -46,7 +47,10 @@ class Held(Mapping[str, Array]):
 
 
 def held_by(
-    xp: Namespace, reasons: Sequence[str], conditions: Callable[[], Sequence[Array]]
+    xp: Namespace,
+    reasons: Sequence[str],
+    conditions: Conditions,
+    gather: Callable[[Array], Array] | None = None,
 ) -> Mapping[str, Array]:
     """The shares of the groups of one clip.
 
@@ -54,17 +58,26 @@ def held_by(
         xp: of the arrays.
         reasons: of its policy.
         conditions: gives for each reason but the last whether it is that of each group, unless one before is.
+        gather: gives of the groups of all slots those that count; None: all do.
     """
 
     def shares() -> list[Array]:
-        first, *others = conditions()
-        found, rest = [_share(xp, first)], ~first
+        found = conditions()
+        if gather is not None:
+            found = [gather(one) if len(one.shape) else one for one in found]
+        first, *others = found
+        counted, rest = [_share(xp, first)], ~first
         for condition in others:
-            found.append(_share(xp, rest & condition))
+            counted.append(_share(xp, rest & condition))
             rest = rest & ~condition
-        return [*found, _share(xp, rest)]
+        return [*counted, _share(xp, rest)]
 
     return Held(reasons, shares)
+
+
+def held_by_number(xp: Namespace, reasons: Sequence[str]) -> Mapping[str, Array]:
+    """The share of the one reason that a number has, beside clips of its chain that have several."""
+    return Held(reasons, lambda: [xp.full((), 1.0)]) if reasons else {}
 
 
 def held_by_none(reports: Sequence[ClipReport], zero: Array) -> Mapping[str, Array]:

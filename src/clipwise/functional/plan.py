@@ -154,6 +154,10 @@ class _Single(Plan):
 class _Chain(Plan):
     def __init__(self, clip: Chain, slots: Sequence[Slot], later: bool) -> None:
         self.plans = [_of_all(part, slots, later) for part in clip.clips]
+        stages = list(self.stages())
+        if any(stage.thresholds.reasons for stage in stages):
+            for stage in stages:
+                stage.thresholds.as_ceiling()
         self.norm = self.plans[0].norm
         self.by_unit = len(self.plans) == 1 and self.plans[0].by_unit
         self.leaves_out = any(plan.leaves_out for plan in self.plans)

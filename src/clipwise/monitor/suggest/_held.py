@@ -12,6 +12,7 @@ WORDS = {
     "history": "the norms before",
     "loss": "the loss",
     "floor": "its floor",
+    "ceiling": "its ceiling",
     "weights": "the weights",
 }
 """Reasons of our own policies; others are said as they are called."""

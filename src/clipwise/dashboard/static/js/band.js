@@ -21,9 +21,12 @@ export class Band {
     new ResizeObserver(() => this._draw()).observe(this.node);
   }
 
-  // reasons: [{ name, x, y }], all with the same x
+  // reasons: [{ name, x, y, end }]: steps, shares, and the last step of which there is one. Where a run went on
+  // with another policy, each has steps of its own.
   show(reasons) {
-    this._reasons = reasons;
+    const xs = [...new Set(reasons.flatMap(({ x }) => x))].sort((a, b) => a - b);
+    const share = ({ x, y, end }, at) => (last(x, at) < 0 || at > end ? 0 : y[last(x, at)]);
+    this._reasons = reasons.map((one) => ({ name: one.name, x: xs, y: xs.map((at) => share(one, at)) }));
     this.node.hidden = !reasons.length;
     if (!reasons.length) return;
     this._draw();

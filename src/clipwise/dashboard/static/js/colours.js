@@ -17,7 +17,7 @@ export function runColour(place) {
 }
 
 // What held a threshold: the same colour for the same reason everywhere; beginnings are grey.
-const REASONS = { history: 0, length: 2, loss: 3, floor: 4, weights: 5 };
+const REASONS = { history: 0, length: 2, loss: 3, floor: 4, weights: 5, ceiling: 7 };
 
 export function reasonColour(name, place) {
   if (name === "start" || name === "warm-up") return theme().quiet;

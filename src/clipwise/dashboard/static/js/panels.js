@@ -139,7 +139,7 @@ export class Panels {
 function heldOf(place, there, clock) {
   return place.reasons.flatMap((name) => {
     const found = pick(there, ours(place, `held/${name}`));
-    return found ? [{ name, x: found.line.x.map((step) => clock.at(step)), y: found.line.y }] : [];
+    return found ? [{ name, x: found.line.x.map((step) => clock.at(step)), y: found.line.y, end: clock.at(found.last[0] + 1) }] : [];
   });
 }
 
