@@ -120,3 +120,17 @@ def test_a_rule_of_ones_own_has_no_reasons_of_another():
     assert WithReasons.of(half()) == ()
     with pytest.raises(NotImplementedError):
         WithReasons().update(np, (), Observation(norm=1.0))
+
+
+def test_a_step_pays_nothing_for_what_nobody_reads():
+    asked = []
+
+    class counted(thresholds.zscore):
+        def update_held(self, xp, state, seen):
+            threshold, state, conditions = super().update_held(xp, state, seen)
+            return threshold, state, lambda: asked.append(None) or conditions()
+
+    *_, report = reports(clipwise.chain(Clip(counted(), per="tensor"), clipwise.clip_by_global_norm(1.0)))
+    assert not asked
+    assert shares(report) == shares(report)
+    assert len(asked) == 1
