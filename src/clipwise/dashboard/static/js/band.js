@@ -100,7 +100,8 @@ export class Band {
 function percent(share) {
   if (share === null || share === undefined) return "—";
   const value = 100 * share;
-  return `${value > 0 && value < 1 ? value.toFixed(1) : Math.round(value)} %`;
+  const nearly = (value > 0 && value < 1) || (value > 99 && value < 100);
+  return `${nearly ? value.toFixed(1) : Math.round(value)} %`;
 }
 
 // The place of the last step that is not behind x; -1 where all are.
