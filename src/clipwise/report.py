@@ -33,6 +33,10 @@ class ClipReport:
         clipped: whether anything was clipped.
         clip_fraction: share of the groups that were clipped: 0 or 1 for a global norm, a share of the
             tensors, units or entries otherwise.
+        held: what held the threshold: by each reason of the policy (``"warm-up"``, ``"history"``, ``"loss"``,
+            ...; docs/clips.md lists them) the share of the groups whose threshold it held: 0 or 1 for a
+            global norm. Empty where the threshold can have one reason only, as a number has; of a skipped
+            step all are 0. It is computed when it is read.
         direction: cosine between the whole gradient before and after; None where it was not free and not
             asked for.
         nonfinite: number of tensors that held NaN or Inf.
@@ -60,6 +64,7 @@ class ClipReport:
     parts: Mapping[str, "ClipReport"] = field(default_factory=dict)
     at_bound: Array | None = None
     normalised: int = 0
+    held: Mapping[str, Array] = field(default_factory=dict)
 
     def __tf_flatten__(self) -> tuple[Any, tuple[Any, ...]]:
         """For `tf.nest`, so that a `tf.function` takes and returns a report: the names are static."""
@@ -85,9 +90,11 @@ class ClipReport:
     def metrics(self, *, per_tensor: bool = False) -> dict[str, float]:
         """The report as plain floats under the names used everywhere: ``clipwise/norm`` and so on.
 
-        With ``per_tensor`` also ``clipwise/norm/<parameter>``. What is not known is left out.
+        What held the threshold is ``clipwise/held/<reason>``. With ``per_tensor`` also
+        ``clipwise/norm/<parameter>``. What is not known is left out.
         """
         values = {f"clipwise/{name}": getattr(self, name) for name in (*METRICS, "at_bound")}
+        values |= {f"clipwise/held/{reason}": share for reason, share in self.held.items()}
         found = {name: _number(value) for name, value in values.items() if value is not None}
         if per_tensor:
             found |= {f"clipwise/norm/{name}": norm for name, norm in self.norms().items()}

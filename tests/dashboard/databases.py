@@ -98,6 +98,22 @@ def by_parts(path):
     return writer.run
 
 
+def held_by_turns(path):
+    """A threshold that the length held at first, then the loss in every fourth step, else the history."""
+    step = np.arange(1, 101)
+    late = step > 50
+    loss = late & (step % 4 == 0)
+    writer = Writer(path, "uid-held", "held", clip="auto()")
+    names = (
+        "clipwise/norm",
+        "clipwise/threshold",
+        *(f"clipwise/held/{n}" for n in ("loss", "length", "history")),
+    )
+    writer.write([steps(names, step, np.ones(100), np.ones(100), loss, ~late, late & ~loss)])
+    writer.finish()
+    return writer.run
+
+
 def two_ranks(path):
     """Two processes, of which the second one's norms are ten times the first one's."""
     step = np.arange(1, 101)

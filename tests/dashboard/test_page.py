@@ -11,7 +11,7 @@ from clipwise.dashboard import Dashboard
 from clipwise.monitor.store import Rows, Store, Writer
 from clipwise.monitor.suggest import suggest_run
 
-from .databases import HOSTILE, by_parts, clipped_weights, hostile, steps, two_sources, typical
+from .databases import HOSTILE, by_parts, clipped_weights, held_by_turns, hostile, steps, two_sources, typical
 
 # How many colours a canvas shows: a blank one has one, and a few lines have several.
 COLOURS = """
@@ -243,6 +243,26 @@ def test_each_part_of_by_name_with_its_own_threshold(path, serve, look):
     until(tab, "() => document.querySelector('#panel-norm .readout').textContent.includes('norm 3')")
     assert "threshold 0.5" in reading(tab, "norm")
     assert "clipped 100 of 100 steps" in tab.inner_text("#threshold-said")
+
+
+def test_what_held_the_threshold(path, serve, look):
+    held_by_turns(path)
+    typical(path, "before")  # recorded by one that did not say it
+    tab = look(f"{serve.url}#run=1")
+    ready(tab, 100)
+    legend = "#panel-norm .held-legend"
+    assert tab.inner_text(legend).split("\n") == [
+        "threshold held by (steps shown)", "loss 13 %", "length 50 %", "history 37 %",
+    ]  # fmt: skip
+    assert "length 50 %" in tab.get_attribute(".held-band", "aria-label")
+    assert colours(tab, "norm .held") == 3
+    box = tab.locator(".held-band").bounding_box()
+    tab.mouse.move(box["x"] + 0.25 * box["width"], box["y"] + 5)
+    until(tab, f"() => document.querySelector('{legend}').textContent.includes('length 100 %')")
+    assert re.search(r"\(step 2\d\)", tab.inner_text(legend))
+    tab.goto(f"{serve.url}#run=2")
+    ready(tab, 500)
+    until(tab, "() => document.querySelector('#panel-norm .held').hidden")
 
 
 def test_weights_at_the_bound_and_what_is_logged_beside_a_clipper(path, serve, look):

@@ -20,7 +20,7 @@ from clipwise.dashboard.picture import picture
 from clipwise.dashboard.recording import Recording
 from clipwise.dashboard.report import collect
 
-from .databases import HOSTILE, by_parts, hostile, two_ranks, two_sources, typical
+from .databases import HOSTILE, by_parts, held_by_turns, hostile, two_ranks, two_sources, typical
 from .test_page import PANELS, colours, reading, ready, until
 
 
@@ -134,7 +134,7 @@ def png_size(content):
     return int.from_bytes(content[16:20], "big"), int.from_bytes(content[20:24], "big")
 
 
-@pytest.mark.parametrize("make", [typical, two_sources, hostile, by_parts])
+@pytest.mark.parametrize("make", [typical, two_sources, hostile, by_parts, held_by_turns])
 def test_a_picture(path, make):
     pytest.importorskip("matplotlib")
     from matplotlib.image import imread

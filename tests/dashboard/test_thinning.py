@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from clipwise.dashboard.thinning import KINDS, running_mean, thin
+from clipwise.dashboard.thinning import KINDS, averaged, running_mean, thin
 
 
 def brute(steps, values, low, high, buckets):
@@ -100,3 +100,21 @@ def test_running_mean(window):
         last = [v for v in values[max(0, i - window + 1) : i + 1] if math.isfinite(v)]
         expected.append(math.fsum(last) / len(last) if last else math.nan)
     np.testing.assert_allclose(running_mean(values, window), expected, rtol=1e-14)
+
+
+def test_a_share_is_the_mean_of_its_part():
+    rng = np.random.default_rng(3)
+    steps = np.sort(rng.choice(90_000, 3000, replace=False))
+    values = rng.integers(0, 2, 3000).astype(float)
+    values[rng.choice(3000, 20)] = np.nan
+    low, high = float(steps[400]), float(steps[2600])
+    found = averaged(steps, values, low, high, 37)
+    here = (steps >= low) & (steps <= high) & ~np.isnan(values)
+    edges = np.linspace(steps[here][0], steps[here][-1], 38)
+    part = np.clip(np.searchsorted(edges, steps[here], "right") - 1, 0, 36)
+    expected = [values[here][part == one].mean() for one in range(37)]
+    np.testing.assert_allclose(found.values, expected)
+    assert found.steps.tolist() == [steps[here][part == one][0] for one in range(37)]
+    few = averaged(steps[:30], values[:30])
+    assert few.values.tolist() == values[:30][~np.isnan(values[:30])].tolist()
+    assert not len(averaged(steps[:0], values[:0]).steps)

@@ -18,6 +18,7 @@ import torch
 import clipwise
 from clipwise.errors import ArgumentError, StoreError
 from clipwise.monitor import Monitor, MonitorWarning, Store
+from clipwise.monitor.suggest import suggest_run
 
 FIELDS = ("norm", "norm_after", "threshold", "skipped", "nonfinite")
 
@@ -105,6 +106,25 @@ def test_a_loss_that_the_clipper_was_told_is_recorded(path):
             optimizer.step()
     with Store(path) as store:
         assert store.series(1, ["loss"])["loss"].values.tolist() == [3.0, 2.0]
+
+
+def test_what_held_the_threshold_is_recorded_and_said(path):
+    parameter = torch.nn.Parameter(torch.ones(2))
+    optimizer = torch.optim.SGD([parameter], lr=0.1)
+    with Monitor(path, rules=[]) as monitor:
+        monitor.attach(clipwise.torch.attach(optimizer, clipwise.zclip(warmup=4)))
+        for _ in range(20):
+            parameter.grad = torch.ones(2)
+            optimizer.step()
+            monitor.log(loss=1.0)
+    with Store(path) as store:
+        found = store.series(1, ["clipwise/held/warm-up", "clipwise/held/history"])
+        assert [one.values.tolist() for one in found.values()] == [
+            [1.0] * 4 + [0.0] * 16,
+            [0.0] * 4 + [1.0] * 16,
+        ]
+        said = suggest_run(store, 1).reasons
+    assert "The threshold was held by the norms before in 80 % of the steps, by the warm-up in 20 %." in said
 
 
 def test_a_logged_value_is_that_of_its_moment(path):

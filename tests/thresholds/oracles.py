@@ -215,8 +215,8 @@ def usual_norms(norms):
     return out
 
 
-def auto(norms, weights, count, rate, momentum, losses, first=0.02, stretch=2.0, spike=3.0):
-    """``count`` is the number of weights, or one for each step."""
+def auto(norms, weights, count, rate, momentum, losses, first=0.02, stretch=2.0, spike=3.0, held=None):
+    """``count`` is the number of weights, or one for each step; a list takes what held each threshold."""
     sizes = [count] * len(norms) if isinstance(count, int) else count
     f, out, last = 1.0, [], None
     rows = zip(norms, usual_norms(norms), loss_jumps(losses, 50, 5.0), weights, sizes, rate, strict=True)
@@ -230,8 +230,12 @@ def auto(norms, weights, count, rate, momentum, losses, first=0.02, stretch=2.0,
         if jump is not None:
             f = max(0.05, 0.5 * f) if jump else min(1.0, f * max(1.02, a))
         h = lr / (1 - momentum)
-        threshold = f * min(a * longest / h if h else math.inf, spike * usual)
+        bounds = {"length" if path else "start": a * longest / h if h else math.inf, "history": spike * usual}
+        threshold = f * min(bounds.values())
         out.append(threshold)
+        if held is not None:
+            least = min(reversed(bounds), key=bounds.__getitem__)
+            held.append("loss" if f < 1 else least if math.isfinite(threshold) else "start")
         steps.append(h * min(n, threshold) if counts(n) else 0.0)
         longest = max(longest, steps[-1])
     return out

@@ -70,6 +70,29 @@ def test_it_is_its_formula(back_end, scale_free):
         )
 
 
+@pytest.mark.parametrize("scale_free", [False, True])
+def test_it_says_what_held_the_threshold(scale_free):
+    run, policy = training(0), thresholds.auto()
+    told = [run[name] for name in ("norms", "weights", "counts", "rates")]
+    wanted: list[str] = []
+    if scale_free:
+        wanted = [
+            "history" if math.isfinite(one) else "start" for one in oracles.auto_scale_free(run["norms"])
+        ]
+    else:
+        oracles.auto(*told, 0.9, run["losses"], held=wanted)
+    found, state = [], policy.init(np, ())
+    for t, (norm, weight, count, rate) in enumerate(zip(*told, strict=True)):
+        seen = Observation(norm=norm, step=t, weight_norm=weight, weight_count=int(count), learning_rate=rate,
+                           momentum=0.9, scale_free=scale_free, loss=run["losses"][t])  # fmt: skip
+        _, state, conditions = policy.update_held(np, state, seen)
+        found.append(
+            next((r for r, one in zip(policy.reasons, conditions(), strict=False) if one), "history")
+        )
+    assert found == wanted
+    assert set(wanted) == ({"start", "history"} if scale_free else set(policy.reasons))
+
+
 @pytest.mark.parametrize("scale", [1e-8, 1e-3, 1e5])
 @pytest.mark.parametrize("scale_free", [False, True])
 def test_gradients_of_any_size_are_treated_alike(scale, scale_free):

@@ -7,11 +7,14 @@ from typing import Any
 import numpy as np
 
 from clipwise.dashboard.drawing import BAD, LIGHT, blank, caption, dress, headed, png, shorten
-from clipwise.monitor.store import NORM, PREFIX, joined
+from clipwise.monitor.store import HELD, NORM, PREFIX, joined
+from clipwise.monitor.wording import percent
 
 PAPER, QUIET = LIGHT.paper, LIGHT.quiet
 LINE, LIMIT = "#0072b2", "#c4520a"
 PARTS = (LINE, "#d55e00", "#00805a", "#a8457f", "#7d6a00", "#5b4bb3", "#3f7f93", "#8c3b1b")
+REASONS = {"history": LINE, "length": PARTS[2], "loss": PARTS[3], "floor": PARTS[4], "weights": PARTS[5]}
+REASONS |= {"ceiling": PARTS[7], "start": QUIET, "warm-up": QUIET}
 
 
 def picture(data: Mapping[str, Any]) -> bytes:
@@ -38,6 +41,10 @@ def picture(data: Mapping[str, Any]) -> bytes:
         _norm_of_parts(axes["norm"], parts)
     else:
         _norm(axes["norm"], ours.get(NORM), ours.get(f"{PREFIX}threshold"))
+        _held(
+            axes["norm"],
+            {name: ours[HELD + name] for name in one["reasons"].get(source, ()) if HELD + name in ours},
+        )
     _fraction(axes["fraction"], ours.get(f"{PREFIX}clip_fraction"))
     _distribution(axes["distribution"], data["distribution"][str(run["id"])][source])
     _layers(figure, axes["layers"], data["layers"][str(run["id"])][source])
@@ -74,6 +81,34 @@ def _norm(axis: Any, norm: Any, threshold: Any) -> None:
         axis.plot(*_line(threshold["line"]), color=LIMIT, lw=1.8, ls=(0, (5, 2)))
     _marks(axis, norm)
     axis.set_xlabel("step", color=QUIET)
+
+
+def _held(axis: Any, reasons: Mapping[str, Any]) -> None:
+    """What held the threshold: a band below its curve, with the share of each reason."""
+    reasons = {name: found for name, found in reasons.items() if found["line"]["x"]}
+    if not reasons:
+        return
+    x = np.unique(np.concatenate([_line(found["line"])[0] for found in reasons.values()]))
+    shares = {name: _held_at(found, x) for name, found in reasons.items()}
+    band = axis.inset_axes([0, 0, 1, 0.05], sharex=axis)
+    colours = {name: REASONS.get(name) or PARTS[6 + at % 2] for at, name in enumerate(reasons)}
+    band.stackplot(x, list(shares.values()), colors=list(colours.values()), step="post", lw=0)
+    band.set_ylim(0, 1)
+    band.axis("off")
+    place = 0.01
+    for name, y in shares.items():
+        said, colour = f"{shorten(name, 20)} {percent(float(np.mean(y)))}", colours[name]
+        box = {"facecolor": PAPER, "edgecolor": "none", "pad": 0.8, "alpha": 0.85}
+        text = axis.text(place, 0.065, said, color=colour, fontsize=8.5, transform=axis.transAxes, bbox=box)
+        text.set_parse_math(False)
+        place += 0.02 + 0.0135 * len(said)
+
+
+def _held_at(found: Mapping[str, Any], x: Any) -> Any:
+    """The share of a reason at some steps: 0 where its policy was not the one, as before a run went on."""
+    own, y = _line(found["line"])
+    place = np.searchsorted(own, x, "right") - 1
+    return np.where((place < 0) | (x > found["last"][0] + 1), 0.0, y[np.maximum(place, 0)])
 
 
 def _norm_of_parts(axis: Any, parts: Mapping[str, Mapping[str, Any]]) -> None:

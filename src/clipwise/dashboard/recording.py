@@ -12,7 +12,7 @@ from clipwise.dashboard.columns import Columns, LayerTable
 from clipwise.dashboard.distribution import Distribution, distribution
 from clipwise.dashboard.heatmap import heat_view
 from clipwise.dashboard.opened import Opened
-from clipwise.dashboard.sources import logged_of, parts_of
+from clipwise.dashboard.sources import logged_of, parts_of, reasons_of
 from clipwise.dashboard.views import alert_views, listed_view, run_view, series_view
 from clipwise.monitor.store import NORM, PREFIX, Run, Store
 from clipwise.monitor.store.plain import plain
@@ -68,13 +68,15 @@ class Recording:
         def read(store: Store) -> dict[str, Any]:
             one = self._one(store, run)
             sources = sorted(store.clippers(run), key=lambda source: source != "")
-            logged = logged_of({source: store.names(run, source) for source in store.sources(run)})
+            names = {source: store.names(run, source) for source in store.sources(run)}
+            logged = logged_of(names)
             return run_view(one, self._status(one)) | {
                 "command": one.command,
                 "note": "\n".join(filter(None, (self._advice.known(run), one.note))),
                 "notes": one.notes,
                 "facts": plain({key: value for key, value in one.facts.items() if key != "notes"}),
                 "sources": sources,
+                "reasons": {source: reasons_of(names[source]) for source in sources},
                 "parts": {source: parts_of(source, sources) for source in sources},
                 "logged": [{"source": source, "name": name} for source, name in logged],
                 "alerts": alert_views(store.alerts(run)),

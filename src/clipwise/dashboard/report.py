@@ -8,7 +8,7 @@ from clipwise.dashboard.assets import UPLOT, assets
 from clipwise.dashboard.bundle import bundle
 from clipwise.dashboard.document import document
 from clipwise.dashboard.recording import Recording
-from clipwise.monitor.store import PREFIX
+from clipwise.monitor.store import HELD, PREFIX
 
 BUCKETS = 2000
 COLUMNS = 400
@@ -35,6 +35,7 @@ def collect(recording: Recording, runs: Sequence[int]) -> dict[str, Any]:
         number = int(id_)
         wanted = [(logged["source"], logged["name"]) for logged in one["logged"]]
         wanted += [(source, PREFIX + name) for source in one["sources"] for name in DRAWN]
+        wanted += [(source, HELD + reason) for source, own in one["reasons"].items() for reason in own]
         wanted += [(source, "time") for source in dict.fromkeys(("", *one["sources"]))]
         series |= recording.series([number], wanted, buckets=BUCKETS)
         sources = one["sources"] or [""]

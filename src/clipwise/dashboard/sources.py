@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 
-from clipwise.monitor.store import FIELDS, part_of
+from clipwise.monitor.store import HELD, is_figure, part_of
 
 
 def parts_of(source: str, sources: Iterable[str]) -> list[dict[str, str]]:
@@ -15,6 +15,15 @@ def parts_of(source: str, sources: Iterable[str]) -> list[dict[str, str]]:
     return [{"source": one, "pattern": one.removeprefix(start)} for one in sources if one.startswith(start)]
 
 
+def reasons_of(names: Iterable[str]) -> list[str]:
+    """What may hold the threshold of a source, by the names of its values.
+
+    >>> reasons_of(["clipwise/norm", "clipwise/held/loss", "clipwise/held/history"])
+    ['loss', 'history']
+    """
+    return [name.removeprefix(HELD) for name in names if name.startswith(HELD)]
+
+
 def logged_of(names: Mapping[str, Iterable[str]]) -> list[tuple[str, str]]:
     """Source and name of what is no figure of a clipper, what is most likely the loss first.
 
@@ -24,8 +33,8 @@ def logged_of(names: Mapping[str, Iterable[str]]) -> list[tuple[str, str]]:
     >>> logged_of({"": ["time", "clipwise/norm", "acc"], "critic": ["clipwise/norm", "loss"]})
     [('critic', 'loss'), ('', 'acc')]
     """
-    ours = {"time", *FIELDS}
-    logged = [(source, name) for source, own in names.items() for name in own if name not in ours]
+    every = [(source, name) for source, own in names.items() for name in own]
+    logged = [(source, name) for source, name in every if name != "time" and not is_figure(name)]
     return sorted(logged, key=_unlikely)
 
 

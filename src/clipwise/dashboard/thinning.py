@@ -76,6 +76,43 @@ def thin(
     return Thinned(_apart(steps[kept]), np.where(np.isfinite(values[kept]), values[kept], np.nan), marks)
 
 
+def averaged(
+    steps: NDArray[np.int64],
+    values: Floats,
+    low: float | None = None,
+    high: float | None = None,
+    buckets: int = 1000,
+) -> Thinned:
+    """The mean of the values in each of ``buckets`` equal parts, at its first step; NaN does not count.
+
+    For shares, of which `thin` would show the extremes only. Up to one point a part, all are kept.
+
+    Args:
+        steps: ``(n,)``, ascending.
+        values: ``(n,)``.
+        low, high: the range of steps, both included; all of them unless given.
+        buckets: parts.
+
+    >>> few = averaged(np.arange(6), np.array([0.0, 1.0, 1.0, 1.0, 0.0, 0.0]), buckets=3)
+    >>> few.steps.tolist(), few.values.tolist()
+    ([0.0, 2.0, 4.0], [0.5, 1.0, 0.0])
+    """
+    known = ~np.isnan(values)
+    if low is not None:
+        known &= steps >= low
+    if high is not None:
+        known &= steps <= high
+    steps, values = steps[known], values[known]
+    nothing = np.zeros((0, 3), dtype=np.int64)
+    if not len(steps):
+        return Thinned(np.zeros(0), np.zeros(0), nothing)
+    if len(steps) > buckets:
+        starts = np.flatnonzero(np.diff(_part(steps, float(steps[0]), float(steps[-1]), buckets), prepend=-1))
+        counts = np.diff(np.append(starts, len(steps)))
+        steps, values = steps[starts], np.add.reduceat(values, starts) / counts
+    return Thinned(_apart(steps), values, nothing)
+
+
 def running_mean(values: Floats, window: int) -> Floats:
     """The mean of the last ``window`` finite values at each place; NaN where there is none among them.
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from clipwise.dashboard.thinning import KINDS, running_mean, thin
-from clipwise.monitor.store import Alert, Floats, Overview, Run, Series
+from clipwise.dashboard.thinning import KINDS, averaged, running_mean, thin
+from clipwise.monitor.store import HELD, Alert, Floats, Overview, Run, Series
 from clipwise.monitor.store.plain import plain
 
 LISTED = 100
@@ -66,23 +66,32 @@ def series_view(
     """A series thinned to a screen, with its running mean and its last value.
 
     A threshold that is Inf says that nothing was clipped: it is a gap, and no mark. Times are counted from
-    the first one.
+    the first one. What held a threshold is a share: a point is the mean of its steps.
     """
     if name == "time":
         series = Series(series.steps, series.values - series.values[0])
+    if name.startswith(HELD):
+        line = averaged(series.steps, series.values, low, high, buckets)
+        points = {"x": _steps(line.steps), "y": _numbers(line.values)}
+        return _ends(series) | {"line": points, "mean": points | {"window": 1}, "marks": []}
     line = thin(series.steps, series.values, low, high, buckets)
     window = max(RAW_AND_MEAN, len(series.steps) // 100)
     mean = thin(series.steps, running_mean(series.values, window), low, high, buckets)
     marks = line.marks.tolist()
     if name.rpartition("/")[2] == "threshold":
         marks = [mark for mark in marks if KINDS[mark[1]] != "inf"]
+    return _ends(series) | {
+        "line": {"x": _steps(line.steps), "y": _numbers(line.values)},
+        "mean": {"x": _steps(mean.steps), "y": _numbers(mean.values), "window": window},
+        "marks": [[step, KINDS[kind], count] for step, kind, count in marks],
+    }
+
+
+def _ends(series: Series) -> dict[str, Any]:
     return {
         "count": len(series.steps),
         "first": int(series.steps[0]),
         "last": [int(series.steps[-1]), plain(float(series.values[-1]))],
-        "line": {"x": _steps(line.steps), "y": _numbers(line.values)},
-        "mean": {"x": _steps(mean.steps), "y": _numbers(mean.values), "window": window},
-        "marks": [[step, KINDS[kind], count] for step, kind, count in marks],
     }
 
 

@@ -10,7 +10,7 @@ from clipwise.functional.arithmetic import Arithmetic
 from clipwise.functional.arrays import MeasuredArrays
 from clipwise.functional.context import StepContext
 from clipwise.functional.measure import Measure
-from clipwise.functional.merging import changed, left_out, untouched
+from clipwise.functional.merging import changed, left_out, settled, untouched
 from clipwise.functional.plan import Plan
 from clipwise.functional.scaling import order_of
 from clipwise.namespace import Array
@@ -158,7 +158,7 @@ def clip_arrays(
         report = changed(report, {"skipped": xp.zeros(()) > 0})
     else:
         measure.arrays = arithmetic.emptied(measure.arrays, measure.leave)
-    return measure.full(), ClipState(step, thresholds), report
+    return measure.full(), ClipState(step, thresholds), settled(report)
 
 
 def _refuse_missing(plan: Plan, weights: Measure | None, context: StepContext) -> None:

@@ -1,15 +1,17 @@
 """The threshold of one clip at work: a number, or what a policy says of the groups that it is shown."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from clipwise.clip import Clip
 from clipwise.functional.context import StepContext
+from clipwise.functional.held import held_by, held_by_number
 from clipwise.functional.measure import Measure
 from clipwise.functional.slots import Slot
 from clipwise.namespace import Array, Namespace, is_traced
-from clipwise.thresholds import Observation, Threshold
+from clipwise.thresholds import Observation, Threshold, WithReasons
 
 __all__ = ["GroupThresholds", "map_state"]
 
@@ -25,6 +27,8 @@ class GroupThresholds:
         policy: None for a number or a range.
         by_entry: whether each entry has a bound of its own, by what its weight says.
         counts: how many groups each parameter has; None where there is one threshold for all.
+        reasons: what may hold the threshold, as the report names it; none of bounds of single entries, nor of
+            a loss.
     """
 
     def __init__(self, clip: Clip, slots: Sequence[Slot]) -> None:
@@ -42,6 +46,8 @@ class GroupThresholds:
             self.counts = [slot.size for slot in slots]
         elif clip.per in ("unit", "tensor"):
             self.counts = [slot.units if clip.per == "unit" else 1 for slot in slots]
+        told = not self.by_entry and clip.on == "norm"
+        self.reasons: tuple[str, ...] = WithReasons.of(self.policy) if told else ()
         # As a guide to how far a step may go, not as the threshold itself: embeddings would dominate.
         guides = tuple(place for place, slot in enumerate(slots) if not slot.embedding)
         self._weighed = guides if guides and "weight_norm" not in self.needs else tuple(range(len(slots)))
@@ -63,8 +69,8 @@ class GroupThresholds:
         context: StepContext,
         norms: Array,
         joint: Array,
-    ) -> tuple[Array, Any]:
-        """The threshold, or one for each of ``norms``, and the next state.
+    ) -> tuple[Array, Any, Mapping[str, Array]]:
+        """The threshold, or one for each of ``norms``, the next state, and what held the threshold.
 
         Args:
             measure: of the gradients.
@@ -78,7 +84,7 @@ class GroupThresholds:
             threshold = measure.number(self.clip.threshold)
             if self.traced:
                 threshold = measure.as_threshold(threshold)
-            return threshold, state
+            return threshold, state, held_by_number(measure.xp, self.reasons)
         per, layout = self.clip.per, measure.layout
         # A memory has a place for every group, with or without a gradient in this step.
         spread = self.counts is not None and self.policy.remembers and not layout.complete
@@ -91,13 +97,24 @@ class GroupThresholds:
             weight_count=weight_count,
             moment_ratio=self._moment_ratio(measure, context),
         )
-        threshold, state = self.policy.update(measure.xp, state, seen)
+        held: Mapping[str, Array] = {}
+        if self.reasons and isinstance(self.policy, WithReasons):
+            threshold, state, conditions = self.policy.update_held(measure.xp, state, seen)
+            gather = partial(layout.gathered, per=per) if spread else None
+            held = held_by(measure.xp, self.reasons, conditions, gather)
+        else:
+            threshold, state = self.policy.update(measure.xp, state, seen)
         if self.clip.on == "loss":
-            return measure.number(threshold), state  # of any sign
+            return measure.number(threshold), state, held  # of any sign
         threshold = measure.as_threshold(threshold)
         if spread and len(getattr(threshold, "shape", ())):
             threshold = layout.gathered(threshold, per)
-        return threshold, state
+        return threshold, state, held
+
+    def as_ceiling(self) -> None:
+        """Name a number as a reason: other clips of its chain have reasons."""
+        if self.policy is None and self.clip.on == "norm" and not isinstance(self.clip.threshold, tuple):
+            self.reasons = ("ceiling",)
 
     def before(self, xp: Namespace, weights: Measure | None, state: Any, context: StepContext) -> Array:
         """The threshold, or one for each group, by what was before this step; inf where nothing was.

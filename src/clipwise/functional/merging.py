@@ -3,10 +3,11 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from clipwise.functional.held import Held, held_by_parts
 from clipwise.namespace import Array, Namespace
 from clipwise.report import ClipReport
 
-__all__ = ["changed", "left_out", "merged", "untouched"]
+__all__ = ["changed", "left_out", "merged", "settled", "untouched"]
 
 
 def untouched(xp: Namespace, norm: Array) -> ClipReport:
@@ -57,6 +58,7 @@ def merged(
         clipped=xp.any(xp.stack([report.clipped for report in every])),
         clip_fraction=fraction,
         parts=dict(parts),
+        held=held_by_parts(xp, every, threshold, shares),
     )
 
 
@@ -70,7 +72,8 @@ def changed(report: ClipReport, changes: Mapping[str, Any]) -> ClipReport:
 def left_out(xp: Namespace, report: ClipReport, flag: Array | bool) -> ClipReport:
     """The report of a step, and of its parts, as that of one which is left out if a flag is set.
 
-    The threshold is NaN then, unless the report says itself that the step is left out: by that threshold.
+    The threshold is NaN then, and nothing held it, unless the report says itself that the step is left out:
+    by that threshold.
 
     Args:
         xp: of its arrays.
@@ -92,6 +95,7 @@ def left_out(xp: Namespace, report: ClipReport, flag: Array | bool) -> ClipRepor
                 "direction": None,
                 "skipped": True,
                 "parts": parts,
+                "held": _held_unless(xp, report, flag),
             },
         )
     zero = xp.zeros(())
@@ -104,5 +108,26 @@ def left_out(xp: Namespace, report: ClipReport, flag: Array | bool) -> ClipRepor
             "clip_fraction": xp.where(flag, zero, report.clip_fraction),
             "skipped": flag,
             "parts": parts,
+            "held": _held_unless(xp, report, flag),
         },
     )
+
+
+def settled(report: ClipReport) -> ClipReport:
+    """The report with all that it would compute when it is read."""
+    changes: dict[str, Any] = {"parts": {key: settled(part) for key, part in report.parts.items()}}
+    return changed(report, changes | {"held": dict(report.held)})
+
+
+def _held_unless(xp: Namespace, report: ClipReport, flag: Array | bool) -> Mapping[str, Array]:
+    """What held the threshold; nothing where the step is left out, but by this report itself."""
+
+    def shares() -> list[Array]:
+        stays: Array = report.skipped
+        if flag is not True:
+            stays = ~flag if stays is False else ~flag | stays
+        if stays is False:
+            return [0.0 * share for share in report.held.values()]
+        return [xp.where(stays, share, 0.0 * share) for share in report.held.values()]
+
+    return Held(tuple(report.held), shares) if report.held else report.held

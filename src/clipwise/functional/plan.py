@@ -2,11 +2,12 @@
 
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from clipwise.clip import AnyClip, ByName, Chain, Clip, Norm
 from clipwise.functional.context import StepContext
+from clipwise.functional.held import held_by_none
 from clipwise.functional.layout import Places
 from clipwise.functional.measure import Measure
 from clipwise.functional.merging import merged, untouched
@@ -146,12 +147,17 @@ class _Single(Plan):
         return next(states)
 
     def blank(self, report: ClipReport) -> ClipReport:
-        return report
+        nothing = dict.fromkeys(self.stage.thresholds.reasons, report.clip_fraction)
+        return dataclasses.replace(report, held=nothing)
 
 
 class _Chain(Plan):
     def __init__(self, clip: Chain, slots: Sequence[Slot], later: bool) -> None:
         self.plans = [_of_all(part, slots, later) for part in clip.clips]
+        stages = list(self.stages())
+        if any(stage.thresholds.reasons for stage in stages):
+            for stage in stages:
+                stage.thresholds.as_ceiling()
         self.norm = self.plans[0].norm
         self.by_unit = len(self.plans) == 1 and self.plans[0].by_unit
         self.leaves_out = any(plan.leaves_out for plan in self.plans)
@@ -166,8 +172,7 @@ class _Chain(Plan):
         return report, tuple(state for _, state in steps)
 
     def blank(self, report: ClipReport) -> ClipReport:
-        parts = {str(place): plan.blank(report) for place, plan in enumerate(self.plans)}
-        return dataclasses.replace(report, parts=parts)
+        return _blank_whole(report, {str(place): plan.blank(report) for place, plan in enumerate(self.plans)})
 
 
 class _ByName(Plan):
@@ -201,13 +206,13 @@ class _ByName(Plan):
         measure.join(parts, self.shares, self.norm)
         shares = [len(part.layout.present) / len(measure.layout.present) for part in parts[:-1]]
         if not any(shares):
-            return dataclasses.replace(untouched(measure.xp, norm), parts=reports), tuple(states)
+            return _blank_whole(untouched(measure.xp, norm), reports), tuple(states)
         report = merged(measure.xp, reports, norm, measure.joint(self.norm), shares)
         return report, tuple(states)
 
     def blank(self, report: ClipReport) -> ClipReport:
         pairs = zip(self.patterns, self.plans, strict=True)
-        return dataclasses.replace(report, parts={pattern: plan.blank(report) for pattern, plan in pairs})
+        return _blank_whole(report, {pattern: plan.blank(report) for pattern, plan in pairs})
 
 
 class _OfSome(Plan):
@@ -248,3 +253,9 @@ class _OfSome(Plan):
 
     def blank(self, report: ClipReport) -> ClipReport:
         return self.plans[0].blank(report)
+
+
+def _blank_whole(report: ClipReport, parts: Mapping[str, ClipReport]) -> ClipReport:
+    """The report of a whole, of whose parts none did anything."""
+    held = held_by_none(list(parts.values()), report.clip_fraction)
+    return dataclasses.replace(report, parts=parts, held=held)

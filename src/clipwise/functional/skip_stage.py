@@ -1,5 +1,6 @@
 """One `Clip` with ``action="skip"`` at work: a step above the threshold is left out, but not for ever."""
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from clipwise.functional.context import StepContext
@@ -33,12 +34,14 @@ class Judgement(NamedTuple):
         above: whether that is above it; never of a step that is left out for something else.
         left: whether the step is left out for it.
         learned: the state of the policy, should the step happen.
+        held: what held the threshold.
     """
 
     threshold: Array
     above: Array
     left: Array
     learned: Any
+    held: Mapping[str, Array]
 
 
 class SkipStage(GlobalStage):
@@ -52,20 +55,20 @@ class SkipStage(GlobalStage):
     ) -> Array:
         """Whether to leave the step out, 0-d; `apply` then goes by what was found."""
         heard = self._heard(measure, context)
-        threshold, learned = self.thresholds.of(measure, weights, state.policy, context, heard, heard)
+        threshold, learned, held = self.thresholds.of(measure, weights, state.policy, context, heard, heard)
         above = heard > threshold
         left = above & (state.row < self.clip.patience)
-        measure.judged[self] = Judgement(threshold, above, left, learned)
+        measure.judged[self] = Judgement(threshold, above, left, learned, held)
         return left
 
     def apply(
         self, measure: Measure, weights: Measure | None, state: SkipState, context: StepContext
     ) -> Step:
         xp, leave = measure.xp, measure.leave
-        threshold, above, left, policy = measure.judged[self]
+        threshold, above, left, policy, held = measure.judged[self]
         if leave is not None:
             heard = self._heard(measure, context)
-            _, unchanged = self.thresholds.of(measure, weights, state.policy, context, heard, heard)
+            _, unchanged, _ = self.thresholds.of(measure, weights, state.policy, context, heard, heard)
             if leave is True:
                 policy = unchanged
             else:
@@ -73,7 +76,7 @@ class SkipStage(GlobalStage):
         # What else leaves a step out neither counts nor ends the row.
         same = above if leave is None else above | leave
         row = xp.where(left, state.row + 1, xp.where(same, state.row, 0))
-        report = changed(self._report(measure, threshold, left), {"skipped": left})
+        report = changed(self._report(measure, threshold, left), {"skipped": left, "held": held})
         return report, SkipState(xp.astype(row, xp.int32), policy)
 
     def _heard(self, measure: Measure, context: StepContext) -> Array:
@@ -81,7 +84,7 @@ class SkipStage(GlobalStage):
         return measure.finite_for_history(measure.joint(self.clip.norm))
 
     def _report(self, measure: Measure, threshold: Array, left: Array) -> ClipReport:
-        return self.scale(measure, measure.joint(self.clip.norm), threshold)
+        return self.scale(measure, measure.joint(self.clip.norm), threshold, {})
 
 
 class LossSkipStage(SkipStage):

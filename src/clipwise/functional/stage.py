@@ -3,7 +3,7 @@
 import dataclasses
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
 from clipwise.clip import Clip
@@ -71,10 +71,10 @@ class GlobalStage(Stage):
     def apply(self, measure: Measure, weights: Measure | None, state: Any, context: StepContext) -> Step:
         norm = measure.joint(self.clip.norm)
         heard = measure.finite_for_history(norm)
-        threshold, state = self.thresholds.of(measure, weights, state, context, heard, heard)
-        return self.scale(measure, norm, threshold), state
+        threshold, state, held = self.thresholds.of(measure, weights, state, context, heard, heard)
+        return self.scale(measure, norm, threshold, held), state
 
-    def scale(self, measure: Measure, norm: Array, threshold: Array) -> ClipReport:
+    def scale(self, measure: Measure, norm: Array, threshold: Array, held: Mapping[str, Array]) -> ClipReport:
         """Multiply everything by what brings this norm within the threshold."""
         xp = measure.xp
         measure.scale(scaling.coefficient(xp, norm, threshold))
@@ -86,6 +86,7 @@ class GlobalStage(Stage):
             clipped=clipped,
             clip_fraction=measure.number(clipped),
             direction=1.0 + 0.0 * norm,  # NaN for a norm that is not finite
+            held=held,
         )
 
 
@@ -96,11 +97,11 @@ class _GroupStage(Stage):
         xp, per, kind = measure.xp, self.clip.per, self.clip.norm
         norms, joint = measure.groups(per, kind), measure.joint(kind)
         heard = measure.finite_for_history(joint)
-        threshold, state = self.thresholds.of(measure, weights, state, context, norms, heard)
+        threshold, state, held = self.thresholds.of(measure, weights, state, context, norms, heard)
         clipped = norms > threshold
         tightest = xp.min(xp.where(norms > 0, threshold, xp.inf))
         if measure.is_idle(clipped, joint):
-            return dataclasses.replace(untouched(xp, joint), threshold=tightest), state
+            return dataclasses.replace(untouched(xp, joint), threshold=tightest, held=held), state
         coefficients = scaling.coefficient(xp, norms, threshold)
         measure.scale(coefficients, per)
 
@@ -121,6 +122,7 @@ class _GroupStage(Stage):
             clipped=share > 0,
             clip_fraction=share,
             direction=direction,
+            held=held,
         )
         return report, state
 
@@ -131,6 +133,7 @@ class _ElementStage(Stage):
     def apply(self, measure: Measure, weights: Measure | None, state: Any, context: StepContext) -> Step:
         norm = measure.joint(2.0)
         heard = measure.finite_for_history(norm)
+        held: Mapping[str, Array] = {}
         if isinstance(self.clip.threshold, tuple):
             low, high = self.clip.threshold
             beyond = measure.clamp(low, high, ordered=True)
@@ -139,7 +142,7 @@ class _ElementStage(Stage):
             assert weights is not None
             beyond, tightest, state = self._by_weight(measure, weights, state, context, heard)
         else:
-            tightest, state = self.thresholds.of(measure, weights, state, context, heard, heard)
+            tightest, state, held = self.thresholds.of(measure, weights, state, context, heard, heard)
             beyond = measure.clamp(-tightest, tightest)
         report = ClipReport(
             norm=norm,
@@ -147,6 +150,7 @@ class _ElementStage(Stage):
             threshold=tightest,
             clipped=beyond > 0,
             clip_fraction=beyond / max(1, measure.layout.entries),
+            held=held,
         )
         return report, state
 

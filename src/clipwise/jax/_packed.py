@@ -38,15 +38,18 @@ class Form:
         fields: the 0-d values that it has.
         names: of the tensors whose norms it holds.
         parts: the forms of its parts.
+        reasons: what may hold its threshold.
     """
 
     fields: tuple[str, ...]
     names: tuple[str, ...]
     parts: tuple[tuple[str, "Form"], ...]
+    reasons: tuple[str, ...] = ()
 
     def numbers(self) -> Iterator[float]:
         """What is packed before the first step, in order."""
         yield from (_BEFORE[name] for name in self.fields)
+        yield from (0.0 for _ in self.reasons)
         yield from (0.0 for _ in self.names)
         for _, part in self.parts:
             yield from part.numbers()
@@ -88,7 +91,7 @@ def form_of(report: ClipReport) -> Form:
     """The form of a report, whose arrays may be known by shape only."""
     fields = tuple(name for name in _BEFORE if getattr(report, name) is not None)
     parts = tuple((key, form_of(part)) for key, part in report.parts.items())
-    return Form(fields, tuple(report.names), parts)
+    return Form(fields, tuple(report.names), parts, tuple(report.held))
 
 
 def blank(form: Form) -> Packed:
@@ -101,7 +104,9 @@ def pack(report: ClipReport, form: Form) -> Packed:
     dtype = jnp.result_type(float)
 
     def vectors(report: ClipReport, form: Form) -> Iterator[Array]:
-        yield jnp.stack([jnp.asarray(getattr(report, name), dtype) for name in form.fields])
+        numbers = [getattr(report, name) for name in form.fields]
+        numbers += [report.held[reason] for reason in form.reasons]
+        yield jnp.stack([jnp.asarray(number, dtype) for number in numbers])
         if form.names:
             yield jnp.asarray(report.tensor_norms, dtype)
         for key, part in form.parts:
@@ -127,6 +132,8 @@ def _read(packed: Packed) -> ClipReport:
         for place, name in enumerate(form.fields, start):
             found[name] = values[..., place].astype(_DTYPES.get(name, values.dtype))
         start += len(form.fields)
+        found["held"] = {reason: values[..., start + place] for place, reason in enumerate(form.reasons)}
+        start += len(form.reasons)
         if form.names:
             found["tensor_norms"] = values[..., start : start + len(form.names)]
             start += len(form.names)

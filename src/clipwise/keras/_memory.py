@@ -1,6 +1,6 @@
 """What is kept between steps, in variables of the optimizer: they are saved with it, and compiled with it."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import keras
@@ -148,10 +148,8 @@ class Memory:
         vector = backend().snapshot(self._report)
         norms = keras.ops.convert_to_numpy(backend().read(self._norms))
         present = [i for i, norm in enumerate(norms) if not norm < 0]
-        reports = iter(range(vector.shape[0] // len(_FIELDS)))
         return self._decoded(
-            vector,
-            reports,
+            iter([vector[place] for place in range(vector.shape[0])]),
             self._form,
             names=tuple(self._slots[i].name for i in present),
             tensor_norms=np.asarray(norms[present], dtype=np.float64),
@@ -178,21 +176,22 @@ class Memory:
                 value = getattr(report, field)
                 value = xp.full((), xp.nan) if value is None else xp.asarray(value)
                 values.append(xp.astype(value, xp.float_dtype))
+            values.extend(xp.astype(xp.asarray(share), xp.float_dtype) for share in report.held.values())
             for part in report.parts.values():
                 add(part)
 
         add(report)
         return xp.stack(values)
 
-    def _decoded(self, vector: Array, places: Any, form: ClipReport, **more: Any) -> ClipReport:
-        start = next(places) * len(_FIELDS)
-        values: dict[str, Any] = {name: vector[start + i] for i, name in enumerate(_FIELDS)}
+    def _decoded(self, numbers: Iterator[Array], form: ClipReport, **more: Any) -> ClipReport:
+        values: dict[str, Any] = {name: next(numbers) for name in _FIELDS}
         for flag in ("clipped", "skipped"):
             values[flag] = values[flag] > 0
         if form.direction is None:
             values["direction"] = None
-        parts = {key: self._decoded(vector, places, part) for key, part in form.parts.items()}
-        return ClipReport(**values, parts=parts, **more)
+        held = {reason: next(numbers) for reason in form.held}
+        parts = {key: self._decoded(numbers, part) for key, part in form.parts.items()}
+        return ClipReport(**values, parts=parts, held=held, **more)
 
     def _spread(self, arithmetic: Arithmetic, norms: Array, present: Sequence[int]) -> Array:
         """The norms by slot."""
@@ -225,4 +224,5 @@ def _hollow(report: ClipReport) -> ClipReport:
         clip_fraction=0.0,
         direction=None if report.direction is None else 0.0,
         parts={key: _hollow(part) for key, part in report.parts.items()},
+        held=dict.fromkeys(report.held, 0.0),
     )

@@ -12,7 +12,7 @@ import numpy as np
 
 from clipwise.functional.examples.report import ExampleReport
 from clipwise.monitor._numbers import floats, vector
-from clipwise.monitor.store import FIELDS, NORM, PREFIX, Rows, part_of
+from clipwise.monitor.store import FIELDS, HELD, NORM, PREFIX, Rows, part_of
 from clipwise.report import ClipReport
 
 NONFINITE = f"{PREFIX}nonfinite"
@@ -182,12 +182,12 @@ def _known(report: ClipReport) -> tuple[tuple[str, ...], tuple[Any, ...]]:
     """The names of the values that a report has, and the values."""
     values = _of_report(report)
     there = tuple([value is not None for value in values])
-    return _names(there), tuple(compress(values, there))
+    return _names(there, tuple(report.held)), (*compress(values, there), *report.held.values())
 
 
 @cache
-def _names(there: tuple[bool, ...]) -> tuple[str, ...]:
-    return tuple(compress(FIELDS, there))
+def _names(there: tuple[bool, ...], reasons: tuple[str, ...]) -> tuple[str, ...]:
+    return (*compress(FIELDS, there), *[HELD + reason for reason in reasons])
 
 
 def _has_layers(report: ClipReport) -> bool:

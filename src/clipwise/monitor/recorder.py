@@ -5,35 +5,26 @@ import math
 import os
 import shlex
 import sys
-import time
-import weakref
-from collections import deque
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
-from functools import partial
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
 from clipwise.checks import number_where
 from clipwise.config.spelling import spelled
-from clipwise.errors import ArgumentError, TrainingStopped
-from clipwise.functional.examples.report import ExampleReport
-from clipwise.monitor._adam import of_clipper
+from clipwise.errors import ArgumentError
 from clipwise.monitor._alerting import Alerting
-from clipwise.monitor._consensus import Consensus
+from clipwise.monitor._attached import Attached
 from clipwise.monitor._exports import Exports
 from clipwise.monitor._flusher import Flusher
+from clipwise.monitor._intake import Intake
 from clipwise.monitor._outcome import errors, outcome
-from clipwise.monitor._rows import Examined, Item, Logged, Reported
-from clipwise.monitor._values import as_number, as_step
+from clipwise.monitor._values import as_step
 from clipwise.monitor._versions import versions
-from clipwise.monitor._warning import say
 from clipwise.monitor.identity import Identity, identity
 from clipwise.monitor.notify import Notifier
 from clipwise.monitor.rules import Rule, default_rules
 from clipwise.monitor.rules._base import steps
-from clipwise.monitor.store import ADAM, NORM, UPDATE, Alert, Moment, Rows, Writer
-from clipwise.report import ClipReport
+from clipwise.monitor.store import Alert, Rows, Writer
 
 
 class Monitor:
@@ -111,28 +102,19 @@ class Monitor:
         self.path = os.fspath(path)
         self._uid, self.run, self.rank = self._identity(run)
         self.every, self.layers_every = every, layers_every
-        self.step = 0
         self._clip: str | None = None
         self._facts = versions() | dict(facts or {})
-        self._counts: dict[str, int] = {}
-        self._attached: set[str] = set()
-        self._first: set[str] = set()  # whose first step was recorded
-        self._fresh: set[str] = set()  # of whose optimizers nothing is recorded yet
-        self._said_loss = self._stopped = False
-        self._handles: list[Callable[[], None]] = []
         urls = (notify,) if isinstance(notify, str) else tuple(notify)
         self._alerting = Alerting(
             default_rules(notify=bool(urls)) if rules is None else rules,
             Notifier(urls, self.run) if urls else None,
         )
-        self._may_stop = self._alerting.engine.may_stop
-        self._consensus = Consensus()
-        self._queue: deque[Item] = deque()
         self._pid, self._open = os.getpid(), True
-        _alive.add(self)
         self._before = errors()
+        self._intake = Intake(self.path, every, layers_every, self._alerting)
+        self._attached = Attached(self._intake, self._alerting, self.rank, self.describe)
         self._flusher = Flusher(
-            self._queue,
+            self._intake.queue,
             self._connect,
             path=self.path,
             interval=float(flush),
@@ -168,48 +150,7 @@ class Monitor:
         Raises:
             ArgumentError: it is no clipper, or one of that name is attached already.
         """
-        follow = getattr(source, "follow", None)
-        if follow is None:
-            raise ArgumentError(
-                "attach takes a clipwise.torch.Clipper, such as clipwise.torch.attach(optimizer, clip), got"
-                f" {type(source).__name__}; with Keras use monitor.callback(), with optax"
-                " monitor.record(state)"
-            )
-        from clipwise.torch import PerExample, WeightClipper  # there is a clipper, so it is loaded
-
-        if isinstance(source, PerExample):
-            return self._attach_examples(source, f"{name}/examples" if name else "examples")
-        weights = source if isinstance(source, WeightClipper) else getattr(source, "weights", None)
-        own = name if weights in (source, None) else f"{name}/weights" if name else "weights"
-        for one in (name, own):
-            self._refuse_attached(one)
-        self._attached |= {name, own}
-        if weights is not None:
-            self._handles.append(weights.follow(partial(self._heard_weights, own, source)))
-        if weights is not source:
-            self.describe(source.clip)
-            self._handles.append(follow(partial(self._heard, name)))
-            self._fresh.add(name)
-            updates = getattr(source, "updates", None)
-            if updates is not None:
-                self._handles.append(updates.follow(partial(self._heard_updates, name, source)))
-            if self._alerting.engine.may_skip:
-                self._handles.append(source.veto(partial(self._vetoes, name)))
-        return source
-
-    def _attach_examples(self, source: Any, name: str) -> Any:
-        self._refuse_attached(name)
-        self._attached.add(name)
-
-        def heard(step: int, report: ExampleReport) -> None:
-            self.step = max(self.step, step)
-            if not step % self.every:
-                self._queue.append(Examined(step, time.time(), report, name))
-            if self._may_stop:
-                self._stop_if_told()
-
-        self._handles.append(source.follow(heard))
-        return source
+        return self._attached.add(source, name)
 
     def callback(self, name: str = "") -> Any:
         """A callback for Keras' ``fit``: it records each step of an optimizer with a clip attached.
@@ -221,9 +162,14 @@ class Monitor:
 
         return keras_callback(self, name)
 
+    @property
+    def step(self) -> int:
+        """The number of the last step that was recorded, of whichever clipper."""
+        return self._intake.step
+
     def steps_of(self, name: str = "") -> int:
         """The number of the last step that was recorded of a clipper."""
-        return self._counts.get(name, 0)
+        return self._intake.counts.get(name, 0)
 
     def record(self, report: Any, *, step: int | None = None, name: str = "") -> None:
         """Record a step: a `ClipReport`, or the state of an optax optimizer with a clip in it.
@@ -238,12 +184,8 @@ class Monitor:
             StateError: there is no report in this state.
             TrainingStopped: a rule with the action ``"stop"`` has spoken.
         """
-        self._refuse_attached(name)
-        step = self._counts.get(name, 0) + 1 if step is None else as_step(step)
-        self._add(step, report, name)
-        self._counts[name] = self.step = step
-        if self._may_stop:
-            self._stop_if_told()
+        self._attached.refuse(name)
+        self._intake.take(self.steps_of(name) + 1 if step is None else as_step(step), report, name)
 
     def log(self, *, step: int | None = None, name: str = "", **values: Any) -> None:
         """Record numbers of your own: ``monitor.log(loss=loss, accuracy=0.9)``.
@@ -258,18 +200,7 @@ class Monitor:
             ArgumentError: a value is no number, or is called ``time``; the step is no whole number, or the
                 name no text.
         """
-        if "time" in values:
-            raise ArgumentError("log takes no value called 'time': that of each step is recorded anyway")
-        if name.__class__ is not str:  # this is in the step: without a call
-            raise ArgumentError(f"name must be that of a clipper, got {name!r}")
-        numbers = tuple([as_number(one, value) for one, value in values.items()])
-        if step is None:
-            step = self.step
-        else:
-            step = as_step(step)
-            self.step = max(self.step, step)
-        self._said_loss = self._said_loss or "loss" in values
-        self._queue.append(Logged(step, time.time(), tuple(values), numbers, name))
+        self._intake.log(step, name, values)
 
     def describe(self, clip: Any) -> None:
         """Say what is done to the gradients; `attach` does."""
@@ -308,9 +239,8 @@ class Monitor:
             return
         self._open, self._before = False, ()
         atexit.unregister(self.close)
-        for undo in self._handles:
-            undo()
-        found, note = outcome(error, self._stopped)
+        self._attached.end()
+        found, note = outcome(error, self._intake.stopped)
         judge = status is None and found == "finished"
         self._flusher.close(status or found, note, self._clip, judge=judge)
 
@@ -321,10 +251,6 @@ class Monitor:
             " then share a run"
         )
 
-    def _after_fork(self) -> None:
-        """In a forked process no thread takes what is recorded."""
-        self._queue = _Nowhere(self.path)
-
     def __enter__(self) -> "Monitor":
         return self
 
@@ -332,76 +258,6 @@ class Monitor:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._close(error)
-
-    # In the training's thread.
-
-    def _heard(self, name: str, clipper: Any, report: ClipReport, loss: Any) -> None:
-        """A clipper's step; the loss that it was told, where the user logs none, is recorded with it."""
-        step = self._counts[name] = self.step = clipper.steps
-        if name in self._fresh:
-            self._fresh.remove(name)
-            self._know_adam(step, name, of_clipper(clipper))
-        self._add(step, report, name, () if loss is None or self._said_loss else (("loss", loss),))
-        if self._may_stop:
-            self._stop_if_told()
-
-    def _heard_weights(self, name: str, clipper: Any, weights: Any, report: ClipReport, loss: Any) -> None:
-        """What a clipper did to the weights after its step. How many stand at the bound is not known for
-        nothing: it is counted where layers are kept, and once at first, which says that these are weights.
-        """
-        step = self.step = clipper.steps
-        layers = self._has_layers(step)
-        if layers or not step % self.every:
-            if layers or name not in self._counts:
-                report = weights.report
-            self._counts[name] = step
-            self._queue.append(Reported(step, time.time(), replace(report, tensor_norms=None), name))
-        if self._may_stop and weights is clipper:  # otherwise its clipper has asked
-            self._stop_if_told()
-
-    def _know_adam(self, step: int, name: str, known: tuple[float, float] | None) -> None:
-        if known is not None:
-            self._queue.append(Logged(step, time.time(), ADAM, known, name))
-
-    def _heard_updates(self, name: str, clipper: Any, updates: Any, report: ClipReport, loss: Any) -> None:
-        """What a clipper did to the update of its step, in names of its own: rules speak of gradients."""
-        if not clipper.steps % self.every:
-            values = tuple([getattr(report, one.removeprefix("update/")) for one in UPDATE])
-            self._queue.append(Logged(clipper.steps, time.time(), UPDATE, values, name))
-
-    def _add(self, step: int, report: Any, name: str, extra: tuple[tuple[str, Any], ...] = ()) -> None:
-        layers = self._has_layers(step) or (self.layers_every > 0 and name not in self._first)
-        if layers or not step % self.every:
-            self._first.add(name)
-            if not (isinstance(report, ClipReport) or hasattr(report, "on_host")):
-                from clipwise.monitor.sources import report_in
-
-                report = report_in(report)
-            self._queue.append(Reported(step, time.time(), report, name, layers, extra))
-
-    def _has_layers(self, step: int) -> bool:
-        return self.layers_every > 0 and step % self.layers_every == 0
-
-    def _refuse_attached(self, name: str) -> None:
-        if name in self._attached:
-            which = repr(name) if name else "a clipper"
-            raise ArgumentError(
-                f"{which} is attached already: give each a name of its own, such as"
-                ' monitor.attach(clipper, "critic")'
-            )
-
-    def _vetoes(self, name: str, clipper: Any, norm: float, loss: float | None) -> bool:
-        """Whether a rule wants the step left out that a clipper is about to prepare."""
-        values = {NORM: norm} | ({} if loss is None else {"loss": loss})
-        moment = Moment(clipper.steps + 1, name, values, rank=self.rank, time=time.time())
-        bad = self._alerting.engine.skips(moment)
-        return bad if clipper.decides_together else self._consensus.any(bad)
-
-    def _stop_if_told(self) -> None:
-        alert = self._alerting.stopping
-        if self._consensus.soon(alert is not None):
-            self._stopped = True
-            raise TrainingStopped("a rule in another process asks for it" if alert is None else str(alert))
 
     # In the background.
 
@@ -415,31 +271,3 @@ class Monitor:
             clip=self._clip,
             facts=self._facts,
         )
-
-
-class _Nowhere(deque[Item]):
-    """Where a forked process appends: it is said once that nothing of it is kept."""
-
-    def __init__(self, path: str) -> None:
-        super().__init__(maxlen=0)
-        self._path, self._said = path, False
-
-    def append(self, item: Item) -> None:
-        if not self._said:
-            self._said = True
-            say(
-                f"this process was forked from the one that records into {self._path!r}: what it logs is not"
-                " kept; make a Monitor in it"
-            )
-
-
-_alive: "weakref.WeakSet[Monitor]" = weakref.WeakSet()
-
-
-def _after_fork() -> None:
-    for monitor in list(_alive):
-        monitor._after_fork()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)

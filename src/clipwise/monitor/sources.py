@@ -51,7 +51,7 @@ def keras_callback(monitor: Any, name: str = "") -> Any:
                 self._step += 1
                 if self._is_fresh:
                     self._is_fresh = False
-                    monitor._know_adam(self._step, name, of_keras(self.model.optimizer))
+                    monitor._intake.know_adam(self._step, name, of_keras(self.model.optimizer))
                 monitor.record(clipping_of(self.model.optimizer).report(), step=self._step, name=name)
             except TrainingStopped as stop:
                 self.model.stop_training = True

@@ -7,7 +7,7 @@ see `Threshold` and `Observation`. To add one: a file here, an export line below
 from clipwise.checks import check_number
 from clipwise.thresholds._auto import auto
 from clipwise.thresholds._automatic import automatic
-from clipwise.thresholds._base import Observation, Threshold
+from clipwise.thresholds._base import Conditions, Observation, Threshold, WithReasons
 from clipwise.thresholds._fixed import fixed
 from clipwise.thresholds._mean import mean
 from clipwise.thresholds._moment_ratio import moment_ratio
@@ -21,8 +21,10 @@ from clipwise.thresholds._tensor_average import tensor_average
 from clipwise.thresholds._zscore import zscore
 
 __all__ = [
+    "Conditions",
     "Observation",
     "Threshold",
+    "WithReasons",
     "auto",
     "automatic",
     "check_number",

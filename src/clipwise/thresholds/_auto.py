@@ -8,7 +8,7 @@ from clipwise.checks import check_number, whole
 from clipwise.errors import ArgumentError
 from clipwise.namespace import Array
 from clipwise.thresholds import _history, _travel
-from clipwise.thresholds._base import NOTHING, Observation, usable
+from clipwise.thresholds._base import NOTHING, Conditions, Observation, WithReasons, usable
 from clipwise.thresholds._losses import ENOUGH, jumped
 
 _PACE = 0.02  # share of a norm in the usual one, once there were 50
@@ -34,7 +34,7 @@ class AutoState(NamedTuple):
 
 
 @dataclass(frozen=True)
-class auto:
+class auto(WithReasons):
     """Learned from the run: steps as long as the distance that they cover warrants, and no spikes.
 
     For optimizers whose step is proportional to the gradient (SGD, with or without momentum), with
@@ -98,6 +98,7 @@ class auto:
     wants: ClassVar[frozenset[str]] = frozenset({"weight_norm", "learning_rate", "momentum", "loss"})
     remembers: ClassVar[bool] = True
     watches_norm: ClassVar[bool] = True
+    reasons: ClassVar[tuple[str, ...]] = ("loss", "start", "length", "history")
 
     def __post_init__(self) -> None:
         for name in ("stretch", "spike", "share", "floor", "down", "up", "z"):
@@ -122,12 +123,15 @@ class auto:
             travel=_travel.start(xp, shape),
         )
 
-    def update(self, xp: Any, state: AutoState, seen: Observation) -> tuple[Array, AutoState]:
+    def update_held(
+        self, xp: Any, state: AutoState, seen: Observation
+    ) -> tuple[Array, AutoState, Conditions]:
         norm = xp.asarray(seen.norm)
         usual = xp.where(state.count > 0, xp.exp(state.usual), xp.inf)
         logarithm, count = _remember(xp, state, norm)
         if seen.scale_free:
-            return self.share * usual, state._replace(usual=logarithm, count=count)
+            after = state._replace(usual=logarithm, count=count)
+            return self.share * usual, after, lambda: (usual < 0, xp.isinf(usual), usual < 0)
 
         rate, agreement, travel = None, 1.0, state.travel
         if seen.weight_norm is not None and seen.learning_rate is not None:
@@ -137,15 +141,17 @@ class auto:
             momentum = 0.0 if seen.momentum is None else seen.momentum
             rate = xp.asarray(seen.learning_rate, dtype=usual.dtype) / (1.0 - momentum)
 
+        path = travel.path
         factor, losses = self._listen(xp, state, seen.loss, agreement)
-        threshold = factor * self.spike * usual
+        threshold = by_history = factor * self.spike * usual
         if rate is not None:
             length = factor * agreement * travel.longest
             bound = xp.where(rate > 0, length / xp.where(rate > 0, rate, 1.0), xp.inf)
             threshold = xp.minimum(threshold, bound)
             step = xp.where(usable(xp, norm), rate * xp.minimum(norm, threshold), 0.0)
             travel = _travel.gone(xp, travel, step)
-        return threshold, AutoState(logarithm, count, losses, factor, travel)
+        held = _held_by(threshold, by_history, factor, path)
+        return threshold, AutoState(logarithm, count, losses, factor, travel), held
 
     def _listen(
         self, xp: Any, state: AutoState, loss: Array | None, agreement: Array
@@ -159,6 +165,23 @@ class auto:
             state.factor * xp.clip(xp.zeros_like(state.factor) + agreement, self.up, None), None, 1.0
         )
         return xp.where(known, xp.where(jump, lowered, raised), state.factor), losses
+
+
+def _held_by(threshold: Array, by_history: Array, factor: Array, path: Array) -> Conditions:
+    """Whether a jump of the loss, the start, or the length of the step holds the threshold.
+
+    Args:
+        threshold: of the step.
+        by_history: what it would be by the usual norm alone; infinite before the first.
+        factor: what jumps of the loss have left.
+        path: the steps before; 0 where there was none.
+    """
+
+    def conditions() -> tuple[Array, ...]:
+        by_length = threshold < by_history
+        return factor < 1, (by_length & (path == 0)) | (threshold == math.inf), by_length
+
+    return conditions
 
 
 def _remember(xp: Any, state: AutoState, norm: Array) -> tuple[Array, Array]:

@@ -1,7 +1,8 @@
 """What a policy sees, and what every policy offers."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
+from typing import Any, ClassVar, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 from clipwise.namespace import Array
 
@@ -58,6 +59,9 @@ class Threshold(Protocol):
     example after the other. It may have an ``update_many(xp, state, norms) -> state`` as well, which is then
     given those of all examples of a step at once, along axis 0.
 
+    A policy whose threshold may have several reasons derives from `WithReasons`, so that the report says
+    which it was.
+
     Attributes:
         needs: fields of `Observation` that must be there.
         wants: fields that it uses where they are there.
@@ -75,6 +79,59 @@ class Threshold(Protocol):
 
     def update(self, xp: Any, state: Any, seen: Observation) -> tuple[Array, Any]:
         """The threshold for this step, broadcastable to ``seen.norm``, and the next state."""
+
+
+Conditions: TypeAlias = Callable[[], Sequence[Array]]
+"""Gives for each reason but the last whether it is that of each group, unless one before it is."""
+
+
+class WithReasons:
+    """A policy that says what held the threshold: a floor, a warm-up, the norms before, the loss.
+
+    It names its reasons, and has `update_held` in place of ``update``. Their shares are
+    `clipwise.ClipReport.held`.
+
+    Attributes:
+        reasons: at least two names.
+
+    >>> import dataclasses, numpy as np
+    >>> @dataclasses.dataclass(frozen=True)
+    ... class half(WithReasons):
+    ...     needs = wants = frozenset()
+    ...     remembers, watches_norm = False, True
+    ...     reasons = "floor", "norm"
+    ...     def init(self, xp, shape):
+    ...         return Stateless()
+    ...     def update_held(self, xp, state, seen):
+    ...         threshold = xp.clip(0.5 * xp.asarray(seen.norm), 1.0, None)
+    ...         return threshold, state, lambda: (threshold <= 1.0,)
+    >>> import clipwise.torch, torch
+    >>> weight = torch.nn.Parameter(torch.zeros(2))
+    >>> weight.grad = torch.tensor([3.0, 4.0])
+    >>> report = clipwise.torch.clip_([weight], clipwise.clip_by_global_norm(half()))
+    >>> {reason: float(share) for reason, share in report.held.items()}
+    {'floor': 0.0, 'norm': 1.0}
+    """
+
+    reasons: ClassVar[tuple[str, ...]]
+
+    def update_held(self, xp: Any, state: Any, seen: Observation) -> tuple[Array, Any, Conditions]:
+        """As ``update``, and a function that gives for each reason but the last whether it is that of each
+        group; the first that is counts. It is called where someone reads the report, so it keeps no more of
+        the state than it needs.
+        """
+        raise NotImplementedError
+
+    def update(self, xp: Any, state: Any, seen: Observation) -> tuple[Array, Any]:
+        """The threshold for this step, broadcastable to ``seen.norm``, and the next state."""
+        threshold, state, _ = self.update_held(xp, state, seen)
+        return threshold, state
+
+    @staticmethod
+    def of(policy: Any) -> tuple[str, ...]:
+        """The reasons of a policy; none of one with an ``update`` of its own, which may have others."""
+        known = isinstance(policy, WithReasons) and type(policy).update is WithReasons.update
+        return policy.reasons if known else ()
 
 
 class Stateless(NamedTuple):

@@ -5,7 +5,7 @@ from typing import Any, ClassVar, NamedTuple
 
 from clipwise.checks import check_number, fraction
 from clipwise.namespace import Array
-from clipwise.thresholds._base import NOTHING, Observation, usable
+from clipwise.thresholds._base import NOTHING, Conditions, Observation, WithReasons, usable
 
 
 class MeanState(NamedTuple):
@@ -16,7 +16,7 @@ class MeanState(NamedTuple):
 
 
 @dataclass(frozen=True)
-class mean:
+class mean(WithReasons):
     """A factor times the running average of the norms before: ``T_t = factor * m_{t-1}``.
 
     ``m_t = (decay * a_{t-1} + (1 - decay) * n_t) / (1 - decay^t)``, with a the running sum: corrected for its
@@ -44,6 +44,7 @@ class mean:
     wants: ClassVar[frozenset[str]] = NOTHING
     remembers: ClassVar[bool] = True
     watches_norm: ClassVar[bool] = True
+    reasons: ClassVar[tuple[str, ...]] = ("start", "history")
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "factor", check_number("factor", self.factor))
@@ -52,13 +53,16 @@ class mean:
     def init(self, xp: Any, shape: tuple[int, ...]) -> MeanState:
         return MeanState(xp.zeros(shape), xp.zeros(shape))
 
-    def update(self, xp: Any, state: MeanState, seen: Observation) -> tuple[Array, MeanState]:
+    def update_held(
+        self, xp: Any, state: MeanState, seen: Observation
+    ) -> tuple[Array, MeanState, Conditions]:
         norm = xp.asarray(seen.norm)
         started = state.weight > 0
         average = state.average / xp.where(started, state.weight, 1.0)
         threshold = xp.where(started, self.factor * average, xp.inf)
         accept = usable(xp, norm)
-        return threshold, MeanState(
+        after = MeanState(
             xp.where(accept, self.decay * state.average + (1.0 - self.decay) * norm, state.average),
             xp.where(accept, self.decay * state.weight + (1.0 - self.decay), state.weight),
         )
+        return threshold, after, lambda: (~started,)

@@ -7,7 +7,7 @@ from clipwise.checks import check_number, is_number, whole
 from clipwise.errors import ArgumentError, ParameterError, ThresholdError
 from clipwise.namespace import Array
 from clipwise.thresholds import _history
-from clipwise.thresholds._base import NOTHING, Observation
+from clipwise.thresholds._base import NOTHING, Conditions, Observation, WithReasons
 from clipwise.thresholds._losses import ENOUGH, jumped
 
 
@@ -21,7 +21,7 @@ class InstabilityState(NamedTuple):
 
 
 @dataclass(frozen=True)
-class reduce_on_instability:
+class reduce_on_instability(WithReasons):
     """``T <- max(floor, factor * T)`` each time the loss has jumped ``patience`` times.
 
     A jump is a loss that is NaN, Inf, or above ``median + z * 1.4826 * MAD`` of the last ``window`` losses,
@@ -56,6 +56,7 @@ class reduce_on_instability:
     wants: ClassVar[frozenset[str]] = NOTHING
     remembers: ClassVar[bool] = True
     watches_norm: ClassVar[bool] = False
+    reasons: ClassVar[tuple[str, ...]] = ("start", "floor", "loss")
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "start", check_number("start", self.start))
@@ -74,7 +75,9 @@ class reduce_on_instability:
             xp.full(shape, self.start), _history.start(xp, shape, self.window), nought, nought
         )
 
-    def update(self, xp: Any, state: InstabilityState, seen: Observation) -> tuple[Array, InstabilityState]:
+    def update_held(
+        self, xp: Any, state: InstabilityState, seen: Observation
+    ) -> tuple[Array, InstabilityState, Conditions]:
         if seen.loss is None:
             raise ParameterError(
                 "reduce_on_instability needs the loss of every step: call clipper.observe(loss) before it"
@@ -87,4 +90,5 @@ class reduce_on_instability:
         jumps = xp.where(jump, jumps + 1, xp.where(calm >= self.window, 0, jumps))
         shrink = jumps >= self.patience
         threshold = xp.where(shrink, xp.clip(self.factor * threshold, self.floor, None), threshold)
-        return threshold, InstabilityState(threshold, losses, xp.where(shrink, 0, jumps), calm)
+        after = InstabilityState(threshold, losses, xp.where(shrink, 0, jumps), calm)
+        return threshold, after, lambda: (threshold >= self.start, threshold <= self.floor)

@@ -6,11 +6,11 @@ from typing import Any, ClassVar
 
 from clipwise.checks import check_number
 from clipwise.namespace import Array
-from clipwise.thresholds._base import NOTHING, Observation, Stateless
+from clipwise.thresholds._base import NOTHING, Conditions, Observation, Stateless, WithReasons
 
 
 @dataclass(frozen=True)
-class relative:
+class relative(WithReasons):
     """A share of the weights' norm: ``T = ratio * max(||w||, eps)``, for each group.
 
     Args:
@@ -32,6 +32,7 @@ class relative:
     wants: ClassVar[frozenset[str]] = NOTHING
     remembers: ClassVar[bool] = False
     watches_norm: ClassVar[bool] = False
+    reasons: ClassVar[tuple[str, ...]] = ("floor", "weights")
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "ratio", check_number("ratio", self.ratio, traced=True))
@@ -40,5 +41,8 @@ class relative:
     def init(self, xp: Any, shape: tuple[int, ...]) -> Stateless:
         return Stateless()
 
-    def update(self, xp: Any, state: Stateless, seen: Observation) -> tuple[Array, Stateless]:
-        return self.ratio * xp.clip(xp.asarray(seen.weight_norm), self.eps, None), state
+    def update_held(
+        self, xp: Any, state: Stateless, seen: Observation
+    ) -> tuple[Array, Stateless, Conditions]:
+        weight_norm = xp.asarray(seen.weight_norm)
+        return self.ratio * xp.clip(weight_norm, self.eps, None), state, lambda: (weight_norm < self.eps,)

@@ -6,7 +6,7 @@ from typing import Any, ClassVar, NamedTuple
 
 from clipwise.checks import check_number, whole
 from clipwise.namespace import Array
-from clipwise.thresholds._base import NOTHING, Observation, usable
+from clipwise.thresholds._base import NOTHING, Conditions, Observation, WithReasons, usable
 
 _LEAST = 1e-6
 """The least standard deviation, in means: rounding of norms that are all alike is no spike."""
@@ -20,7 +20,7 @@ class RollingState(NamedTuple):
 
 
 @dataclass(frozen=True)
-class rolling_zscore:
+class rolling_zscore(WithReasons):
     """The mean of the last ``window`` norms plus z of their standard deviations.
 
     ``T_t = mu + z * max(sigma, 1e-6 * |mu|)``, mu and sigma (with n - 1 in the denominator) of the norms
@@ -51,6 +51,7 @@ class rolling_zscore:
     wants: ClassVar[frozenset[str]] = NOTHING
     remembers: ClassVar[bool] = True
     watches_norm: ClassVar[bool] = True
+    reasons: ClassVar[tuple[str, ...]] = ("warm-up", "history")
     takes_losses: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
@@ -60,7 +61,9 @@ class rolling_zscore:
     def init(self, xp: Any, shape: tuple[int, ...]) -> RollingState:
         return RollingState(xp.zeros((*shape, self.window)), xp.zeros(shape, dtype=xp.int32))
 
-    def update(self, xp: Any, state: RollingState, seen: Observation) -> tuple[Array, RollingState]:
+    def update_held(
+        self, xp: Any, state: RollingState, seen: Observation
+    ) -> tuple[Array, RollingState, Conditions]:
         norm = xp.asarray(seen.norm)
         ring, count = state
         accept = xp.isfinite(norm) if seen.of_losses else usable(xp, norm)
@@ -77,9 +80,9 @@ class rolling_zscore:
         sigma = xp.sqrt(xp.sum(off**2, axis=-1) / xp.where(known > 1, known - 1.0, 1.0))
         least = _LEAST * xp.abs(mu)
         threshold = unit * (mu + self.z * xp.where(sigma > least, sigma, least))
-        threshold = xp.where(count >= max(2, self.window // 2), threshold, xp.inf)
+        active = count >= max(2, self.window // 2)
+        threshold = xp.where(active, threshold, xp.inf)
 
         here = (places == (count % self.window)[..., None]) & accept[..., None]
-        return threshold, RollingState(
-            xp.where(here, norm[..., None], ring), count + xp.astype(accept, xp.int32)
-        )
+        after = RollingState(xp.where(here, norm[..., None], ring), count + xp.astype(accept, xp.int32))
+        return threshold, after, lambda: (~active,)

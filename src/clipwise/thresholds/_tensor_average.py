@@ -5,7 +5,7 @@ from typing import Any, ClassVar, NamedTuple
 
 from clipwise.checks import check_number, fraction, whole
 from clipwise.namespace import Array
-from clipwise.thresholds._base import NOTHING, Observation, usable
+from clipwise.thresholds._base import NOTHING, Conditions, Observation, WithReasons, usable
 
 
 class TensorAverageState(NamedTuple):
@@ -16,7 +16,7 @@ class TensorAverageState(NamedTuple):
 
 
 @dataclass(frozen=True)
-class tensor_average:
+class tensor_average(WithReasons):
     """A factor times a moving average of the group's own clipped norms.
 
     In the first ``warmup`` steps all gradients are clipped together to a global norm of ``start``, and gamma
@@ -54,6 +54,7 @@ class tensor_average:
     wants: ClassVar[frozenset[str]] = NOTHING
     remembers: ClassVar[bool] = True
     watches_norm: ClassVar[bool] = True
+    reasons: ClassVar[tuple[str, ...]] = ("warm-up", "history")
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "factor", check_number("factor", self.factor))
@@ -64,9 +65,9 @@ class tensor_average:
     def init(self, xp: Any, shape: tuple[int, ...]) -> TensorAverageState:
         return TensorAverageState(xp.full(shape, xp.inf), xp.zeros(shape, dtype=xp.int32))
 
-    def update(
+    def update_held(
         self, xp: Any, state: TensorAverageState, seen: Observation
-    ) -> tuple[Array, TensorAverageState]:
+    ) -> tuple[Array, TensorAverageState, Conditions]:
         norm = xp.asarray(seen.norm)
         together = xp.asarray(seen.global_norm)
         gamma, count = state
@@ -81,7 +82,8 @@ class tensor_average:
         # A clipped norm of 0 (start=0) would hold the group at 0 forever, as a gradient of 0 would.
         young_gamma = xp.where(kept > 0, xp.minimum(gamma, kept), gamma)
         old_gamma = self.decay * gamma + (1.0 - self.decay) * kept
-        return threshold, TensorAverageState(
+        after = TensorAverageState(
             xp.where(accept, xp.where(young, young_gamma, old_gamma), gamma),
             count + xp.astype(accept, xp.int32),
         )
+        return threshold, after, lambda: (young,)

@@ -6,7 +6,7 @@ from typing import Any, ClassVar, NamedTuple
 
 from clipwise.checks import check_number, fraction, whole
 from clipwise.namespace import Array
-from clipwise.thresholds._base import NOTHING, Observation, usable
+from clipwise.thresholds._base import NOTHING, Conditions, Observation, WithReasons, usable
 
 _EPS = 1e-6
 
@@ -20,7 +20,7 @@ class ZScoreState(NamedTuple):
 
 
 @dataclass(frozen=True)
-class zscore:
+class zscore(WithReasons):
     """Clip what lies more than z standard deviations above the mean, and the more the further above.
 
     ``z_t = (n_t - mu) / (sigma + 1e-6)``; where ``z_t > z``: ``T_t = mu + z^2 * sigma / z_t``. Then mu and
@@ -58,6 +58,7 @@ class zscore:
     wants: ClassVar[frozenset[str]] = NOTHING
     remembers: ClassVar[bool] = True
     watches_norm: ClassVar[bool] = True
+    reasons: ClassVar[tuple[str, ...]] = ("warm-up", "history")
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "z", check_number("z", self.z, low=math.ulp(0.0)))
@@ -67,7 +68,9 @@ class zscore:
     def init(self, xp: Any, shape: tuple[int, ...]) -> ZScoreState:
         return ZScoreState(xp.zeros(shape), xp.zeros(shape), xp.zeros(shape, dtype=xp.int32))
 
-    def update(self, xp: Any, state: ZScoreState, seen: Observation) -> tuple[Array, ZScoreState]:
+    def update_held(
+        self, xp: Any, state: ZScoreState, seen: Observation
+    ) -> tuple[Array, ZScoreState, Conditions]:
         norm = xp.asarray(seen.norm)
         mu, variance, count = state
         accept = usable(xp, norm)
@@ -87,8 +90,9 @@ class zscore:
         kept = xp.minimum(norm, threshold)
         old_mu = self.decay * mu + (1.0 - self.decay) * kept
         old_variance = self.decay * variance + (1.0 - self.decay) * (kept - old_mu) ** 2
-        return threshold, ZScoreState(
+        after = ZScoreState(
             xp.where(accept, xp.where(active, old_mu, young_mu), mu),
             xp.where(accept, xp.where(active, old_variance, young_variance), variance),
             count + xp.astype(accept, xp.int32),
         )
+        return threshold, after, lambda: (~active,)

@@ -14,15 +14,18 @@ def test_the_loss_of_each_step():
     variable = keras.Variable(np.zeros(2, "float32"), name="v")
     optimizer = clipwise.keras.attach(keras.optimizers.SGD(1.0), clipwise.clip_by_global_norm(policy))
     state = policy.init(np, ())
-    found, expected = [], []
+    found, expected, held = [], [], []
     for loss in LOSSES:
         clipwise.keras.observe(optimizer, keras.ops.convert_to_tensor(np.float32(loss)))
         optimizer.apply([keras.ops.convert_to_tensor(np.asarray([3.0, 4.0], "float32"))], [variable])
-        found.append(float(clipwise.keras.report(optimizer).threshold))
+        report = clipwise.keras.report(optimizer)
+        found.append(float(report.threshold))
+        held.append({reason: float(share) for reason, share in report.held.items()})
         threshold, state = policy.update(np, state, Observation(norm=5.0, loss=np.asarray(loss)))
         expected.append(float(threshold))
     np.testing.assert_allclose(found, expected)
     assert len(set(expected)) == 4
+    assert held == [{"start": one == 1.0, "floor": 0.0, "loss": one < 1.0} for one in expected]
 
 
 def test_the_mean_over_micro_batches():

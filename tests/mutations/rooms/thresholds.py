@@ -37,8 +37,8 @@ BREAKS = [
     Break(
         "weights of zero have a bound of zero",
         "src/clipwise/thresholds/_relative.py",
-        "xp.clip(xp.asarray(seen.weight_norm), self.eps, None)",
-        "xp.asarray(seen.weight_norm)",
+        "xp.clip(weight_norm, self.eps, None)",
+        "weight_norm",
         POLICIES,
     ),
     Break(
@@ -47,6 +47,20 @@ BREAKS = [
         "state.average / xp.where(started, state.weight, 1.0)",
         "state.average",
         POLICIES,
+    ),
+    Break(
+        "a way that begins anew is none",
+        "src/clipwise/thresholds/_auto.py",
+        "_held_by(threshold, by_history, factor, path)",
+        "_held_by(threshold, by_history, factor, state.travel.path)",
+        "tests/thresholds/test_auto.py",
+    ),
+    Break(
+        "two reasons hold one threshold",
+        "src/clipwise/functional/held.py",
+        "_share(xp, rest & condition)",
+        "_share(xp, condition)",
+        "tests/functional/test_held.py",
     ),
     Break(
         "a negative threshold is taken",

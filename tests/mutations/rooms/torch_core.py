@@ -72,8 +72,8 @@ BREAKS = [
     Break(
         "a threshold of losses is none below 0",
         "src/clipwise/functional/group_thresholds.py",
-        "return measure.number(threshold), state  # of any sign",
-        "return measure.as_threshold(threshold), state",
+        "return measure.number(threshold), state, held  # of any sign",
+        "return measure.as_threshold(threshold), state, held",
         "tests/torch/test_skip.py",
     ),
     Break(

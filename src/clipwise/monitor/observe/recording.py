@@ -59,21 +59,18 @@ class Recorder(Monitor):
         """Record a step and its loss, None where there is none: one entry and one row for both."""
         if loss is not None and loss.__class__ is not float:
             loss = as_number("loss", loss)
-        self._add(step, report, name, () if loss is None else (("loss", loss),))
-        self._counts[name] = self.step = step
-        if self._may_stop:
-            self._stop_if_told()
+        self._intake.take(step, report, name, () if loss is None else (("loss", loss),))
 
     def know_optimizer(self, optimizer: Any, order: float, name: str) -> None:
         """What is recorded once of one whose gradients are measured in norms of this order."""
         eps = eps_of(optimizer.param_groups)
         if eps is not None and order == 2.0:
             entries = sum(p.numel() for group in optimizer.param_groups for p in group["params"])
-            self._know_adam(1, name, (eps, float(entries)))
+            self._intake.know_adam(1, name, (eps, float(entries)))
 
     def know_clipper(self, clipper: Any, name: str) -> None:
         """The same of those that a clipper acts on."""
-        self._know_adam(clipper.steps, name, of_clipper(clipper))
+        self._intake.know_adam(clipper.steps, name, of_clipper(clipper))
 
     def _identity(self, run: str | None) -> Identity:
         uid, name = run_here(run)

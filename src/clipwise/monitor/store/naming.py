@@ -6,6 +6,9 @@ PREFIX = "clipwise/"
 FIELDS = tuple(PREFIX + name for name in (*METRICS, "skipped", "at_bound"))
 """The values of a clipper."""
 
+HELD = f"{PREFIX}held/"
+"""Stands before each reason in the names of the shares that held the threshold; `FIELDS` are without them."""
+
 LOSSES = ("loss", "train_loss", "train/loss", "training_loss", "training/loss")
 """Names under which trainers log the training loss; the first that comes is the loss."""
 
@@ -37,6 +40,15 @@ def part_of(source: str, pattern: str) -> str:
 def is_part(source: str) -> bool:
     """Whether a source is a part of another: what it did is in that one, too."""
     return source.startswith(PART) or f"/{PART}" in source
+
+
+def is_figure(name: str) -> bool:
+    """Whether a value is one of a clipper, and none that was logged.
+
+    >>> is_figure("clipwise/norm"), is_figure("clipwise/held/loss"), is_figure("loss")
+    (True, True, False)
+    """
+    return name in FIELDS or name.startswith(HELD)
 
 
 def joined(source: str, name: str) -> str:

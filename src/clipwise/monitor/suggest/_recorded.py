@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 from clipwise import config
 from clipwise.clip import AnyClip, ByName, Chain, Clip, Norm
 from clipwise.errors import ClipwiseError, StoreError, did_you_mean
-from clipwise.monitor.store import FIELDS, NORM, PREFIX, Floats, Run, Series, Store, is_part
+from clipwise.monitor.store import NORM, PREFIX, Floats, Run, Series, Store, is_figure, is_part
 from clipwise.monitor.store.naming import PART
 from clipwise.monitor.suggest._given import Given
+from clipwise.monitor.suggest._held import what_held
 from clipwise.monitor.suggest._typical import kind_of
 from clipwise.monitor.suggest.condition import losses_of, places_of
 from clipwise.monitor.suggest.multiples import multiple_of_another
@@ -76,8 +77,8 @@ def suggest_run(
             after=after,
         )
     )
-    multiple = multiple_of_another(store, found, source)
-    return made if multiple is None else replace(made, reasons=(*made.reasons, multiple))
+    more = what_held(store, found.id, source), multiple_of_another(store, found, source)
+    return replace(made, reasons=(*made.reasons, *filter(None, more)))
 
 
 def _source(run: Run, sources: list[str], source: str | None) -> str:
@@ -107,7 +108,7 @@ def _losses(store: Store, run: Run, source: str, asked: str | None) -> Series | 
     for one in whose:
         if asked in store.names(run.id, one):
             return store.series(run.id, [asked], one).get(asked)
-    logged = [n for one in whose for n in store.names(run.id, one) if n != "time" and n not in FIELDS]
+    logged = [n for one in whose for n in store.names(run.id, one) if n != "time" and not is_figure(n)]
     hint = did_you_mean(asked, logged) if logged else "None was logged."
     raise StoreError(f"run {run.name!r} has no series {asked!r}. {hint}")
 

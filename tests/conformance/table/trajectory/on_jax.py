@@ -39,7 +39,7 @@ def train(clip, dtype: str, follows_loss: bool = False, *, through_optax: bool =
         for x, y in problem.batches():
             loss, gradients = gradient_of(weights, jnp.asarray(x, dtype), jnp.asarray(y, dtype))
             weights, state, report = step(weights, state, gradients, loss)
-            yield float(report.threshold), jax.device_get(flattened(weights))
+            yield float(report.threshold), jax.device_get(flattened(weights)), problem.held(report)
 
 
 def _plain_step(clip, weights, follows_loss):

@@ -69,8 +69,8 @@ def _train(clip, dtype: str):
     for x, y in problem.batches():
         act(*(keras.ops.convert_to_tensor(array, dtype=dtype) for array in (x, y)))
         now = [np.array(keras.ops.convert_to_numpy(variable)) for variable in variables]
-        threshold = float(clipwise.keras.report(optimizer).threshold)
-        yield threshold, dict(zip(problem.SHAPES, now, strict=True))
+        report = clipwise.keras.report(optimizer)
+        yield float(report.threshold), dict(zip(problem.SHAPES, now, strict=True)), problem.held(report)
 
 
 def _jax(optimizer, variables):

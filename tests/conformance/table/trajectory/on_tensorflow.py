@@ -35,12 +35,13 @@ def train(clip, dtype: str, follows_loss: bool = False, *, eager: bool = False):
         )
         for variable, gradient in zip(variables, gradients, strict=True):
             variable.assign_sub(problem.RATE * gradient)
-        return state, report.threshold
+        return state, report
 
     act = step if eager else tf.function(step, autograph=False)
     state = clipwise.tensorflow.init(clip, variables)
     for x, y in problem.batches():
         values = [variable.value() for variable in variables]
         loss, gradients = gradient_of(values, tf.constant(x, dtype), tf.constant(y, dtype))
-        state, threshold = act(loss, gradients, state)
-        yield float(threshold), {n: v.numpy() for n, v in zip(problem.SHAPES, variables, strict=True)}
+        state, report = act(loss, gradients, state)
+        now = {n: v.numpy() for n, v in zip(problem.SHAPES, variables, strict=True)}
+        yield float(report.threshold), now, problem.held(report)

@@ -22,4 +22,4 @@ def train(clip, dtype: str, follows_loss: bool = False):
                 clipper.observe(loss)
             optimizer.step()
             now = {name: p.detach().numpy().T.copy() for name, p in parameters.items()}
-            yield float(clipper.report.threshold), now
+            yield float(clipper.report.threshold), now, problem.held(clipper.report)

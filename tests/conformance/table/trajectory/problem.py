@@ -76,3 +76,11 @@ def loss(w: dict[str, Any], x: Any, y: Any, tanh: Any, sigmoid: Any, mean: Any) 
         h = sigmoid(o) * tanh(c)
     error = h @ w["head.kernel"] + w["head.bias"] - y
     return mean(error * error)
+
+
+def held(report: Any) -> dict[str, float]:
+    """What held the threshold, of a report and its parts."""
+    parts = {
+        f"{key}: {name}": share for key, part in report.parts.items() for name, share in held(part).items()
+    }
+    return {name: float(share) for name, share in report.held.items()} | parts

@@ -65,10 +65,11 @@ def compare(found, expected, dtype: str) -> None:
     tolerance = TOLERANCE[dtype]
     # All steps first: a loop that is left half-way would keep JAX in another precision.
     for step, (here, there) in enumerate(zip(list(found), expected, strict=True)):
-        (threshold, weights), (its_threshold, its_weights) = here, there
+        (threshold, weights, held), (its_threshold, its_weights, its_held) = here, there
         assert threshold == pytest.approx(its_threshold, rel=tolerance, nan_ok=True), (
             f"threshold of step {step}"
         )
+        assert held == pytest.approx(its_held), f"what held the threshold of step {step}"
         for name, value in weights.items():
             np.testing.assert_allclose(
                 value, its_weights[name], rtol=tolerance, atol=tolerance, err_msg=f"{name} after step {step}"
@@ -87,7 +88,7 @@ def test_the_same_trajectory(back_end, name, dtype):
 def test_a_threshold_that_follows_the_loss(back_end):
     clip = FOLLOWS_LOSS if back_end == "optax" else SKIPS_BY_LOSS  # one of a chain cannot skip
     expected = reference_with_loss(clip)
-    thresholds = [threshold for threshold, _ in expected]
+    thresholds = [threshold for threshold, *_ in expected]
     assert min(thresholds) < 1.0  # it came down
     assert any(map(math.isnan, thresholds)) == (clip is SKIPS_BY_LOSS)  # it skipped
     compare(train(back_end, clip, "float64", True), expected, "float64")

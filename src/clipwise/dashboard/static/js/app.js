@@ -147,7 +147,7 @@ export class App {
     if (!run.logged.some((one) => one.source === logged?.source && one.name === logged?.name))
       this._place.logged = ofSource(run.logged, this._place.source);
     const parts = (run.parts[this._place.source ?? ""] ?? []).slice(0, MOST_PARTS);
-    this._place = { ...this._place, parts };
+    this._place = { ...this._place, parts, reasons: run.reasons[this._place.source ?? ""] ?? [] };
     const { beside } = this._place;
     if (beside === undefined || (beside && !run.logged.some((one) => one.source === beside.source && one.name === beside.name)))
       this._place = { ...this._place, beside: undefined, drawn: partner(run.logged, this._place.logged) };

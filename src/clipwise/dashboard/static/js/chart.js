@@ -11,10 +11,12 @@ const HEIGHT = 230;
 
 export class Chart {
   // wanted: { zoom(low, high), reset(), view() -> [low, high] }
-  constructor(host, readout, wanted) {
+  // aimed(x): told where the cursor is, null where nowhere
+  constructor(host, readout, wanted, aimed = () => {}) {
     this._host = host;
     this._readout = readout;
     this._wanted = wanted;
+    this._aimed = aimed;
     this._shape = "";
     this._lines = [];
     this._marks = [];
@@ -42,17 +44,17 @@ export class Chart {
     if (this._plot && shape === this._shape) this._plot.setData(data);
     else this._make(shape, data, logarithmic, (low, high) => limits ?? rangeOf(low, high, logarithmic, highest));
     this._tell(this._at);
-    this._host.setAttribute("aria-label", spoken(title, lines, marks, (at) => this._place(at)));
+    this._host.setAttribute("aria-label", spoken(title, lines, marks, (at) => this.place(at)));
   }
 
-  // kind: "PNG" or "CSV".
-  save(kind, name) {
+  // kind: "PNG" or "CSV"; more: further lines, of which there are numbers only.
+  save(kind, name, more = []) {
     const lines = this._lines.filter((line) => line.label !== "seam");
-    if (kind === "CSV") saveNumbers(name, this._time ? "seconds" : "step", lines);
+    if (kind === "CSV") saveNumbers(name, this._time ? "seconds" : "step", [...lines, ...more]);
     else savePicture(name, this._title, this._plot.ctx.canvas, lines);
   }
 
-  _place(at) {
+  place(at) {
     return this._time ? elapsed(at) : `step ${count(Math.floor(at))}`;
   }
 
@@ -150,6 +152,7 @@ export class Chart {
   // What the lines are and say: at the cursor, or at the end of what is shown. One step stands before all of
   // them; a line whose nearest value is of another step says which.
   _tell(at) {
+    this._aimed(at);
     const [low, high] = this._wanted.view();
     const pixel = (high - low) / this._width();
     const told = this._lines.filter((line) => !line.quiet);
@@ -161,14 +164,14 @@ export class Chart {
       swatch.style.setProperty("--colour", line.alpha ? faint(line.colour, line.alpha) : line.colour);
       const [own, value] = values[i] ?? [step, null];
       // What is less than a pixel away is drawn in the same place.
-      const other = Math.abs(own - step) > pixel ? ` (${this._place(own)})` : "";
+      const other = Math.abs(own - step) > pixel ? ` (${this.place(own)})` : "";
       return el("span", { class: "reading" }, swatch, line.label, " ", el("b", {}, number(value)), other);
     });
     const bad = {};
     for (const [, kind, times] of this._marks) bad[kind] = (bad[kind] ?? 0) + times;
     for (const [kind, times] of Object.entries(bad))
       parts.push(el("span", { class: "reading bad" }, `${SIGNS[kind]} ${number(kind)} × ${count(times)}`));
-    if (known.length) parts.unshift(el("span", { class: "reading step" }, this._place(step)));
+    if (known.length) parts.unshift(el("span", { class: "reading step" }, this.place(step)));
     this._readout.replaceChildren(...parts);
   }
 

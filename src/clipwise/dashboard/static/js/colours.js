@@ -16,6 +16,14 @@ export function runColour(place) {
   return colours[place % colours.length];
 }
 
+// What held a threshold: the same colour for the same reason everywhere; beginnings are grey.
+const REASONS = { history: 0, length: 2, loss: 3, floor: 4, weights: 5, ceiling: 7 };
+
+export function reasonColour(name, place) {
+  if (name === "start" || name === "warm-up") return theme().quiet;
+  return runColour(REASONS[name] ?? 6 + place);
+}
+
 // The variables of base.css, as the canvas needs them.
 export function theme() {
   const style = getComputedStyle(document.documentElement);

@@ -1,5 +1,6 @@
 // The four charts over the steps: loss, norm with threshold, clip fraction, direction.
 
+import { Band } from "./band.js";
 import { Chart } from "./chart.js";
 import { Clock } from "./clock.js";
 import { runColour, theme } from "./colours.js";
@@ -43,7 +44,8 @@ export function keysOf(place) {
   const keys = PANELS.flatMap((panel) => [panel.key(place), panel.second?.(place)]).filter(Boolean);
   const times = place.axis === "time" ? TIMES(place) : [];
   const parts = place.parts.flatMap((part) => ["norm", "threshold", "clip_fraction"].map((name) => ours(part, name)));
-  return [...new Map([...keys, ours(place, "threshold"), ...parts, ...times].map((key) => [JSON.stringify([key.source, key.name]), key])).values()];
+  const held = place.reasons.map((reason) => ours(place, `held/${reason}`));
+  return [...new Map([...keys, ours(place, "threshold"), ...held, ...parts, ...times].map((key) => [JSON.stringify([key.source, key.name]), key])).values()];
 }
 
 // When the steps were: by the clipper's own clock, or by that of what is logged.
@@ -98,6 +100,7 @@ export class Panels {
         const when = alerts.map((alert) => ({ ...alert, step: clock(0).at(alert.step) }));
         card.chart.show(lines, { title: card.panel.title, logarithmic, time, limits: card.panel.limits, highest: card.panel.highest, marks, alerts: when });
       }
+      card.band?.show(empty || !runs.length ? [] : heldOf(place, series[runs[0].id], clock(0)));
       const window_ = place.smooth && runs.length && pick(series[runs[0].id], key)?.mean.window;
       const several = runs.length === 1 && place.parts.length > 0;
       const timeless = place.axis === "time" && !time;
@@ -118,17 +121,26 @@ export class Panels {
     const none = el("p", { class: "none", hidden: true }, panel.none);
     const tools = el("span", { class: "tools" });
     const card = { panel, host, note, none, tools, scale: panel.scale };
-    card.chart = new Chart(host, readout, wanted);
+    if (panel.threshold) card.band = new Band(wanted, (at) => card.chart.place(at));
+    card.chart = new Chart(host, readout, wanted, (at) => card.band?.aim(at));
     if (panel.scale)
       tools.append(el("button", { class: "small", title: `Linear or logarithmic (${panel.id === "loss" ? "l" : "g"})`,
         "data-scale": panel.id, onclick: () => this.toggle(panel.id) }, "lin / log"));
     for (const kind of ["PNG", "CSV"])
       tools.append(el("button", { class: "small", title: `Save what is shown as ${kind}`, "aria-label": `Save ${panel.title} as ${kind}`,
-        onclick: () => card.chart.save(kind, `${this._last[1][0].name.slice(0, 60)}-${panel.id}`) }, kind));
+        onclick: () => card.chart.save(kind, `${this._last[1][0].name.slice(0, 60)}-${panel.id}`, card.band?.lines) }, kind));
     card.node = el("section", { class: "card", id: `panel-${panel.id}`, "aria-label": panel.title },
-      el("header", {}, el("h2", {}, panel.title), note, tools), readout, host, none);
+      el("header", {}, el("h2", {}, panel.title), note, tools), readout, host, card.band?.node ?? "", none);
     return card;
   }
+}
+
+// The shares that held the threshold of the run that is looked at.
+function heldOf(place, there, clock) {
+  return place.reasons.flatMap((name) => {
+    const found = pick(there, ours(place, `held/${name}`));
+    return found ? [{ name, x: found.line.x.map((step) => clock.at(step)), y: found.line.y, end: clock.at(found.last[0] + 1) }] : [];
+  });
 }
 
 const STEPS = new Clock(null);

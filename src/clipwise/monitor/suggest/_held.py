@@ -1,0 +1,38 @@
+"""What held the threshold of a recorded run, in a sentence."""
+
+import numpy as np
+
+from clipwise.monitor.store import HELD, Store
+from clipwise.monitor.wording import percent
+
+WORDS = {
+    "start": "the start",
+    "warm-up": "the warm-up",
+    "length": "the distance covered",
+    "history": "the norms before",
+    "loss": "the loss",
+    "floor": "its floor",
+    "ceiling": "its ceiling",
+    "weights": "the weights",
+}
+"""Reasons of our own policies; others are said as they are called."""
+
+
+def what_held(store: Store, run: int, source: str) -> str | None:
+    """By what, and how often; None where the policy had one reason only, or none was recorded.
+
+    Args:
+        store: the recording.
+        run: its number.
+        source: whose threshold.
+    """
+    names = [name for name in store.names(run, source) if name.startswith(HELD)]
+    values = {name: one.values for name, one in store.series(run, names, source).items()}
+    shares = {name.removeprefix(HELD): float(np.nanmean(found)) for name, found in values.items()}
+    often = sorted((share, reason) for reason, share in shares.items() if share > 0)[::-1]
+    if not often:
+        return None
+    whole = all(np.isin(found, (0.0, 1.0)).all() for found in values.values())
+    parts = [f"by {WORDS.get(reason, reason)} in {percent(share)}" for share, reason in often]
+    parts[0] += " of the steps" if whole else " of the groups, taken over all steps"
+    return f"The threshold was held {', '.join(parts)}."
