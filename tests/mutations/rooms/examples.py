@@ -57,9 +57,9 @@ BREAKS = [
     ),
     Break(
         "the sensitivity of a mean is that of a sum",
-        FOLDER + "step.py",
-        "return self._plan.sensitivity(xp, thresholds) / divisor",
-        "return self._plan.sensitivity(xp, thresholds) * divisor**0",
+        FOLDER + "clip.py",
+        "return self.plan.sensitivity(self._state.xp, self._thresholds()) / divisor",
+        "return self.plan.sensitivity(self._state.xp, self._thresholds()) * divisor**0",
         TORCH,
     ),
     Break(
@@ -78,9 +78,9 @@ BREAKS = [
     ),
     Break(
         "padding counts in JAX",
-        "src/clipwise/jax/per_example.py",
-        "            kept = here\n",
-        "            kept = here | True\n",
+        "src/clipwise/jax/_example_sums.py",
+        "        kept = here\n",
+        "        kept = here | True\n",
         JAX,
     ),
     Break(
