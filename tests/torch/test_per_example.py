@@ -232,6 +232,105 @@ def test_positions_are_many_or_few():
     assert_gradients(model, clipped_sum(rows, "tensor", 1e-3))
 
 
+class Recurrent(nn.Module):
+    """Words through a recurrent layer, to a loss that sees every state that comes out."""
+
+    def __init__(self, layer):
+        super().__init__()
+        self.table, self.layer, self.out = nn.Embedding(9, 4), layer, nn.LazyLinear(3)
+        self.double()(torch.randint(9, (2, 5)))
+
+    def forward(self, x):
+        x = self.table(x)
+        first = self.layer.batch_first
+        outputs, states = self.layer(x if first else x.transpose(0, 1))
+        states = [states] if isinstance(states, torch.Tensor) else states
+        every = [outputs if first else outputs.transpose(0, 1), *(one.transpose(0, 1) for one in states)]
+        return self.out(torch.cat([one.flatten(1) for one in every], 1).tanh())
+
+
+class Cells(nn.Module):
+    """A loop over time by hand."""
+
+    def __init__(self, cell):
+        super().__init__()
+        self.cell, self.out = cell, nn.Linear(3, 3)
+        self.double()
+
+    def forward(self, x):
+        state = None
+        for own in x.unbind(1):
+            state = self.cell(own, state)
+        return self.out(state[0] if isinstance(state, tuple) else state)
+
+
+RECURRENT = {
+    "lstm": lambda: Recurrent(nn.LSTM(4, 3, batch_first=True)),
+    "lstm both ways, projected": lambda: Recurrent(nn.LSTM(4, 3, 2, bidirectional=True, proj_size=2)),
+    "gru": lambda: Recurrent(nn.GRU(4, 3, 2, bidirectional=True, batch_first=True)),
+    "gru without biases": lambda: Recurrent(nn.GRU(4, 3, bias=False)),
+    "rnn": lambda: Recurrent(nn.RNN(4, 3, 2)),
+    "rnn of relu": lambda: Recurrent(nn.RNN(4, 3, bidirectional=True, nonlinearity="relu")),
+    "lstm cell": lambda: Cells(nn.LSTMCell(4, 3)),
+    "gru cell": lambda: Cells(nn.GRUCell(4, 3, bias=False)),
+    "rnn cell": lambda: Cells(nn.RNNCell(4, 3)),
+}
+
+
+@pytest.mark.parametrize("name", RECURRENT)
+def test_recurrent_layers_against_the_examples_one_by_one(name):
+    torch.manual_seed(0)
+    model = RECURRENT[name]()
+    if name == "gru":  # weights that are frozen are passed by
+        model.table.requires_grad_(False)
+        model.layer.weight_ih_l0.requires_grad_(False)
+        model.layer.weight_hh_l1_reverse.requires_grad_(False)
+    inputs = draw(4, 5, 4) if isinstance(model, Cells) else torch.randint(9, (4, 5))
+    targets = torch.randint(3, (4,))
+    rows = one_by_one(model, CE, inputs, targets)
+    step = per_example(model, clipwise.clip_by_global_norm(0.1), "sum", route="ghost")
+    losses = step.backward(CE, inputs, targets)
+    torch.testing.assert_close(losses, CE(model(inputs), targets).detach())
+    norms = [[np.linalg.norm(one) for one in row] for row in rows]
+    np.testing.assert_allclose(step.report.tensor_norms, norms, rtol=1e-9, atol=1e-12)
+    assert_gradients(model, clipped_sum(rows, "global", 0.1))
+
+
+def test_recurrent_layers_that_share_a_learned_first_state_or_are_given_packed_sequences():
+    """The state has a gradient of its own; a packed sequence is named, and goes another way."""
+
+    class Learned(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.second = nn.GRU(4, 3, batch_first=True), nn.GRU(3, 3)
+            self.state = nn.Parameter(torch.randn(1, 1, 3))
+
+        def forward(self, x):
+            state = self.state.expand(-1, len(x), -1).contiguous()
+            x = self.first(x, state)[0]
+            return self.second(x.transpose(0, 1), state)[1][0]
+
+    class Packed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.GRU(4, 3, batch_first=True)
+
+        def forward(self, x):
+            packed = nn.utils.rnn.pack_padded_sequence(x, [5] * len(x), batch_first=True)
+            return self.layer(packed)[1][0]
+
+    torch.manual_seed(0)
+    for model, route in ((Learned().double(), "ghost"), (Packed().double(), "auto")):
+        inputs, targets = draw(3, 5, 4), torch.randint(3, (3,))
+        step = per_example(model, clipwise.clip_by_global_norm(0.1), "sum", route=route)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            step.backward(CE, inputs, targets)
+        assert_gradients(model, clipped_sum(one_by_one(model, CE, inputs, targets), "global", 0.1))
+        said = any("'layer.weight_ih_l0' meets a packed sequence" in str(one.message) for one in caught)
+        assert said == isinstance(model, Packed)
+
+
 def test_dropout_is_drawn_once_for_norms_and_sums():
     """Whatever was drawn: every example is cut to the threshold, so the sum of one is of that norm."""
     torch.manual_seed(0)

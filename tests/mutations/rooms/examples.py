@@ -8,16 +8,30 @@ TORCH, JAX = "tests/torch/test_per_example.py", "tests/jax/test_per_example.py"
 BREAKS = [
     Break(
         "the norm of a linear layer is of each position alone",
-        FOLDER + "linear.py",
+        FOLDER + "ties.py",
         "found.append(products.mul_(g @ g.mT).flatten(1).sum(1).clamp_(min=0))",
         "found.append(products.mul_(g @ g.mT).diagonal(dim1=-2, dim2=-1).flatten(1).sum(1))",
         TORCH,
     ),
     Break(
         "a tied weight has the norms of its uses",
-        FOLDER + "ties.py",
-        "return 2 * torch.stack(",
-        "return 0 * torch.stack(",
+        FOLDER + "uses.py",
+        "inner(a, b) * (1 if a is b else 2)",
+        "inner(a, b) * (1 if a is b else 0)",
+        TORCH,
+    ),
+    Break(
+        "the gate of a GRU that scales what comes from its state is forgotten",
+        FOLDER + "recurrence.py",
+        "torch.cat([d_r, d_u, d_n * r], 1, out=at_hidden[t])",
+        "torch.cat([d_r, d_u, d_n], 1, out=at_hidden[t])",
+        TORCH,
+    ),
+    Break(
+        "a recurrent weight meets the state that comes out of a step",
+        FOLDER + "recurrent.py",
+        "[h0.detach()[None], steps[:-1]]",
+        "[steps]",
         TORCH,
     ),
     Break(

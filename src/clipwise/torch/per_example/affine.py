@@ -5,8 +5,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from clipwise.torch.per_example.rows import squared, unchanged, widened
-from clipwise.torch.per_example.uses import Use, Weight, chunks
+from clipwise.torch.per_example.rows import chunks, squared, unchanged, widened
+from clipwise.torch.per_example.uses import Use, Weight
 
 __all__ = ["AffineUse"]
 

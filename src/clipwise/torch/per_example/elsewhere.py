@@ -94,6 +94,9 @@ class Derived:
     def reached(self) -> bool:
         return any(weight.reached for weight in self.outputs)
 
+    def cost(self) -> int:
+        return sum(weight.cost() for weight in self.outputs)
+
     def examples(self, place: int, some: slice) -> Tensor:
         count = some.stop - some.start
         given = [

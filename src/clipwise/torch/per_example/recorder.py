@@ -13,6 +13,7 @@ from torch.overrides import TorchFunctionMode
 from clipwise.torch.per_example.affine import AffineUse
 from clipwise.torch.per_example.elsewhere import Arguments, Derived, Local
 from clipwise.torch.per_example.known import KNOWN
+from clipwise.torch.per_example.recurrent import RECURRENT
 from clipwise.torch.per_example.seen import Seen
 from clipwise.torch.per_example.uses import NotFollowed, Use, Weight
 
@@ -54,6 +55,8 @@ class Recorder(TorchFunctionMode):
         if func is F.multi_head_attention_forward:
             return self._attention(args, kwargs)
         weighed, follows, below = self.seen.look((*args, *kwargs.values()) if kwargs else args)
+        if weighed and func in RECURRENT and torch.is_grad_enabled():
+            return RECURRENT[func](self, *args, **kwargs)
         found = func(*args, **kwargs)
         if weighed and torch.is_grad_enabled():
             outputs = [found] if isinstance(found, Tensor) else found

@@ -1,20 +1,17 @@
 """Where a parameter is used in the forward pass, and what follows for the gradient of each example."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from clipwise.errors import ClipwiseError
-from clipwise.torch.per_example.rows import squared
-from clipwise.torch.per_example.ties import Factors, pairs_of
+from clipwise.torch.per_example.rows import chunks, squared
+from clipwise.torch.per_example.ties import Factors, inner, joined, product_squares
 
-__all__ = ["NotFollowed", "Part", "Use", "Weight", "chunks"]
-
-ENTRIES = {"cpu": 1 << 18}
-"""Entries that the norms of a layer may take at a time beside what is there, or those of one example."""
+__all__ = ["NotFollowed", "Part", "Use", "Weight"]
 
 
 class NotFollowed(ClipwiseError):
@@ -90,6 +87,9 @@ class Part(Protocol):
     def reached(self) -> bool:
         """Whether the losses depend on it."""
 
+    def cost(self) -> int:
+        """How many entries `examples` of one example need."""
+
     def examples(self, place: int, some: slice) -> Tensor:
         """The gradients of some examples by a weight, ``(examples, *shape)``."""
 
@@ -128,25 +128,48 @@ class Weight:
         if crossed is not None:
             return crossed
         # Used more than once (tied): the norm of a sum takes the sum itself.
-        cost = self.size + sum(use.cost(role) for use, role in uses)
-        return _squares(self.examples, size, cost, self.tensor.device)
+        return _squares(self.examples, size, self.cost(), self.tensor.device)
+
+    def cost(self) -> int:
+        """How many entries `examples` of one example need."""
+        uses = sum(use.cost(role) for use, role in self.uses)
+        return self.size + uses + sum(part.cost() for part, _ in self.makes)
 
     def _crossed(self, uses: "Sequence[tuple[Use, int]]") -> Tensor | None:
-        """The squares by those of each use and the products of all pairs; None where that takes more."""
+        """The squares by the products of all pairs of positions; None where that is not known, or more."""
         shapes = [use.factors(role, slice(0, 1)) for use, role in uses]
         parts = [one for one in shapes if one is not None]
-        positions = sum(one.columns.shape[1] for one in parts)
-        if len(parts) < len(uses) or positions**2 >= self.size:
+        if len(parts) < len(uses):
             return None
-        size = uses[0][0].size
-        squares = _sum([use.squares(role) for use, role in uses])
-        products = torch.cat(
-            [
-                pairs_of([one for use, role in uses if (one := use.factors(role, some))])
-                for some in chunks(size, 2 * positions**2, self.tensor.device)
-            ]
-        )
-        return (squares + products).clamp_(min=0)
+        size, device = uses[0][0].size, self.tensor.device
+        positions = sum(one.columns.shape[1] for one in parts)
+        outs, ins = self.tensor.shape
+
+        def factors(some: slice) -> list[Factors]:
+            return joined([one for use, role in uses if (one := use.factors(role, some))])
+
+        def two(some: slice) -> tuple[Tensor, Tensor]:
+            (one,) = factors(some)
+            return one.columns[:, None], one.rows[:, None]
+
+        if all(one.rows.ndim == 3 for one in parts):
+            return product_squares(
+                two,
+                size,
+                device,
+                positions=positions,
+                ins=ins,
+                outs=outs,
+                apart=positions * (ins + outs),
+            )
+        if positions**2 >= self.size:
+            return None
+        found = []
+        for some in chunks(size, 2 * positions**2, device):
+            kinds = factors(some)
+            pairs = [(one, other) for i, one in enumerate(kinds) for other in kinds[i:]]
+            found.append(_sum([inner(a, b) * (1 if a is b else 2) for a, b in pairs]))
+        return torch.cat(found).clamp_(min=0)
 
     def examples(self, some: slice) -> Tensor:
         """The gradients of some examples, ``(examples, *shape)``."""
@@ -170,13 +193,6 @@ class Weight:
         """Its total is there."""
         for use, _ in self.uses:
             use.finish()
-
-
-def chunks(size: int, cost: int, device: torch.device) -> Iterator[slice]:
-    """Examples at a time, so many that `ENTRIES` suffice; a kernel of a device is given more."""
-    step = max(1, ENTRIES.get(device.type, 1 << 24) // max(1, cost))
-    for start in range(0, size, step):
-        yield slice(start, min(size, start + step))
 
 
 def _squares(examples: Callable[[slice], Tensor], size: int, cost: int, device: torch.device) -> Tensor:
