@@ -109,6 +109,20 @@ def image():
     )
 
 
+def volume():
+    return nn.Sequential(
+        nn.Conv3d(2, 4, (3, 2, 3), stride=(1, 2, 1), padding=(1, 0, 1), dilation=(2, 1, 1), groups=2),
+        nn.Tanh(),
+        nn.ConvTranspose3d(4, 2, 2, stride=2, output_padding=1, bias=False),
+        nn.Flatten(2, 3),
+        nn.ConvTranspose2d(2, 4, (3, 2), stride=(2, 1), padding=1, dilation=(1, 3), groups=2),
+        nn.Flatten(2),
+        nn.ConvTranspose1d(4, 3, 3, output_padding=1, dilation=2),
+        nn.AdaptiveAvgPool1d(1),
+        nn.Flatten(),
+    )
+
+
 def parametrized():
     return nn.Sequential(
         torch.nn.utils.parametrizations.weight_norm(nn.Linear(4, 7)), nn.ReLU(), nn.Linear(7, 3)
@@ -123,6 +137,7 @@ MODELS = {
     "mlp": (mlp, (5, 4)),
     "sequence": (sequence, (5, 5, 4)),
     "image": (image, (5, 2, 8, 8)),
+    "volume": (volume, (5, 2, 4, 4, 3)),
     "tied": (Tied, None),
     "lora": (LoRA, (5, 4)),
     "attention": (Attention, (5, 5, 8)),  # as many examples as positions
@@ -496,6 +511,33 @@ def test_mixed_precision(route):
     found = np.concatenate([p.grad.numpy().ravel() for p in model.parameters()])
     exact = np.concatenate(wanted)
     assert np.linalg.norm(found - exact) < 0.1 * np.linalg.norm(exact)
+
+
+def test_what_has_no_formula_is_said_once():
+    class Without(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.pair, self.tall = nn.Bilinear(4, 4, 3), nn.Parameter(torch.randn(2, 4))
+            self.conv, self.scale = nn.Conv1d(1, 1, 3, padding=1), nn.Parameter(torch.randn(4))
+
+        def forward(self, x):
+            x = F.linear(x, torch.cat([self.tall, self.tall]).exp())
+            x = self.conv(self.conv(x[:, None] * self.scale)).squeeze(1)
+            return self.pair(x, x)
+
+    torch.manual_seed(0)
+    model, inputs, targets = Without().double(), draw(5, 4), torch.randint(3, (5,))
+    step = per_example(model, clipwise.clip_by_global_norm(0.3), "sum", route="ghost")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for _ in range(2):
+            model.zero_grad()
+            step.backward(CE, inputs, targets)
+    said = [str(one.message) for one in caught if "per_example" in str(one.message)]
+    assert len(said) == 2  # not of what takes no more than an activation: the scale, three weights
+    assert "'tall' goes through cat" in said[0]
+    assert "'pair.weight' is used in bilinear" in said[1]
+    assert_gradients(model, clipped_sum(one_by_one(model, CE, inputs, targets), "global", 0.3))
 
 
 def test_what_a_route_cannot_follow_is_said_once_and_found_otherwise():

@@ -35,6 +35,20 @@ BREAKS = [
         TORCH,
     ),
     Break(
+        "a transposed convolution meets patches of what went in",
+        FOLDER + "convolution.py",
+        "met, other = (g, x) if self.geometry.transposed else (x, g)",
+        "met, other = (x, g)",
+        TORCH,
+    ),
+    Break(
+        "a layer without a formula is not named",
+        FOLDER + "uses.py",
+        "if use.without_formula is not None and self.size > use.entries:",
+        "if False:",
+        TORCH,
+    ),
+    Break(
         "the row of the padding counts",
         FOLDER + "embedding.py",
         "there = first & (rows != self.padding)",

@@ -25,7 +25,12 @@ class Use(ABC):
         weights: those that are tracked.
         size: how many examples there are.
         reached: whether the losses depend on what the function gave.
+        entries: of one example in what it gave, once the backward pass has come by.
+        without_formula: the name of a function whose gradients are made, and not only their norms.
     """
+
+    entries = 0
+    without_formula: str | None = None
 
     def __init__(self, weights: "Sequence[Weight]", size: int) -> None:
         self.weights = weights
@@ -44,7 +49,7 @@ class Use(ABC):
 
     def receive(self, gradient: Tensor) -> None:
         """Take what the backward pass brought."""
-        self.reached = True
+        self.reached, self.entries = True, gradient.numel() // max(1, self.size)
         self._gradient = gradient
 
     def finish(self) -> None:
@@ -83,9 +88,19 @@ class Use(ABC):
 class Part(Protocol):
     """What was made of weights alone, with gradients that go on to each of them, by its place."""
 
+    name: str
+    """Of the function that made it."""
+    outputs: "Sequence[Weight]"
+    rearranges: bool
+    """Whether each entry of a weight is in the outputs once."""
+
     @property
     def reached(self) -> bool:
         """Whether the losses depend on it."""
+
+    @property
+    def exceeds(self) -> bool:
+        """Whether it is larger than what is made of it and of one example."""
 
     def cost(self) -> int:
         """How many entries `examples` of one example need."""
@@ -104,6 +119,7 @@ class Weight:
         name: for messages.
         uses: calls in which it meets examples, with its role in each.
         makes: what was made of it, with its place among the tensors that it was made of.
+        costly: why `squares` made gradients of single examples that are larger than what a layer gives.
     """
 
     def __init__(self, tensor: Tensor, name: str) -> None:
@@ -112,6 +128,7 @@ class Weight:
         self.size = tensor.numel()
         self.uses: list[tuple[Use, int]] = []
         self.makes: list[tuple[Part, int]] = []
+        self.costly: str | None = None
 
     @property
     def reached(self) -> bool:
@@ -121,13 +138,22 @@ class Weight:
     def squares(self, size: int) -> Tensor:
         """The square of the norm of each example's gradient."""
         uses = [(use, role) for use, role in self.uses if use.reached]
-        if len(uses) == 1 and not any(one.reached for one, _ in self.makes):
+        makes = [part for part, _ in self.makes if part.reached]
+        if len(uses) == 1 and not makes:
             use, role = uses[0]
+            if use.without_formula is not None and self.size > use.entries:
+                self.costly = f"{self.name!r} is used in {use.without_formula}, which has no formula here"
             return use.squares(role)
-        crossed = None if any(one.reached for one, _ in self.makes) else self._crossed(uses)
+        if not uses and len(makes) == 1 and makes[0].rearranges:
+            return _sum([one.squares(size) for one in makes[0].outputs if one.reached])
+        crossed = None if makes else self._crossed(uses)
         if crossed is not None:
             return crossed
-        # Used more than once (tied): the norm of a sum takes the sum itself.
+        # The norm of a sum takes the sum itself.
+        if any(part.exceeds for part in makes):
+            self.costly = f"{self.name!r} goes through {makes[0].name} before it meets the examples"
+        elif not makes and self.size > max(use.entries for use, _ in uses):
+            self.costly = f"{self.name!r} is used {len(uses)} times"
         return _squares(self.examples, size, self.cost(), self.tensor.device)
 
     def cost(self) -> int:
