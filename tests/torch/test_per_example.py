@@ -718,6 +718,64 @@ def test_the_monitor_records_norms_and_names_the_example(tmp_path):
     assert values[-1] == pytest.approx(np.median(step.report.norms))
 
 
+def test_alerts_of_spikes_name_the_examples(tmp_path):
+    """A step that the clip of a batch found, a batch in a loop without clipped examples, and neither."""
+    model, loss_fn, inputs, targets = case("mlp")
+    high = clipwise.clip_by_global_norm(1e12)
+    step, optimizer = per_example(model, high), torch.optim.SGD(model.parameters(), lr=0.0)
+    clipper = clipwise.torch.attach(optimizer, high)
+    with (
+        warnings.catch_warnings(action="ignore"),
+        clipwise.Monitor(tmp_path / "runs.db", run="one", examples=True) as monitor,
+    ):
+        for wrong in (lambda: monitor.attach(clipper), monitor.callback, lambda: monitor.record({})):
+            with pytest.raises(ArgumentError, match=r"before any clipper.*explain"):
+                wrong()
+        monitor.attach(step)
+        monitor.attach(clipper)
+        for number in range(8):
+            if number == 6:
+                inputs[3] *= 1e4
+                targets[3] = model(inputs)[3].argmin()
+            if number == 7:
+                inputs[:] = inputs[3]
+                targets[:] = targets[3]
+            optimizer.zero_grad()
+            step.backward(loss_fn, inputs, targets, keys=[f"{number}/{i}" for i in range(5)])
+            optimizer.step()
+        monitor.record(step.explain(loss_fn, inputs, targets), name="other", step=9)
+    with pytest.raises(ArgumentError, match="examples"):
+        clipwise.Monitor(tmp_path / "runs.db", examples=3)
+    with clipwise.monitor.Store(tmp_path / "runs.db") as store:
+        run = store.run("one").id
+        alerts = {alert.rule: alert for alert in store.alerts(run)}
+        largest = store.series(run, ["clipwise/example/norm/1"], source="other/examples")
+    for rule in ("gradient_spike", "example_spike"):
+        assert alerts[rule].step == 7
+        assert "stand out: example 3 (key 6/3), with" in alerts[rule].seen
+        assert alerts[rule].seen.count("key") == 1
+    assert largest["clipwise/example/norm/1"].values == [float(step.report.norms.max())]
+
+
+@pytest.mark.parametrize("route", ["ghost", "explicit"])
+def test_explaining_a_batch_changes_nothing(route):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Dropout(0.5), *mlp()).double()
+    inputs, targets = draw(5, 4), torch.randint(3, (5,))
+    clip = clipwise.Clip(thresholds.quantile_ema(start=0.3))
+    step = per_example(model, clip, route=route, micro_batch=None if route == "ghost" else 2)
+    state, before = step.state_dict(), torch.random.get_rng_state()
+    report = step.explain(CE, inputs, targets, keys=list("abcde"))
+    assert torch.equal(torch.random.get_rng_state(), before)
+    assert all(p.grad is None for p in model.parameters())
+    assert (step.steps, step.report, str(step.state_dict())) == (0, None, str(state))
+    step.backward(CE, inputs, targets)
+    torch.testing.assert_close(report.norms, step.report.norms)  # with the same masks
+    assert report.examples(1)[0][0] == "abcde"[step.report.largest]
+    with pytest.raises(ArgumentError, match="5 examples, got 1"):
+        step.explain(CE, inputs, targets, keys=["a"])
+
+
 def test_what_only_training_shows_takes_another_route():
     """A weight that is dropped at random is another one each time: two looks would not see the same."""
 

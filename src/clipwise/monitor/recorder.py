@@ -71,6 +71,9 @@ class Monitor:
             of warnings.
         exporters: other tools that get the same, from the process of rank 0; see
             `clipwise.monitor.exporters`.
+        examples: alerts of spikes name the examples of the batch whose gradients stand out, by place and key.
+            For runs whose examples have gradients of their own, by a `clipwise.torch.per_example` that is
+            attached before any clipper, or by its reports, which `record` is given.
 
     Attributes:
         run: what the run is called.
@@ -101,7 +104,10 @@ class Monitor:
         rules: Sequence[Rule] | None = None,
         notify: str | Sequence[str] = (),
         exporters: Sequence[Any] = (),
+        examples: bool = False,
     ) -> None:
+        if not isinstance(examples, bool):
+            raise ArgumentError(f"examples must be True or False, got {examples!r}")
         steps("every", every, 1)
         steps("layers_every", layers_every, 0)
         steps("keep", keep, 1)
@@ -124,7 +130,9 @@ class Monitor:
         self._alerting = Alerting(
             default_rules(notify=bool(urls)) if rules is None else rules,
             Notifier(urls, self.run) if urls else None,
+            examples=examples,
         )
+        self._lacks_examples = examples
         self._may_stop = self._alerting.engine.may_stop
         self._consensus = Consensus()
         self._queue: deque[Item] = deque()
@@ -166,7 +174,8 @@ class Monitor:
             spoken, and is left out where one with ``"skip"`` finds it bad.
 
         Raises:
-            ArgumentError: it is no clipper, or one of that name is attached already.
+            ArgumentError: it is no clipper, or one of that name is attached already; with ``examples=True``,
+                there are no gradients of single examples.
         """
         follow = getattr(source, "follow", None)
         if follow is None:
@@ -178,7 +187,8 @@ class Monitor:
         from clipwise.torch import PerExample, WeightClipper  # there is a clipper, so it is loaded
 
         if isinstance(source, PerExample):
-            return self._attach_examples(source, f"{name}/examples" if name else "examples")
+            return self._attach_examples(source, _of_examples(name))
+        self._refuse_no_examples()
         weights = source if isinstance(source, WeightClipper) else getattr(source, "weights", None)
         own = name if weights in (source, None) else f"{name}/weights" if name else "weights"
         for one in (name, own):
@@ -200,6 +210,7 @@ class Monitor:
     def _attach_examples(self, source: Any, name: str) -> Any:
         self._refuse_attached(name)
         self._attached.add(name)
+        self._lacks_examples = False
 
         def heard(step: int, report: ExampleReport) -> None:
             self.step = max(self.step, step)
@@ -219,6 +230,7 @@ class Monitor:
         """
         from clipwise.monitor.sources import keras_callback
 
+        self._refuse_no_examples()
         return keras_callback(self, name)
 
     def steps_of(self, name: str = "") -> int:
@@ -227,6 +239,9 @@ class Monitor:
 
     def record(self, report: Any, *, step: int | None = None, name: str = "") -> None:
         """Record a step: a `ClipReport`, or the state of an optax optimizer with a clip in it.
+
+        Or an `ExampleReport`, of `clipwise.jax.per_example`, of that of TensorFlow, or of a batch that
+        `clipwise.torch.PerExample.explain` looked at: its source is that of a `PerExample` that is attached.
 
         Args:
             report: what was done. It is not read here, so nothing waits.
@@ -238,9 +253,16 @@ class Monitor:
             StateError: there is no report in this state.
             TrainingStopped: a rule with the action ``"stop"`` has spoken.
         """
+        if isinstance(report, ExampleReport):
+            name, self._lacks_examples = _of_examples(name), False
+        else:
+            self._refuse_no_examples()
         self._refuse_attached(name)
         step = self._counts.get(name, 0) + 1 if step is None else as_step(step)
-        self._add(step, report, name)
+        if not isinstance(report, ExampleReport):
+            self._add(step, report, name)
+        elif not step % self.every:
+            self._queue.append(Examined(step, time.time(), report, name))
         self._counts[name] = self.step = step
         if self._may_stop:
             self._stop_if_told()
@@ -390,6 +412,15 @@ class Monitor:
                 ' monitor.attach(clipper, "critic")'
             )
 
+    def _refuse_no_examples(self) -> None:
+        if self._lacks_examples:
+            raise ArgumentError(
+                "examples=True names examples by gradients of their own, and nothing here has any: attach"
+                " what clipwise.torch.per_example(model, clip) gives, before any clipper, or give record"
+                " the reports of JAX or TensorFlow. In a plain loop leave examples=True out, and ask"
+                " per_example(model, clip).explain(loss_fn, inputs, targets) about a batch that looks bad"
+            )
+
     def _vetoes(self, name: str, clipper: Any, norm: float, loss: float | None) -> bool:
         """Whether a rule wants the step left out that a clipper is about to prepare."""
         values = {NORM: norm} | ({} if loss is None else {"loss": loss})
@@ -415,6 +446,11 @@ class Monitor:
             clip=self._clip,
             facts=self._facts,
         )
+
+
+def _of_examples(name: str) -> str:
+    """The source of the examples of a clipper."""
+    return f"{name}/examples" if name else "examples"
 
 
 class _Nowhere(deque[Item]):

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from clipwise.errors import StateError
+from clipwise.errors import NonFiniteError, StateError
 from clipwise.functional.context import StepContext
 from clipwise.functional.examples.options import Options
 from clipwise.functional.examples.plan import Clipped, ExamplePlan, fold_rows
@@ -19,7 +19,7 @@ from clipwise.torch._state import PolicyState
 from clipwise.torch.engines._arrays import namespace_on, tensor_of
 from clipwise.torch.per_example.explicit import Sums
 
-__all__ = ["ExampleClip", "finite"]
+__all__ = ["ExampleClip", "refuse_nonfinite"]
 
 
 class ExampleClip:
@@ -57,7 +57,7 @@ class ExampleClip:
         """Of each example and parameter; 0 for examples that are to be left out."""
         found: Tensor = self._clipped(thresholds, norms).coefficients
         if self._options.nonfinite == "drop":
-            found = found.masked_fill(~finite(norms)[:, None], 0)
+            found = found.masked_fill(~_finite(norms)[:, None], 0)
         return found
 
     def report(self, seen: Sequence[Sums], thresholds: Sequence[Tensor], keys: Any) -> ExampleReport:
@@ -131,7 +131,16 @@ class ExampleClip:
         return StepContext(step=float(self.steps))
 
 
-def finite(norms: dict[float, Tensor]) -> Tensor:
+def refuse_nonfinite(sums: Sums) -> None:
+    """NonFiniteError if the gradient of an example holds NaN or Inf."""
+    bad = (~_finite(sums.norms)).nonzero().flatten().tolist()
+    if bad:
+        raise NonFiniteError(
+            f"the gradient of example {bad[0]} holds NaN or Inf ({len(bad)} of {len(sums.losses)} examples)"
+        )
+
+
+def _finite(norms: dict[float, Tensor]) -> Tensor:
     """Which examples have finite norms, ``(examples,)``."""
     return next(iter(norms.values())).isfinite().all(dim=1)
 

@@ -70,7 +70,7 @@ class Routes:
         parameters: dict[str, Tensor],
         loss_fn: LossFunction,
         batch: Batch,
-        coefficients: Coefficients,
+        coefficients: Coefficients | None,
         scale: Tensor | None,
         *,
         drops: bool,

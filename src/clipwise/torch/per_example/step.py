@@ -7,14 +7,14 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from clipwise.errors import ArgumentError, NonFiniteError, StateError
+from clipwise.errors import ArgumentError, StateError
 from clipwise.functional.examples.options import Options
 from clipwise.functional.examples.report import ExampleReport
 from clipwise.torch.engines._arrays import tensor_of, wide
 from clipwise.torch.per_example.batch import Batch, LossFunction
-from clipwise.torch.per_example.clip import ExampleClip, finite
+from clipwise.torch.per_example.clip import ExampleClip, refuse_nonfinite
 from clipwise.torch.per_example.deposit import add_noise, deposit
-from clipwise.torch.per_example.explicit import Sums
+from clipwise.torch.per_example.explicit import Coefficients, Sums
 from clipwise.torch.per_example.refusals import refuse_models, refuse_parameters
 from clipwise.torch.per_example.routes import Route, Routes
 
@@ -96,25 +96,19 @@ class PerExample:
                 do not fit; the route that was asked for cannot be taken.
             NonFiniteError: a gradient is NaN or Inf and ``nonfinite="error"``. ``p.grad`` is as it was.
         """
-        if torch.is_inference_mode_enabled():
-            raise ArgumentError("torch.inference_mode allows no gradients: call backward outside of it")
-        batch = Batch(inputs, targets)
+        batch = _checked(inputs, targets, keys)
         if more and self.options.loss == "mean" and self.options.batch_size is None:
             raise ArgumentError(
                 "a mean over several calls needs batch_size=, the number of examples of all of them"
             )
-        if keys is not None and len(keys) != batch.size:
-            raise ArgumentError(f"keys must name {batch.size} examples, got {len(keys)}")
-        refuse_models(self.model)
-        parameters = self._trainable()
-        if self._clip.follow(parameters):
-            self._routes.forget()
+        parameters = self._ready()
         device = next(iter(parameters.values())).device
         scale = None if scaler is None else scaler.scale(torch.ones((), device=device))
         thresholds = self._clip.thresholds()
-        sums = self._sums(parameters, loss_fn, batch, thresholds, scale)
+        coefficients = partial(self._clip.coefficients, thresholds)
+        sums = self._sums(parameters, loss_fn, batch, coefficients, scale)
         if self.options.nonfinite == "error":
-            _refuse_nonfinite(sums)
+            refuse_nonfinite(sums)
         divisor = 1 if self.options.loss == "sum" else self.options.batch_size or max(1, batch.size)
         deposit(parameters, sums.totals, divisor)
         self._seen.append(sums._replace(totals=[]))
@@ -122,6 +116,35 @@ class PerExample:
         if not more:
             self._finish(parameters, thresholds, scale)
         return sums.losses
+
+    def explain(
+        self,
+        loss_fn: LossFunction,
+        inputs: Any,
+        targets: Any = None,
+        *,
+        keys: Sequence[Any] | Tensor | None = None,
+    ) -> ExampleReport:
+        """The norms of the examples of a batch, as `backward` would report them; it changes nothing.
+
+        For a loop that clips no examples: which of them made this batch's gradient large? ``p.grad``,
+        thresholds, `steps`, `report` and the random numbers stay as they are. Arguments and errors are those
+        of `backward`.
+
+        >>> import torch, clipwise
+        >>> model = torch.nn.Linear(2, 1)
+        >>> step = clipwise.torch.per_example(model, clipwise.clip_by_global_norm(1.0))
+        >>> batch = torch.tensor([[0.1, 0.2], [30.0, 40.0], [0.3, 0.1]])
+        >>> step.explain(lambda outputs: outputs.squeeze(1), batch, keys=["a", "b", "c"]).examples(1)[0][0]
+        'b'
+        """
+        batch = _checked(inputs, targets, keys)
+        parameters = self._ready()
+        device = next(iter(parameters.values())).device
+        thresholds = self._clip.thresholds()
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            sums = self._sums(parameters, loss_fn, batch, None, None)
+        return self._clip.report([sums], thresholds, None if keys is None else list(keys))
 
     def sensitivity(self) -> float:
         """How far one example can move the gradient that the coming step adds to ``p.grad``, as a 2-norm.
@@ -168,12 +191,20 @@ class PerExample:
         refuse_parameters(found)
         return found
 
+    def _ready(self) -> dict[str, Tensor]:
+        """The parameters, which the clip follows."""
+        refuse_models(self.model)
+        parameters = self._trainable()
+        if self._clip.follow(parameters):
+            self._routes.forget()
+        return parameters
+
     def _sums(
         self,
         parameters: dict[str, Tensor],
         loss_fn: LossFunction,
         batch: Batch,
-        thresholds: Sequence[Tensor],
+        coefficients: Coefficients | None,
         scale: Tensor | None,
     ) -> Sums:
         if batch.size:
@@ -182,7 +213,7 @@ class PerExample:
                     parameters,
                     loss_fn,
                     batch,
-                    partial(self._clip.coefficients, thresholds),
+                    coefficients,
                     scale,
                     drops=self.options.nonfinite == "drop",
                 )
@@ -208,9 +239,10 @@ class PerExample:
             follower(self.steps, self.report)
 
 
-def _refuse_nonfinite(sums: Sums) -> None:
-    bad = (~finite(sums.norms)).nonzero().flatten().tolist()
-    if bad:
-        raise NonFiniteError(
-            f"the gradient of example {bad[0]} holds NaN or Inf ({len(bad)} of {len(sums.losses)} examples)"
-        )
+def _checked(inputs: Any, targets: Any, keys: Sequence[Any] | Tensor | None) -> Batch:
+    if torch.is_inference_mode_enabled():
+        raise ArgumentError("torch.inference_mode allows no gradients: call this outside of it")
+    batch = Batch(inputs, targets)
+    if keys is not None and len(keys) != batch.size:
+        raise ArgumentError(f"keys must name {batch.size} examples, got {len(keys)}")
+    return batch
