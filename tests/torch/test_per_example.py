@@ -311,6 +311,20 @@ def test_recurrent_layers_against_the_examples_one_by_one(name):
     assert_gradients(model, clipped_sum(rows, "global", 0.1))
 
 
+@pytest.mark.parametrize("name", ["lstm", "gru", "lstm cell"])
+def test_recurrent_layers_in_mixed_precision(name):
+    torch.manual_seed(0)
+    model = RECURRENT[name]().float()
+    inputs = draw(4, 5, 4).float() if isinstance(model, Cells) else torch.randint(9, (4, 5))
+    targets = torch.randint(3, (4,))
+    rows = one_by_one(model, CE, inputs, targets)
+    step = per_example(model, clipwise.clip_by_global_norm(0.1), "sum", route="ghost")
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        step.backward(CE, inputs, targets)
+    norms = [np.linalg.norm(np.concatenate(row)) for row in rows]
+    np.testing.assert_allclose(step.report.norms, norms, rtol=0.1)
+
+
 def test_recurrent_layers_that_share_a_learned_first_state_or_are_given_packed_sequences():
     """The state has a gradient of its own; a packed sequence is named, and goes another way."""
 
@@ -357,6 +371,11 @@ def test_dropout_is_drawn_once_for_norms_and_sums():
         whole = torch.cat([p.grad.ravel() for p in model.parameters()]).norm()
         assert float(whole) == pytest.approx(1e-3, rel=1e-9)
         assert model.training
+    words = Recurrent(nn.LSTM(4, 3, 2, dropout=0.5))
+    step = per_example(words, clipwise.clip_by_global_norm(1e-3), "sum", route="ghost")
+    step.backward(CE, torch.randint(9, (1, 5)), torch.tensor([2]))
+    whole = torch.cat([p.grad.ravel() for p in words.parameters()]).norm()
+    assert float(whole) == pytest.approx(1e-3, rel=1e-9)
     model = nn.Sequential(nn.Dropout(0.5), nn.Linear(64, 1)).double()
     step = per_example(model, clipwise.clip_by_global_norm(1e9), route="explicit")
     step.backward(lambda outputs: outputs.squeeze(1), torch.ones(2, 64, dtype=torch.float64))

@@ -48,8 +48,8 @@ class Alerting:
         Args:
             items: what the steps were made of.
         """
-        for item in items if self._examples is not None else ():
-            if isinstance(item, Examined):
+        for item in items:
+            if self._examples is not None and isinstance(item, Examined):
                 self._examples.see(item.step, item.source, item.report)
         return self._heard(alert for moment in moments for alert in self.engine.see(moment))
 

@@ -59,8 +59,8 @@ def ghost(
         ]
         found = torch.stack(columns, dim=1).sqrt_()
         norms = {2.0: found if scale is None else found / scale}
-        for weight in recorder.weights if tell is not None else ():
-            if weight.costly is not None:
+        for weight in recorder.weights:
+            if tell is not None and weight.costly is not None:
                 tell(f"{weight.costly}; its gradient is made for each example, a few at a time")
         losses = losses.detach()
         if coefficients is None:

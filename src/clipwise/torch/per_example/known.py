@@ -108,8 +108,10 @@ def _conv_transpose(
     groups: int = 1,
     dilation: Any = 1,
 ) -> Use | None:
-    each = [_each(one, weight.ndim - 2) for one in (stride, padding, dilation, output_padding)]
-    return _convolved(seen, input, weight, bias, Geometry(*each[:3], groups, True, each[3]))
+    axes = weight.ndim - 2
+    stride, padding, dilation = (_each(one, axes) for one in (stride, padding, dilation))
+    geometry = Geometry(stride, padding, dilation, groups, True, _each(output_padding, axes))
+    return _convolved(seen, input, weight, bias, geometry)
 
 
 def _convolved(seen: Seen, x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry) -> Use | None:

@@ -76,7 +76,7 @@ class Recurrence(torch.autograd.Function):
         return outputs, c, projected
 
     @staticmethod
-    @once_differentiable  # type: ignore[misc]
+    @once_differentiable
     def backward(ctx: Any, d_outputs: Tensor, d_c: Tensor | None, _: Any) -> tuple[Tensor | None, ...]:
         outputs, gates, kept, h0, c0, w_hh, w_hr = ctx.saved_tensors
         times = list(_times(len(gates), ctx.backwards))

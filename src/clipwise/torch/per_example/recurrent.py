@@ -114,14 +114,14 @@ def _over_time(
     values = [None if one is None else one.detach().to(z.dtype) for one in (w_hh, b_hh, w_hr)]
     at_hidden = _nothing(z, len(w_hh))
     at_output = None if w_hr is None else _nothing(z, len(w_hr))
-    outputs, c, projected = Recurrence.apply(
+    outputs, c, projected = Recurrence.apply(  # type: ignore[no-untyped-call]
         kind, backwards, z, at_hidden, at_output, h0, c0[0] if c0 else None, *values
     )
     steps = outputs.detach()
     came = torch.cat([steps[1:], h0.detach()[None]] if backwards else [h0.detach()[None], steps[:-1]])
     for at, given, pair in ((at_hidden, came, (w_hh, b_hh)), (at_output, projected, (w_hr, None))):
         weights, roles = seen.roles(*pair)
-        if weights:
+        if weights and at is not None:
             use = LinearUse(weights, roles, recorder.size, given, time_first=True)
             recorder.uses.append((use, get_gradient_edge(at)))
     return (outputs, c) if c0 else (outputs,)
