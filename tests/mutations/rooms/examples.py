@@ -112,6 +112,27 @@ BREAKS = [
         JAX,
     ),
     Break(
+        "padding counts in TensorFlow",
+        "src/clipwise/tensorflow/_example_sums.py",
+        "kept = there[start : start + step]",
+        "kept = there[start : start + step] | True",
+        "tests/tensorflow/test_per_example.py",
+    ),
+    Break(
+        "explaining a batch draws from the random numbers of the run",
+        FOLDER + "step.py",
+        'with torch.random.fork_rng([device] if device.type == "cuda" else []):',
+        "with torch.enable_grad():",
+        TORCH,
+    ),
+    Break(
+        "an alert of a spike names the examples of another step",
+        "src/clipwise/monitor/_examples.py",
+        "self._known[source, step] = _named(report)",
+        "self._known[source, step - 1] = _named(report)",
+        TORCH,
+    ),
+    Break(
         "a norm of NaN is not the largest",
         "src/clipwise/functional/examples/report.py",
         "found = np.concatenate([order[ends:], order[:ends][::-1]])[:k]",
