@@ -35,9 +35,8 @@ def norms():
 
 
 def test_sums_of_clipped_gradients_in_micro_batches_with_padding_and_examples_that_are_not_finite():
-    step = ct.per_example(loss_fn, clipwise.clip_by_global_norm(1.0), micro_batch=4, nonfinite="drop")
-    x = np.concatenate([X, np.full((2, 4), np.nan)])
-    y = np.concatenate([Y, np.zeros(2)])
+    step = ct.per_example(loss_fn, clipwise.clip_by_global_norm(1.0), micro_batch=5, nonfinite="drop")
+    x, y = np.concatenate([X, np.full((2, 4), 100.0)]), np.concatenate([Y, np.zeros(2)])
     gradients, state, report = step({"a": A, "b": B}, x, y, mask=np.arange(9) < 7)
     exact = [
         sum(c * row[k] for c, row in zip(np.minimum(1, 1 / norms()), rows(), strict=True)) for k in (0, 1)
@@ -48,7 +47,7 @@ def test_sums_of_clipped_gradients_in_micro_batches_with_padding_and_examples_th
     assert len(report) == 7
     assert report.largest == norms().argmax()
     assert int(state.step) == 1
-    # All rows are examples now, and two of them are bad.
+    x[7:] = np.nan  # all rows are examples now, and two of them are bad
     again, _, report = step({"a": A, "b": B}, x, y)
     for found, wanted in zip(again.values(), exact, strict=True):
         np.testing.assert_allclose(found, wanted / 9, rtol=1e-9)
