@@ -349,7 +349,14 @@ def test_recurrent_layers_that_share_a_learned_first_state_or_are_given_packed_s
             return self.layer(packed)[1][0]
 
     torch.manual_seed(0)
-    for model, route in ((Learned().double(), "ghost"), (Packed().double(), "auto")):
+    only_state = Learned().double()
+    for layer in (only_state.first, only_state.second):
+        layer.requires_grad_(False)
+    for model, route in (
+        (Learned().double(), "ghost"),
+        (only_state, "ghost"),
+        (Packed().double(), "auto"),
+    ):
         inputs, targets = draw(3, 5, 4), torch.randint(3, (3,))
         step = per_example(model, clipwise.clip_by_global_norm(0.1), "sum", route=route)
         with warnings.catch_warnings(record=True) as caught:

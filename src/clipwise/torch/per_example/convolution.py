@@ -125,7 +125,8 @@ def _patches(x: Tensor, kernel: Sequence[int], counts: Sequence[int], geometry: 
     """
     if math.prod(kernel) == 1 and not any(geometry.padding) and x.shape[2:] == tuple(counts):
         return x.flatten(2)
-    x = F.pad(x, [one for padding in reversed(geometry.padding) for one in (padding, padding)])
+    if any(geometry.padding):
+        x = F.pad(x, [one for padding in reversed(geometry.padding) for one in (padding, padding)])
     example, channel, *axes = x.stride()
     inside = [d * one for d, one in zip(geometry.dilation, axes, strict=True)]
     between = [s * one for s, one in zip(geometry.stride, axes, strict=True)]

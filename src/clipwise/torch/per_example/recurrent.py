@@ -34,13 +34,15 @@ def _layers(
 ) -> tuple[Tensor, ...]:
     """torch's functions of the same names, with the same arguments and results."""
     if not isinstance(has_biases, bool):  # the arguments for a packed sequence are others
+        tensors = [*([params] if isinstance(params, Tensor) else params), *has_biases]
         raise NotFollowed(
-            f"{recorder.seen.name_of(*has_biases)!r} meets a packed sequence, whose rows are not sorted by"
+            f"{recorder.seen.name_of(*tensors)!r} meets a packed sequence, whose rows are not sorted by"
             " example: give the padded one, and leave the padding out of the loss"
         )
     states = [hx] if isinstance(hx, Tensor) else list(hx)
     axis = 0 if batch_first else 1
-    _refuse(recorder, [input], params, input.ndim == 3 and input.shape[axis] == recorder.size, axis)
+    fits = input.ndim == 3 and input.shape[axis] == recorder.size
+    _refuse(recorder, [input], [*params, *states], fits, axis)
     states = [_learned(recorder, one) for one in states]
     x = input.transpose(0, 1) if batch_first else input
     directions = 2 if bidirectional else 1
@@ -166,10 +168,11 @@ def _cell(
 
 
 def _refuse(
-    recorder: "Recorder", given: Sequence[Tensor], params: Sequence[Tensor | None], fits: bool, axis: int
+    recorder: "Recorder", given: Sequence[Tensor], others: Sequence[Tensor | None], fits: bool, axis: int
 ) -> None:
+    """NotFollowed if what is given is made of parameters alone, or does not fit; others are for the name."""
     seen = recorder.seen
-    name = seen.name_of(*given, *params)
+    name = seen.name_of(*given, *others)
     if any(id(one) in seen.by_id for one in given):
         raise NotFollowed(f"{name!r}, which is the same for all examples, is given to a recurrent layer")
     if not fits:
