@@ -1,9 +1,9 @@
 """``python -m benchmarks.per_example``: what it costs to clip the gradient of each example by itself.
 
 Forward, backward and the clip of one batch: plain (nothing is clipped), clipwise by its two routes, and
-Opacus by its hooks and by ghost clipping, on a multilayer perceptron, a convolutional net and a small
-Transformer. All take turns; a ratio is taken within each round. Before anything is timed the gradients of all
-are compared.
+Opacus by its hooks and by ghost clipping, on a multilayer perceptron, a convolutional net, a small
+Transformer and a language model of an LSTM, which with Opacus is its DPLSTM. All take turns; a ratio is taken
+within each round. Before anything is timed the gradients of all are compared.
 """
 
 import argparse
@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from opacus import GradSampleModule
 from opacus.grad_sample import GradSampleModuleFastGradientClipping
+from opacus.layers import DPLSTM
 from opacus.optimizers import DPOptimizer, DPOptimizerFastGradientClipping
 from opacus.utils.fast_gradient_clipping_utils import DPLossFastGradientClipping
 from rich.console import Console
@@ -75,6 +76,35 @@ class Transformer(nn.Module):
         return self.head(self.blocks(self.table(x)).mean(1))
 
 
+class Recurrent(nn.Module):
+    """A language model: the next word at every position."""
+
+    def __init__(self, words: int = 1000, width: int = 256, layer: type[nn.Module] = nn.LSTM) -> None:
+        super().__init__()
+        self.table = nn.Embedding(words, width)
+        self.layer = layer(width, width, batch_first=True)
+        self.head = nn.Linear(width, words)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.layer(self.table(x))[0])
+
+    def for_opacus(self) -> nn.Module:
+        """The same with the layer that Opacus has for it."""
+        other = Recurrent(self.table.num_embeddings, self.table.embedding_dim, DPLSTM)
+        for name, part in self.named_children():  # only DPLSTM itself knows the names of torch's
+            other.get_submodule(name).load_state_dict(part.state_dict())
+        return other
+
+
+class Losses(nn.CrossEntropyLoss):
+    """One an example: of a sequence the mean over its positions."""
+
+    def forward(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        if outputs.ndim == 2:
+            return super().forward(outputs, targets)
+        return super().forward(outputs.transpose(1, 2), targets).mean(1)
+
+
 def perceptron() -> nn.Module:
     return nn.Sequential(
         nn.Linear(784, 1024), nn.ReLU(), nn.Linear(1024, 1024), nn.ReLU(), nn.Linear(1024, 10)
@@ -97,6 +127,7 @@ class Case:
     make: Callable[[], nn.Module]
     inputs: Callable[[int], Tensor]
     sizes: tuple[int, ...]
+    targets: Callable[[int], Tensor] = lambda n: torch.randint(10, (n,))
 
 
 CASES = {
@@ -104,6 +135,13 @@ CASES = {
     "cnn": Case("CNN, 0.4 M", convolutional, lambda n: torch.randn(n, 3, 32, 32), (32, 128)),
     "transformer": Case(
         "Transformer, 4.4 M, 64 positions", Transformer, lambda n: torch.randint(5000, (n, 64)), (8, 32)
+    ),
+    "lstm": Case(
+        "LSTM, 1.0 M, 64 positions",
+        Recurrent,
+        lambda n: torch.randint(1000, (n, 64)),
+        (8, 32),
+        lambda n: torch.randint(1000, (n, 64)),
     ),
 }
 ROUTES = ("plain", "clipwise explicit", "clipwise ghost", "Opacus hooks", "Opacus ghost")
@@ -114,8 +152,9 @@ MOST_HOOKED = 128
 
 def call_of(route: str, model: nn.Module, inputs: Tensor, targets: Tensor) -> tuple[nn.Module, Call, Call]:
     """A copy of the model, what clears its gradients, and one forward, backward and clip of a batch."""
-    model = copy.deepcopy(model)
-    losses = nn.CrossEntropyLoss(reduction="none")
+    replaced = route.startswith("Opacus") and isinstance(model, Recurrent)
+    model = model.for_opacus() if replaced else copy.deepcopy(model)
+    losses = Losses(reduction="none")
 
     def clear() -> None:
         for parameter in model.parameters():
@@ -139,13 +178,19 @@ def call_of(route: str, model: nn.Module, inputs: Tensor, targets: Tensor) -> tu
     else:
         wrapped = GradSampleModuleFastGradientClipping(model, max_grad_norm=NORM, use_ghost_clipping=True)
         optimizer = DPOptimizerFastGradientClipping(torch.optim.SGD(model.parameters(), lr=0.1), **options)
-        criterion = DPLossFastGradientClipping(wrapped, optimizer, nn.CrossEntropyLoss())
+        criterion = DPLossFastGradientClipping(wrapped, optimizer, Losses())
 
         def call() -> None:
             criterion(wrapped(inputs), targets).backward()
             optimizer.pre_step()
 
     return model, optimizer.zero_grad, call
+
+
+def gradients(model: nn.Module) -> list[Tensor]:
+    """In the order of the names, which DPLSTM says like torch's if it is asked itself."""
+    parts = [part for _, part in sorted(model.named_children())]
+    return [tensor.grad for part in parts for _, tensor in sorted(part.state_dict(keep_vars=True).items())]
 
 
 @dataclass(frozen=True)
@@ -167,14 +212,14 @@ class Row:
 def measured(case: Case, size: int, rounds: int) -> list[Row]:
     """The rows of one batch size."""
     torch.manual_seed(0)
-    model, inputs, targets = case.make(), case.inputs(size), torch.randint(10, (size,))
+    model, inputs, targets = case.make(), case.inputs(size), case.targets(size)
     routes = [route for route in ROUTES if route != "Opacus hooks" or size <= MOST_HOOKED]
     calls = {route: call_of(route, model, inputs, targets) for route in routes}
     wanted: list[Tensor] = []
     for route, (own, clear, call) in calls.items():
         call()
         if route != "plain":
-            found = [parameter.grad for parameter in own.parameters()]
+            found = gradients(own)
             wanted = wanted or found
             for a, b in zip(found, wanted, strict=True):
                 # Opacus divides by the norm plus 1e-6.

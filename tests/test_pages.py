@@ -64,7 +64,7 @@ with clipwise.Monitor("clipwise.db", run="lstm") as earlier:
         indices = range(6)
         loader = [(torch.ones(6, 4), torch.zeros(6, dtype=int))]
         poisson_batches = lambda rate: loader
-        monitor = clipwise.Monitor("clipwise.db")
+        loss, usual = 4.0, 1.0
     """,
     "weights.md": LINE
     + """
@@ -101,7 +101,10 @@ q, k = torch.ones(1, 32, 5, 2), torch.ones(1, 8, 5, 2)
     "tensorflow.md": """
         import tensorflow as tf, clipwise, keras
         variables, path = [tf.Variable([1.0])], "saved"
-        model = optimizer = tf.Module()
+        model = type("Model", (tf.Module,), {"__call__": lambda self, x: x * variables[0]})()
+        optimizer = type("Optimizer", (tf.Module,), {"apply_gradients": lambda self, pairs: list(pairs)})()
+        loss_of = lambda found, y: tf.reduce_mean((found - y) ** 2)
+        inputs, targets = tf.ones((4, 1)), tf.zeros((4, 1))
     """,
 }
 

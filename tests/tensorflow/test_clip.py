@@ -312,10 +312,3 @@ def test_what_a_trace_knows_nothing_of():
 
     (found,) = tf.function(columns, input_signature=[unknown])(tf.constant([[3.0, 0.5], [4.0, 0.0]]))
     np.testing.assert_allclose(found.numpy(), [[0.6, 0.5], [0.8, 0.0]], rtol=1e-6)
-
-
-def test_single_examples_are_said_to_be_elsewhere():
-    with pytest.raises(AttributeError, match=r"clipwise\.torch and clipwise\.jax"):
-        _ = ct.per_example
-    with pytest.raises(AttributeError, match="no attribute 'other'"):
-        _ = ct.other

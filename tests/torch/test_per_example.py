@@ -109,6 +109,20 @@ def image():
     )
 
 
+def volume():
+    return nn.Sequential(
+        nn.Conv3d(2, 4, (3, 2, 3), stride=(1, 2, 1), padding=(1, 0, 1), dilation=(2, 1, 1), groups=2),
+        nn.Tanh(),
+        nn.ConvTranspose3d(4, 2, 2, stride=2, output_padding=1, bias=False),
+        nn.Flatten(2, 3),
+        nn.ConvTranspose2d(2, 4, (3, 2), stride=(2, 1), padding=1, dilation=(1, 3), groups=2),
+        nn.Flatten(2),
+        nn.ConvTranspose1d(4, 3, 3, output_padding=1, dilation=2),
+        nn.AdaptiveAvgPool1d(1),
+        nn.Flatten(),
+    )
+
+
 def parametrized():
     return nn.Sequential(
         torch.nn.utils.parametrizations.weight_norm(nn.Linear(4, 7)), nn.ReLU(), nn.Linear(7, 3)
@@ -123,6 +137,7 @@ MODELS = {
     "mlp": (mlp, (5, 4)),
     "sequence": (sequence, (5, 5, 4)),
     "image": (image, (5, 2, 8, 8)),
+    "volume": (volume, (5, 2, 4, 4, 3)),
     "tied": (Tied, None),
     "lora": (LoRA, (5, 4)),
     "attention": (Attention, (5, 5, 8)),  # as many examples as positions
@@ -232,6 +247,126 @@ def test_positions_are_many_or_few():
     assert_gradients(model, clipped_sum(rows, "tensor", 1e-3))
 
 
+class Recurrent(nn.Module):
+    """Words through a recurrent layer, to a loss that sees every state that comes out."""
+
+    def __init__(self, layer):
+        super().__init__()
+        self.table, self.layer, self.out = nn.Embedding(9, 4), layer, nn.LazyLinear(3)
+        self.double()(torch.randint(9, (2, 5)))
+
+    def forward(self, x):
+        x = self.table(x)
+        first = self.layer.batch_first
+        outputs, states = self.layer(x if first else x.transpose(0, 1))
+        states = [states] if isinstance(states, torch.Tensor) else states
+        every = [outputs if first else outputs.transpose(0, 1), *(one.transpose(0, 1) for one in states)]
+        return self.out(torch.cat([one.flatten(1) for one in every], 1).tanh())
+
+
+class Cells(nn.Module):
+    """A loop over time by hand."""
+
+    def __init__(self, cell):
+        super().__init__()
+        self.cell, self.out = cell, nn.Linear(3, 3)
+        self.double()
+
+    def forward(self, x):
+        state = None
+        for own in x.unbind(1):
+            state = self.cell(own, state)
+        return self.out(state[0] if isinstance(state, tuple) else state)
+
+
+RECURRENT = {
+    "lstm": lambda: Recurrent(nn.LSTM(4, 3, batch_first=True)),
+    "lstm both ways, projected": lambda: Recurrent(nn.LSTM(4, 3, 2, bidirectional=True, proj_size=2)),
+    "gru": lambda: Recurrent(nn.GRU(4, 3, 2, bidirectional=True, batch_first=True)),
+    "gru without biases": lambda: Recurrent(nn.GRU(4, 3, bias=False)),
+    "rnn": lambda: Recurrent(nn.RNN(4, 3, 2)),
+    "rnn of relu": lambda: Recurrent(nn.RNN(4, 3, bidirectional=True, nonlinearity="relu")),
+    "lstm cell": lambda: Cells(nn.LSTMCell(4, 3)),
+    "gru cell": lambda: Cells(nn.GRUCell(4, 3, bias=False)),
+    "rnn cell": lambda: Cells(nn.RNNCell(4, 3)),
+}
+
+
+@pytest.mark.parametrize("name", RECURRENT)
+def test_recurrent_layers_against_the_examples_one_by_one(name):
+    torch.manual_seed(0)
+    model = RECURRENT[name]()
+    if name == "gru":  # weights that are frozen are passed by
+        model.table.requires_grad_(False)
+        model.layer.weight_ih_l0.requires_grad_(False)
+        model.layer.weight_hh_l1_reverse.requires_grad_(False)
+    inputs = draw(4, 5, 4) if isinstance(model, Cells) else torch.randint(9, (4, 5))
+    targets = torch.randint(3, (4,))
+    rows = one_by_one(model, CE, inputs, targets)
+    step = per_example(model, clipwise.clip_by_global_norm(0.1), "sum", route="ghost")
+    losses = step.backward(CE, inputs, targets)
+    torch.testing.assert_close(losses, CE(model(inputs), targets).detach())
+    norms = [[np.linalg.norm(one) for one in row] for row in rows]
+    np.testing.assert_allclose(step.report.tensor_norms, norms, rtol=1e-9, atol=1e-12)
+    assert_gradients(model, clipped_sum(rows, "global", 0.1))
+
+
+@pytest.mark.parametrize("name", ["lstm", "gru", "lstm cell"])
+def test_recurrent_layers_in_mixed_precision(name):
+    torch.manual_seed(0)
+    model = RECURRENT[name]().float()
+    inputs = draw(4, 5, 4).float() if isinstance(model, Cells) else torch.randint(9, (4, 5))
+    targets = torch.randint(3, (4,))
+    rows = one_by_one(model, CE, inputs, targets)
+    step = per_example(model, clipwise.clip_by_global_norm(0.1), "sum", route="ghost")
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        step.backward(CE, inputs, targets)
+    norms = [np.linalg.norm(np.concatenate(row)) for row in rows]
+    np.testing.assert_allclose(step.report.norms, norms, rtol=0.1)
+
+
+def test_recurrent_layers_that_share_a_learned_first_state_or_are_given_packed_sequences():
+    """The state has a gradient of its own; a packed sequence is named, and goes another way."""
+
+    class Learned(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.second = nn.GRU(4, 3, batch_first=True), nn.GRU(3, 3)
+            self.state = nn.Parameter(torch.randn(1, 1, 3))
+
+        def forward(self, x):
+            state = self.state.expand(-1, len(x), -1).contiguous()
+            x = self.first(x, state)[0]
+            return self.second(x.transpose(0, 1), state)[1][0]
+
+    class Packed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.GRU(4, 3, batch_first=True)
+
+        def forward(self, x):
+            packed = nn.utils.rnn.pack_padded_sequence(x, [5] * len(x), batch_first=True)
+            return self.layer(packed)[1][0]
+
+    torch.manual_seed(0)
+    only_state = Learned().double()
+    for layer in (only_state.first, only_state.second):
+        layer.requires_grad_(False)
+    for model, route in (
+        (Learned().double(), "ghost"),
+        (only_state, "ghost"),
+        (Packed().double(), "auto"),
+    ):
+        inputs, targets = draw(3, 5, 4), torch.randint(3, (3,))
+        step = per_example(model, clipwise.clip_by_global_norm(0.1), "sum", route=route)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            step.backward(CE, inputs, targets)
+        assert_gradients(model, clipped_sum(one_by_one(model, CE, inputs, targets), "global", 0.1))
+        said = any("'layer.weight_ih_l0' meets a packed sequence" in str(one.message) for one in caught)
+        assert said == isinstance(model, Packed)
+
+
 def test_dropout_is_drawn_once_for_norms_and_sums():
     """Whatever was drawn: every example is cut to the threshold, so the sum of one is of that norm."""
     torch.manual_seed(0)
@@ -243,6 +378,11 @@ def test_dropout_is_drawn_once_for_norms_and_sums():
         whole = torch.cat([p.grad.ravel() for p in model.parameters()]).norm()
         assert float(whole) == pytest.approx(1e-3, rel=1e-9)
         assert model.training
+    words = Recurrent(nn.LSTM(4, 3, 2, dropout=0.5))
+    step = per_example(words, clipwise.clip_by_global_norm(1e-3), "sum", route="ghost")
+    step.backward(CE, torch.randint(9, (1, 5)), torch.tensor([2]))
+    whole = torch.cat([p.grad.ravel() for p in words.parameters()]).norm()
+    assert float(whole) == pytest.approx(1e-3, rel=1e-9)
     model = nn.Sequential(nn.Dropout(0.5), nn.Linear(64, 1)).double()
     step = per_example(model, clipwise.clip_by_global_norm(1e9), route="explicit")
     step.backward(lambda outputs: outputs.squeeze(1), torch.ones(2, 64, dtype=torch.float64))
@@ -397,6 +537,33 @@ def test_mixed_precision(route):
     found = np.concatenate([p.grad.numpy().ravel() for p in model.parameters()])
     exact = np.concatenate(wanted)
     assert np.linalg.norm(found - exact) < 0.1 * np.linalg.norm(exact)
+
+
+def test_what_has_no_formula_is_said_once():
+    class Without(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.pair, self.tall = nn.Bilinear(4, 4, 3), nn.Parameter(torch.randn(2, 4))
+            self.conv, self.scale = nn.Conv1d(1, 1, 3, padding=1), nn.Parameter(torch.randn(4))
+
+        def forward(self, x):
+            x = F.linear(x, torch.cat([self.tall, self.tall]).exp())
+            x = self.conv(self.conv(x[:, None] * self.scale)).squeeze(1)
+            return self.pair(x, x)
+
+    torch.manual_seed(0)
+    model, inputs, targets = Without().double(), draw(5, 4), torch.randint(3, (5,))
+    step = per_example(model, clipwise.clip_by_global_norm(0.3), "sum", route="ghost")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for _ in range(2):
+            model.zero_grad()
+            step.backward(CE, inputs, targets)
+    said = [str(one.message) for one in caught if "per_example" in str(one.message)]
+    assert len(said) == 2  # not of what takes no more than an activation: the scale, three weights
+    assert "'tall' goes through cat" in said[0]
+    assert "'pair.weight' is used in bilinear" in said[1]
+    assert_gradients(model, clipped_sum(one_by_one(model, CE, inputs, targets), "global", 0.3))
 
 
 def test_what_a_route_cannot_follow_is_said_once_and_found_otherwise():
@@ -575,6 +742,64 @@ def test_the_monitor_records_norms_and_names_the_example(tmp_path):
         values = medians["clipwise/example/norm/0.5"].values
     assert len(values) == 8
     assert values[-1] == pytest.approx(np.median(step.report.norms))
+
+
+def test_alerts_of_spikes_name_the_examples(tmp_path):
+    """A step that the clip of a batch found, a batch in a loop without clipped examples, and neither."""
+    model, loss_fn, inputs, targets = case("mlp")
+    high = clipwise.clip_by_global_norm(1e12)
+    step, optimizer = per_example(model, high), torch.optim.SGD(model.parameters(), lr=0.0)
+    clipper = clipwise.torch.attach(optimizer, high)
+    with (
+        warnings.catch_warnings(action="ignore"),
+        clipwise.Monitor(tmp_path / "runs.db", run="one", examples=True) as monitor,
+    ):
+        for wrong in (lambda: monitor.attach(clipper), monitor.callback, lambda: monitor.record({})):
+            with pytest.raises(ArgumentError, match=r"before any clipper.*explain"):
+                wrong()
+        monitor.attach(step)
+        monitor.attach(clipper)
+        for number in range(8):
+            if number == 6:
+                inputs[3] *= 1e4
+                targets[3] = model(inputs)[3].argmin()
+            if number == 7:
+                inputs[:] = inputs[3]
+                targets[:] = targets[3]
+            optimizer.zero_grad()
+            step.backward(loss_fn, inputs, targets, keys=[f"{number}/{i}" for i in range(5)])
+            optimizer.step()
+        monitor.record(step.explain(loss_fn, inputs, targets), name="other", step=9)
+    with pytest.raises(ArgumentError, match="examples"):
+        clipwise.Monitor(tmp_path / "runs.db", examples=3)
+    with clipwise.monitor.Store(tmp_path / "runs.db") as store:
+        run = store.run("one").id
+        alerts = {alert.rule: alert for alert in store.alerts(run)}
+        largest = store.series(run, ["clipwise/example/norm/1"], source="other/examples")
+    for rule in ("gradient_spike", "example_spike"):
+        assert alerts[rule].step == 7
+        assert "stand out: example 3 (key 6/3), with" in alerts[rule].seen
+        assert alerts[rule].seen.count("key") == 1
+    assert largest["clipwise/example/norm/1"].values == [float(step.report.norms.max())]
+
+
+@pytest.mark.parametrize("route", ["ghost", "explicit"])
+def test_explaining_a_batch_changes_nothing(route):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Dropout(0.5), *mlp()).double()
+    inputs, targets = draw(5, 4), torch.randint(3, (5,))
+    clip = clipwise.Clip(thresholds.quantile_ema(start=0.3))
+    step = per_example(model, clip, route=route, micro_batch=None if route == "ghost" else 2)
+    state, before = step.state_dict(), torch.random.get_rng_state()
+    report = step.explain(CE, inputs, targets, keys=list("abcde"))
+    assert torch.equal(torch.random.get_rng_state(), before)
+    assert all(p.grad is None for p in model.parameters())
+    assert (step.steps, step.report, str(step.state_dict())) == (0, None, str(state))
+    step.backward(CE, inputs, targets)
+    torch.testing.assert_close(report.norms, step.report.norms)  # with the same masks
+    assert report.examples(1)[0][0] == "abcde"[step.report.largest]
+    with pytest.raises(ArgumentError, match="5 examples, got 1"):
+        step.explain(CE, inputs, targets, keys=["a"])
 
 
 def test_what_only_training_shows_takes_another_route():

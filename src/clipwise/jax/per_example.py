@@ -6,7 +6,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from clipwise.clip import AnyClip
 from clipwise.config.arguments import as_example_clip
@@ -16,17 +15,14 @@ from clipwise.functional.arrays import MeasuredArrays
 from clipwise.functional.clipping import ClipState
 from clipwise.functional.context import StepContext
 from clipwise.functional.examples.options import Options, Reduction, WhenNonFinite
-from clipwise.functional.examples.plan import ExamplePlan, joined
+from clipwise.functional.examples.plan import ExamplePlan
 from clipwise.functional.examples.report import ExampleReport
-from clipwise.functional.scaling import order_of
 from clipwise.jax import _trees
+from clipwise.jax._example_sums import refuse_batch, size_of, sums_of
 from clipwise.jax._step import emptied, first_state, full_state, refuse_no_state
 from clipwise.namespace import Array
 
 __all__ = ["PerExample", "per_example"]
-
-ENTRIES = 1 << 26
-"""Entries of per-example gradients that are there at a time, unless ``micro_batch`` is given."""
 
 _META = ("names",)
 _DATA = [one.name for one in fields(ExampleReport) if one.name not in _META]
@@ -70,7 +66,7 @@ class PerExample:
             StateError: the state is of another clip or of other parameters.
         """
         refuse_no_state(state)
-        self._check(params, batch, mask, key)
+        refuse_batch(self.loss_fn, self.options, params, batch, mask, key)
         found: tuple[Any, ClipState, ExampleReport] = self._compiled(params, batch, state, mask, key)
         return found
 
@@ -103,9 +99,9 @@ class PerExample:
     ) -> tuple[Any, ClipState, ExampleReport]:
         options, xp = self.options, JaxArithmetic().xp
         plan, thresholds, laid, full, weights, context = self._begin(params, state)
-        size = _size(batch)
+        size = size_of(batch)
         there = jnp.ones(size, bool) if mask is None else jnp.asarray(mask, bool)
-        totals, losses, norms = self._sums(params, batch, there, plan, thresholds, laid)
+        totals, losses, norms = sums_of(self.loss_fn, options, batch, there, plan, thresholds, laid)
         clipped = plan.clipped(xp, norms, thresholds)
         after = plan.learned(
             xp,
@@ -131,96 +127,11 @@ class PerExample:
             ]
         dtypes = [jnp.result_type(array) for array in laid.gradients]
         totals = [total.astype(dtype) for total, dtype in zip(totals, dtypes, strict=True)]
-        order = order_of(plan.plan.norm)
-        order = order if order in norms else plan.orders[0]
-        report = ExampleReport(
-            losses=losses,
-            norms=joined(xp, norms[order], order),
-            norms_after=joined(xp, norms[order] * clipped.coefficients, order),
-            threshold=jnp.min(jnp.stack([jnp.min(one) for one in thresholds])),
-            tensor_norms=norms[order],
-            names=tuple(slot.name for slot in laid.slots),
-            mask=mask if mask is None else there,
+        report = plan.report(
+            xp, norms, clipped.coefficients, thresholds, losses=losses, mask=mask if mask is None else there
         )
         after = jax.tree.map(lambda new, old: new.astype(old.dtype), after, full.thresholds)
         return laid.rebuilt(totals), emptied(ClipState(full.step + 1, after)), report
-
-    def _sums(
-        self, params: Any, batch: tuple[Any, ...], there: Array, plan: ExamplePlan, thresholds: Any, laid: Any
-    ) -> tuple[list[Array], Array, dict[float, Array]]:
-        """The sums of the clipped gradients, the losses, and the norms of each order."""
-        xp = JaxArithmetic().xp
-        size = there.shape[0]
-        entries = max(1, sum(slot.size for slot in laid.slots))
-        micro = min(size, self.options.micro_batch or max(1, ENTRIES // entries))
-        parts = -(-size // micro)
-        tree: Any
-        arrays, tree = jax.tree.flatten(batch)
-
-        def gradient(example: list[Array]) -> tuple[list[Array], Array]:
-            def loss_of(values: list[Array]) -> Array:
-                loss: Array = self.loss_fn(laid.rebuilt(values), *tree.unflatten(example))
-                return jnp.reshape(loss, ())
-
-            loss, found = jax.value_and_grad(loss_of)(list(laid.gradients))
-            return found, loss
-
-        def part(totals: list[Array], rows: tuple[list[Array], Array]) -> tuple[list[Array], Any]:
-            examples, here = rows
-            found, losses = jax.vmap(gradient)(examples)
-            norms = {p: jnp.stack([_norms(xp, one, p) for one in found], axis=1) for p in plan.orders}
-            factors = plan.clipped(xp, norms, thresholds).coefficients
-            kept = here
-            if self.options.nonfinite == "drop":
-                kept = here & jnp.all(jnp.isfinite(next(iter(norms.values()))), axis=1)
-            sums = []
-            for place, (total, one) in enumerate(zip(totals, found, strict=True)):
-                # Chosen, not multiplied by 0: whatever is in padding may be NaN.
-                one = jnp.where(kept.reshape(-1, *[1] * (one.ndim - 1)), one, 0).astype(total.dtype)
-                own = jnp.where(kept, factors[:, place], 0).astype(total.dtype)
-                sums.append(total + jnp.tensordot(own, one, axes=1, precision="highest"))
-            return sums, (losses, norms)
-
-        # What fills the last part is a copy of the first example, and not one of them.
-        def padded(array: Array) -> Array:
-            more = jnp.broadcast_to(array[:1], (parts * micro - size, *array.shape[1:]))
-            return jnp.concatenate([array, more]).reshape(parts, micro, *array.shape[1:])
-
-        rows = [padded(jnp.asarray(array)) for array in arrays]
-        here = jnp.concatenate([there, jnp.zeros(parts * micro - size, bool)]).reshape(parts, micro)
-        wide = [
-            jnp.zeros(slot.shape, _sum_dtype(a)) for slot, a in zip(laid.slots, laid.gradients, strict=True)
-        ]
-        totals, (losses, norms) = jax.lax.scan(part, wide, (rows, here))
-        flat = {p: one.reshape(-1, len(laid.slots))[:size] for p, one in norms.items()}
-        return totals, losses.reshape(-1)[:size], flat
-
-    def _check(self, params: Any, batch: tuple[Any, ...], mask: Any, key: Any) -> None:
-        size = _size(batch)
-        for array in jax.tree.leaves(batch):
-            if not np.ndim(array) or np.shape(array)[0] != size:
-                raise ArgumentError(
-                    f"each array of the batch must have the examples along axis 0: one has {size}, another"
-                    f" the shape {np.shape(array)}"
-                )
-        if mask is not None and np.shape(mask) != (size,):
-            raise ArgumentError(f"mask must have the shape ({size},), got {np.shape(mask)}")
-        if (key is None) == bool(self.options.noise_multiplier):
-            raise ArgumentError(
-                "noise_multiplier needs a key=, such as jax.random.key(0), at each step"
-                if key is None
-                else "key is for the noise: give noise_multiplier to per_example, too"
-            )
-        one = jax.tree.map(
-            lambda array: jax.ShapeDtypeStruct(np.shape(array)[1:], jnp.result_type(array)), batch
-        )
-        loss = jax.eval_shape(self.loss_fn, params, *one)
-        shape = getattr(loss, "shape", None)
-        if shape is None or any(length != 1 for length in shape):
-            raise ArgumentError(
-                "loss_fn(params, *example) must give one number for one example, which has no axis for the"
-                f" batch; it gave {'something else' if shape is None else f'the shape {shape}'}"
-            )
 
 
 def per_example(
@@ -268,23 +179,6 @@ def per_example(
         as_example_clip(clip), loss, batch_size, micro_batch, nonfinite, noise_multiplier
     )
     return PerExample(loss_fn, options)
-
-
-def _size(batch: tuple[Any, ...]) -> int:
-    arrays = jax.tree.leaves(batch)
-    if not arrays or not np.ndim(arrays[0]):
-        raise ArgumentError("the batch must hold an array with the examples along axis 0")
-    return int(np.shape(arrays[0])[0])
-
-
-def _norms(xp: Any, gradients: Array, p: float) -> Array:
-    """The p-norm of each row in the wide float."""
-    flat = jnp.abs(gradients.reshape(gradients.shape[0], -1)).astype(xp.float_dtype)
-    return joined(xp, flat, p)
-
-
-def _sum_dtype(array: Array) -> Any:
-    return jnp.promote_types(jnp.result_type(array), jnp.float32)
 
 
 def _scanned(function: Callable[[Any, Any], Any], state: Any, arrays: Any) -> Any:

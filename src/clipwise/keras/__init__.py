@@ -35,6 +35,7 @@ __all__ = [
 def __getattr__(name: str) -> NoReturn:
     if name == "per_example":
         raise AttributeError(
-            "clipwise.keras clips no single examples: per_example is in clipwise.torch and clipwise.jax"
+            "clipwise.keras clips no single examples: fit hands an optimizer one gradient of the whole batch."
+            " per_example is in clipwise.torch, clipwise.jax and clipwise.tensorflow, for a loop of your own"
         )
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -3,6 +3,8 @@
 from collections.abc import Callable, Iterable, Sequence
 
 from clipwise.errors import ArgumentError
+from clipwise.monitor._examples import ExampleNames
+from clipwise.monitor._rows import Examined, Item
 from clipwise.monitor._warning import say
 from clipwise.monitor.notify import Notifier
 from clipwise.monitor.rules import Engine, Rule
@@ -15,13 +17,15 @@ class Alerting:
     Args:
         rules: that watch; none of them twice.
         notifier: sends the notifications that a rule asks for.
+        examples: whether alerts name the examples of their step, where those are recorded.
 
     Attributes:
         engine: the rules at work.
         stopping: the alert for which the training is to stop, None as long as there is none.
     """
 
-    def __init__(self, rules: Sequence[Rule], notifier: Notifier | None) -> None:
+    def __init__(self, rules: Sequence[Rule], notifier: Notifier | None, *, examples: bool = False) -> None:
+        self._examples = ExampleNames() if examples else None
         self.engine = Engine(rules, self._left)
         self.stopping: Alert | None = None
         self._notifier = notifier
@@ -38,8 +42,15 @@ class Alerting:
         """Steps for which each rule keeps quiet after it has spoken."""
         return {rule.name: rule.cooldown for rule in self.engine.rules}
 
-    def see(self, moments: Iterable[Moment]) -> list[Alert]:
-        """What the rules say of some steps; a stop is asked for at once."""
+    def see(self, moments: Iterable[Moment], items: Iterable[Item] = ()) -> list[Alert]:
+        """What the rules say of some steps; a stop is asked for at once.
+
+        Args:
+            items: what the steps were made of.
+        """
+        for item in items:
+            if self._examples is not None and isinstance(item, Examined):
+                self._examples.see(item.step, item.source, item.report)
         return self._heard(alert for moment in moments for alert in self.engine.see(moment))
 
     def rest(self) -> list[Alert]:
@@ -64,6 +75,7 @@ class Alerting:
     def _heard(self, alerts: Iterable[Alert]) -> list[Alert]:
         found = []
         for alert in alerts:
+            alert = alert if self._examples is None else self._examples.named(alert)
             found.append(alert)
             if self.stopping is None and "stop" in self.engine.rule(alert.rule).actions:
                 self.stopping = alert

@@ -23,11 +23,19 @@ class Attached:
         alerting: whose rules may leave steps out.
         rank: of this process.
         describe: is told the clip of each.
+        examples: gradients of single examples have to come before any others.
     """
 
     def __init__(
-        self, intake: Intake, alerting: Alerting, rank: int, describe: Callable[[Any], None]
+        self,
+        intake: Intake,
+        alerting: Alerting,
+        rank: int,
+        describe: Callable[[Any], None],
+        *,
+        examples: bool = False,
     ) -> None:
+        self._lacks_examples = examples
         self._intake, self._alerting, self._rank, self._describe = intake, alerting, rank, describe
         self._names: set[str] = set()
         self._fresh: set[str] = set()  # of whose optimizers nothing is recorded yet
@@ -45,7 +53,8 @@ class Attached:
         from clipwise.torch import PerExample, WeightClipper  # there is a clipper, so it is loaded
 
         if isinstance(source, PerExample):
-            return self._add_examples(source, f"{name}/examples" if name else "examples")
+            return self._add_examples(source, self.examples(name))
+        self.refuse_no_examples()
         weights = source if isinstance(source, WeightClipper) else getattr(source, "weights", None)
         own = name if weights in (source, None) else f"{name}/weights" if name else "weights"
         for one in (name, own):
@@ -63,6 +72,21 @@ class Attached:
             if self._alerting.engine.may_skip:
                 self._handles.append(source.veto(partial(self._vetoes, name)))
         return source
+
+    def examples(self, name: str) -> str:
+        """The source of the examples of a clipper, of which there are some now."""
+        self._lacks_examples = False
+        return f"{name}/examples" if name else "examples"
+
+    def refuse_no_examples(self) -> None:
+        """ArgumentError where examples are to be named and have no gradients of their own."""
+        if self._lacks_examples:
+            raise ArgumentError(
+                "examples=True names examples by gradients of their own, and nothing here has any: attach"
+                " what clipwise.torch.per_example(model, clip) gives, before any clipper, or give record"
+                " the reports of JAX or TensorFlow. In a plain loop leave examples=True out, and ask"
+                " per_example(model, clip).explain(loss_fn, inputs, targets) about a batch that looks bad"
+            )
 
     def _add_examples(self, source: Any, name: str) -> Any:
         self.refuse(name)

@@ -158,11 +158,12 @@ class Flusher:
         try:
             rows = read(items, self._spikes)
         except Exception:
-            rows = read(without_unreadable(items, self._unreadable), self._spikes)
+            items = without_unreadable(items, self._unreadable)
+            rows = read(items, self._spikes)
         self._rows.extend(rows)
         watched = self._alerting.engine.rules or self._exports
         moments = moments_of(rows, self._rank) if watched else []
-        alerts = [*self._alerting.see(moments), *(self._alerting.rest() if last else ())]
+        alerts = [*self._alerting.see(moments, items), *(self._alerting.rest() if last else ())]
         self._alerts.extend(alerts)
         self._exports.write(moments, alerts)
 

@@ -12,6 +12,7 @@ from typing import Any
 from clipwise.checks import number_where
 from clipwise.config.spelling import spelled
 from clipwise.errors import ArgumentError
+from clipwise.functional.examples.report import ExampleReport
 from clipwise.monitor._alerting import Alerting
 from clipwise.monitor._attached import Attached
 from clipwise.monitor._exports import Exports
@@ -62,6 +63,9 @@ class Monitor:
             of warnings.
         exporters: other tools that get the same, from the process of rank 0; see
             `clipwise.monitor.exporters`.
+        examples: alerts of spikes name the examples of the batch whose gradients stand out, by place and key.
+            For runs whose examples have gradients of their own, by a `clipwise.torch.per_example` that is
+            attached before any clipper, or by its reports, which `record` is given.
 
     Attributes:
         run: what the run is called.
@@ -92,7 +96,10 @@ class Monitor:
         rules: Sequence[Rule] | None = None,
         notify: str | Sequence[str] = (),
         exporters: Sequence[Any] = (),
+        examples: bool = False,
     ) -> None:
+        if not isinstance(examples, bool):
+            raise ArgumentError(f"examples must be True or False, got {examples!r}")
         steps("every", every, 1)
         steps("layers_every", layers_every, 0)
         steps("keep", keep, 1)
@@ -108,11 +115,12 @@ class Monitor:
         self._alerting = Alerting(
             default_rules(notify=bool(urls)) if rules is None else rules,
             Notifier(urls, self.run) if urls else None,
+            examples=examples,
         )
         self._pid, self._open = os.getpid(), True
         self._before = errors()
         self._intake = Intake(self.path, every, layers_every, self._alerting)
-        self._attached = Attached(self._intake, self._alerting, self.rank, self.describe)
+        self._attached = Attached(self._intake, self._alerting, self.rank, self.describe, examples=examples)
         self._flusher = Flusher(
             self._intake.queue,
             self._connect,
@@ -148,7 +156,8 @@ class Monitor:
             spoken, and is left out where one with ``"skip"`` finds it bad.
 
         Raises:
-            ArgumentError: it is no clipper, or one of that name is attached already.
+            ArgumentError: it is no clipper, or one of that name is attached already; with ``examples=True``,
+                there are no gradients of single examples.
         """
         return self._attached.add(source, name)
 
@@ -160,6 +169,7 @@ class Monitor:
         """
         from clipwise.monitor.sources import keras_callback
 
+        self._attached.refuse_no_examples()
         return keras_callback(self, name)
 
     @property
@@ -174,6 +184,9 @@ class Monitor:
     def record(self, report: Any, *, step: int | None = None, name: str = "") -> None:
         """Record a step: a `ClipReport`, or the state of an optax optimizer with a clip in it.
 
+        Or an `ExampleReport`, of `clipwise.jax.per_example`, of that of TensorFlow, or of a batch that
+        `clipwise.torch.PerExample.explain` looked at: its source is that of a `PerExample` that is attached.
+
         Args:
             report: what was done. It is not read here, so nothing waits.
             step: its number; one more than the last unless given.
@@ -184,8 +197,16 @@ class Monitor:
             StateError: there is no report in this state.
             TrainingStopped: a rule with the action ``"stop"`` has spoken.
         """
+        of_examples = isinstance(report, ExampleReport)
+        name = self._attached.examples(name) if of_examples else name
+        self._attached.refuse_no_examples()
         self._attached.refuse(name)
-        self._intake.take(self.steps_of(name) + 1 if step is None else as_step(step), report, name)
+        step = self.steps_of(name) + 1 if step is None else as_step(step)
+        if of_examples:
+            self._intake.counts[name] = step
+            self._intake.take_examples(step, report, name)
+        else:
+            self._intake.take(step, report, name)
 
     def log(self, *, step: int | None = None, name: str = "", **values: Any) -> None:
         """Record numbers of your own: ``monitor.log(loss=loss, accuracy=0.9)``.

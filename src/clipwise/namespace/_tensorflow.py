@@ -87,6 +87,7 @@ def arange(stop: int, *, dtype: Any, device: Any = None) -> Any:
 zeros_like, ones_like = tf.zeros_like, tf.ones_like
 abs, exp, log, sqrt, floor, cos = tf.abs, tf.exp, tf.math.log, tf.sqrt, tf.floor, tf.cos
 expm1 = tf.math.expm1
+isnan = tf.math.is_nan
 real, imag = tf.math.real, tf.math.imag
 stack, tanh = tf.stack, tf.tanh
 

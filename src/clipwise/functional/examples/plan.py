@@ -9,6 +9,8 @@ from clipwise.clip import AnyClip
 from clipwise.errors import ArgumentError
 from clipwise.functional import scaling
 from clipwise.functional.context import StepContext
+from clipwise.functional.examples.report import ExampleReport
+from clipwise.functional.examples.sensitivity import bound
 from clipwise.functional.layout import Places
 from clipwise.functional.measure import Measure
 from clipwise.functional.plan import Plan, make_plan
@@ -127,6 +129,32 @@ class ExamplePlan:
         ]
         return self.plan.joined(iter(states))
 
+    def report(
+        self,
+        xp: Namespace,
+        norms: Mapping[float, Array],
+        coefficients: Array,
+        thresholds: Sequence[Array],
+        *,
+        losses: Array,
+        keys: Sequence[Any] | None = None,
+        mask: Array | None = None,
+    ) -> ExampleReport:
+        """What was done to the examples of a step; arguments as for `clipped` and `ExampleReport`."""
+        order = order_of(self.plan.norm)
+        order = order if order in norms else self.orders[0]
+        own = norms[order]
+        return ExampleReport(
+            losses=losses,
+            norms=joined(xp, own, order),
+            norms_after=joined(xp, own * coefficients, order),
+            threshold=xp.min(xp.stack([xp.min(one) for one in thresholds])),
+            tensor_norms=own,
+            names=tuple(slot.name for slot in self.slots),
+            keys=keys,
+            mask=mask,
+        )
+
     def sensitivity(self, xp: Namespace, thresholds: Sequence[Array]) -> Array:
         """The largest 2-norm that the clipped gradient of an example may have, 0-d; inf: nothing bounds it.
 
@@ -143,28 +171,7 @@ class ExamplePlan:
                 f"{policy!r} follows the norms of the examples, so its threshold tells something of them and"
                 " has no sensitivity: use a number, a schedule, relative or automatic"
             )
-        return self._bound(xp, self.plan, iter(zip(self._placed, thresholds, strict=True)), self.slots)
-
-    def _bound(self, xp: Namespace, plan: Plan, rest: Iterator[Any], slots: Sequence[Slot]) -> Array:
-        if not plan.plans:
-            (stage, _), threshold = next(rest)
-            return _bound_of(xp, stage, threshold, slots)
-        shares = getattr(plan, "shares", None)
-        if shares is None:  # a chain: each bounds what the one before it left, and the last may enlarge
-            bounds = [self._bound(xp, part, rest, slots) for part in plan.plans]
-            enlarges = [
-                any(isinstance(stage.thresholds.policy, automatic) for stage in part.stages())
-                for part in plan.plans
-            ]
-            last = max((place for place, one in enumerate(enlarges) if one), default=0)
-            return xp.min(xp.stack(bounds[last:]))
-        parts = [
-            self._bound(xp, part, rest, [slots[place] for place in share])
-            for part, share in zip(plan.plans, shares, strict=False)
-        ]
-        if shares[-1]:  # parameters that no pattern matches
-            parts.append(xp.full((), math.inf))
-        return xp.sqrt(xp.sum(xp.stack([part * part for part in parts])))
+        return bound(xp, self.plan, iter(zip(self._placed, thresholds, strict=True)), self.slots)
 
     def _spread(self, xp: Namespace, factor: Array, columns: Places) -> Array:
         """Factors of some parameters as those of all, 1 for the others."""
@@ -212,22 +219,6 @@ def _factor(xp: Namespace, stage: Stage, norms: Array, threshold: Array) -> Arra
     if isinstance(stage.thresholds.policy, automatic):
         return stage.thresholds.policy.coefficient(norms)
     return scaling.coefficient(xp, norms, threshold)
-
-
-def _bound_of(xp: Namespace, stage: Stage, threshold: Array, slots: Sequence[Slot]) -> Array:
-    """The largest joint 2-norm that one clip leaves of these parameters."""
-    policy, p = stage.thresholds.policy, stage.clip.norm
-    sizes = [slot.size for slot in slots]
-    if stage.clip.per == "global":
-        sizes = [sum(sizes)]
-    if isinstance(policy, automatic):
-        threshold = xp.full((), policy.size)
-    if p == "rms":
-        roots = [math.sqrt(size) for size in sizes]
-    else:  # ||g||_2 <= ||g||_p for p <= 2, and <= n^(1/2 - 1/p) ||g||_p beyond
-        roots = [1.0 if p <= 2 else size ** (0.5 - 1.0 / p) for size in sizes]
-    bounds = threshold * xp.asarray(roots, dtype=xp.float_dtype)
-    return xp.sqrt(xp.sum(bounds * bounds))
 
 
 def _index(xp: Namespace, places: Sequence[int]) -> Array:

@@ -1,7 +1,7 @@
 """What a step did to the gradients of single examples."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -39,6 +39,15 @@ class ExampleReport:
     names: Sequence[str] = ()
     keys: Sequence[Any] | None = None
     mask: Array | None = None
+
+    def __tf_flatten__(self) -> tuple[Any, tuple[Any, ...]]:
+        """For `tf.nest`, so that a `tf.function` takes and returns a report: names and keys are static."""
+        keys = None if self.keys is None else tuple(self.keys)
+        return (tuple(self.names), keys), tuple(getattr(self, name) for name in _ARRAYS)
+
+    @classmethod
+    def __tf_unflatten__(cls, metadata: Any, components: tuple[Any, ...]) -> "ExampleReport":
+        return cls(names=metadata[0], keys=metadata[1], **dict(zip(_ARRAYS, components, strict=True)))
 
     def __len__(self) -> int:
         """How many examples there are, without padding."""
@@ -113,6 +122,9 @@ class ExampleReport:
             f" {norm:.4g} (largest, example {key!r}, in {name}); threshold"
             f" {float(on_host(self.threshold)):.4g}, {self.clip_fraction:.0%} clipped"
         )
+
+
+_ARRAYS = tuple(one.name for one in fields(ExampleReport) if one.name not in ("names", "keys"))
 
 
 def _host(array: Array) -> np.ndarray[Any, np.dtype[np.float64]]:

@@ -5,8 +5,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from clipwise.torch.per_example.rows import squared, unchanged, widened
-from clipwise.torch.per_example.uses import Use, Weight, chunks
+from clipwise.torch.per_example.rows import chunks, squared, unchanged, widened
+from clipwise.torch.per_example.uses import Use, Weight
 
 __all__ = ["AffineUse"]
 
@@ -42,6 +42,7 @@ class AffineUse(Use):
     @torch.no_grad()
     def receive(self, gradient: Tensor) -> None:
         x, self._x, self.reached = self._x, None, True
+        self.entries = gradient.numel() // max(1, self.size)
         assert x is not None
         unchanged(x, self._version)
         parts: list[list[Tensor]] = [[] for _ in self.roles]

@@ -1,7 +1,8 @@
-"""Convolutions, as matrices that meet patches."""
+"""Convolutions over any number of axes, and transposed ones, as matrices that meet patches."""
 
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -11,16 +12,33 @@ from clipwise.torch.per_example.linear import MatrixUse, bias_squares
 from clipwise.torch.per_example.rows import unchanged, widened
 from clipwise.torch.per_example.uses import Weight
 
-__all__ = ["ConvUse"]
+__all__ = ["ConvUse", "Geometry"]
+
+
+class Geometry(NamedTuple):
+    """How a kernel moves: one number an axis.
+
+    Attributes:
+        transposed: it spreads what it meets, and ``output_padding`` is added.
+    """
+
+    stride: list[int]
+    padding: list[int]
+    dilation: list[int]
+    groups: int
+    transposed: bool = False
+    output_padding: Sequence[int] = ()
 
 
 class ConvUse(MatrixUse):
-    """A convolution over one or two axes, seen as a matrix that meets patches.
+    """A convolution seen as a matrix ``(kernel[0], the rest)`` that meets patches.
+
+    It meets those of what went in. The transposed one is the way back of a convolution: its kernel joins what
+    went in with the patches of what came back.
 
     Args:
         roles: as for `LinearUse`.
         x: ``(examples, channels, ...)``.
-        stride, padding, dilation: one number an axis.
     """
 
     def __init__(
@@ -30,17 +48,12 @@ class ConvUse(MatrixUse):
         size: int,
         x: Tensor,
         kernel: Tensor,
-        *,
-        stride: Sequence[int],
-        padding: Sequence[int],
-        dilation: Sequence[int],
-        groups: int,
+        geometry: Geometry,
     ) -> None:
         super().__init__(weights, size)
         self.roles = roles
         self._x, self._version = x.detach(), x._version
-        self.kernel = kernel.detach()
-        self.stride, self.padding, self.dilation, self.groups = stride, padding, dilation, groups
+        self.kernel, self.geometry = kernel.detach(), geometry
 
     def release(self) -> None:
         super().release()
@@ -48,31 +61,28 @@ class ConvUse(MatrixUse):
 
     def _factors(self, some: slice) -> tuple[Tensor, Tensor]:
         unchanged(self._x, self._version)
-        g = self.gradient[some].unflatten(1, (self.groups, -1)).flatten(3)
+        g, groups = self.gradient[some], self.geometry.groups
         x = self._x[some].to(g.dtype)
-        shape = list(self.kernel.shape[2:])
-        options = [list(self.dilation), list(self.padding), list(self.stride)]
-        if x.ndim == 3:  # as an image of one row
-            x, shape = x[:, :, None], [1, *shape]
-            options = [[neutral, *own] for neutral, own in zip((1, 0, 1), options, strict=True)]
-        if math.prod(shape) == 1 and not any(options[1]) and set(options[2]) == {1}:
-            patches = x.flatten(2)
-        else:
-            dilation, padding, stride = (tuple(one) for one in options)
-            patches = F.unfold(x, tuple(shape), dilation, padding, stride)
-        return patches.unflatten(1, (self.groups, -1)).mT, g.mT
+        met, other = (g, x) if self.geometry.transposed else (x, g)
+        patches = _patches(met, self.kernel.shape[2:], other.shape[2:], self.geometry)
+        return patches.unflatten(1, (groups, -1)).mT, other.unflatten(1, (groups, -1)).flatten(3).mT
+
+    def _sizes(self) -> tuple[int, int, int]:
+        """Positions, and the entries of each that go in and out, in one group."""
+        other = self._x if self.geometry.transposed else self.gradient
+        outs = self.kernel.shape[0] // self.geometry.groups
+        return math.prod(other.shape[2:]), math.prod(self.kernel.shape[1:]), outs
 
     def squares(self, role: int) -> Tensor:
         if self.roles[role] == "bias":
             return bias_squares(self.gradient.flatten(2).mT)
-        outs = self.kernel.shape[0] // self.groups
-        ins = math.prod(self.kernel.shape[1:])
-        positions = math.prod(self.gradient.shape[2:])
-        return self._matrix_squares(positions, ins, outs, self.groups, positions * self.groups * (ins + outs))
+        positions, ins, outs = self._sizes()
+        groups = self.geometry.groups
+        return self._matrix_squares(positions, ins, outs, groups, positions * groups * (ins + outs))
 
     def cost(self, role: int) -> int:
-        positions = math.prod(self.gradient.shape[2:])
-        return super().cost(role) + positions * self.groups * math.prod(self.kernel.shape[1:])
+        positions, ins, _ = self._sizes()
+        return super().cost(role) + positions * self.geometry.groups * ins
 
     def examples(self, role: int, some: slice) -> Tensor:
         if self.roles[role] == "bias":
@@ -90,18 +100,36 @@ class ConvUse(MatrixUse):
             x = x * factors
         else:
             gradient = gradient * factors
-        axes = len(self.stride)
+        g = self.geometry
         found: Tensor = torch.ops.aten.convolution_backward(
             gradient,
             x,
             self.kernel.to(x.dtype),
             None,
-            list(self.stride),
-            list(self.padding),
-            list(self.dilation),
-            False,
-            [0] * axes,
-            self.groups,
+            g.stride,
+            g.padding,
+            g.dilation,
+            g.transposed,
+            list(g.output_padding) or [0] * len(g.stride),
+            g.groups,
             [False, True, False],
         )[1]
         return found
+
+
+def _patches(x: Tensor, kernel: Sequence[int], counts: Sequence[int], geometry: Geometry) -> Tensor:
+    """What the kernel meets at each position, ``(examples, channels and kernel, positions)``.
+
+    Args:
+        counts: positions along each axis.
+    """
+    if math.prod(kernel) == 1 and not any(geometry.padding) and x.shape[2:] == tuple(counts):
+        return x.flatten(2)
+    if any(geometry.padding):
+        x = F.pad(x, [one for padding in reversed(geometry.padding) for one in (padding, padding)])
+    example, channel, *axes = x.stride()
+    inside = [d * one for d, one in zip(geometry.dilation, axes, strict=True)]
+    between = [s * one for s, one in zip(geometry.stride, axes, strict=True)]
+    shape = (*x.shape[:2], *kernel, *counts)
+    view = x.as_strided(shape, (example, channel, *inside, *between))
+    return view.reshape(len(x), -1, math.prod(counts))

@@ -9,7 +9,21 @@ from torch.func import vjp, vmap
 
 from clipwise.torch.per_example.uses import NotFollowed, Use, Weight
 
-__all__ = ["Arguments", "Derived", "Local"]
+__all__ = ["Arguments", "Derived", "Local", "name_of"]
+
+
+_REARRANGE = (
+    {"T", "mT", "t", "transpose", "swapaxes", "permute", "movedim"}
+    | {"view", "reshape", "flatten", "unflatten", "squeeze", "unsqueeze", "contiguous", "clone"}
+    | {"split", "chunk", "tensor_split", "unbind"}
+)
+"""The names of functions whose results have each entry of a tensor once."""
+
+
+def name_of(function: Callable[..., Any]) -> str:
+    """What a function is called; of a property, such as the transpose, what that is called."""
+    name = getattr(function, "__name__", str(function))
+    return getattr(getattr(function, "__self__", None), "__name__", name) if name == "__get__" else name
 
 
 class Arguments:
@@ -85,6 +99,8 @@ class Derived:
         self, function: Callable[..., Any], arguments: "Arguments", outputs: "Sequence[Weight]"
     ) -> None:
         self.function = function
+        self.name = name_of(function)
+        self.rearranges = self.name in _REARRANGE
         self.arguments = arguments
         self.outputs = outputs
         for place, weight in enumerate(arguments.weights):
@@ -93,6 +109,17 @@ class Derived:
     @property
     def reached(self) -> bool:
         return any(weight.reached for weight in self.outputs)
+
+    @property
+    def exceeds(self) -> bool:
+        return any(
+            any(weight.size > use.entries for use, _ in weight.uses if use.reached)
+            or any(part.exceeds for part, _ in weight.makes)
+            for weight in self.outputs
+        )
+
+    def cost(self) -> int:
+        return sum(weight.cost() for weight in self.outputs)
 
     def examples(self, place: int, some: slice) -> Tensor:
         count = some.stop - some.start
@@ -139,6 +166,7 @@ class Local(Use):
     ) -> None:
         super().__init__(arguments.weights, size)
         self.function = function
+        self.without_formula = name_of(function)
         self.arguments = arguments
         self.rows = rows  # of each example along axis 0
         self._cost = output.numel() // max(1, size)
@@ -192,6 +220,5 @@ def _followed(compute: Callable[[], Tensor], function: Callable[..., Any]) -> Te
     try:
         return compute()
     except RuntimeError as error:
-        name = getattr(function, "__name__", str(function))
         first = str(error).partition("\n")[0]
-        raise NotFollowed(f"{name} cannot be taken apart by example ({first})") from error
+        raise NotFollowed(f"{name_of(function)} cannot be taken apart by example ({first})") from error

@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor
 
-from clipwise.torch.per_example.rows import squared, widened
+from clipwise.torch.per_example.rows import chunks, squared, widened
 from clipwise.torch.per_example.ties import Factors
-from clipwise.torch.per_example.uses import Use, Weight, chunks
+from clipwise.torch.per_example.uses import Use, Weight
 
 __all__ = ["EmbeddingUse"]
 

@@ -13,7 +13,7 @@ from clipwise.torch.engines._arrays import wide
 from clipwise.torch.per_example.batch import Batch, LossFunction, check_losses
 from clipwise.torch.per_example.rows import row_norms, widened
 
-__all__ = ["Examples", "Sums", "looped", "norms_of", "sums_of", "vmapped"]
+__all__ = ["Coefficients", "Examples", "Sums", "looped", "norms_of", "sums_of", "vmapped"]
 
 ENTRIES = {"cpu": 1 << 22}
 """Entries of per-example gradients that are there at a time, unless ``micro_batch`` is given."""
@@ -134,7 +134,7 @@ def sums_of(
     batch: Batch,
     micro_batch: int | None,
     orders: Sequence[float],
-    coefficients: Coefficients,
+    coefficients: Coefficients | None,
     scale: Tensor | None,
     *,
     drops: bool,
@@ -145,7 +145,7 @@ def sums_of(
         each: of some examples, their gradients, multiplied by ``scale``.
         micro_batch: how many examples at a time; None: as many as take `ENTRIES` entries, at least `LEAST`.
         orders: of the norms that are wanted.
-        coefficients: of norms.
+        coefficients: of norms; None: no sums are wanted.
         scale: of a gradient scaler; norms are those without it, totals keep it.
         drops: examples that are not finite count as none.
     """
@@ -163,6 +163,8 @@ def sums_of(
             norms = {p: one / scale for p, one in norms.items()}
         losses.append(own.detach())
         found.append(norms)
+        if coefficients is None:
+            continue
         factors = coefficients(norms)
         for place, gradient in enumerate(gradients):
             if gradient is None:

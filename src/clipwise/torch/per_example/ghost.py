@@ -23,6 +23,7 @@ def ghost(
     scale: Tensor | None,
     *,
     drops: bool = False,
+    tell: Callable[[str], None] | None = None,
 ) -> Sums:
     """The clipped sums of a batch.
 
@@ -33,6 +34,7 @@ def ghost(
         coefficients: of norms; None: no sums are wanted.
         scale: of a gradient scaler; norms are those without it, totals keep it.
         drops: examples that are not finite count as none.
+        tell: is told of which parameters gradients of single examples were made, and why.
 
     Raises:
         NotFollowed: the model uses a parameter in a way that is not known here. Nothing was changed.
@@ -57,6 +59,9 @@ def ghost(
         ]
         found = torch.stack(columns, dim=1).sqrt_()
         norms = {2.0: found if scale is None else found / scale}
+        for weight in recorder.weights:
+            if tell is not None and weight.costly is not None:
+                tell(f"{weight.costly}; its gradient is made for each example, a few at a time")
         losses = losses.detach()
         if coefficients is None:
             return Sums(losses, norms, [])

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from clipwise.torch.per_example.affine import AffineUse
-from clipwise.torch.per_example.convolution import ConvUse
+from clipwise.torch.per_example.convolution import ConvUse, Geometry
 from clipwise.torch.per_example.embedding import EmbeddingUse
 from clipwise.torch.per_example.linear import LinearUse
 from clipwise.torch.per_example.seen import Seen
@@ -69,6 +69,10 @@ def _embedding(
     return EmbeddingUse(seen.by_id[id(weight)], seen.size, input, padding_idx)
 
 
+def _matmul(seen: Seen, found: Tensor, input: Tensor, other: Tensor) -> Use | None:
+    return _matrix(seen, input, other, None, transposed=True) if id(other) in seen.by_id else None
+
+
 def _conv(
     seen: Seen,
     found: Tensor,
@@ -81,8 +85,6 @@ def _conv(
     groups: int = 1,
 ) -> Use | None:
     axes = weight.ndim - 2
-    if not seen.follows(input) or input.ndim != weight.ndim or len(input) != seen.size:
-        return None
     stride, dilation = _each(stride, axes), _each(dilation, axes)
     if padding == "valid":
         padding = 0
@@ -91,18 +93,32 @@ def _conv(
         if any(one % 2 for one in total):
             return None
         padding = [one // 2 for one in total]
+    return _convolved(seen, input, weight, bias, Geometry(stride, _each(padding, axes), dilation, groups))
+
+
+def _conv_transpose(
+    seen: Seen,
+    found: Tensor,
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    output_padding: Any = 0,
+    groups: int = 1,
+    dilation: Any = 1,
+) -> Use | None:
+    axes = weight.ndim - 2
+    stride, padding, dilation = (_each(one, axes) for one in (stride, padding, dilation))
+    geometry = Geometry(stride, padding, dilation, groups, True, _each(output_padding, axes))
+    return _convolved(seen, input, weight, bias, geometry)
+
+
+def _convolved(seen: Seen, x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry) -> Use | None:
+    if not seen.follows(x) or x.ndim != weight.ndim or len(x) != seen.size:
+        return None
     weights, roles = seen.roles(weight, bias)
-    return ConvUse(
-        weights,
-        roles,
-        seen.size,
-        input,
-        weight,
-        stride=stride,
-        padding=_each(padding, axes),
-        dilation=dilation,
-        groups=groups,
-    )
+    return ConvUse(weights, roles, seen.size, x, weight, geometry)
 
 
 def _layer_norm(
@@ -165,9 +181,17 @@ def _each(value: Any, axes: int) -> list[int]:
 KNOWN: dict[Any, Callable[..., Use | None]] = {
     F.linear: _linear,
     torch.addmm: _addmm,
+    torch.matmul: _matmul,
+    Tensor.matmul: _matmul,
+    torch.mm: _matmul,
+    Tensor.mm: _matmul,
     F.embedding: _embedding,
     torch.conv1d: _conv,
     torch.conv2d: _conv,
+    torch.conv3d: _conv,
+    torch.conv_transpose1d: _conv_transpose,
+    torch.conv_transpose2d: _conv_transpose,
+    torch.conv_transpose3d: _conv_transpose,
     F.layer_norm: _layer_norm,
     F.rms_norm: _rms_norm,
     F.group_norm: _group_norm,

@@ -3,47 +3,34 @@
 from abc import abstractmethod
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
 from clipwise.torch.per_example.rows import squared, unchanged, widened
-from clipwise.torch.per_example.ties import Factors
-from clipwise.torch.per_example.uses import Use, Weight, chunks
+from clipwise.torch.per_example.ties import Factors, product_squares
+from clipwise.torch.per_example.uses import Use, Weight
 
 __all__ = ["LinearUse", "MatrixUse", "bias_squares"]
 
 
 class MatrixUse(Use):
-    """A weight that meets columns of numbers: the gradient of an example is ``G^T A`` over its T positions.
-
-    Its squared norm is ``sum_st (a_s . a_t) (g_s . g_t)``, which takes T (in + out) products in place of
-    in * out for each position.
-    """
+    """A weight that meets columns of numbers: the gradient of an example is ``G^T A`` over T positions."""
 
     @abstractmethod
     def _factors(self, some: slice) -> tuple[Tensor, Tensor]:
         """What went in, and what came back: ``(examples, groups, T, in)``, ``(examples, groups, T, out)``."""
 
     def _matrix_squares(self, positions: int, ins: int, outs: int, groups: int, apart: int) -> Tensor:
-        """Squared norms, by the cheaper of the two ways.
-
-        Args:
-            positions, ins, outs, groups: the lengths of the axes.
-            apart: entries of one example that `_factors` has to make.
-        """
-        pairs = positions * (ins + outs) < ins * outs
-        cost = groups * (2 * positions * positions if pairs else ins * outs) + apart
-        found = []
-        for some in chunks(self.size, cost, self.gradient.device):
-            a, g = (widened(one) for one in self._factors(some))
-            if positions == 1:
-                found.append((_sums(a) * _sums(g)).sum(1))
-            elif pairs:
-                products = a @ a.mT
-                found.append(products.mul_(g @ g.mT).flatten(1).sum(1).clamp_(min=0))
-            else:
-                found.append(squared(g.mT @ a))
-        return torch.cat(found)
+        """Squared norms; arguments as for `product_squares`."""
+        return product_squares(
+            self._factors,
+            self.size,
+            self.gradient.device,
+            positions=positions,
+            ins=ins,
+            outs=outs,
+            groups=groups,
+            apart=apart,
+        )
 
 
 class LinearUse(MatrixUse):
@@ -128,8 +115,3 @@ class LinearUse(MatrixUse):
 def bias_squares(gradient: Tensor) -> Tensor:
     """Of ``(examples, T, out)``."""
     return squared(widened(gradient).sum(1) if gradient.shape[1] > 1 else gradient)
-
-
-def _sums(tensor: Tensor) -> Tensor:
-    """Squared norms over the last two axes, in the wide float."""
-    return squared(tensor.flatten(0, 1)).view(tensor.shape[:2])

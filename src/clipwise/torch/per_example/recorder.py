@@ -11,8 +11,9 @@ from torch.autograd.graph import get_gradient_edge
 from torch.overrides import TorchFunctionMode
 
 from clipwise.torch.per_example.affine import AffineUse
-from clipwise.torch.per_example.elsewhere import Arguments, Derived, Local
+from clipwise.torch.per_example.elsewhere import Arguments, Derived, Local, name_of
 from clipwise.torch.per_example.known import KNOWN
+from clipwise.torch.per_example.recurrent import RECURRENT
 from clipwise.torch.per_example.seen import Seen
 from clipwise.torch.per_example.uses import NotFollowed, Use, Weight
 
@@ -54,6 +55,8 @@ class Recorder(TorchFunctionMode):
         if func is F.multi_head_attention_forward:
             return self._attention(args, kwargs)
         weighed, follows, below = self.seen.look((*args, *kwargs.values()) if kwargs else args)
+        if weighed and func in RECURRENT and torch.is_grad_enabled():
+            return RECURRENT[func](self, *args, **kwargs)
         found = func(*args, **kwargs)
         if weighed and torch.is_grad_enabled():
             outputs = [found] if isinstance(found, Tensor) else found
@@ -96,9 +99,7 @@ class Recorder(TorchFunctionMode):
         self, func: Any, args: Sequence[Any], kwargs: dict[str, Any], found: Any, tensors: list[Tensor]
     ) -> Use | None:
         """A use in any function, or None: what it gave is made of weights alone."""
-        name = getattr(func, "__name__", str(func))
-        if name == "__get__":  # a property, such as the transpose
-            name = getattr(getattr(func, "__self__", None), "__name__", name)
+        name = name_of(func)
         named = [v for v in kwargs.values() if isinstance(v, Tensor)]
         if any(word in name for word in _RANDOM):
             raise NotFollowed(f"{self._first(args, kwargs)!r} meets random numbers in {name}")
@@ -150,7 +151,7 @@ def _with_named(
     def called(*values: Any, **rest: Any) -> Any:
         return func(*values[:count], **dict(zip(keys, values[count:], strict=True)), **rest)
 
-    called.__name__ = getattr(func, "__name__", str(func))
+    called.__name__ = name_of(func)
     rest = {key: value for key, value in kwargs.items() if key not in keys}
     return called, [*args, *(kwargs[key] for key in keys)], rest
 

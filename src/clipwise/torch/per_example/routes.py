@@ -70,7 +70,7 @@ class Routes:
         parameters: dict[str, Tensor],
         loss_fn: LossFunction,
         batch: Batch,
-        coefficients: Coefficients,
+        coefficients: Coefficients | None,
         scale: Tensor | None,
         *,
         drops: bool,
@@ -85,7 +85,16 @@ class Routes:
             self._checked = batch.size > 1  # one example cannot depend on others
         if self.taken == "ghost":
             try:
-                return ghost(self.model, parameters, loss_fn, batch, coefficients, scale, drops=drops)
+                return ghost(
+                    self.model,
+                    parameters,
+                    loss_fn,
+                    batch,
+                    coefficients,
+                    scale,
+                    drops=drops,
+                    tell=self._say,
+                )
             except NotFollowed as error:  # what dropout does to a weight, say, is seen in training only
                 if "explicit" not in self._wanted:
                     raise ArgumentError(str(error)) from error

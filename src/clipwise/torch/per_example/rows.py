@@ -1,11 +1,23 @@
 """Norms of the rows of a matrix, each the gradient of one example, and what they are made of."""
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 
 from clipwise.torch.engines._arrays import wide
 
-__all__ = ["row_norms", "squared", "unchanged", "widened"]
+__all__ = ["chunks", "row_norms", "squared", "unchanged", "widened"]
+
+ENTRIES = {"cpu": 1 << 18}
+"""Entries that the norms of a layer may take at a time beside what is there, or those of one example."""
+
+
+def chunks(size: int, cost: int, device: torch.device) -> Iterator[slice]:
+    """Examples at a time, so many that `ENTRIES` suffice; a kernel of a device is given more."""
+    step = max(1, ENTRIES.get(device.type, 1 << 24) // max(1, cost))
+    for start in range(0, size, step):
+        yield slice(start, min(size, start + step))
 
 
 def widened(tensor: Tensor) -> Tensor:

@@ -7,20 +7,14 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from clipwise.errors import ArgumentError, NonFiniteError, StateError
-from clipwise.functional.context import StepContext
+from clipwise.errors import ArgumentError, StateError
 from clipwise.functional.examples.options import Options
-from clipwise.functional.examples.plan import Clipped, ExamplePlan, fold_rows, joined
 from clipwise.functional.examples.report import ExampleReport
-from clipwise.functional.layout import Layout
-from clipwise.functional.scaling import order_of
-from clipwise.namespace import Array, namespace_of
-from clipwise.torch._measure import MeasuredTensors
-from clipwise.torch._slots import slots_of
-from clipwise.torch._state import PolicyState
-from clipwise.torch.engines._arrays import namespace_on, tensor_of, wide
+from clipwise.torch.engines._arrays import tensor_of, wide
 from clipwise.torch.per_example.batch import Batch, LossFunction
-from clipwise.torch.per_example.explicit import Sums
+from clipwise.torch.per_example.clip import ExampleClip, refuse_nonfinite
+from clipwise.torch.per_example.deposit import add_noise, deposit
+from clipwise.torch.per_example.explicit import Coefficients, Sums
 from clipwise.torch.per_example.refusals import refuse_models, refuse_parameters
 from clipwise.torch.per_example.routes import Route, Routes
 
@@ -35,7 +29,6 @@ class PerExample:
     Attributes:
         options: what it was told.
         report: the `ExampleReport` of the last step, None before the first.
-        steps: steps so far.
     """
 
     def __init__(
@@ -48,15 +41,18 @@ class PerExample:
         refuse_models(model)
         self.model, self.options, self.generator = model, options, generator
         self.report: ExampleReport | None = None
-        self.steps = 0
         self._seen: list[Sums] = []
         self._keys: list[Any] | None = []
         self._followers: list[ExampleFollower] = []
-        self._lay_out(self._trainable())
-        self._routes = Routes(model, route, options.micro_batch, self._plan.orders)
-        self._state = PolicyState(self._plan.plan, namespace_on(self._device))
+        self._clip = ExampleClip(model, options, self._trainable())
+        self._routes = Routes(model, route, options.micro_batch, self._clip.plan.orders)
         if options.noise_multiplier:
-            options.refuse_unbounded(float(self._sensitivity()))
+            options.refuse_unbounded(self.sensitivity())
+
+    @property
+    def steps(self) -> int:
+        """Steps so far."""
+        return self._clip.steps
 
     @property
     def route(self) -> str | None:
@@ -100,45 +96,55 @@ class PerExample:
                 do not fit; the route that was asked for cannot be taken.
             NonFiniteError: a gradient is NaN or Inf and ``nonfinite="error"``. ``p.grad`` is as it was.
         """
-        if torch.is_inference_mode_enabled():
-            raise ArgumentError("torch.inference_mode allows no gradients: call backward outside of it")
-        batch = Batch(inputs, targets)
+        batch = _checked(inputs, targets, keys)
         if more and self.options.loss == "mean" and self.options.batch_size is None:
             raise ArgumentError(
                 "a mean over several calls needs batch_size=, the number of examples of all of them"
             )
-        if keys is not None and len(keys) != batch.size:
-            raise ArgumentError(f"keys must name {batch.size} examples, got {len(keys)}")
-        refuse_models(self.model)
-        parameters = self._trainable()
-        if list(parameters) != [slot.name for slot in self._plan.slots]:
-            self._lay_out(parameters, later=True)
-            self._state = self._state.carried(self._plan.plan)
-            self._routes.forget()
-        scale = None if scaler is None else scaler.scale(torch.ones((), device=self._device))
-        thresholds = self._thresholds()
-        if batch.size:
-            with torch.enable_grad():
-                sums = self._routes.sums(
-                    parameters,
-                    loss_fn,
-                    batch,
-                    partial(self._coefficients, thresholds),
-                    scale,
-                    drops=self.options.nonfinite == "drop",
-                )
-        else:  # a batch that was drawn at random may be empty
-            empty = torch.zeros(0, len(parameters), dtype=wide(self._device), device=self._device)
-            norms = dict.fromkeys(self._plan.orders, empty)
-            sums = Sums(torch.zeros(0, device=self._device), norms, [None] * len(parameters))
+        parameters = self._ready()
+        device = next(iter(parameters.values())).device
+        scale = None if scaler is None else scaler.scale(torch.ones((), device=device))
+        thresholds = self._clip.thresholds()
+        coefficients = partial(self._clip.coefficients, thresholds)
+        sums = self._sums(parameters, loss_fn, batch, coefficients, scale)
         if self.options.nonfinite == "error":
-            self._refuse_nonfinite(sums)
-        self._deposit(parameters, sums.totals, batch.size)
+            refuse_nonfinite(sums)
+        divisor = 1 if self.options.loss == "sum" else self.options.batch_size or max(1, batch.size)
+        deposit(parameters, sums.totals, divisor)
         self._seen.append(sums._replace(totals=[]))
         self._keys = None if keys is None or self._keys is None else [*self._keys, *keys]
         if not more:
             self._finish(parameters, thresholds, scale)
         return sums.losses
+
+    def explain(
+        self,
+        loss_fn: LossFunction,
+        inputs: Any,
+        targets: Any = None,
+        *,
+        keys: Sequence[Any] | Tensor | None = None,
+    ) -> ExampleReport:
+        """The norms of the examples of a batch, as `backward` would report them; it changes nothing.
+
+        For a loop that clips no examples: which of them made this batch's gradient large? ``p.grad``,
+        thresholds, `steps`, `report` and the random numbers stay as they are. Arguments and errors are those
+        of `backward`.
+
+        >>> import torch, clipwise
+        >>> model = torch.nn.Linear(2, 1)
+        >>> step = clipwise.torch.per_example(model, clipwise.clip_by_global_norm(1.0))
+        >>> batch = torch.tensor([[0.1, 0.2], [30.0, 40.0], [0.3, 0.1]])
+        >>> step.explain(lambda outputs: outputs.squeeze(1), batch, keys=["a", "b", "c"]).examples(1)[0][0]
+        'b'
+        """
+        batch = _checked(inputs, targets, keys)
+        parameters = self._ready()
+        device = next(iter(parameters.values())).device
+        thresholds = self._clip.thresholds()
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            sums = self._sums(parameters, loss_fn, batch, None, None)
+        return self._clip.report([sums], thresholds, None if keys is None else list(keys))
 
     def sensitivity(self) -> float:
         """How far one example can move the gradient that the coming step adds to ``p.grad``, as a 2-norm.
@@ -151,7 +157,7 @@ class PerExample:
         Raises:
             ArgumentError: the threshold follows the examples' norms, or ``batch_size`` is not given.
         """
-        return float(self._sensitivity())
+        return float(self._clip.sensitivity())
 
     def follow(self, follower: ExampleFollower) -> Callable[[], None]:
         """Have a function called after each step with its number, from 1 on, and its `ExampleReport`.
@@ -168,7 +174,7 @@ class PerExample:
         """What the next step depends on; `torch.load(..., weights_only=True)` reads it."""
         if self._seen:
             raise StateError("a step is under way (more=True): save after its last call")
-        return {"version": 1, "steps": self.steps, "thresholds": self._state.dump()}
+        return self._clip.dump()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue where `state_dict` was taken.
@@ -176,14 +182,7 @@ class PerExample:
         Raises:
             StateError: it was taken with another kind of clip, or with other parameters. Nothing is changed.
         """
-        if not isinstance(state, Mapping) or not {"version", "steps", "thresholds"} <= state.keys():
-            raise StateError("this is not the state of a PerExample")
-        if state["version"] != 1:
-            raise StateError(f"the state has version {state['version']!r}; this clipwise reads version 1")
-        if isinstance(state["steps"], bool) or not isinstance(state["steps"], int):
-            raise StateError(f"steps must be a whole number, got {state['steps']!r}")
-        self._state.value = self._state.read(state["thresholds"])
-        self.steps = state["steps"]
+        self._clip.load(state)
 
     # How.
 
@@ -192,118 +191,58 @@ class PerExample:
         refuse_parameters(found)
         return found
 
-    def _lay_out(self, parameters: dict[str, Tensor], *, later: bool = False) -> None:
-        self._device = next(iter(parameters.values())).device
-        self._plan = ExamplePlan(self.options.clip, slots_of(parameters, self.model, None), later=later)
+    def _ready(self) -> dict[str, Tensor]:
+        """The parameters, which the clip follows."""
+        refuse_models(self.model)
+        parameters = self._trainable()
+        if self._clip.follow(parameters):
+            self._routes.forget()
+        return parameters
 
-    def _coefficients(self, thresholds: Sequence[Tensor], norms: dict[float, Tensor]) -> Tensor:
-        found: Tensor = self._clipped(thresholds, norms).coefficients
-        if self.options.nonfinite == "drop":
-            found = found.masked_fill(~_finite(norms)[:, None], 0)
-        return found
-
-    def _clipped(self, thresholds: Sequence[Tensor], norms: dict[float, Tensor]) -> Clipped:
-        xp = namespace_of(next(iter(norms.values())))
-        return self._plan.clipped(xp, norms, thresholds)
-
-    def _thresholds(self) -> tuple[Tensor, ...]:
-        xp = self._state.xp
-        found = self._plan.thresholds(xp, self._weights(), self._state.on(xp), self._context())
-        return tuple(tensor_of(one) for one in found)
-
-    def _weights(self) -> MeasuredTensors | None:
-        if "weight_norm" not in self._plan.plan.sees():
-            return None
-        xp = self._state.xp
-        return MeasuredTensors(list(self._trainable().values()), Layout(self._plan.slots, xp))
-
-    def _context(self) -> StepContext:
-        return StepContext(step=float(self.steps))
-
-    def _refuse_nonfinite(self, sums: Sums) -> None:
-        bad = (~_finite(sums.norms)).nonzero().flatten().tolist()
-        if bad:
-            raise NonFiniteError(
-                f"the gradient of example {bad[0]} holds NaN or Inf ({len(bad)} of"
-                f" {len(sums.losses)} examples)"
-            )
-
-    def _deposit(self, parameters: dict[str, Tensor], totals: Sequence[Tensor | None], size: int) -> None:
-        divisor = 1 if self.options.loss == "sum" else self.options.batch_size or max(1, size)
-        for parameter, total in zip(parameters.values(), totals, strict=True):
-            if total is None:
-                continue
-            _accumulate(parameter, total if divisor == 1 else total.div_(divisor))
+    def _sums(
+        self,
+        parameters: dict[str, Tensor],
+        loss_fn: LossFunction,
+        batch: Batch,
+        coefficients: Coefficients | None,
+        scale: Tensor | None,
+    ) -> Sums:
+        if batch.size:
+            with torch.enable_grad():
+                return self._routes.sums(
+                    parameters,
+                    loss_fn,
+                    batch,
+                    coefficients,
+                    scale,
+                    drops=self.options.nonfinite == "drop",
+                )
+        # A batch that was drawn at random may be empty.
+        device = next(iter(parameters.values())).device
+        empty = torch.zeros(0, len(parameters), dtype=wide(device), device=device)
+        norms = dict.fromkeys(self._clip.plan.orders, empty)
+        return Sums(torch.zeros(0, device=device), norms, [None] * len(parameters))
 
     def _finish(
         self, parameters: dict[str, Tensor], thresholds: Sequence[Tensor], scale: Tensor | None
     ) -> None:
         """Noise, what the thresholds learn, and the report of a whole step."""
         if self.options.noise_multiplier:
-            self._add_noise(parameters, scale)
+            device = next(iter(parameters.values())).device
+            deviation = tensor_of(self._clip.sensitivity()).to(device) * self.options.noise_multiplier
+            add_noise(parameters, deviation if scale is None else deviation * scale, self.generator)
         seen, self._seen = self._seen, []
         keys, self._keys = self._keys, []
-        norms = {p: torch.cat([sums.norms[p] for sums in seen]) for p in self._plan.orders}
-        clipped = self._clipped(thresholds, norms)
-        xp = self._state.xp
-        if len(norms[self._plan.orders[0]]):
-            self._state.value = self._plan.learned(
-                xp,
-                self._weights(),
-                self._state.on(xp),
-                self._context(),
-                [(_as(xp, a), _as(xp, b)) for a, b in zip(clipped.groups, clipped.joints, strict=True)],
-                fold_rows,
-            )
-        self.steps += 1
-        order = order_of(self._plan.plan.norm)
-        order = order if order in norms else self._plan.orders[0]
-        torchs = namespace_of(norms[order])
-        self.report = ExampleReport(
-            losses=torch.cat([sums.losses for sums in seen]),
-            norms=joined(torchs, norms[order], order),
-            norms_after=joined(torchs, norms[order] * clipped.coefficients, order),
-            threshold=torch.stack([one.min() for one in thresholds]).min(),
-            tensor_norms=norms[order],
-            names=tuple(parameters),
-            keys=keys,
-        )
+        self._clip.learn(seen, thresholds)
+        self.report = self._clip.report(seen, thresholds, keys)
         for follower in tuple(self._followers):
             follower(self.steps, self.report)
 
-    def _sensitivity(self) -> Array:
-        divisor = self.options.divisor
-        xp = self._state.xp
-        thresholds = self._plan.thresholds(xp, self._weights(), self._state.on(xp), self._context())
-        return self._plan.sensitivity(xp, thresholds) / divisor
 
-    def _add_noise(self, parameters: dict[str, Tensor], scale: Tensor | None) -> None:
-        deviation = tensor_of(self._sensitivity()).to(self._device) * self.options.noise_multiplier
-        if scale is not None:
-            deviation = deviation * scale
-        for parameter in parameters.values():
-            dtype = parameter.dtype if parameter.dtype == torch.float64 else torch.float32
-            where = parameter.device if self.generator is None else self.generator.device
-            noise = torch.randn(parameter.shape, generator=self.generator, device=where, dtype=dtype)
-            _accumulate(parameter, noise.to(parameter.device).mul_(deviation.to(dtype)))
-
-
-def _finite(norms: dict[float, Tensor]) -> Tensor:
-    """Which examples have finite norms, ``(examples,)``."""
-    return next(iter(norms.values())).isfinite().all(dim=1)
-
-
-@torch.no_grad()
-def _accumulate(parameter: Tensor, value: Tensor) -> None:
-    """Add to ``parameter.grad``, as a backward pass does; the value is the gradient where there was none."""
-    value = value.to(parameter.dtype)
-    if parameter.grad is None:
-        parameter.grad = value
-    elif parameter.grad.is_sparse:
-        parameter.grad = parameter.grad + value
-    else:
-        parameter.grad.add_(value)
-
-
-def _as(xp: Any, tensor: Tensor) -> Array:
-    return tensor.numpy() if xp.framework == "numpy" else tensor
+def _checked(inputs: Any, targets: Any, keys: Sequence[Any] | Tensor | None) -> Batch:
+    if torch.is_inference_mode_enabled():
+        raise ArgumentError("torch.inference_mode allows no gradients: call this outside of it")
+    batch = Batch(inputs, targets)
+    if keys is not None and len(keys) != batch.size:
+        raise ArgumentError(f"keys must name {batch.size} examples, got {len(keys)}")
+    return batch

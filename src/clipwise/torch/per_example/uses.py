@@ -1,20 +1,17 @@
 """Where a parameter is used in the forward pass, and what follows for the gradient of each example."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from clipwise.errors import ClipwiseError
-from clipwise.torch.per_example.rows import squared
-from clipwise.torch.per_example.ties import Factors, pairs_of
+from clipwise.torch.per_example.rows import chunks, squared
+from clipwise.torch.per_example.ties import Factors, inner, joined, product_squares
 
-__all__ = ["NotFollowed", "Part", "Use", "Weight", "chunks"]
-
-ENTRIES = {"cpu": 1 << 18}
-"""Entries that the norms of a layer may take at a time beside what is there, or those of one example."""
+__all__ = ["NotFollowed", "Part", "Use", "Weight"]
 
 
 class NotFollowed(ClipwiseError):
@@ -28,7 +25,12 @@ class Use(ABC):
         weights: those that are tracked.
         size: how many examples there are.
         reached: whether the losses depend on what the function gave.
+        entries: of one example in what it gave, once the backward pass has come by.
+        without_formula: the name of a function whose gradients are made, and not only their norms.
     """
+
+    entries = 0
+    without_formula: str | None = None
 
     def __init__(self, weights: "Sequence[Weight]", size: int) -> None:
         self.weights = weights
@@ -47,7 +49,7 @@ class Use(ABC):
 
     def receive(self, gradient: Tensor) -> None:
         """Take what the backward pass brought."""
-        self.reached = True
+        self.reached, self.entries = True, gradient.numel() // max(1, self.size)
         self._gradient = gradient
 
     def finish(self) -> None:
@@ -86,9 +88,22 @@ class Use(ABC):
 class Part(Protocol):
     """What was made of weights alone, with gradients that go on to each of them, by its place."""
 
+    name: str
+    """Of the function that made it."""
+    outputs: "Sequence[Weight]"
+    rearranges: bool
+    """Whether each entry of a weight is in the outputs once."""
+
     @property
     def reached(self) -> bool:
         """Whether the losses depend on it."""
+
+    @property
+    def exceeds(self) -> bool:
+        """Whether it is larger than what is made of it and of one example."""
+
+    def cost(self) -> int:
+        """How many entries `examples` of one example need."""
 
     def examples(self, place: int, some: slice) -> Tensor:
         """The gradients of some examples by a weight, ``(examples, *shape)``."""
@@ -104,6 +119,7 @@ class Weight:
         name: for messages.
         uses: calls in which it meets examples, with its role in each.
         makes: what was made of it, with its place among the tensors that it was made of.
+        costly: why `squares` made gradients of single examples that are larger than what a layer gives.
     """
 
     def __init__(self, tensor: Tensor, name: str) -> None:
@@ -112,6 +128,7 @@ class Weight:
         self.size = tensor.numel()
         self.uses: list[tuple[Use, int]] = []
         self.makes: list[tuple[Part, int]] = []
+        self.costly: str | None = None
 
     @property
     def reached(self) -> bool:
@@ -121,32 +138,64 @@ class Weight:
     def squares(self, size: int) -> Tensor:
         """The square of the norm of each example's gradient."""
         uses = [(use, role) for use, role in self.uses if use.reached]
-        if len(uses) == 1 and not any(one.reached for one, _ in self.makes):
+        makes = [part for part, _ in self.makes if part.reached]
+        if len(uses) == 1 and not makes:
             use, role = uses[0]
+            if use.without_formula is not None and self.size > use.entries:
+                self.costly = f"{self.name!r} is used in {use.without_formula}, which has no formula here"
             return use.squares(role)
-        crossed = None if any(one.reached for one, _ in self.makes) else self._crossed(uses)
+        if not uses and len(makes) == 1 and makes[0].rearranges:
+            return _sum([one.squares(size) for one in makes[0].outputs if one.reached])
+        crossed = None if makes else self._crossed(uses)
         if crossed is not None:
             return crossed
-        # Used more than once (tied): the norm of a sum takes the sum itself.
-        cost = self.size + sum(use.cost(role) for use, role in uses)
-        return _squares(self.examples, size, cost, self.tensor.device)
+        # The norm of a sum takes the sum itself.
+        if any(part.exceeds for part in makes):
+            self.costly = f"{self.name!r} goes through {makes[0].name} before it meets the examples"
+        elif not makes and self.size > max(use.entries for use, _ in uses):
+            self.costly = f"{self.name!r} is used {len(uses)} times"
+        return _squares(self.examples, size, self.cost(), self.tensor.device)
+
+    def cost(self) -> int:
+        """How many entries `examples` of one example need."""
+        uses = sum(use.cost(role) for use, role in self.uses)
+        return self.size + uses + sum(part.cost() for part, _ in self.makes)
 
     def _crossed(self, uses: "Sequence[tuple[Use, int]]") -> Tensor | None:
-        """The squares by those of each use and the products of all pairs; None where that takes more."""
+        """The squares by the products of all pairs of positions; None where that is not known, or more."""
         shapes = [use.factors(role, slice(0, 1)) for use, role in uses]
         parts = [one for one in shapes if one is not None]
-        positions = sum(one.columns.shape[1] for one in parts)
-        if len(parts) < len(uses) or positions**2 >= self.size:
+        if len(parts) < len(uses):
             return None
-        size = uses[0][0].size
-        squares = _sum([use.squares(role) for use, role in uses])
-        products = torch.cat(
-            [
-                pairs_of([one for use, role in uses if (one := use.factors(role, some))])
-                for some in chunks(size, 2 * positions**2, self.tensor.device)
-            ]
-        )
-        return (squares + products).clamp_(min=0)
+        size, device = uses[0][0].size, self.tensor.device
+        positions = sum(one.columns.shape[1] for one in parts)
+        outs, ins = self.tensor.shape
+
+        def factors(some: slice) -> list[Factors]:
+            return joined([one for use, role in uses if (one := use.factors(role, some))])
+
+        def two(some: slice) -> tuple[Tensor, Tensor]:
+            (one,) = factors(some)
+            return one.columns[:, None], one.rows[:, None]
+
+        if all(one.rows.ndim == 3 for one in parts):
+            return product_squares(
+                two,
+                size,
+                device,
+                positions=positions,
+                ins=ins,
+                outs=outs,
+                apart=positions * (ins + outs),
+            )
+        if positions**2 >= self.size:
+            return None
+        found = []
+        for some in chunks(size, 2 * positions**2, device):
+            kinds = factors(some)
+            pairs = [(one, other) for i, one in enumerate(kinds) for other in kinds[i:]]
+            found.append(_sum([inner(a, b) * (1 if a is b else 2) for a, b in pairs]))
+        return torch.cat(found).clamp_(min=0)
 
     def examples(self, some: slice) -> Tensor:
         """The gradients of some examples, ``(examples, *shape)``."""
@@ -170,13 +219,6 @@ class Weight:
         """Its total is there."""
         for use, _ in self.uses:
             use.finish()
-
-
-def chunks(size: int, cost: int, device: torch.device) -> Iterator[slice]:
-    """Examples at a time, so many that `ENTRIES` suffice; a kernel of a device is given more."""
-    step = max(1, ENTRIES.get(device.type, 1 << 24) // max(1, cost))
-    for start in range(0, size, step):
-        yield slice(start, min(size, start + step))
 
 
 def _squares(examples: Callable[[slice], Tensor], size: int, cost: int, device: torch.device) -> Tensor:
