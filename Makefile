@@ -7,7 +7,7 @@ WORKERS ?= 2
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-oldest check bench docs notebooks release clean
+.PHONY: help demo test test-all test-oldest test-extras check bench docs notebooks release clean
 
 # What the extension module is compiled from.
 NATIVE := setup.py $(wildcard src/clipwise/torch/engines/*.[ch])
@@ -17,6 +17,7 @@ help:
 	@echo "make test   lint, type check and test (about 8 minutes on two cores; WORKERS=4: in four processes)"
 	@echo "make test-all  the same with every combination and the long tests"
 	@echo "make test-oldest  the frameworks' tests with the oldest versions that are allowed (about 7 GB)"
+	@echo "make test-extras  install every extra alone and use it (EXTRAS='jax data': only these)"
 	@echo "make check  lint and type check only"
 	@echo "make docs   build the site into build/site; warnings are errors"
 	@echo "make notebooks  execute the notebooks of examples/ again, in place"
@@ -54,7 +55,11 @@ docs: $(VENV)/.docs
 notebooks: $(VENV)/.docs
 	$(BIN)/python docs/execute_notebooks.py
 
-release: $(VENV)/.dev
+$(VENV)/.release: $(VENV)/.dev
+	$(PIP_INSTALL) -e '.[release]'
+	@touch $@
+
+release: $(VENV)/.release
 	$(BIN)/python .ci/release.py
 
 bench: $(VENV)/.dev
@@ -80,6 +85,9 @@ test-oldest: $(NATIVE)
 	$(OLDEST) -m pip install --quiet --disable-pip-version-check -c constraints-oldest.txt -e '.[torch,jax,keras,yaml,cli]' \
 		tensorflow-cpu 'flax>=0.10.6' 'scipy<1.16' pytest hypothesis jsonschema cloudpickle scikit-learn transformers==4.46.3
 	OMP_NUM_THREADS=1 KERAS_BACKEND=jax $(QUICK_XLA) $(OLDEST) -m pytest $(addprefix tests/,functional thresholds conformance config jax keras tensorflow torch) $(NEWER)
+
+test-extras:
+	$(PYTHON) .ci/extras.py $(EXTRAS)
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .
