@@ -32,7 +32,9 @@ class Tried:
 
 
 def extras() -> list[str]:
-    return list(tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"])
+    """Those of pyproject.toml but ``release``, which `make release` itself uses."""
+    listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    return [extra for extra in listed if extra != "release"]
 
 
 def words(step: str, bin_folder: Path) -> list[str]:
