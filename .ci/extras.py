@@ -15,7 +15,7 @@ import venv
 from dataclasses import dataclass
 from pathlib import Path
 
-from uses import USES
+from uses import USES, WITH
 
 ROOT = Path(__file__).parents[1]
 LOGS = ROOT / "build" / "extras"
@@ -52,6 +52,7 @@ def words(step: str, bin_folder: Path) -> list[str]:
 def try_one(extra: str, wheel: Path) -> Tried:
     """Install ``wheel[extra]`` and take the steps; the first that fails ends it."""
     found, began = Tried(extra), time.monotonic()
+    together = ",".join(filter(None, [extra, WITH.get(extra)]))
     LOGS.mkdir(parents=True, exist_ok=True)
     log = LOGS / f"{extra}.txt"
     with tempfile.TemporaryDirectory() as folder, log.open("w") as output:
@@ -63,10 +64,11 @@ def try_one(extra: str, wheel: Path) -> Tried:
         there = os.environ | {"PATH": f"{bin_folder}{os.pathsep}{os.environ['PATH']}"}
         # What programs keep in the home folder goes with the environment.
         own = there | {"HOME": str(empty), "CLIPWISE_CACHE": str(empty / "cache"), "OMP_NUM_THREADS": "1"}
+        own["KERAS_BACKEND"] = "jax"
         own.pop("PYTHONPATH", None)
         constraints = ["-c", str(ROOT / "constraints.txt")]
         steps = [
-            (["install", "--quiet", *constraints, f"{wheel}[{extra}]"], pip, there),
+            (["install", "--quiet", *constraints, f"{wheel}[{together}]"], pip, there),
             (["check"], pip, there),
         ]
         steps += [(words(step, bin_folder), [], own) for step in USES[extra]]

@@ -6,9 +6,12 @@
 Run it outside the sources, with the Python in whose environment clipwise and PyTorch are.
 """
 
+import platform
+import re
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -39,9 +42,22 @@ def clipped_as_numpy(dtype: torch.dtype, seed: int) -> None:
         )
 
 
+def widest_vectors() -> str:
+    """The vector width that Linux says this processor has; "" where it does not say."""
+    info = Path("/proc/cpuinfo")
+    if platform.machine() != "x86_64" or not info.exists():
+        return ""
+    flags = {*re.search(r"^flags\s*:(.*)$", info.read_text(), re.MULTILINE)[1].split()}
+    if not flags >= {"avx2", "fma", "f16c"}:
+        return "baseline"
+    return "avx512" if flags >= {"avx512f", "avx512vl", "avx512bw", "avx512dq"} else "avx2"
+
+
 def main(wanted: str = "") -> None:
     engine = clipwise.torch.engine()
     assert engine.startswith(wanted), f"the engine must be {wanted!r}, and is {engine!r}"
+    if engine.startswith("native"):
+        assert engine.endswith(widest_vectors()), f"{engine!r} on a processor with {widest_vectors()}"
     assert version("clipwise") == clipwise.__version__, (version("clipwise"), clipwise.__version__)
     for dtype in ROUNDING:
         clipped_as_numpy(dtype, seed=0)

@@ -76,3 +76,8 @@ def test_the_oldest_versions_are_those_that_are_tested():
     for name, version in oldest.items():
         name = "tensorflow-cpu" if name == "tensorflow" else name
         assert re.search(rf"^{name}=={re.escape(version)}(\.0)?$", pinned, re.MULTILINE), name
+
+
+def test_what_is_installed_clips_as_numpy_on_the_widest_vectors(capsys):
+    of_ci("installed").main()
+    assert "as numpy" in capsys.readouterr().out
