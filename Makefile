@@ -72,13 +72,14 @@ demo: $(VENV)/.demo
 	@echo "               (first: . $(BIN)/activate)"
 
 # Tests of what the oldest versions lack: options of FSDP2, Muon, what torch.compile and JAX's compiler could
-# not do yet, calls of optax and flax that the tests make.
+# not do yet, calls of optax and flax that the tests make; and a norm of many equal float32 entries, which the
+# older compiler rounds to 2.5e-6 and not to 2e-6.
 NEWER = $(addprefix --ignore=tests/,torch/loops/test_sharded.py torch/loops/test_around_shards.py \
 	torch/loops/test_sharded_groups.py torch/loops/test_normalised.py jax/test_attach.py jax/test_models.py \
 	jax/test_devices.py) \
 	-k 'not opacus and not auto_takes_the_largest_rate and not zero_size_gradients and not they_trace \
 	and not as_torch_says_it and not modules_compiled and not compiled_before and not to_the_bit_as_jax \
-	and not pact_are_the_papers and not of_policies_nothing_is_nan'
+	and not pact_are_the_papers and not of_policies_nothing_is_nan and not jax-jit-float32-element-2.0-0.001'
 OLDEST := .venv-oldest/bin/python
 # TensorFlow 2.19 ends the process over a flag of XLA that it does not know: only the first of QUICK_XLA's.
 test-oldest: $(NATIVE)
