@@ -6,6 +6,7 @@ Environments are removed as soon as they were tried. What failed keeps its outpu
 """
 
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -107,7 +108,13 @@ def main() -> None:
     if missing:
         sys.exit(f".ci/uses.py has no use of {', '.join(missing)}")
     with tempfile.TemporaryDirectory() as folder:
-        pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "-w", folder, str(ROOT)]
+        # A copy of the sources: in the tree itself, what lies in build/ would go into the wheel.
+        sources = Path(folder, "sources")
+        for name in ("src", "setup.py", "pyproject.toml", "MANIFEST.in", "README.md", "LICENSE"):
+            copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
+            sources.mkdir(exist_ok=True)
+            copy(ROOT / name, sources / name)
+        pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "-w", folder, str(sources)]
         subprocess.run(pip, check=True)
         (wheel,) = Path(folder).glob("*.whl")
         tried = []
