@@ -453,6 +453,11 @@ def singles(clip: AnyClip | None) -> Iterator[Clip]:
                 yield from singles(own)
 
 
+def never_clips(clip: AnyClip) -> bool:
+    """Whether it only measures: nothing exceeds its threshold."""
+    return isinstance(clip, Clip) and clip.threshold in (math.inf, (-math.inf, math.inf))
+
+
 def leaves_steps_out(clip: AnyClip | None) -> bool:
     """Whether a clip in a description may leave a step out."""
     return any(single.action == "skip" for single in singles(clip))
