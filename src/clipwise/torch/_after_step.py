@@ -13,6 +13,9 @@ __all__ = ["AfterStep"]
 class AfterStep(Clipper):
     """A `Clipper` of what a step leaves behind: the weights, or the difference that it made to them."""
 
+    def _look_at_first_calls(self) -> None:
+        """It acts after steps by design."""
+
     def after(
         self,
         ids: Container[int] | None = None,

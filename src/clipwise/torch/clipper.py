@@ -9,8 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from clipwise.clip import AnyClip, Norm
+from clipwise.clip import AnyClip, Norm, never_clips
 from clipwise.config.arguments import as_clip
+from clipwise.config.spelling import spelled
 from clipwise.errors import ArgumentError, ClipwiseError, ParameterError, StateError
 from clipwise.functional.arguments import NonFinite, as_nonfinite
 from clipwise.functional.clipping import clip_measured, measured
@@ -22,6 +23,7 @@ from clipwise.functional.plan import make_plan
 from clipwise.functional.slots import Slot, UnitAxes
 from clipwise.namespace import Array, Namespace
 from clipwise.report import ClipReport
+from clipwise.torch._first_calls import FirstCalls
 from clipwise.torch._gradients import Gradients
 from clipwise.torch._measure import MeasuredTensors
 from clipwise.torch._parameters import Parameters, named, refuse_gradients, refuse_unmade
@@ -106,6 +108,7 @@ class Clipper:
     _weight_layout: Layout | None
     _sharding: Sharding | None
     _of_updates = False
+    _first_calls: FirstCalls | None = None
 
     def __init__(
         self,
@@ -155,6 +158,7 @@ class Clipper:
             "_losses": list(self._losses),
             "_state": copy.copy(self._state),
             "_gradients": copy.copy(self._gradients),
+            "_first_calls": None,
             "_process_groups": None,  # they belong to their process, and a copy follows no optimizer
         }
 
@@ -245,8 +249,18 @@ class Clipper:
             NonFiniteError: a gradient is NaN or Inf and ``nonfinite="error"``; nothing was touched.
             ParameterError: the threshold follows the loss and `observe` was not called; or these are
                 gradients in place of parameters.
+
+        Warns:
+            UserWarning: once, if none of the first calls found a gradient that no step had used yet.
         """
+        self._look_at_first_calls()
         return self._step(None).report
+
+    def _look_at_first_calls(self) -> None:
+        if self._first_calls is None:
+            self._first_calls = FirstCalls(spelled(self.clip), asks=not never_clips(self.clip))
+        if self._first_calls.asks:
+            self._first_calls.call(self.parameters.values())
 
     @torch.no_grad()
     def _step(
