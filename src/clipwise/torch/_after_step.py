@@ -5,7 +5,8 @@ from typing import Any
 
 from torch import Tensor
 
-from clipwise.torch.clipper import Clipper, Outcome
+from clipwise.torch._one_step import Outcome
+from clipwise.torch.clipper import Clipper
 
 __all__ = ["AfterStep"]
 

@@ -25,12 +25,13 @@ from clipwise.torch._after_step import AfterStep
 from clipwise.torch._fused import FusedStep, is_fused
 from clipwise.torch._joint_step import JointStep
 from clipwise.torch._normalising import normalised_by
+from clipwise.torch._one_step import Outcome
 from clipwise.torch._parameters import named_by, of_optimizers, refuse_unmade
 from clipwise.torch._placements import local
 from clipwise.torch._process_groups import ProcessGroups
 from clipwise.torch._unseen import Unseen
 from clipwise.torch._wrappers import chain, unwrapped, wrapper_of_caller
-from clipwise.torch.clipper import Clipper, Outcome
+from clipwise.torch.clipper import Clipper
 from clipwise.torch.engines import array_on
 from clipwise.torch.hooks import StepHooks
 from clipwise.torch.refusals import refuse_engine_of_caller, refuse_flat_shards

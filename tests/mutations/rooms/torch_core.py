@@ -43,7 +43,7 @@ BREAKS = [
     ),
     Break(
         "the largest of several losses counts",
-        "src/clipwise/torch/clipper.py",
+        "src/clipwise/torch/_one_step.py",
         "torch.stack(losses).mean()",
         "torch.stack(losses).max()",
         CLIPPER,
