@@ -136,8 +136,9 @@ class OwnClips(threading.local):
         @functools.wraps(function)
         def clipping(parameters: Any, *args: Any, **kwargs: Any) -> Any:
             listed = [parameters] if isinstance(parameters, torch.Tensor) else list(parameters)
+            result = function(listed, *args, **kwargs)
             self._count(listed)
-            return function(listed, *args, **kwargs)
+            return result
 
         return clipping
 

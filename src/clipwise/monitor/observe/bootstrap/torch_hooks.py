@@ -34,8 +34,12 @@ def begin() -> None:
     torchs.register_optimizer_step_pre_hook(before_step)
 
     def after_step(optimizer: Any, args: Any, kwargs: Any) -> None:
-        if not torch.compiler.is_compiling():
+        if torch.compiler.is_compiling():
+            return
+        try:
             clips.after_step(optimizer)
+        except Exception as error:  # an optimizer of a kind of its own: nothing of this ends the training
+            say(f"the script's own clips are not told apart: {type(error).__name__}: {error}")
 
     torchs.register_optimizer_step_post_hook(after_step)
 
