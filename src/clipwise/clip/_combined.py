@@ -65,6 +65,7 @@ def _check_clip(where: str, clip: object) -> None:
 def chain(*clips: AnyClip) -> Chain:
     """Clips one after the other, each applied to what the one before it left.
 
+    >>> from clipwise import clip_by_global_norm, clip_by_value
     >>> len(chain(clip_by_value(5.0), clip_by_global_norm(1.0)).clips)
     2
     """
@@ -81,6 +82,7 @@ def by_name(parts: Mapping[str, AnyClip | None]) -> ByName:
 
     Each part is measured by itself: two parts clipped by global norm have two norms.
 
+    >>> from clipwise import clip_by_global_norm
     >>> by_name({"encoder.*": clip_by_global_norm(0.5), "*": clip_by_global_norm(1.0)}).parts[0][0]
     'encoder.*'
     """

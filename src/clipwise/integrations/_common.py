@@ -76,7 +76,7 @@ def orders(
         ArgumentError: nothing is to be done, lists differ in length, or a clip is none.
     """
     nonfinite = as_nonfinite(nonfinite)
-    given = {"clips": clip, "clips of weights": weights, "clips of updates": updates}
+    given: dict[str, Any] = {"clips": clip, "clips of weights": weights, "clips of updates": updates}
     lengths = {f"{len(each)} {name}": len(each) for name, each in given.items() if is_listed(each)}
     if len({*lengths.values()}) > 1:
         raise ArgumentError(f"{join(list(lengths))} are listed: list as many of each")

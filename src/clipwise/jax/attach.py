@@ -136,9 +136,9 @@ class _Attached:
             skipped = after.report.skipped
             steps, own = unless(skipped, steps, state.inner, own)
             count = count + skipped.astype(count.dtype)
-        before, now = _of_updates(state.inner), _of_updates(own)
-        if before is not None and now is not None:
-            count = count + (now.skipped_steps - before.skipped_steps)
+        then, now = _of_updates(state.inner), _of_updates(own)
+        if then is not None and now is not None:
+            count = count + (now.skipped_steps - then.skipped_steps)
         return steps, AttachState(after.clip, after.packed, count, own)
 
 

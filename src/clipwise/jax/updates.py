@@ -93,7 +93,7 @@ class _ClippedUpdates:
         updates = jax.tree.map(lambda step: _divided(step, rate), steps)
         before = TransformState(state.clip, state.updates.packed)
         clipped, after = self.updater.update(updates, before, params, None, taken)
-        steps = jax.tree.map(lambda *each: _moved(*each, rate), steps, updates, clipped)
+        steps = jax.tree.map(lambda s, u, c: _moved(s, u, c, rate), steps, updates, clipped)
         count = state.skipped_steps
         if self.updater.nonfinite == "skip":
             skipped = after.report.skipped
@@ -104,9 +104,10 @@ class _ClippedUpdates:
 
 def _divided(step: Any, rate: Array) -> Any:
     """A step without its learning rate, in float32 at least; what is no array of floats is as it is."""
-    if not jnp.issubdtype(getattr(step, "dtype", None), jnp.inexact):
+    dtype = getattr(step, "dtype", None)
+    if dtype is None or not jnp.issubdtype(dtype, jnp.inexact):
         return step
-    step = step.astype(jnp.promote_types(step.dtype, jnp.float32))
+    step = step.astype(jnp.promote_types(dtype, jnp.float32))
     return step / rate.astype(step.real.dtype)
 
 
