@@ -60,10 +60,12 @@ class Multiples:
     """What was read and compared is kept, for those who ask again."""
 
     def __init__(self) -> None:
+        self._sources: dict[int, list[str]] = {}
         self._firsts: dict[tuple[int, str], _First] = {}
         self._ratios: dict[tuple[int, int, str], float | None] = {}
 
     def clear(self) -> None:
+        self._sources.clear()
         self._firsts.clear()
         self._ratios.clear()
 
@@ -72,7 +74,7 @@ class Multiples:
         runs = _newest(store)
         found: dict[int, Multiple] = {}
         for place, run in enumerate(runs):
-            for source in store.clippers(run.id, weights=False):
+            for source in self._clippers(store, run):
                 multiple = self.of(store, run, source, runs[place + 1 :])
                 if multiple is not None:
                     found.setdefault(run.id, multiple)
@@ -92,6 +94,15 @@ class Multiples:
             if ratio is not None:
                 return Multiple(own[0], ratio, other)
         return None
+
+    def _clippers(self, store: Store, run: Run) -> list[str]:
+        """Those of gradients; of a run that goes on some may be still to come."""
+        found = self._sources.get(run.id)
+        if found is None:
+            found = store.clippers(run.id, weights=False)
+            if run.status != "running":
+                self._sources[run.id] = found
+        return found
 
     def _first(self, store: Store, run: int, source: str) -> _First | None:
         """The first norms by parameter; of a run that goes on they may be still to come."""
