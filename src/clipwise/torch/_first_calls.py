@@ -1,5 +1,6 @@
 """Noticing in the first calls of a clip that it acts on nothing: after the step, or without gradients."""
 
+import math
 import weakref
 from collections.abc import Iterable
 from typing import Any
@@ -9,6 +10,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim import optimizer as torchs
 
+from clipwise.clip import AnyClip, never_clips
 from clipwise.stack import warn
 
 _ASKED = 10
@@ -116,9 +118,11 @@ _hook: list[Any] = []
 _of_functions: dict[int, FirstCalls] = {}
 
 
-def call_of(function: str, parameters: list[Tensor]) -> None:
-    """A function that remembers nothing is about to clip the gradients of these."""
-    if torch.compiler.is_compiling():
+def call_of(function: str, parameters: list[Tensor], clip: AnyClip | float) -> None:
+    """A function that remembers nothing is about to clip the gradients of these; inf only measures."""
+    if torch.compiler.is_compiling():  # first: a threshold may be a part of the graph then
+        return
+    if clip == math.inf if isinstance(clip, float) else never_clips(clip):
         return
     key = id(parameters[0]) if parameters else 0
     found = _of_functions.get(key)

@@ -71,5 +71,5 @@ def clip_(
         unit_axes=unit_axes,
         process_groups=process_groups,
     )
-    _first_calls.call_of("clipwise.torch.clip_", list(clipper.parameters.values()))
+    _first_calls.call_of("clipwise.torch.clip_", list(clipper.parameters.values()), clip)
     return clipper._step(None).report
