@@ -50,7 +50,7 @@ WRONG = (
 )
 
 
-def said(kind: str, order: str, steps: int = 25, **options) -> list[str]:
+def said(kind: str, order: str, steps: int = 16, **options) -> list[str]:
     _first_calls._of_functions.clear()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
