@@ -15,11 +15,12 @@ from lightning.pytorch.plugins.precision import MixedPrecision
 
 import clipwise
 from clipwise.integrations.lightning import ClipCallback
-from tests.integrations.lightning_runs import Automatic, Two, fit, sgd, steps
+from tests.integrations.lightning_runs import SGD, Automatic, Two, fit, sgd, steps
 from tests.torch.loops.left_out import Lomo
 from tests.torch.loops.reference_loops import (
     STEPS,
     THRESHOLD,
+    BoundedSGD,
     ClipAtPercentile,
     assert_same,
     backward,
@@ -196,6 +197,16 @@ def test_weights_of_one_optimizer():
     _, second = by_hand_two([lambda model: None] * 2)
     assert_same(module.second, second, rtol=0, atol=0)
     assert callback.clippers[1] is None
+
+
+def test_updates():
+    module, reference = Automatic(), make_model()
+    callback = ClipCallback(CLIP, updates=[clipwise.clip_by_norm(BoundedSGD.LIMIT)])
+    fit(module, callback)
+    run_by_hand(reference, BoundedSGD(reference.parameters(), **SGD))
+    assert_same(module.net, reference)
+    assert callback.clipper.updates.clipped_steps > 0
+    assert callback.state_dict()["clippers"][0]["updates"]["steps"] == STEPS
 
 
 @pytest.mark.parametrize("make", [OPTIMIZERS["sgd"], OPTIMIZERS["fused"]], ids=["sgd", "fused"])

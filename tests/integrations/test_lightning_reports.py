@@ -359,6 +359,13 @@ class TestRefused:
             ((CLIP,), {"nonfinite": "ignore"}, ArgumentError, "nonfinite must be one of .* got 'ignore'"),
             ((CLIP,), {"weights": 3}, ArgumentError, "expected a clip .* got 3"),
             (([CLIP] * 2,), {"weights": [CLIP] * 3}, ArgumentError, "2 clips and 3 clips of weights"),
+            (
+                (CLIP,),
+                {"weights": [None], "updates": [CLIP] * 2},
+                ArgumentError,
+                "1 .* and 2 clips of updates",
+            ),
+            ((), {"updates": "skip_spikes()"}, ArgumentError, "after a step that has happened"),
         ],
     )
     def test_at_once(self, arguments, options, error, message):

@@ -27,7 +27,7 @@ from tests.integrations.transformers_runs import (
     trainer_for,
 )
 from tests.torch.loops.left_out import Lomo, hand_over
-from tests.torch.loops.reference_loops import ClipAtPercentile, assert_identical, assert_same
+from tests.torch.loops.reference_loops import BoundedSGD, ClipAtPercentile, assert_identical, assert_same
 
 CLIP = clipwise.clip_by_global_norm(THRESHOLD)
 close = functools.partial(assert_same, rtol=1e-5, atol=2e-6)
@@ -130,6 +130,14 @@ class TestTraining:
         bounded = trainer_for(tmp_path, ClipCallback(weights=clipwise.clip_by_value(0.01)))
         bounded.train()
         assert max(float(p.detach().abs().max()) for p in bounded.model.parameters()) <= 0.01
+
+    def test_the_updates_alone(self, tmp_path):
+        """Then max_grad_norm stays in force; the learning rate is that of the Trainer's schedule."""
+        callback = ClipCallback(updates=clipwise.clip_by_norm(BoundedSGD.LIMIT))
+        trainer = trainer_for(tmp_path, callback, max_grad_norm=THRESHOLD)
+        trainer.train()
+        close(trainer.model, train_by_hand(kind=BoundedSGD)[0], rtol=1e-4, atol=1e-5)
+        assert callback.clipper.updates.clipped_steps > 0
 
     @pytest.mark.parametrize("bad", [math.nan, math.inf])
     @pytest.mark.parametrize("optim", ["sgd", "adamw_torch_fused"])
@@ -366,6 +374,7 @@ class TestRefused:
             (("clip_by_global_nrom(1.0)",), {}, ConfigError, "clip_by_global_norm"),
             ((CLIP,), {"nonfinite": "ignore"}, ArgumentError, "nonfinite must be one of .* got 'ignore'"),
             ((CLIP,), {"weights": 3}, ArgumentError, "expected a clip .* got 3"),
+            ((), {"updates": "skip_spikes()"}, ArgumentError, "after a step that has happened"),
         ],
     )
     def test_at_once(self, arguments, options, error, message):

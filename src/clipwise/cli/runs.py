@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from clipwise.monitor.store import Overview, Run
+    from clipwise.monitor.suggest.multiples import Multiple
 
 ORDERS = ("started", "name", "loss", "steps", "alerts")
 STATUSES = ("running", "finished", "diverged", "stopped", "failed", "lost")
@@ -54,13 +55,16 @@ def runs(
     if context.invoked_subcommand is not None:
         return None
     from clipwise.monitor.store import Store, arranged, sweeps
+    from clipwise.monitor.suggest.multiples import Multiples
 
     with Store(db) as store:
-        there = store.overview()
+        there, multiples = store.overview(), Multiples().among(store)
     found = arranged(there, order=sort, reverse=reverse, match=match, status=status)
     shown = found[:limit] if limit else found
     if as_json:
-        click.echo(json.dumps([_plain(one) for one in shown], indent=2, allow_nan=False))
+        click.echo(
+            json.dumps([_plain(one, multiples.get(one.run.id)) for one in shown], indent=2, allow_nan=False)
+        )
         return 0
     if not found:
         click.echo(f"{str(db)!r} has {f'none of these {len(there):,} runs' if there else 'no run yet'}")
@@ -70,7 +74,7 @@ def runs(
     console = plain_console(WIDTH)
     for sweep, group in sweeps(shown).items():
         title = f"{printable(sweep)} ({counted(len(group), 'run')})" if sweep else ""
-        console.print(_table(title, group))
+        console.print(_table(title, group, multiples))
     if len(shown) < len(found):
         click.echo(f"{len(found) - len(shown):,} more: --limit 0 lists all")
     return 0
@@ -159,7 +163,7 @@ def _found(db: Path, which: Sequence[str]) -> "list[Run]":
         return list({found.id: found for found in map(store.run, which)}.values())
 
 
-def _plain(one: "Overview") -> dict[str, Any]:
+def _plain(one: "Overview", multiple: "Multiple | None") -> dict[str, Any]:
     from clipwise.monitor.store.plain import plain
 
     run = one.run
@@ -174,20 +178,21 @@ def _plain(one: "Overview") -> dict[str, Any]:
         "alerts": dict(one.alerts),
         "sweep": run.sweep,
         "notes": run.notes,
+        "multiple": None if multiple is None else str(multiple),
     }
     return {key: plain(value) for key, value in found.items()}
 
 
-def _table(title: str, group: "Sequence[Overview]") -> "Table":
+def _table(title: str, group: "Sequence[Overview]", multiples: "Mapping[int, Multiple]") -> "Table":
     from datetime import datetime
 
     from clipwise.cli.table import table
 
     noted = any(one.run.notes for one in group)
+    several = any(one.run.id in multiples for one in group)  # gradients that another run has a part of
     names = ["number", "run", "started", "status", "steps", "last loss", "alerts", "clip"]
-    found = table(
-        title, *names, *(["notes"] if noted else []), left=("run", "started", "status", "clip", "notes")
-    )
+    names += ["gradients"] * several + ["notes"] * noted
+    found = table(title, *names, left=("run", "started", "status", "clip", "gradients", "notes"))
     for one in group:
         run = one.run
         row = [
@@ -201,5 +206,6 @@ def _table(title: str, group: "Sequence[Overview]") -> "Table":
             printable(run.clip or "–"),
         ]
         note = run.notes if len(run.notes) <= NOTED else f"{run.notes[: NOTED - 1]}…"
-        found.add_row(*row, *([printable(note)] if noted else []))
+        times = multiples[run.id].short if run.id in multiples else ""
+        found.add_row(*row, *[times] * several, *[printable(note)] * noted)
     return found

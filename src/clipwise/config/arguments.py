@@ -80,13 +80,22 @@ def as_weight_clip(clip: AnyClip | str | Mapping[str, Any]) -> AnyClip:
     return found
 
 
-def as_update_clip(clip: AnyClip | str | Mapping[str, Any]) -> AnyClip:
+def as_update_clip(clip: AnyClip | str | Mapping[str, Any], *, no_moments_in: str | None = None) -> AnyClip:
     """`as_clip` for the differences that steps make.
 
+    Args:
+        no_moments_in: the name of a framework whose optimizers' second moments are not read.
+
     Raises:
-        ArgumentError: a threshold follows the loss, or a clip leaves steps out.
+        ArgumentError: a threshold follows the loss or needs what is not read, or a clip leaves steps out.
     """
     found = as_clip(clip, of_updates=True)
+    for policy in _policies(found):
+        if "moment_ratio" in policy.needs and no_moments_in is not None:
+            raise ArgumentError(
+                f"{policy!r} reads the second moment of Adam in torch.optim, and not in {no_moments_in}: use"
+                " updates=clip_by_block_rms(1.0)"
+            )
     refuse_skips(found, "updates are clipped")
     _refuse_losses(found, "a clip of updates")
     return found

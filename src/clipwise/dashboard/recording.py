@@ -16,6 +16,7 @@ from clipwise.dashboard.sources import logged_of, parts_of, reasons_of
 from clipwise.dashboard.views import alert_views, listed_view, run_view, series_view
 from clipwise.monitor.store import NORM, PREFIX, Run, Store
 from clipwise.monitor.store.plain import plain
+from clipwise.monitor.suggest.multiples import Multiples
 
 THRESHOLD = f"{PREFIX}threshold"
 FINISHED = "finished"
@@ -32,8 +33,8 @@ class Recording:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
-        self._advice = Advice()
-        self._runs = Opened(self.path, self._advice.clear)
+        self._advice, self._multiples = Advice(), Multiples()
+        self._runs = Opened(self.path, self._forget_runs)
         self._steps = Opened(self.path, self._forget)
         self._columns = Columns()
         self._layers: dict[tuple[int, str, int], LayerTable] = {}
@@ -42,6 +43,10 @@ class Recording:
     def close(self) -> None:
         self._runs.close()
         self._steps.close()
+
+    def _forget_runs(self) -> None:
+        self._advice.clear()
+        self._multiples.clear()
 
     def _forget(self) -> None:
         self._columns.clear()
@@ -53,11 +58,11 @@ class Recording:
         """All runs, the newest first, with their last losses and the number of their alerts."""
 
         def read(store: Store) -> list[dict[str, Any]]:
-            found = []
+            found, multiples = [], self._multiples.among(store)
             for one in store.overview():
                 if one.loss is not None and not np.isfinite(one.loss) and one.run.status == FINISHED:
                     self._advice.broken(store, one.run)
-                found.append(listed_view(one, self._status(one.run)))
+                found.append(listed_view(one, self._status(one.run), multiples.get(one.run.id)))
             return found
 
         return self._runs.ask(read)

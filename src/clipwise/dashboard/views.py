@@ -9,6 +9,7 @@ import numpy as np
 from clipwise.dashboard.thinning import KINDS, averaged, running_mean, thin
 from clipwise.monitor.store import HELD, Alert, Floats, Overview, Run, Series
 from clipwise.monitor.store.plain import plain
+from clipwise.monitor.suggest.multiples import Multiple
 
 LISTED = 100
 """Alerts that the page lists, the last ones; of the others it draws the steps."""
@@ -30,13 +31,14 @@ def run_view(run: Run, status: str) -> dict[str, Any]:
     }
 
 
-def listed_view(one: Overview, status: str) -> dict[str, Any]:
+def listed_view(one: Overview, status: str, multiple: Multiple | None) -> dict[str, Any]:
     """What the list of runs shows."""
     return run_view(one.run, status) | {
         "loss": plain(one.loss),
         "alerts": dict(one.alerts),
         "sweep": one.run.sweep,
         "notes": one.run.notes,
+        "multiple": multiple and [multiple.short, str(multiple)],
     }
 
 

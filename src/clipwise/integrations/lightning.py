@@ -58,6 +58,7 @@ class ClipCallback(*_BASES):  # type: ignore[misc]
             optimizer, None for those that are left alone.
         nonfinite, direction: as for `clipwise.torch.attach`.
         weights: what is done to the weights after every step; a list as for ``clip``.
+        updates: what is done to the update of every step, as for `clipwise.torch.attach`; a list likewise.
         log: whether to log.
         per_tensor: log the norm of each parameter too, as ``clipwise/norm/<parameter>``.
 
@@ -86,13 +87,14 @@ class ClipCallback(*_BASES):  # type: ignore[misc]
         *,
         nonfinite: NonFinite = "skip",
         weights: ClipLike | Sequence[ClipLike | None] | None = None,
+        updates: ClipLike | Sequence[ClipLike | None] | None = None,
         direction: bool = False,
         log: bool = True,
         per_tensor: bool = False,
     ) -> None:
         super().__init__()
-        self._orders = orders(clip, weights, nonfinite, direction)
-        self._listed = is_listed(clip) or is_listed(weights)
+        self._orders = orders(clip, weights, updates, nonfinite, direction)
+        self._listed = any(map(is_listed, (clip, weights, updates)))
         self._log, self._per_tensor = log, per_tensor
         self.clippers: list[AttachedClipper | None] = []
         self._attached = False
@@ -139,8 +141,7 @@ class ClipCallback(*_BASES):  # type: ignore[misc]
         try:
             chosen = self._orders_for(optimizers, pl_module)
             for optimizer, order in zip(optimizers, chosen, strict=True):
-                idle = order.clip is None and order.weights is None
-                self.clippers.append(None if idle else order.attach(optimizer, pl_module))
+                self.clippers.append(None if order.is_idle else order.attach(optimizer, pl_module))
             if self._loaded is not None:
                 self._load(self._loaded)
         except Exception:

@@ -44,6 +44,7 @@ class ClipCallback(_transformers.TrainerCallback):  # type: ignore[misc]
             ``max_grad_norm`` stays in force.
         nonfinite, direction: as for `clipwise.torch.attach`.
         weights: what is done to the weights after every step.
+        updates: what is done to the update of every step, as for `clipwise.torch.attach`.
         log: whether to log.
         per_tensor: log the norm of each parameter too, as ``clipwise/norm/<parameter>``.
 
@@ -73,14 +74,15 @@ class ClipCallback(_transformers.TrainerCallback):  # type: ignore[misc]
         *,
         nonfinite: NonFinite = "skip",
         weights: ClipLike | None = None,
+        updates: ClipLike | None = None,
         direction: bool = False,
         log: bool = True,
         per_tensor: bool = False,
     ) -> None:
-        for given in (clip, weights):
+        for given in (clip, weights, updates):
             if is_listed(given):
                 raise ArgumentError(f"a Trainer has one optimizer: expected one clip, got {given!r}")
-        (self._order,) = orders(clip, weights, nonfinite, direction)
+        (self._order,) = orders(clip, weights, updates, nonfinite, direction)
         self._log, self._per_tensor = log, per_tensor
         self.clipper: AttachedClipper | None = None
         self._trainer: Any = None

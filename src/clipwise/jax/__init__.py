@@ -8,8 +8,9 @@ from clipwise.jax.attach import AttachState, attach
 from clipwise.jax.functional import clip, init
 from clipwise.jax.penalty import gradient_penalty
 from clipwise.jax.per_example import PerExample, per_example
-from clipwise.jax.reports import report, weights_report
+from clipwise.jax.reports import report, updates_report, weights_report
 from clipwise.jax.transform import TransformState, transform
+from clipwise.jax.updates import UpdatesState
 from clipwise.jax.weights import WeightsState, clip_weights
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "ClipState",
     "PerExample",
     "TransformState",
+    "UpdatesState",
     "WeightsState",
     "attach",
     "clip",
@@ -26,5 +28,6 @@ __all__ = [
     "per_example",
     "report",
     "transform",
+    "updates_report",
     "weights_report",
 ]

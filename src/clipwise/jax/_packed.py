@@ -87,6 +87,14 @@ class OfWeights:
     packed: Packed
 
 
+@partial(jax.tree_util.register_dataclass, data_fields=["packed"], meta_fields=[])
+@dataclasses.dataclass(frozen=True)
+class OfUpdates:
+    """The report of a clip of updates, likewise."""
+
+    packed: Packed
+
+
 def form_of(report: ClipReport) -> Form:
     """The form of a report, whose arrays may be known by shape only."""
     fields = tuple(name for name in _BEFORE if getattr(report, name) is not None)
@@ -160,9 +168,10 @@ def known_to_flax() -> None:
         return Packed(values, packed.form)
 
     serialization.register_serialization_state(Packed, saved, restored, override=True)
-    serialization.register_serialization_state(
-        OfWeights,
-        lambda own: saved(own.packed),
-        lambda own, state: OfWeights(restored(own.packed, state)),
-        override=True,
-    )
+    for kind in (OfWeights, OfUpdates):
+        serialization.register_serialization_state(
+            kind,
+            lambda own: saved(own.packed),
+            lambda own, state: type(own)(restored(own.packed, state)),
+            override=True,
+        )

@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import optax
 
@@ -12,8 +11,10 @@ from clipwise.errors import ArgumentError, StateError
 from clipwise.functional.arguments import NonFinite, may_leave_out
 from clipwise.functional.clipping import ClipState
 from clipwise.functional.slots import UnitAxes
+from clipwise.jax._left_out import unless
 from clipwise.jax._packed import Packed, unpack
 from clipwise.jax.transform import Rate, TransformState, Updater, loss_of
+from clipwise.jax.updates import UpdatesState, clipping_updates
 from clipwise.jax.weights import clip_weights
 from clipwise.namespace import Array
 from clipwise.report import ClipReport
@@ -47,6 +48,7 @@ def attach(
     clip: AnyClip | str | Mapping[str, Any] | None = None,
     *,
     weights: AnyClip | str | Mapping[str, Any] | None = None,
+    updates: AnyClip | str | Mapping[str, Any] | None = None,
     nonfinite: NonFinite = "skip",
     learning_rate: Rate | None = None,
     momentum: Array | None = None,
@@ -55,9 +57,9 @@ def attach(
 ) -> optax.GradientTransformationExtraArgs:
     """The optimizer with a clip before every step.
 
-    In a step that is left out, with NaN or Inf or by a clip's ``action="skip"``, the updates are zeros, and
-    the optimizer's state stays bit for bit as it was. It is used like any optax optimizer; ``update`` takes
-    ``value=loss``, and passes on all that it is given.
+    In a step that is left out, with NaN or Inf (of its gradients or its update) or by a clip's
+    ``action="skip"``, the updates are zeros, and the optimizer's state stays bit for bit as it was. It is
+    used like any optax optimizer; ``update`` takes ``value=loss``, and passes on all that it is given.
 
     Args:
         optimizer: any of optax; for accumulation put `optax.MultiSteps` around what `attach` returns.
@@ -66,14 +68,22 @@ def attach(
         weights: what is done to the weights after every step, such as ``clip_by_value(0.01)`` for WGAN: the
             updates are such that `optax.apply_updates` gives bounded weights, see `clip_weights`.
             `weights_report` says what was done.
+        updates: what is done to the update of every step, when the optimizer has made it of the gradient:
+            ``clip_by_block_rms(1.0)`` is the update clipping of Adafactor (Shazeer and Stern 2018,
+            arXiv:1804.04235, section 6), for any optimizer. ``u = update / learning_rate`` is measured and
+            clipped, and the update becomes ``learning_rate * clipped(u)``: what the optimizer adds before
+            its rate, such as decoupled weight decay, is a part of it. `updates_report` says what was done.
         nonfinite: ``"skip"``, ``"zero"``, ``"propagate"``, outside of compiled functions also ``"error"``;
             see `clipwise.jax.clip`.
-        learning_rate, momentum, scale_free: of the optimizer, for `clipwise.auto`. A schedule is asked by the
-            number of steps that were taken, as the optimizer's own is.
-        unit_axes: as for `clip`; for ``weights`` too.
+        learning_rate: of the optimizer, for ``updates``, which need it, and `clipwise.auto`. A schedule is
+            asked by the number of steps that were taken, as the optimizer's own is; a rate of 0 counts as 1
+            for ``updates``. Of `optax.inject_hyperparams` the one that it hands in.
+        momentum, scale_free: of the optimizer, for `clipwise.auto`.
+        unit_axes: as for `clip`; for ``weights`` and ``updates`` too.
 
     Raises:
-        ArgumentError: the first argument is no optimizer of optax, or another argument is not allowed.
+        ArgumentError: the first argument is no optimizer of optax, ``updates`` are to be clipped without a
+            ``learning_rate`` or by a clip that follows the loss, or another argument is not allowed.
 
     >>> import jax.numpy as jnp, optax, clipwise, clipwise.jax
     >>> optimizer = clipwise.jax.attach(optax.adam(0.1), clipwise.clip_by_global_norm(1.0))
@@ -85,11 +95,13 @@ def attach(
     """
     _refuse_non_optimizer(optimizer)
     if clip is None:
-        if weights is None:
+        if weights is None and updates is None:
             raise ArgumentError(
-                "expected a clip such as clipwise.clip_by_global_norm(1.0), or weights=, got None"
+                "expected a clip such as clipwise.clip_by_global_norm(1.0), or weights= or updates=, got None"
             )
         clip = clip_by_global_norm(float("inf"))
+    if updates is not None:
+        optimizer = clipping_updates(optimizer, updates, learning_rate, nonfinite, unit_axes)
     if weights is not None:
         optimizer = optax.chain(optimizer, clip_weights(weights, unit_axes=unit_axes))
     updater = Updater(clip, learning_rate, momentum, scale_free, nonfinite, unit_axes)
@@ -119,22 +131,21 @@ class _Attached:
         before = TransformState(state.clip, state.packed)
         clipped, after = self.updater.update(updates, before, params, loss_of(extra), taken)
         steps, own = self.inner.update(clipped, state.inner, params, **extra)
-        if not may_leave_out(self.updater.clip, self.updater.nonfinite):
-            return steps, AttachState(after.clip, after.packed, state.skipped_steps, own)
-        # Chosen entry by entry, not by a branch: this stays one pass with what the optimizer does.
-        skipped = after.report.skipped
-        steps = jax.tree.map(lambda one: jnp.where(skipped, jnp.zeros_like(one), one), steps)
-        own = jax.tree.map(lambda old, new: _kept(skipped, old, new), state.inner, own)
-        count = state.skipped_steps + skipped.astype(state.skipped_steps.dtype)
+        count = state.skipped_steps
+        if may_leave_out(self.updater.clip, self.updater.nonfinite):
+            skipped = after.report.skipped
+            steps, own = unless(skipped, steps, state.inner, own)
+            count = count + skipped.astype(count.dtype)
+        then, now = _of_updates(state.inner), _of_updates(own)
+        if then is not None and now is not None:
+            count = count + (now.skipped_steps - then.skipped_steps)
         return steps, AttachState(after.clip, after.packed, count, own)
 
 
-def _kept(skipped: Array, old: Any, new: Any) -> Any:
-    """``old`` where the step was skipped, in the dtype of ``new``; what is no array is as it is now."""
-    if old is new or not isinstance(new, jax.Array):
-        return new
-    same = getattr(old, "dtype", None) == new.dtype
-    return jnp.where(skipped, old if same else jnp.asarray(old, new.dtype), new)
+def _of_updates(inner: Any) -> UpdatesState | None:
+    """The state of the clip of updates, if there is one; in a chain the clip of weights comes after it."""
+    first = inner[0] if type(inner) is tuple and inner else inner
+    return first if isinstance(first, UpdatesState) else None
 
 
 def _refuse_non_optimizer(optimizer: Any) -> None:

@@ -8,10 +8,10 @@ import jax.numpy as jnp
 
 from clipwise.errors import StateError
 from clipwise.functional.slots import Slot
-from clipwise.jax._packed import OfWeights, Packed, unpack
+from clipwise.jax._packed import OfUpdates, OfWeights, Packed, unpack
 from clipwise.report import ClipReport
 
-__all__ = ["packed_report", "report", "spread", "weights_report"]
+__all__ = ["packed_report", "report", "spread", "updates_report", "weights_report"]
 
 _STATIC = ["names", "normalised"]
 _ARRAYS = [field.name for field in dataclasses.fields(ClipReport) if field.name not in _STATIC]
@@ -56,12 +56,34 @@ def weights_report(opt_state: Any) -> ClipReport:
     >>> float(clipwise.jax.weights_report(state).at_bound)
     0.5
     """
-    leaves = jax.tree.leaves(opt_state, is_leaf=lambda node: isinstance(node, OfWeights))
-    found = [leaf for leaf in leaves if isinstance(leaf, OfWeights)]
+    found = _found(opt_state, OfWeights)
     if not found:
         raise StateError(
             "no report of weights in this state: it must be the state of an optimizer with"
             f" clipwise.jax.clip_weights, or attach with weights=, got {type(opt_state).__name__}"
+        )
+    return unpack(found[-1].packed)
+
+
+def updates_report(opt_state: Any) -> ClipReport:
+    """As `report`, of what ``attach(..., updates=)`` did to the last update: norms of ``update / lr``.
+
+    Raises:
+        StateError: there is none.
+
+    >>> import jax.numpy as jnp, optax, clipwise, clipwise.jax
+    >>> optimizer = clipwise.jax.attach(
+    ...     optax.sgd(0.1), updates=clipwise.clip_by_block_rms(1.0), learning_rate=0.1)
+    >>> params = {"w": jnp.zeros(2)}
+    >>> _, state = optimizer.update({"w": jnp.array([3.0, 3.0])}, optimizer.init(params), params)
+    >>> print(clipwise.jax.updates_report(state))
+    norm 3 -> 1 (threshold 1, 100% clipped)
+    """
+    found = _found(opt_state, OfUpdates)
+    if not found:
+        raise StateError(
+            "no report of updates in this state: it must be the state of clipwise.jax.attach with updates=,"
+            f" got {type(opt_state).__name__}; of a clip behind an optimizer see clipwise.jax.report"
         )
     return unpack(found[-1].packed)
 
@@ -72,14 +94,20 @@ def packed_report(opt_state: Any) -> Packed:
 
 
 def _last(opt_state: Any) -> Packed:
-    leaves = jax.tree.leaves(opt_state, is_leaf=lambda node: isinstance(node, Packed | OfWeights))
-    found = [leaf for leaf in leaves if isinstance(leaf, Packed)]
+    found = _found(opt_state, Packed)
     if not found:
         raise StateError(
             "no report in this state: it must be the state of an optimizer with clipwise.jax.transform or"
             f" clipwise.jax.attach, got {type(opt_state).__name__}"
         )
-    return found[-1]
+    return found[-1]  # type: ignore[no-any-return]
+
+
+def _found(opt_state: Any, kind: type[Any]) -> list[Any]:
+    """The reports of one kind, in the order of the state."""
+    kinds = Packed | OfWeights | OfUpdates
+    leaves = jax.tree.leaves(opt_state, is_leaf=lambda node: isinstance(node, kinds))
+    return [leaf for leaf in leaves if isinstance(leaf, kind)]
 
 
 def spread(found: ClipReport, slots: tuple[Slot, ...]) -> ClipReport:

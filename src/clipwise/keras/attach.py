@@ -6,7 +6,7 @@ from typing import Any
 
 import keras
 
-from clipwise.clip import AnyClip, singles
+from clipwise.clip import AnyClip
 from clipwise.config.arguments import as_clip, as_update_clip, as_weight_clip
 from clipwise.errors import ArgumentError
 from clipwise.functional.arguments import NonFinite, as_nonfinite
@@ -287,13 +287,7 @@ def unscaled(optimizer: Any) -> Any:
 
 
 def _as_update_clip(optimizer: Any, updates: AnyClip | str | Mapping[str, Any]) -> AnyClip:
-    found = as_update_clip(updates)
-    for single in singles(found):
-        if "moment_ratio" in getattr(single.threshold, "needs", ()):
-            raise ArgumentError(
-                f"{single.threshold!r} reads the second moment of Adam in torch.optim, and not in Keras: use"
-                " updates=clip_by_block_rms(1.0)"
-            )
+    found = as_update_clip(updates, no_moments_in="Keras")
     if is_multi(optimizer):
         raise ArgumentError("updates= takes no MultiOptimizer: attach to each of the optimizers inside")
     return found

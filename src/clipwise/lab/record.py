@@ -54,6 +54,8 @@ class RunRecord(RunInfo):
         seconds: training time in seconds.
         skipped_steps: steps that were not taken: the gradient was not finite, or a clip left them out.
         interrupted: the run was stopped before its end.
+        multiple: what is said where its first gradients are a whole multiple of those of another run of the
+            recording, which sums what it averages, or the other way round.
     """
 
     steps: dict[str, list[float]] = field(default_factory=lambda: {name: [] for name in STEP_COLUMNS})
@@ -61,6 +63,7 @@ class RunRecord(RunInfo):
     seconds: float = 0.0
     skipped_steps: int = 0
     interrupted: bool = False
+    multiple: str | None = None
 
     @property
     def final(self) -> dict[str, float]:

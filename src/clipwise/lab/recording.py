@@ -17,6 +17,7 @@ from clipwise.monitor import Monitor
 from clipwise.monitor.identity import Identity, identity
 from clipwise.monitor.rules import default_rules
 from clipwise.monitor.store import PREFIX, Run, Series, Store
+from clipwise.monitor.suggest.multiples import Multiples, multiple_of_another
 
 __all__ = ["RecordingTarget", "RunLog", "finished_runs", "record_of"]
 
@@ -115,8 +116,12 @@ class RunLog:
         self._monitor.__exit__(kind, error, trace)  # says how it ended, unless `finish` has
 
 
-def record_of(store: Store, run: Run) -> RunRecord:
+def record_of(store: Store, run: Run, multiples: Multiples | None = None) -> RunRecord:
     """The record of a run of the lab: of one that is not finished, as far as it came.
+
+    Args:
+        store, run: where it is recorded.
+        multiples: what was read of the gradients of other runs before.
 
     Raises:
         StoreError: it is no run of the lab, or a step is missing or was recorded twice.
@@ -140,6 +145,7 @@ def record_of(store: Store, run: Run) -> RunRecord:
         column: _at_each_step(series.get(name, nothing), count, DROPPED.get(column, 1.0))
         for column, name in ours.items()
     }
+    multiple = multiple_of_another(store, run, "", multiples)
     seconds = series.get(SECONDS, nothing)
     evaluations = [
         Evaluation(step, spent, metrics)
@@ -153,6 +159,7 @@ def record_of(store: Store, run: Run) -> RunRecord:
         seconds=float(seconds.values[-1]) if len(seconds.values) else 0.0,
         skipped_steps=int(np.count_nonzero(columns["skipped"])),
         interrupted=run.status not in ENDED,
+        multiple=None if multiple is None else str(multiple),
     )
 
 
@@ -160,9 +167,10 @@ def finished_runs(target: RecordingTarget) -> list[RunRecord]:
     """The runs in a recording that came to their end with the same facts, the newest first."""
     if not target.path.exists() or not target.path.stat().st_size:
         return []
+    multiples = Multiples()
     with Store(target.path) as store:
         return [
-            record_of(store, run)
+            record_of(store, run, multiples)
             for run in store.runs()
             if run.status in ENDED
             and set(INFO) <= run.facts.keys()

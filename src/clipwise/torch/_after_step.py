@@ -5,13 +5,17 @@ from typing import Any
 
 from torch import Tensor
 
-from clipwise.torch.clipper import Clipper, Outcome
+from clipwise.torch._one_step import Outcome
+from clipwise.torch.clipper import Clipper
 
 __all__ = ["AfterStep"]
 
 
 class AfterStep(Clipper):
     """A `Clipper` of what a step leaves behind: the weights, or the difference that it made to them."""
+
+    def _look_at_first_calls(self) -> None:
+        """It acts after steps by design."""
 
     def after(
         self,

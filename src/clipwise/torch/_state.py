@@ -94,6 +94,22 @@ class PolicyState:
         return placed.astype(like.dtype) if isinstance(placed, np.ndarray) else placed.to(like.dtype)
 
 
+def refuse_other_states(state: Any, version: int, counts: Sequence[str]) -> None:
+    """StateError if this is not what a clipper gave."""
+    if not isinstance(state, Mapping) or not {"version", "thresholds", *counts} <= state.keys():
+        raise StateError("this is not the state of a Clipper")
+    if state["version"] != version:
+        raise StateError(f"the state has version {state['version']!r}; this clipwise reads version {version}")
+
+
+def read_counts(state: Mapping[str, Any], names: Sequence[str]) -> list[int]:
+    """The counts in a state; StateError if one is no whole number."""
+    for name in names:
+        if isinstance(state[name], bool) or not isinstance(state[name], int):
+            raise StateError(f"{name} must be a whole number, got {state[name]!r}")
+    return [state[name] for name in names]
+
+
 def _policy(stage: Stage) -> str:
     return type(stage.clip.threshold).__name__
 

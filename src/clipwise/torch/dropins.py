@@ -22,7 +22,7 @@ from clipwise.checks import check_number
 from clipwise.errors import ThresholdError
 from clipwise.namespace import Array
 from clipwise.stack import warn
-from clipwise.torch import _foreign_clipping
+from clipwise.torch import _first_calls, _foreign_clipping
 from clipwise.torch._gradients import make_writable
 from clipwise.torch._parameters import refuse_gradients
 from clipwise.torch._placements import is_sharded
@@ -112,6 +112,7 @@ def clip_grad_norm_(
     max_norm, order = _threshold("max_norm", max_norm), float(norm_type)
     listed = _listed(parameters)
     _foreign_clipping.hear("clipwise.torch.clip_grad_norm_", listed, max_norm)
+    _first_calls.call_of("clipwise.torch.clip_grad_norm_", listed, max_norm)
     with torch.no_grad():
         batch = _gradients("clip_grad_norm_", listed)
         if batch is None:
@@ -150,6 +151,7 @@ def clip_grads_with_norm_(
     max_norm = _threshold("max_norm", max_norm)
     listed = _listed(parameters)
     _foreign_clipping.hear("clipwise.torch.clip_grads_with_norm_", listed, max_norm)
+    _first_calls.call_of("clipwise.torch.clip_grads_with_norm_", listed, max_norm)
     with torch.no_grad():
         batch = _gradients("clip_grads_with_norm_", listed)
         if batch is None:
@@ -189,6 +191,7 @@ def clip_grad_value_(parameters: TensorOrTensors, clip_value: float, foreach: bo
     clip_value = _threshold("clip_value", clip_value)
     listed = _listed(parameters)
     _foreign_clipping.hear("clipwise.torch.clip_grad_value_", listed, clip_value)
+    _first_calls.call_of("clipwise.torch.clip_grad_value_", listed, clip_value)
     with torch.no_grad():
         batch = _gradients("clip_grad_value_", listed)
         if batch is None:

@@ -11,6 +11,7 @@ from clipwise.errors import StateError
 from clipwise.functional.arguments import NonFinite
 from clipwise.functional.slots import UnitAxes
 from clipwise.report import ClipReport
+from clipwise.torch import _first_calls
 from clipwise.torch._parameters import Parameters
 from clipwise.torch._process_groups import ProcessGroups
 from clipwise.torch.clipper import Clipper
@@ -70,4 +71,5 @@ def clip_(
         unit_axes=unit_axes,
         process_groups=process_groups,
     )
-    return clipper.clip_()
+    _first_calls.call_of("clipwise.torch.clip_", list(clipper.parameters.values()), clip)
+    return clipper._step(None).report

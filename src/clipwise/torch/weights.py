@@ -15,12 +15,12 @@ from clipwise.report import ClipReport
 from clipwise.torch._after_step import AfterStep
 from clipwise.torch._gradients import Weights
 from clipwise.torch._measure import MeasuredTensors
+from clipwise.torch._one_step import Outcome
 from clipwise.torch._parameters import Parameters
 from clipwise.torch._process_groups import ProcessGroups
 from clipwise.torch._sharded import ShardedTensors
 from clipwise.torch._sharded_gradients import ShardedWeights
 from clipwise.torch._slots import layout_of
-from clipwise.torch.clipper import Outcome
 from clipwise.torch.engines import make_batch
 from clipwise.torch.engines._arrays import tensor_of, wide
 from clipwise.torch.engines.reference import values_of

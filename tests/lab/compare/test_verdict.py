@@ -1,6 +1,7 @@
 """One test for each rule of the verdict."""
 
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -203,3 +204,11 @@ def test_close_to_the_best_is_said() -> None:
 )  # fmt: skip
 def test_headline(runs: list[RunRecord], expected: str) -> None:
     assert headline(group(runs)) == expected
+
+
+def test_gradients_that_are_a_multiple_of_those_of_another_run() -> None:
+    multiple = "At step 1 its gradients are exactly 2 times those of run 'b'."
+    runs = [record(held_out=[8.0], seed=s) for s in (3, 4)] + [clipped(held_out=[2.4], **FIRING)]
+    *before, last = said(*(replace(run, multiple=multiple) for run in runs))
+    assert last == f"no clipping, seed 3: {multiple}"
+    assert not any("2 times" in line for line in before)

@@ -13,7 +13,17 @@ from tests.depth import thorough
 from tests.monitor.observe.running import SCRIPTS, observed, run
 
 CASES = (
-    *("sgd", "sgd_fused", "adam_each", "adamw_loop", "adamw_fused", "accumulated", "clipped", "embedding"),
+    *(
+        "sgd",
+        "sgd_fused",
+        "adam_each",
+        "adamw_loop",
+        "adamw_fused",
+        "accumulated",
+        "clipped",
+        "late",
+        "embedding",
+    ),
     *("lbfgs", "scaled", "scaled_fused", "netD", "netG", "loaded", "odd", "own", "traced"),
     *("thread0", "thread3"),
 )
@@ -89,6 +99,14 @@ def test_own_clipping_is_told_from_before_it(both):
     assert fraction.tolist() == (norms > 0.25).astype(float).tolist()
 
 
+def test_own_clipping_after_the_step_is_none_of_it(both):
+    plain, _, store = both
+    found = store.series(store.run().id, ["clipwise/norm_after", "clipwise/clip_fraction"], "late")
+    np.testing.assert_allclose(found["clipwise/norm_after"].values, plain["late"]["norms"], rtol=2e-6)
+    assert not found["clipwise/clip_fraction"].values.any()
+    assert max(plain["late"]["norms"]) > 0.25
+
+
 def test_own_clipping_of_another_order_is_of_that_order(tmp_path):
     script = SCRIPTS / "simple.py"
     done = observed(
@@ -116,7 +134,8 @@ def test_parameters_have_the_names_of_their_modules(tmp_path):
     assert done.returncode == 1
     assert "out of luck" in done.stderr
     assert "clipwise suggest tiny --db" in done.stderr
-    assert "warning: clip_acts_on_nothing: The script called clip_grad_norm_ 10 times" in done.stderr
+    said = " ".join(done.stderr.split())
+    assert "warning: clip_acts_on_nothing: The script called torch's clip functions 10 times" in said
     with Store(tmp_path / "a.db") as store:
         first, second = store.run("tiny"), store.run("tiny-2")  # a training of its own in a child process
         assert (first.steps, first.status, first.clip) == (12, "failed", None)

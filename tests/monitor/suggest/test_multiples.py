@@ -1,12 +1,17 @@
-"""Runs of one seed that sum what others average: said with the suggestion."""
+"""Runs of one seed that sum what others average: said with the suggestion, in lists, of a comparison."""
+
+import json
 
 import pytest
 import torch
 from torch import nn
 
 import clipwise
+from clipwise.cli import main
+from clipwise.dashboard.recording import Recording
 from clipwise.monitor import Monitor, Store
 from clipwise.monitor.suggest import suggest_run
+from clipwise.monitor.suggest.multiples import Multiples
 
 
 def train(path, name, *, parts=1, mean=True, seed=0, factor=1.0):
@@ -47,3 +52,28 @@ def test_it_is_said_of_the_first_step(tmp_path, other, words):
         [reason] = said
         assert reason.startswith("At step 1 its gradients are")
         assert words in reason
+
+
+def test_it_is_said_in_the_lists_of_runs(tmp_path, capsys):
+    """Of the later run; what was read once is not read again, and a run that has gone is not named."""
+    path = tmp_path / "runs.db"
+    for name, options in (("mean", {}), ("again", {}), ("sum", {"parts": 8, "mean": False})):
+        train(path, name, **options)
+    assert main(["runs", "--db", str(path)]) == 0
+    rows = [line for line in capsys.readouterr().out.splitlines() if "8 x " in line]
+    assert len(rows) == 1
+    assert "8 x 'again'" in rows[0]
+    assert main(["runs", "--json", "--db", str(path)]) == 0
+    said = [one["multiple"] for one in json.loads(capsys.readouterr().out)]
+    assert said[1:] == [None, None]
+    assert said[0].startswith("At step 1 its gradients are exactly 8 times those of run 'again'")
+    recording = Recording(path)
+    assert [one["multiple"] for one in recording.runs()] == [["8 x 'again'", said[0]], None, None]
+    known = Multiples()
+    with Store(path) as store:
+        assert known.among(store)[3].other.name == "again"
+        store.first_layers = None  # known by now
+        assert known.among(store)[3].ratio == 8.0
+    assert main(["runs", "delete", "again", "--yes", "--db", str(path)]) == 0
+    assert recording.runs()[0]["multiple"][0] == "8 x 'mean'"
+    recording.close()

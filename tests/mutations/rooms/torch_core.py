@@ -36,21 +36,21 @@ BREAKS = [
     ),
     Break(
         "a step of NaN is taken",
-        "src/clipwise/torch/attach.py",
+        "src/clipwise/torch/_around_steps.py",
         "        return not report.skipped\n",
         "        return True\n",
         ATTACH,
     ),
     Break(
         "the largest of several losses counts",
-        "src/clipwise/torch/clipper.py",
+        "src/clipwise/torch/_one_step.py",
         "torch.stack(losses).mean()",
         "torch.stack(losses).max()",
         CLIPPER,
     ),
     Break(
         "weights are bounded after a step that was left out",
-        "src/clipwise/torch/attach.py",
+        "src/clipwise/torch/_around_steps.py",
         "if not self._moves:",
         "if False:",
         "tests/torch/loops/test_weights_left_out.py",
@@ -64,7 +64,7 @@ BREAKS = [
     ),
     Break(
         "what Muon normalises enters the norm",
-        "src/clipwise/torch/attach.py",
+        "src/clipwise/torch/_follows.py",
         "normalised = {} if self._include_normalised else normalised_by(self.optimizers)",
         "normalised: dict[int, str] = {}",
         "tests/torch/loops/test_normalised.py",
@@ -106,7 +106,7 @@ BREAKS = [
     ),
     Break(
         "the largest learning rate of the groups is the smallest",
-        "src/clipwise/torch/attach.py",
+        "src/clipwise/torch/_follows.py",
         'rate = _largest([group["lr"] for group in groups if "lr" in group])',
         'rate = groups[-1]["lr"]',
         "tests/torch/loops/test_parameters_change.py",
@@ -141,9 +141,23 @@ BREAKS = [
     ),
     Break(
         "a copy of a clipper detaches the original",
-        "src/clipwise/torch/attach.py",
+        "src/clipwise/torch/_attached.py",
         '"_handles": [],',
         '"_handles": self._handles,',
         "tests/torch/test_copies.py",
+    ),
+    Break(
+        "gradients that a step has used count as new",
+        "src/clipwise/torch/_first_calls.py",
+        "return used is not None and used() is gradient and gradient._version == version",
+        "return False",
+        "tests/torch/loops/test_first_calls.py",
+    ),
+    Break(
+        "each replica judges its own loss",
+        "src/clipwise/torch/_replicas.py",
+        "        return [own / dist.get_world_size(self._group)]\n",
+        "        return losses\n",
+        "tests/torch/loops/test_around_shards.py -k replicas",
     ),
 ]

@@ -58,8 +58,9 @@ def observing(folder: str, name: str, clip: str | None = None):
     os.environ |= {SETTINGS: settings.environment("", "")[SETTINGS], "CLIPWISE_RUN": name}
     os.environ |= {"CLIPWISE_RUN_NAME": name}
     said: list[str] = []
-    clips = OwnClips()
-    observer = Observer(Losses(), clips, said.append)
+    losses = Losses()
+    clips = OwnClips(losses)
+    observer = Observer(losses, clips, said.append)
     leave = os._exit
     kept = [(module, dict(vars(module))) for module in (nn.utils, clip_grad)]
     clips.listen()

@@ -123,6 +123,22 @@ def assert_identical(a: nn.Module, b: nn.Module) -> None:
         assert torch.equal(p, q)
 
 
+class BoundedSGD(torch.optim.SGD):
+    """What each step did, without the learning rate, has at most this norm, by tensor."""
+
+    LIMIT = 0.02
+
+    def step(self, closure: None = None) -> None:
+        listed = [(p, group["lr"]) for group in self.param_groups for p in group["params"]]
+        before = [entries(p) for p, _ in listed]
+        super().step(closure)
+        for (p, rate), old in zip(listed, before, strict=True):
+            moved = entries(p) - old
+            norm = np.linalg.norm(moved) / (rate or 1.0)
+            if norm > self.LIMIT:
+                p.detach().copy_(torch.from_numpy(old + moved * (self.LIMIT / norm)))
+
+
 def run_by_hand(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,

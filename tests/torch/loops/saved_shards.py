@@ -20,6 +20,7 @@ from torch.distributed.optim import ZeroRedundancyOptimizer
 from torch.nn.parallel import DistributedDataParallel
 
 import clipwise
+from tests.thresholds.oracles import LOSSES
 from tests.torch.loops.around_shards import SHORT, dist_rank, error_of
 from tests.torch.loops.sharded import RANKS, Net, backward, whole
 
@@ -132,6 +133,28 @@ def replicas(parts: int) -> dict[str, Any]:
         thresholds.append(float(clipper.report.threshold))
     found = {"parameters": [p.detach().clone() for p in net.parameters()]}
     return found | {"thresholds": thresholds, "losses": losses}
+
+
+def own_losses(rank: int) -> list[float]:
+    """Losses of one of four ranks, whose mean over them is `LOSSES`: those of the first two swing."""
+    swing = {0: 30.0, 1: -30.0}.get(rank, 0.0)
+    return [loss + swing * (-1) ** step for step, loss in enumerate(LOSSES)]
+
+
+def replicas_that_skip(parts: int) -> dict[str, Any]:
+    """DDP whose steps are left out by their loss: by the mean, since each rank has its own."""
+    net: Any = Net()
+    model = DistributedDataParallel(net) if parts > 1 else net
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.02, momentum=0.9)
+    clip = clipwise.skip_spikes(4.0, window=8, patience=2, on="loss")
+    clipper = clipwise.torch.attach(optimizer, clip, model=net)
+    skipped = []
+    for step, loss in enumerate(LOSSES if parts == 1 else own_losses(dist_rank())):
+        backward(model, step, dist_rank(), parts)
+        clipper.observe(loss)
+        optimizer.step()
+        skipped.append(bool(clipper.report.skipped))
+    return {"parameters": [p.detach().clone() for p in net.parameters()], "skipped": skipped}
 
 
 def replicas_of_which_one_observes() -> str:

@@ -13,6 +13,7 @@ from torch.utils._pytree import tree_leaves
 
 import clipwise
 from clipwise.monitor import Store
+from tests.thresholds import oracles
 from tests.torch.loops import around_shards as around
 from tests.torch.loops import recorded_shards as recorded
 from tests.torch.loops import saved_shards as saved
@@ -52,6 +53,7 @@ def on_each_rank(folder):
     found["offloaded"] = saved.offloaded()
     found["zero"] = saved.zero(RANKS)
     found["replicas"] = saved.replicas(RANKS)
+    found["replicas that skip"] = saved.replicas_that_skip(RANKS)
     found["one observes"] = saved.replicas_of_which_one_observes()
     found["flat"] = recorded.flat_from_outside(folder)
     return found
@@ -325,3 +327,17 @@ def test_replicas_follow_the_mean_loss(ranks):
         )
         assert "1 of 4 ranks observe a loss" in found["one observes"]
     np.testing.assert_allclose(ranks[0]["replicas"]["thresholds"], expected["thresholds"], rtol=1e-5)
+
+
+def test_replicas_skip_by_the_mean_loss(ranks):
+    wanted = oracles.skip_losses(oracles.LOSSES, 4.0, 8, 2)
+    assert sum(wanted) == 4
+    alone = [oracles.skip_losses(saved.own_losses(rank), 4.0, 8, 2) for rank in range(RANKS)]
+    assert len({*map(tuple, alone)}) > 1
+    expected = saved.replicas_that_skip(1)
+    assert expected["skipped"] == wanted
+    for found in ranks:
+        assert found["replicas that skip"]["skipped"] == wanted
+        torch.testing.assert_close(
+            found["replicas that skip"]["parameters"], expected["parameters"], rtol=1e-6, atol=1e-6
+        )

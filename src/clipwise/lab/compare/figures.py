@@ -72,6 +72,7 @@ class Figures:
     steps: int
     seconds: float
     interrupted: bool
+    multiple: str | None = None
     diverged_at: int | None
     first_loss: float
     final_loss: float
@@ -132,6 +133,7 @@ def measure(record: RunRecord, *, baseline: RunRecord | None = None, target: flo
         steps=len(loss),
         seconds=record.seconds,
         interrupted=record.interrupted,
+        multiple=record.multiple,
         diverged_at=at,
         first_loss=float(finite_loss[0]) if len(finite_loss) else math.nan,
         final_loss=final_loss(loss),

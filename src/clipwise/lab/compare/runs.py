@@ -1,13 +1,12 @@
 """Which runs a comparison consists of, and how they are trained one after the other."""
 
-import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
 from clipwise import clip as presets
-from clipwise.clip import AnyClip, Clip
+from clipwise.clip import AnyClip, never_clips
 from clipwise.config import parse, to_string
 from clipwise.config.spelling import spelled
 from clipwise.errors import ConfigError
@@ -84,7 +83,7 @@ def plan(
         asked.append(("auto", presets.auto()))
     chosen: list[tuple[str, str, AnyClip | None]] = []
     for role, clip in asked:
-        clip = None if _never_clips(clip) else clip
+        clip = None if clip is None or never_clips(clip) else clip
         if all(clip != other for *_, other in chosen):
             chosen.append((label_of(clip), _role(role, clip), clip))
     if not chosen:
@@ -96,7 +95,7 @@ def plan(
 def single(config: LabConfig, clip: str | None = None) -> Job:
     """The one run of a training: with the clip given, or else the configured one."""
     chosen = config.clip if clip is None else _given(clip)
-    if _never_clips(chosen):
+    if chosen is None or never_clips(chosen):
         return Job(label_of(None), "baseline", None, config.seed)
     return Job(
         label_of(chosen), "configured" if clip is None else _role("given", chosen), chosen, config.seed
@@ -169,11 +168,6 @@ def _given(text: str) -> AnyClip | None:
         return parse(text)
     except ConfigError as error:
         raise ConfigError(f"--clip {text!r}: {error}") from error
-
-
-def _never_clips(clip: AnyClip | None) -> bool:
-    """None, and a bound that nothing exceeds: both are the baseline."""
-    return clip is None or (isinstance(clip, Clip) and clip.threshold in (math.inf, (-math.inf, math.inf)))
 
 
 def _role(role: str, clip: AnyClip | None) -> str:

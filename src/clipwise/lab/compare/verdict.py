@@ -31,7 +31,15 @@ def verdict(groups: Sequence[Group]) -> list[str]:
         if each is not baseline:
             sentences.append(_outcome(each, baseline))
         sentences += [s for s in (_normalised(each), _skipped(each)) if s]
-    return sentences + [s for s in (_conclusion(groups, baseline), _certainty(groups)) if s]
+    return sentences + [
+        s for s in (_conclusion(groups, baseline), _certainty(groups), _multiple(groups)) if s
+    ]
+
+
+def _multiple(groups: Sequence[Group]) -> str | None:
+    """Once: the runs of a comparison differ in their clips, which the first gradients are not told of."""
+    runs = (run for each in groups for run in each.runs)
+    return next((f"{run.label}, seed {run.seed}: {run.multiple}" for run in runs if run.multiple), None)
 
 
 def headline(groups: Sequence[Group]) -> str:

@@ -239,7 +239,7 @@ def csv_text(groups: Sequence[Group]) -> str:
     """One row a run with every figure, unrounded; an empty cell where a figure is undefined."""
     runs = [run for each in groups for run in each.runs]
     held_out = sorted({name for run in runs for name in run.held_out})
-    names = [f.name for f in fields(Figures) if f.name != "held_out"]
+    names = [f.name for f in fields(Figures) if f.name not in ("held_out", "multiple")]
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow([*names, *(f"held_out_{name}" for name in held_out)])

@@ -257,20 +257,14 @@ class Observer:
         if source.steps == 1:
             recorder.know_optimizer(optimizer, order, source.name)
         if source.steps == ASKED_AT and self._own_clips.made:
-            recorder.log(step=source.steps, name=source.name, **self._calls())
+            said = (self._own_clips.made, int(self._own_clips.acts))
+            recorder.log(step=source.steps, name=source.name, **dict(zip(CLIP_CALLS, said, strict=True)))
         if call is not None and 0 <= call.threshold < float("inf"):
             recorder.describe(clip_by_global_norm(call.threshold, call.order))
         found_inf = getattr(optimizer, "found_inf", None)
         if found_inf is not None:  # a fused optimizer leaves the step out by itself
             object.__setattr__(report, "skipped", found_inf.detach().reshape(()) > 0)
         recorder.take(report, step=source.steps, name=source.name, loss=loss)
-
-    def _calls(self) -> dict[str, int]:
-        """The script's own calls so far, and whether any found a gradient of what is stepped on."""
-        stepped = {id(p) for one in self._sources for group in one.param_groups for p in group["params"]}
-        return dict(
-            zip(CLIP_CALLS, (self._own_clips.made, len(self._own_clips.touched & stepped)), strict=True)
-        )
 
     def _heard(self, source: Source, clipper: Clipper, report: Any, told: Any) -> None:
         """A clipper, the script's own or that of ``--clip``, has made a step."""

@@ -13,8 +13,9 @@ from clipwise.monitor.wording import of
 class ClipActsOnNothing(Rule):
     """Speaks when the gradient's norm was exactly 0 in all of the first recorded steps.
 
-    And, of a script under ``clipwise observe``, when it calls ``clip_grad_norm_``, and none of its calls
-    found a gradient of what an optimizer steps on.
+    And, of a script under ``clipwise observe``, when it calls torch's ``clip_grad_norm_`` or
+    ``clip_grad_value_``, and none of its calls acted on a step: each found no gradient of what an optimizer
+    steps on, or one that a step had used already.
 
     Args:
         first: recorded steps that are looked at.
@@ -56,8 +57,9 @@ class _Watcher(Watcher):
     def finding(self) -> Finding:
         if self._calls:
             return Finding(
-                seen=f"The script called clip_grad_norm_ {self._calls:,} times up to step {self._step:,}, and"
-                " none of the calls found a gradient of what its optimizers step on.",
+                seen=f"The script called torch's clip functions {self._calls:,} times up to step"
+                f" {self._step:,}, and no call acted on a step: each found no gradient of what an optimizer"
+                " steps on, or one that a step had used already.",
                 why="Nothing is clipped: the training runs as it would without the call.",
                 advice="Call it after backward and before step, with the parameters of the model that is"
                 " trained: not with gradients, not with a generator that was used up, not with the parameters"

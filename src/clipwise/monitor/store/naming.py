@@ -22,7 +22,7 @@ ADAM = ("adam/eps", "adam/entries")
 """Kept once where the optimizers are Adam or alike: eps, and the number of entries behind the norm."""
 
 CLIP_CALLS = ("clip_calls", "clip_calls_acting")
-"""Kept once of an observed script: its calls of clip_grad_norm_ so far, and whether any found gradients."""
+"""Kept once of an observed script: its calls of torch's clip functions so far, 1 if any acted on a step."""
 
 PART = "by_name/"
 """Stands before the pattern of a part in the source of what `clipwise.by_name` did to it."""

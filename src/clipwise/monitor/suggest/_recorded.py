@@ -78,7 +78,7 @@ def suggest_run(
         )
     )
     more = what_held(store, found.id, source), multiple_of_another(store, found, source)
-    return replace(made, reasons=(*made.reasons, *filter(None, more)))
+    return replace(made, reasons=(*made.reasons, *(str(one) for one in more if one)))
 
 
 def _source(run: Run, sources: list[str], source: str | None) -> str:

@@ -35,7 +35,7 @@ def batches(count):
     return [torch.randn(8, 6) for _ in range(count)]
 
 
-def train(name, make, *, model=None, micro=1, clip=None):
+def train(name, make, *, model=None, micro=1, clip=None, late=None):
     torch.manual_seed(3)
     globals()[name] = model = net() if model is None else model()
     optimizer = make(model.parameters())
@@ -51,6 +51,8 @@ def train(name, make, *, model=None, micro=1, clip=None):
         if clip is not None:
             nn.utils.clip_grad_norm_(model.parameters(), clip)
         optimizer.step()
+        if late is not None:
+            nn.utils.clip_grad_norm_(model.parameters(), late)
         losses.append(sum(seen) / micro)
     found[name] = {"digest": digest(model), "norms": norms, "losses": losses}
 
@@ -268,6 +270,7 @@ def main(path):
     train("adamw_fused", lambda p: torch.optim.AdamW(p, 0.01, fused=True))
     train("accumulated", lambda p: torch.optim.Adam(p, 0.01), micro=3)
     train("clipped", lambda p: torch.optim.SGD(p, 0.1), clip=0.25)
+    train("late", lambda p: torch.optim.SGD(p, 0.1), late=0.25)
     sparse()
     closure()
     with_scaler("scaled", fused=False, divided=False)

@@ -105,7 +105,8 @@ export class Runs {
       : el("span", { class: typeof run.loss === "string" ? "bad" : "" }, `loss ${number(run.loss)}`);
     const alerts = alertsOf(run);
     const told = alerts ? el("span", { class: run.alerts.critical ? "bad" : "warn" }, many(alerts, "alert")) : null;
-    item.figures.replaceChildren(...[loss, told, el("span", { class: "run-clip" }, run.clip ?? "not clipped")].filter(Boolean));
+    const multiple = run.multiple ? el("span", { class: "warn", title: run.multiple[1] }, `gradients ${run.multiple[0]}`) : null;
+    item.figures.replaceChildren(...[loss, told, multiple, el("span", { class: "run-clip" }, run.clip ?? "not clipped")].filter(Boolean));
     item.notes.textContent = run.notes ?? "";
     item.notes.hidden = !run.notes;
     if (item.edit) set(item.edit, { "aria-label": `Name, notes, delete: ${run.name}` });

@@ -16,9 +16,13 @@ class Losses(threading.local):
     """The losses since the last step of an optimizer: several count as their mean.
 
     Each thread has its own: what trains in one is no loss of what trains in another.
+
+    Attributes:
+        passes: backward passes so far.
     """
 
     def __init__(self) -> None:
+        self.passes = 0
         self._new: deque[Any] = deque(maxlen=LONGEST)
         self._mean: Any = None
         self._heard: set[int] = set()  # ids of the optimizers that were told the mean
@@ -49,6 +53,7 @@ class Losses(threading.local):
     def _telling(self, backward: Any) -> Any:
         @functools.wraps(backward)
         def telling(tensors: Any, *args: Any, **kwargs: Any) -> Any:
+            self.passes += 1  # before it: its own hooks may clip
             loss = self._loss(tensors)
             result = backward(tensors, *args, **kwargs)
             if loss is not None:

@@ -1,4 +1,4 @@
-"""What is put into torch when the script has imported it: one hook before every step, losses, own clips."""
+"""What is put into torch when the script has imported it: hooks around every step, losses, own clips."""
 
 import threading
 from typing import Any
@@ -13,7 +13,8 @@ from .own_clips import OwnClips
 
 def begin() -> None:
     """Listen from now on; clipwise itself is loaded by the first step of an optimizer."""
-    losses, clips = Losses(), OwnClips()
+    losses = Losses()
+    clips = OwnClips(losses)
     losses.listen()
     clips.listen()
     observers: list[Any] = []
@@ -31,6 +32,16 @@ def begin() -> None:
 
     before_step.only_reads = True  # type: ignore[attr-defined]  # clipwise's own clips then act as ever
     torchs.register_optimizer_step_pre_hook(before_step)
+
+    def after_step(optimizer: Any, args: Any, kwargs: Any) -> None:
+        if torch.compiler.is_compiling():
+            return
+        try:
+            clips.after_step(optimizer)
+        except Exception as error:  # an optimizer of a kind of its own: nothing of this ends the training
+            say(f"the script's own clips are not told apart: {type(error).__name__}: {error}")
+
+    torchs.register_optimizer_step_post_hook(after_step)
 
 
 def _observer(losses: Losses, clips: OwnClips) -> Any:
