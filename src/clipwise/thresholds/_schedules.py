@@ -1,4 +1,4 @@
-"""Thresholds that depend on the step number only, for example high at the start of a run and low at its end."""
+"""Thresholds that depend on the step number only: high at the start of a run, say, and low at its end."""
 
 import math
 import numbers

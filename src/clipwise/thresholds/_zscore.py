@@ -21,7 +21,7 @@ class ZScoreState(NamedTuple):
 
 @dataclass(frozen=True)
 class zscore(WithReasons):
-    """ZClip: clip norms more than z standard deviations above the moving average, the more the higher they are.
+    """ZClip: clip norms more than z standard deviations above the moving average, extreme ones the most.
 
     ``z_t = (n_t - mu) / (sigma + 1e-6)``; if ``z_t > z``: ``T_t = mu + z^2 * sigma / z_t``. Then mu and
     sigma^2 are updated with the clipped norm n, so that a spike hardly raises them::
