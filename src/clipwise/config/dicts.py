@@ -1,4 +1,4 @@
-"""Plain data, as a JSON or YAML file holds it, to clips and threshold policies."""
+"""Clips and threshold policies from plain data, as a JSON or YAML file holds it."""
 
 import math
 import numbers
@@ -155,7 +155,7 @@ def _value(parameter: Parameter, value: object, path: Path) -> Any:
 
 
 def number_from(value: object, path: Path) -> float:
-    """A number as a file may hold it, "inf" included; its range is the caller's matter."""
+    """A number as a file may hold it, "inf" included; the caller checks its range."""
     number: float = _value(Parameter(name="", required=True, positional=True, number=True), value, path)
     return number
 

@@ -1,8 +1,8 @@
-"""A clip inside larger settings: under ``gradient_clipping``, or in the keys of other libraries.
+"""A clip inside of larger settings: under ``gradient_clipping``, or in the keys of other libraries.
 
-A mapping that has one of the keys in `SETTINGS` is a settings mapping. Its other keys belong to the library
-it comes from and are ignored, with two exceptions that would hide a mistake: a key of a clip (``threshold``
-beside ``max_grad_norm``) and a near miss of a settings key (``clip_norm``) are errors.
+A mapping with one of the keys in `SETTINGS` is a settings mapping. Its other keys belong to another library
+and are ignored, with two exceptions that would hide a mistake and are errors: a key of a clip (``threshold``
+beside ``max_grad_norm``), and a misspelt settings key (``clip_norm``).
 """
 
 import difflib

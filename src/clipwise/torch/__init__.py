@@ -1,4 +1,4 @@
-"""Clipping in PyTorch: `attach` for training loops, `clip_` for one step, drop-in replacements for torch's own.
+"""Clipping in PyTorch: `attach` for training loops, `clip_` for one step, and drop-in replacements.
 
 All back ends use the same names. Functions whose name ends in an underscore change their argument in place.
 """

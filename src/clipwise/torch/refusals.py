@@ -1,4 +1,4 @@
-"""Refuses optimizers that hold a part of the model only, or take no steps: clipping them would be silently wrong.
+"""Refuses optimizers that hold a part of the model only or take no steps: a clip would be silently wrong.
 
 Engines that shard the optimizer state keep an ordinary optimizer inside that sees only its own shard, and the
 norm of a shard is not the norm of the gradient. These engines clip themselves; the message names the setting.
@@ -62,7 +62,7 @@ def refuse_steps_elsewhere(optimizer: Any) -> None:
 
 
 def refuse_updates(optimizer: Optimizer) -> None:
-    """ArgumentError if the result of a step must not be changed afterwards, or an update cannot be measured."""
+    """ArgumentError if the result of a step must not be changed, or an update cannot be measured."""
     names = [kind.__name__ for kind in type(optimizer).__mro__]
     name = names[0]
     for known, why in _KEEPS_POSITIONS.items():

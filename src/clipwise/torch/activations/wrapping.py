@@ -52,7 +52,7 @@ class ClippedActivations:
             each.counts.zero_()
 
     def modules(self) -> dict[str, nn.Module]:
-        """The modules that apply the bounds, by the name of the module they wrap. Each of those has its own copy."""
+        """The modules that apply the bounds, by the name of the module they wrap; each is a copy."""
         acts = {name: each.act for name, each in self._bounding.items()}
         return {name: act for name, act in acts.items() if isinstance(act, nn.Module)}
 
