@@ -2,19 +2,21 @@
 
 ::
 
-    ClipwiseError ├── ThresholdError   (ValueError)    a threshold is negative, NaN, or not a number ├──
-    ArgumentError    (ValueError)    another argument is not allowed ├── ConfigError      (ValueError)    a
-    configuration cannot be understood ├── ParameterError   (ValueError)    the parameters do not fit the
-    clip: no match, no weights, no loss ├── StateError       (RuntimeError)  a saved state does not fit, or a
-    single call has no history ├── NonFiniteError   (RuntimeError)  a gradient is NaN or Inf and
-    ``nonfinite="error"`` ├── DataError        (RuntimeError)  data cannot be found, verified or understood
-    ├── StoreError       (RuntimeError)  a recording cannot be found, read or understood ├──
-    MissingPackageError  (ModuleNotFoundError)  an optional package is not installed └── TrainingStopped
-    (RuntimeError)  a rule of `clipwise.Monitor` with the action ``"stop"`` stopped the training
+    ClipwiseError
+    ├── ThresholdError   (ValueError)    a threshold is negative, NaN, or not a number
+    ├── ArgumentError    (ValueError)    another argument is not allowed
+    ├── ConfigError      (ValueError)    a configuration cannot be understood
+    ├── ParameterError   (ValueError)    the parameters do not fit the clip: no match, no weights, no loss
+    ├── StateError       (RuntimeError)  a saved state does not fit, or a single call has no history
+    ├── NonFiniteError   (RuntimeError)  a gradient is NaN or Inf and ``nonfinite="error"``
+    ├── DataError        (RuntimeError)  data cannot be found, verified or understood
+    ├── StoreError       (RuntimeError)  a recording cannot be found, read or understood
+    ├── MissingPackageError  (ModuleNotFoundError)  an optional package is not installed
+    └── TrainingStopped  (RuntimeError)  a rule of `clipwise.Monitor` stopped the training (action ``"stop"``)
 
 Each message names the bad value and says what is allowed. Arguments are checked before anything is changed.
-Catch `ClipwiseError` for all of them. Each is also the built-in exception in brackets, so ``except
-ValueError`` works too.
+Catch `ClipwiseError` for all of them. Each is also the built-in exception in brackets, so that
+``except ValueError`` works too.
 """
 
 import difflib
