@@ -1,4 +1,4 @@
-"""``clipwise check``: whether a run was calm, as an exit code."""
+"""``clipwise check``: whether a run raised alerts, as an exit code."""
 
 import json
 from pathlib import Path
@@ -33,10 +33,10 @@ def check(
     level: str,
     as_json: bool,
 ) -> int:
-    """Say whether a training was calm: exit code 0, or 1 if there are alerts, for continuous integration.
+    """Check a training for alerts: exit code 0 without alerts, 1 with alerts, for continuous integration.
 
-    Of a recorded RUN (its name or number; the newest when left out) it shows the alerts raised while it
-    trained; the log given by --from is shown to clipwise's rules.
+    For a recorded RUN (its name or number; by default the newest) it shows the alerts raised during the
+    training. With --from it applies clipwise's rules to the log of another tool.
 
     Example: clipwise check --from outputs/trainer_state.json --json
     """

@@ -23,7 +23,7 @@ CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 
 class Deferred(click.Command):
-    """A command that is imported when it is called: the options of `export` come from its exporters."""
+    """A command that is imported when it is called, since the options of `export` come from its exporters."""
 
     def __init__(self, name: str, module: str, summary: str) -> None:
         super().__init__(name, help=summary)
@@ -74,10 +74,11 @@ def _common(command: Any) -> Any:
 )
 @click.option("--force", is_flag=True, help="Replace the weights (model.pt) of an earlier training.")
 def train(config: Path, clip: str | None, out: Path | None, db: Path, force: bool, **overrides: Any) -> int:
-    """Train what CONFIG (a JSON or YAML file) describes.
+    """Train the model that CONFIG (a JSON or YAML file) describes.
 
-    The result, with the trained weights in model.pt, goes to clipwise-results/<name of CONFIG>-train, unless
-    --out says otherwise; weights that are there are left alone. Every key of CONFIG is in docs/training.md.
+    Results, including the trained weights in model.pt, are saved in clipwise-results/<name of CONFIG>-train,
+    or in the folder of --out. Existing weights are not replaced without --force. docs/training.md lists all
+    keys of CONFIG.
 
     Example: clipwise train examples/chatbot-gru.json --clip auto
     """
@@ -111,11 +112,11 @@ def train(config: Path, clip: str | None, out: Path | None, db: Path, force: boo
 )
 @click.option("--open", "show", is_flag=True, help="Open the page in the browser at the end.")
 def compare(config: Path, out: Path | None, db: Path, **options: Any) -> int:
-    """Train CONFIG without clipping, as configured, with each --clip and with auto, side by side.
+    """Train CONFIG without clipping, as configured, with each --clip and with auto, and compare the runs.
 
-    Prints what happened and saves figures (JSON, CSV), a picture and a page to clipwise-results/<name of
-    CONFIG>, unless --out says otherwise. Ctrl-C saves what was trained so far; after it, or a crash, --resume
-    goes on. Every key of CONFIG is in docs/training.md.
+    Prints the results and saves figures (JSON, CSV), a picture and a page in clipwise-results/<name of
+    CONFIG>, or in the folder of --out. Ctrl-C saves what was trained so far. After that, or after a crash,
+    continue with --resume. docs/training.md lists all keys of CONFIG.
 
     Example: clipwise compare examples/shakespeare-lstm-sgd.json --clip 'clip_by_global_norm(1.0)' --seeds 3
     """
@@ -126,7 +127,7 @@ def compare(config: Path, out: Path | None, db: Path, **options: Any) -> int:
 
 @cli.command()
 def schema() -> None:
-    """Print the JSON Schema of a clip's configuration, for editors."""
+    """Print the JSON Schema of clip configurations, for editors."""
     from clipwise.config import schema as clip_schema
 
     click.echo(json.dumps(clip_schema(), indent=2))

@@ -1,4 +1,4 @@
-"""``clipwise dashboard``: the live page. ``clipwise report``: the same pictures as one file."""
+"""``clipwise dashboard``: the live page. ``clipwise report``: the same charts as one file."""
 
 from contextlib import ExitStack
 from pathlib import Path
@@ -40,8 +40,9 @@ def dashboard(
 ) -> int:
     """Show the recording DB (clipwise.db) as a live page, until Ctrl-C.
 
-    The page is seen on this machine only, unless --host gives an address that others reach: then it demands a
-    token, which is part of the printed address. A file that is not there yet is waited for.
+    By default the page can only be opened on this machine. If --host makes it reachable from other machines,
+    a token is required, which is part of the printed address. If the file does not exist yet, the page waits
+    for it.
 
     Example: clipwise dashboard --open
     """
@@ -88,9 +89,10 @@ def dashboard(
 @click.option("--png", metavar="FILE", type=click.Path(path_type=Path), help="A picture, too.")
 @click.option("--force", is_flag=True, help="Overwrite an existing file.")
 def report(runs: tuple[str, ...], database: Path, out: Path, png: Path | None, force: bool) -> int:
-    """Save the page of a RUN (a name or a number; the newest without one) as one file.
+    """Save the page of a RUN (its name or number; by default the newest) as one file.
 
-    It needs no server and no network. Of several runs the first is shown, and the others can be laid over it.
+    The file needs no server and no network. Of several runs the first one is shown, and the others can be
+    overlaid.
 
     Example: clipwise report lstm -o lstm.html --png lstm.png
     """

@@ -1,4 +1,4 @@
-"""``clipwise data clip``: outliers in a file brought back to a bound."""
+"""``clipwise data clip``: clip outliers in a file."""
 
 import os
 import warnings
@@ -24,7 +24,7 @@ STAGES = ("learning", "counting", "writing")
 
 @click.group()
 def data() -> None:
-    """Clip data: outliers brought back to a bound."""
+    """Clip data: outliers are clipped to bounds (winsorizing)."""
 
 
 @data.command("clip")
@@ -66,12 +66,12 @@ def clip(
     force: bool,
     **options: Any,
 ) -> int:
-    """Clip the columns of numbers of a Parquet or CSV file of any size, in bounded memory.
+    """Clip the numeric columns of a Parquet or CSV file of any size, in bounded memory.
 
-    The endings say what is read and written: .csv or .tsv (.gz and .zst too), or else .parquet. Exactly one
-    of --quantiles, --iqr, --mad, --deviations, --given and --bounds says where the bounds are. Everything
-    else in the file stays: rows and their order, other columns, types, NaN and nulls; in CSV every character
-    that is not clipped. OUT appears when it is complete.
+    File names give the formats: .csv or .tsv (also .gz and .zst), otherwise .parquet. Exactly one of
+    --quantiles, --iqr, --mad, --deviations, --given and --bounds defines the bounds. Everything else is kept:
+    rows and their order, other columns, types, NaN and nulls; in CSV every character that is not clipped. OUT
+    appears when it is complete.
 
     Example: clipwise data clip in.parquet out.parquet --quantiles 0.01 0.99 --columns amount,price
     """

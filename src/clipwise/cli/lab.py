@@ -18,7 +18,7 @@ COUNT = click.IntRange(min=1)
 
 @click.group()
 def lab() -> None:
-    """Many tasks, each with every method: where clipping helps, and where it does not.
+    """Train many tasks with every method: where clipping helps, and where it does not.
 
     Example: clipwise lab all --budget small
     """
@@ -76,7 +76,7 @@ def _running(command: Any) -> Any:
 @lab.command("list")
 @_budget
 def list_(budget: str) -> int:
-    """Name the tasks and the methods."""
+    """List the tasks and the methods."""
     from clipwise.cli.display import say
     from clipwise.lab.suite.catalog import TASKS
     from clipwise.lab.suite.methods import METHODS
@@ -109,8 +109,8 @@ def list_(budget: str) -> int:
 def run_(tasks: tuple[str, ...], **options: Any) -> int:
     """Run some tasks.
 
-    The same command goes on where it was stopped or killed. Several at once, also on several machines, share
-    the work of one --out, or of one --storage.
+    After an interruption the same command continues. Several processes, also on several machines, share the
+    work if they use the same --out or --storage.
 
     Example: clipwise lab run pm25 traffic --budget small --methods none,norm-1,auto
     """
@@ -122,7 +122,7 @@ def run_(tasks: tuple[str, ...], **options: Any) -> int:
 @lab.command("all")
 @_running
 def all_(**options: Any) -> int:
-    """Run all tasks, as clipwise lab run does."""
+    """Run all tasks; options as for clipwise lab run."""
     from clipwise.lab.suite.catalog import TASKS
 
     return run_command(list(TASKS.values()), ["all"], **options)
@@ -133,7 +133,7 @@ def all_(**options: Any) -> int:
 @_out
 @_storage
 def report_(budget: str, out: Path, storage: str | None) -> int:
-    """Write what is finished as a page and as Markdown."""
+    """Write the report of all finished runs as a page and as Markdown."""
     from clipwise.lab.suite.store import SuiteStore
 
     with SuiteStore(place_of(storage, out), write=False) as store:

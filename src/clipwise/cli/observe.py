@@ -1,4 +1,4 @@
-"""``clipwise observe``: record any training script, without touching it."""
+"""``clipwise observe``: record an unmodified training script."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from clipwise.cli.source import recording
 
 
 class Command(click.Command):
-    """As others, but for ``-m``: it begins the command, as with Python."""
+    """A click command in which ``-m`` starts the observed command, as in Python."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         flags = {name for one in self.get_params(ctx) for name in one.opts if getattr(one, "is_flag", False)}
@@ -53,8 +53,8 @@ def observe(
 ) -> int:
     """Run COMMAND, and record the gradient norms and the loss of every training step in it.
 
-    The script runs unmodified, and its results are bit-identical unless --clip is given.
-    The exit code is that of COMMAND: any program, a script (train.py), or -m and a module.
+    The script runs unmodified, and its results are bit-identical unless --clip is given. COMMAND is any
+    program, a script (train.py), or -m and a module. The exit code is that of COMMAND.
 
     Example: clipwise observe -- python train.py --epochs 3
     """

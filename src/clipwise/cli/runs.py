@@ -1,4 +1,4 @@
-"""``clipwise runs``: what a recording holds, and what people change of it."""
+"""``clipwise runs``: list, rename, annotate and delete the runs of a recording."""
 
 import json
 import sys
@@ -47,7 +47,7 @@ def runs(
     as_json: bool,
     db: Path,
 ) -> int | None:
-    """List the runs of a recording, those of one sweep together; rename, delete and note change one.
+    """List the runs of a recording, grouped by sweep. Subcommands rename, delete and annotate runs.
 
     Example: clipwise runs --sort loss --match lstm
     """
@@ -81,7 +81,7 @@ def runs(
 @click.argument("name")
 @recording()
 def rename_(run: str, name: str, db: Path) -> int:
-    """Call RUN (its name or number) NAME.
+    """Rename RUN (its name or number) to NAME.
 
     Example: clipwise runs rename 3 'lstm, lower learning rate'
     """
@@ -98,7 +98,7 @@ def rename_(run: str, name: str, db: Path) -> int:
 @click.argument("text")
 @recording()
 def note(run: str, text: str, db: Path) -> int:
-    """Keep TEXT with RUN (its name or number), replacing the previous note; '' removes it.
+    """Store TEXT as the note of RUN (its name or number), in place of the previous note; '' removes it.
 
     Example: clipwise runs note lstm 'the data of March was missing'
     """
@@ -115,7 +115,7 @@ def note(run: str, text: str, db: Path) -> int:
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @recording()
 def delete(run: Sequence[str], yes: bool, db: Path) -> int:
-    """Take each RUN (its name or number) out of the recording, with all that was recorded of it.
+    """Delete each RUN (its name or number) and all its data from the recording.
 
     Example: clipwise runs delete 3 4
     """

@@ -1,4 +1,4 @@
-"""Where a command finds its runs: a recording of clipwise's, or the log of another tool."""
+"""The source of a command's runs: a recording of clipwise, or the log of another tool."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,7 +16,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def recording(help: str = "The recording.") -> Callable[[F], F]:
-    """The option for the file of a recording: ``db``."""
+    """The option for the recording: ``db``."""
     return click.option(
         "--db",
         type=click.Path(path_type=Path),
@@ -49,7 +49,7 @@ def from_log(command: F) -> F:
 def opened(
     db: Path, run: str | None, log: Path | None, norm: str | None, loss: str | None
 ) -> "Iterator[Store]":
-    """The recording that is asked for, or one made of the log."""
+    """The recording, or one made from the log."""
     from clipwise.monitor.logs import read_log, recorded
     from clipwise.monitor.store import Store
 

@@ -1,4 +1,4 @@
-"""``clipwise suggest``: which threshold a recorded run asks for, and why."""
+"""``clipwise suggest``: recommend a threshold from a recorded run, with reasons."""
 
 import json
 from pathlib import Path
@@ -25,11 +25,11 @@ def suggest(
     loss: str | None,
     as_json: bool,
 ) -> int:
-    """Recommend a threshold from the gradient norms of RUN (its name or number; the newest when left out).
+    """Recommend a threshold from the gradient norms of RUN (its name or number; by default the newest).
 
-    Prints the recommendation with its reasons, what other thresholds would have clipped, and the lines to
-    paste; of several clippers in one run the recommendation for each. With --from the norms come from the log
-    of any trainer.
+    Prints the recommendation with its reasons, how many steps other thresholds would have clipped, and the
+    lines to paste. If a run has several clippers, there is a recommendation for each. With --from the norms
+    come from the log of any trainer.
 
     Example: clipwise suggest lstm --kind recurrent
 

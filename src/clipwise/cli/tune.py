@@ -1,4 +1,4 @@
-"""``clipwise tune``: search for the clip that does best."""
+"""``clipwise tune``: search for the best clip."""
 
 import shlex
 from pathlib import Path
@@ -51,12 +51,12 @@ def tune(
     out: Path | None,
     db: Path,
 ) -> int:
-    """Search for the best clip for TARGET: a configuration of the lab, or a training script with its words.
+    """Search for the best clip for TARGET: a configuration of the lab, or a training script with arguments.
 
-    Optuna chooses method, threshold and, with --rate, learning rate; no clipping, auto() and
-    clip_by_global_norm(1.0) come first. The same command goes on where it was stopped; on one storage it may
-    run in several processes (--jobs) and on several machines at once. A script runs under clipwise observe;
-    {rate} in its words is the learning rate.
+    Optuna chooses the method, the threshold and, with --rate, the learning rate; no clipping, auto() and
+    clip_by_global_norm(1.0) are tried first. After an interruption the same command continues. With a shared
+    storage a search may run in several processes (--jobs) and on several machines. A script runs under
+    clipwise observe; {rate} in its arguments stands for the learning rate.
 
     Example: clipwise tune examples/chatbot-gru.json --trials 30 --rate 1e-4 1e-2
 

@@ -1,4 +1,4 @@
-"""CSV as DuckDB reads and writes it: what is not clipped stays, character for character."""
+"""CSV as DuckDB reads and writes it; what is not clipped is kept character for character."""
 
 from collections.abc import Mapping
 from pathlib import Path

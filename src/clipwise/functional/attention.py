@@ -220,8 +220,7 @@ def qk_clip_factors(
     If several heads of q share one of k, ``shared`` says what is scaled:
 
     - ``"query"``: only q, by ``gamma``; k stays unchanged. Each head ends at tau or stays as it is. The
-    source
-      treats the rotary key that all heads share in this way.
+      source treats the rotary key that all heads share in this way.
     - ``"min"``: k by the smallest ``gamma`` of its heads to the power ``1 - alpha``, each q by its own
       ``gamma**alpha``. The head with the largest logit ends at tau, the logits of its other heads decrease
       too.

@@ -27,8 +27,7 @@ def gradient_penalty(
     taken over all axes of a sample, in float32 or wider; where it is 0, so is its derivative. Use it in a
     ``train_step``, in ``compute_loss`` or in a loop of your own, with the back end's way of differentiating:
     under a tape, with ``jax.grad``, or before ``backward``. On JAX the critic must not change its own
-    variables
-    while it is differentiated: no dropout, no batch normalisation.
+    variables while it is differentiated: no dropout, no batch normalisation.
 
     Args:
         critic: a model or a function of a batch that returns one number per sample: (n,) or (n, 1, ...).

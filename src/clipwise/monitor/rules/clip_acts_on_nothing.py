@@ -1,4 +1,4 @@
-"""A clip whose gradients are not those of the training."""
+"""A clip that does not act on the gradients of the training."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,13 +11,13 @@ from clipwise.monitor.wording import of
 
 @dataclass(frozen=True, kw_only=True)
 class ClipActsOnNothing(Rule):
-    """Speaks when the gradient's norm was exactly 0 in all of the first recorded steps.
+    """Alerts if the gradient norm was exactly 0 in each of the first recorded steps.
 
-    And, of a script under ``clipwise observe``, when it calls ``clip_grad_norm_``, and none of its calls
-    found a gradient of what an optimizer steps on.
+    For a script under ``clipwise observe`` it also alerts if the script calls ``clip_grad_norm_`` and no call
+    found a gradient of a parameter that an optimizer updates.
 
     Args:
-        first: recorded steps that are looked at.
+        first: number of recorded steps that are examined.
     """
 
     patience: int = 1

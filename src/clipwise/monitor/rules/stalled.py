@@ -1,4 +1,4 @@
-"""The loss does not fall any more."""
+"""A loss that does not decrease any more."""
 
 from collections import deque
 from collections.abc import Sequence
@@ -16,17 +16,18 @@ BLOCKS = 20
 
 @dataclass(frozen=True, kw_only=True)
 class Stalled(Rule):
-    """Speaks when the loss has not fallen over a long window.
+    """Alerts if the loss has not decreased over a long window.
 
-    The window's last ``window`` losses are halved, and judged 20 times a window: it stalls if ``median(second
-    half) > median(first half) - least * |median(first half)|``. Patience counts these judgements.
+    The last ``window`` losses are split into halves and judged 20 times per window: the loss stalls if
+    ``median(second half) > median(first half) - least * |median(first half)|``. Patience counts these
+    judgements.
 
-    A training that has converged stalls too, which is worth knowing. Losses with a source before their names,
-    such as a GAN's, are not judged: they need not fall.
+    A training that has converged stalls too, which is worth knowing. Losses whose names have a source as a
+    prefix, such as those of a GAN, are not judged, since they need not decrease.
 
     Args:
-        window: losses that are looked at.
-        least: by how much the loss must fall from half to half, relative to itself.
+        window: number of losses.
+        least: smallest relative decrease between the halves.
     """
 
     patience: int = 3
