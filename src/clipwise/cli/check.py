@@ -21,7 +21,7 @@ CALM, ALERTED = 0, 1
     type=click.Choice(LEVELS),
     default="warning",
     show_default=True,
-    help="The lowest level of an alert that counts.",
+    help="The lowest alert level that counts.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def check(

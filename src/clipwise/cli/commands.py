@@ -44,19 +44,19 @@ def _common(command: Any) -> Any:
     """The options of both trainings, and the configuration they override."""
     options = [
         click.argument("config", type=click.Path(path_type=Path)),
-        click.option("--seed", type=int, metavar="N", help="The (first) seed."),
+        click.option("--seed", type=int, metavar="N", help="The seed, or the first of several."),
         click.option(
             "--steps",
             type=int,
             metavar="N",
-            help="How many steps, in place of the configured steps or epochs.",
+            help="Number of steps, instead of the configured steps or epochs.",
         ),
-        click.option("--device", metavar="D", help="auto, cpu, cuda or mps."),
-        click.option("--devices", type=int, metavar="N", help="How many devices."),
+        click.option("--device", metavar="D", help="Device: auto, cpu, cuda or mps."),
+        click.option("--devices", type=int, metavar="N", help="Number of devices."),
         click.option(
-            "--strategy", metavar="S", help="What each holds: ddp, the whole model; fsdp, a part of it."
+            "--strategy", metavar="S", help="ddp: each device holds the whole model; fsdp: a shard of it."
         ),
-        click.option("--precision", metavar="P", help="32, bf16 or 16."),
+        click.option("--precision", metavar="P", help="Precision: 32, bf16 or 16."),
         click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Folder for the results."),
         recording("The recording, which clipwise dashboard shows live."),
     ]
@@ -70,7 +70,7 @@ def _common(command: Any) -> Any:
 @click.option(
     "--clip",
     metavar="EXPR",
-    help="A clip in place of the configured one, e.g. 'clip_by_norm(1.0)', auto, none.",
+    help="A clip instead of the configured one, e.g. 'clip_by_norm(1.0)', auto, none.",
 )
 @click.option("--force", is_flag=True, help="Replace the weights (model.pt) of an earlier training.")
 def train(config: Path, clip: str | None, out: Path | None, db: Path, force: bool, **overrides: Any) -> int:
@@ -94,7 +94,7 @@ def train(config: Path, clip: str | None, out: Path | None, db: Path, force: boo
     "clips",
     multiple=True,
     metavar="EXPR",
-    help="A further clip to run; may be given several times.",
+    help="Another clip to run; may be given several times.",
 )
 @click.option(
     "--seeds",
@@ -104,12 +104,10 @@ def train(config: Path, clip: str | None, out: Path | None, db: Path, force: boo
     metavar="N",
     help="Seeds for each clip.",
 )
-@click.option("--no-auto", is_flag=True, help="Leave out clipwise's automatic threshold.")
-@click.option("--no-baseline", is_flag=True, help="Leave out the run without clipping.")
-@click.option("--target", type=float, metavar="VALUE", help="Held-out value; shows when it is reached.")
-@click.option(
-    "--resume", is_flag=True, help="Take the runs that an earlier call finished out of the recording."
-)
+@click.option("--no-auto", is_flag=True, help="Do not run clipwise's automatic threshold.")
+@click.option("--no-baseline", is_flag=True, help="Do not run without clipping.")
+@click.option("--target", type=float, metavar="VALUE", help="Held-out metric; shows when it is reached.")
+@click.option("--resume", is_flag=True, help="Reuse the recorded runs that an earlier call finished.")
 @click.option("--open", "show", is_flag=True, help="Open the page in the browser at the end.")
 def compare(config: Path, out: Path | None, db: Path, **options: Any) -> int:
     """Train CONFIG without clipping, as configured, with each --clip and with auto, and compare the runs.
@@ -139,7 +137,7 @@ cli.add_command(
     Deferred(
         "export",
         "clipwise.cli.export",
-        "Write a recorded RUN, its number or its name, the newest without either, for another tool.",
+        "Export a recorded RUN (its name or number; by default the newest) to another tool.",
     )
 )
 cli.add_command(observe)

@@ -31,30 +31,28 @@ def data() -> None:
 @click.argument("source", type=click.Path(path_type=Path), metavar="IN")
 @click.argument("target", type=click.Path(path_type=Path), metavar="OUT")
 @click.option("--quantiles", type=float, nargs=2, metavar="LOW HIGH", help="Bounds at two quantiles.")
+@click.option("--iqr", type=float, metavar="F", help="Quartiles -+ F interquartile ranges (Tukey: 1.5).")
+@click.option("--mad", type=float, metavar="F", help="Median -+ F * 1.4826 median absolute deviations.")
+@click.option("--deviations", type=float, metavar="F", help="Mean -+ F standard deviations.")
+@click.option("--given", type=float, nargs=2, metavar="LOW HIGH", help="Fixed bounds (-inf or inf for none).")
 @click.option(
-    "--iqr", type=float, metavar="F", help="The quartiles -+ F interquartile ranges (1.5: Tukey's)."
+    "--bounds", type=click.Path(path_type=Path), metavar="FILE", help="Bounds from a file of --save-bounds."
 )
-@click.option("--mad", type=float, metavar="F", help="The median -+ F * 1.4826 median absolute deviations.")
-@click.option("--deviations", type=float, metavar="F", help="The mean -+ F standard deviations.")
-@click.option("--given", type=float, nargs=2, metavar="LOW HIGH", help="These bounds (-inf or inf for none).")
-@click.option(
-    "--bounds", type=click.Path(path_type=Path), metavar="FILE", help="Bounds that --save-bounds wrote."
-)
-@click.option("--columns", metavar="A,B", multiple=True, help="Columns to clip.  [default: all of numbers]")
+@click.option("--columns", metavar="A,B", multiple=True, help="Columns to clip.  [default: all numeric ones]")
 @click.option(
     "--side",
     type=click.Choice(["both", "low", "high"]),
     default="both",
     show_default=True,
-    help="Which to clip.",
+    help="The side to clip.",
 )
 @click.option(
     "--save-bounds", type=click.Path(path_type=Path), metavar="FILE", help="Write the bounds as JSON."
 )
 @click.option(
-    "--rank-error", type=float, metavar="E", help="How far a quantile may be off.  [default: 0.0001]"
+    "--rank-error", type=float, metavar="E", help="Largest rank error of a quantile.  [default: 0.0001]"
 )
-@click.option("--memory", type=int, metavar="MB", help="Megabytes for DuckDB.  [default: 256]")
+@click.option("--memory", type=int, metavar="MB", help="Memory for DuckDB in megabytes.  [default: 256]")
 @click.option("--force", is_flag=True, help="Replace OUT, and the file of --save-bounds.")
 def clip(
     source: Path,

@@ -42,7 +42,7 @@ def _options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 @click.command()
 @click.argument("run", required=False)
-@click.option("--to", required=True, type=click.Choice(tuple(TOOLS)), help="The tool, or the kind of file.")
+@click.option("--to", required=True, type=click.Choice(tuple(TOOLS)), help="The tool or file format.")
 @_options
 @recording()
 def export(run: str | None, to: str, db: Path, **given: Any) -> int:

@@ -30,7 +30,7 @@ def _budget(command: F) -> F:
         type=click.Choice(["tiny", "small", "full"]),
         default="small",
         show_default=True,
-        help="How much is trained; docs/lab.md says how long that takes.",
+        help="How much is trained; docs/lab.md says how long it takes.",
     )(command)
 
 
@@ -41,7 +41,7 @@ def _out(command: F) -> F:
         default=FOLDER,
         show_default=True,
         metavar="DIR",
-        help="Folder for the store and the report; processes and machines that share it share the work.",
+        help="Folder for store and report; processes and machines that share it share the work.",
     )(command)
 
 
@@ -55,13 +55,13 @@ def _running(command: Any) -> Any:
     """The options of what runs cells."""
     options = (
         _budget,
-        click.option("--methods", metavar="A,B", help="Only these; clipwise lab list names them."),
-        click.option("--seeds", type=COUNT, metavar="N", help="In place of those of the budget."),
+        click.option("--methods", metavar="A,B", help="Only these methods, see clipwise lab list."),
+        click.option("--seeds", type=COUNT, metavar="N", help="Number of seeds, instead of the budget's."),
         click.option(
             "--jobs",
             type=COUNT,
             metavar="N",
-            help=f"Processes.  [default: one a core, at most {MOST_JOBS}]",
+            help=f"Number of processes.  [default: one per core, at most {MOST_JOBS}]",
         ),
         _out,
         _storage,

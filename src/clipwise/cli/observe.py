@@ -25,12 +25,17 @@ class Command(click.Command):
 @click.option(
     "--clip",
     metavar="EXPR",
-    help="Clip every PyTorch and Keras optimizer, e.g. 'clip_by_global_norm(1.0)'; without it only measure.",
+    help="Clip every PyTorch and Keras optimizer, e.g. 'clip_by_global_norm(1.0)'.  [default: only measure]",
 )
 @recording("The recording; one file holds any number of runs.")
-@click.option("--run", "name", metavar="NAME", help="What the run is called.  [default: script and time]")
+@click.option("--run", "name", metavar="NAME", help="Name of the run.  [default: script and time]")
 @click.option(
-    "--every", type=click.IntRange(min=1), default=1, show_default=True, metavar="N", help="Every n-th step."
+    "--every",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="Record every N-th step.",
 )
 @click.option(
     "--layers-every",
@@ -38,7 +43,7 @@ class Command(click.Command):
     default=10,
     show_default=True,
     metavar="N",
-    help="The norms of all parameters at every n-th step; 0: only where NaN or Inf turned up.",
+    help="Record all parameters' norms in every N-th step; 0: only in steps with NaN or Inf.",
 )
 @click.option("--open", "show", is_flag=True, help="Open the live page while it runs.")
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)

@@ -29,11 +29,15 @@ NOTED = 100
 
 
 @click.group(invoke_without_command=True)
-@click.option("--sort", type=click.Choice(ORDERS), default="started", show_default=True, help="The order.")
+@click.option("--sort", type=click.Choice(ORDERS), default="started", show_default=True, help="Sort by this.")
 @click.option("--reverse", is_flag=True, help="Reverse the order.")
-@click.option("--match", default="", metavar="TEXT", help="Runs with TEXT in name, clip, notes or sweep.")
-@click.option("--status", type=click.Choice(STATUSES), help="Only these.")
-@click.option("--limit", type=click.IntRange(min=0), default=MOST, show_default=True, help="At most; 0: all.")
+@click.option(
+    "--match", default="", metavar="TEXT", help="Only runs with TEXT in name, clip, notes or sweep."
+)
+@click.option("--status", type=click.Choice(STATUSES), help="Only runs with this status.")
+@click.option(
+    "--limit", type=click.IntRange(min=0), default=MOST, show_default=True, help="Number of runs; 0: all."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @recording()
 @click.pass_context
@@ -112,7 +116,7 @@ def note(run: str, text: str, db: Path) -> int:
 
 @runs.command()
 @click.argument("run", nargs=-1, required=True)
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 @recording()
 def delete(run: Sequence[str], yes: bool, db: Path) -> int:
     """Delete each RUN (its name or number) and all its data from the recording.

@@ -35,10 +35,10 @@ def from_log(command: F) -> F:
             "log",
             type=click.Path(path_type=Path),
             metavar="LOG",
-            help="A log in place of a recording: trainer_state.json, TensorBoard's files, CSV, JSON lines.",
+            help="A log instead of a recording: trainer_state.json, TensorBoard files, CSV, JSON lines.",
         ),
-        click.option("--norm", metavar="NAME", help="With --from: the column of the gradient norm."),
-        click.option("--loss", metavar="NAME", help="The loss, if it has none of the usual names."),
+        click.option("--norm", metavar="NAME", help="With --from: column of the gradient norm."),
+        click.option("--loss", metavar="NAME", help="Name of the loss, if it is not a usual one."),
     )
     for option in reversed(options):
         command = option(command)

@@ -11,8 +11,10 @@ from clipwise.cli.source import from_log, opened, recording
 @click.command()
 @click.argument("run", required=False)
 @recording()
-@click.option("--kind", metavar="KIND", help="transformer, recurrent, gan, ppo, dqn or vision.")
-@click.option("--source", metavar="NAME", help="Only this one of several clippers.")
+@click.option(
+    "--kind", metavar="KIND", help="Kind of model: transformer, recurrent, gan, ppo, dqn or vision."
+)
+@click.option("--source", metavar="NAME", help="Only this clipper, if there are several.")
 @from_log
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def suggest(

@@ -20,20 +20,24 @@ COUNT = click.IntRange(min=1)
 
 @click.command()
 @click.argument("target", nargs=-1, type=click.UNPROCESSED)
-@click.option("--trials", type=COUNT, default=20, show_default=True, metavar="N")
-@click.option("--methods", metavar="A,B", help="The clips to try; docs/tune.md has their ranges.")
-@click.option("--rate", type=(float, float), metavar="LOW HIGH", help="Search the learning rate too.")
+@click.option("--trials", type=COUNT, default=20, show_default=True, metavar="N", help="Number of trials.")
+@click.option("--methods", metavar="A,B", help="Clips to try; their ranges are in docs/tune.md.")
+@click.option(
+    "--rate", type=(float, float), metavar="LOW HIGH", help="Also search the learning rate in this range."
+)
 @click.option(
     "--metric",
     metavar="NAME",
-    help="Of a script: a series that it records (loss), or a regular expression of its output.",
+    help="For a script: a recorded series (loss), or a regular expression for its output.",
 )
-@click.option("--maximize", is_flag=True, help="Of a script: more of the metric is better.")
-@click.option("--seeds", type=COUNT, default=1, show_default=True, metavar="N", help="Of each trial.")
-@click.option("--steps", type=COUNT, metavar="N", help="Of a configuration: steps of a run.")
-@click.option("--storage", metavar="URL", help="sqlite:///..., postgresql://...  [default: in --out]")
-@click.option("--study", metavar="NAME", help="Of the search in the storage.  [default: that of the target]")
-@click.option("--jobs", type=COUNT, default=1, show_default=True, metavar="N", help="Processes.")
+@click.option("--maximize", is_flag=True, help="For a script: a higher metric is better.")
+@click.option("--seeds", type=COUNT, default=1, show_default=True, metavar="N", help="Seeds per trial.")
+@click.option("--steps", type=COUNT, metavar="N", help="For a configuration: steps of a run.")
+@click.option(
+    "--storage", metavar="URL", help="Database: sqlite:///..., postgresql://...  [default: in --out]"
+)
+@click.option("--study", metavar="NAME", help="Name of the search.  [default: name of the target]")
+@click.option("--jobs", type=COUNT, default=1, show_default=True, metavar="N", help="Number of processes.")
 @click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Folder for the results.")
 @recording("The recording of all trials.")
 def tune(
