@@ -85,7 +85,7 @@ def feature_bounds(low: Any, high: Any, dtype: Any = np.float64) -> tuple[Bounds
     """
     first, second = _bound("low", low, -math.inf, dtype), _bound("high", high, math.inf, dtype)
     if first.ndim and second.ndim and first.shape != second.shape:
-        raise ArgumentError(f"low holds {len(first)} bounds and high {len(second)}: give as many of both")
+        raise ArgumentError(f"low has {len(first)} bounds and high {len(second)}: give as many of each")
     lows, highs = np.broadcast_arrays(first, second)
     if (lows > highs).any():
         i = int((lows > highs).argmax())
@@ -105,9 +105,9 @@ def _bound(name: str, value: Any, missing: float, dtype: Any) -> Bounds:
         with np.errstate(over="ignore"):  # infinite where the type is too narrow
             bound = np.array(given, dtype=dtype)
     except (TypeError, ValueError) as error:
-        raise ArgumentError(f"{name} must be a number or one a feature, got {value!r}") from error
+        raise ArgumentError(f"{name} must be a number or one per feature, got {value!r}") from error
     if isinstance(value, str) or bound.ndim > 1 or not bound.size or np.isnan(bound).any():
-        raise ArgumentError(f"{name} must be a number or one a feature, none of them NaN, got {value!r}")
+        raise ArgumentError(f"{name} must be a number or one per feature, none of them NaN, got {value!r}")
     return bound
 
 

@@ -389,7 +389,7 @@ def test_json_of_an_array_and_of_something_else():
             {"method": "given", "high": [0, math.nan, 0]},
             "column 'x1': high must be a number or None, got nan",
         ),
-        ({"method": "given", "low": "all"}, "low must be a number, one a column"),
+        ({"method": "given", "low": "all"}, "low must be a number, one per column"),
         ({"method": "given", "low": math.inf}, "no finite value lies between"),
         ({"method": "iqr", "low": 1}, "'iqr' takes a factor"),
         ({"method": "iqr", "factor": 0}, "factor must be a number above 0, got 0"),

@@ -402,7 +402,7 @@ def test_where_a_norm_explodes_every_layer_is_kept_and_the_worst_is_named(path):
 def test_a_monitor_is_no_copy_of_another(path):
     with Monitor(path, run="first") as monitor:
         for way in (pickle.dumps, copy.copy, copy.deepcopy):
-            with pytest.raises(TypeError, match="make one in each process"):
+            with pytest.raises(TypeError, match="create one in each process"):
                 way(monitor)
 
 

@@ -198,13 +198,13 @@ TWO = torch.zeros(2, 3)
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"fake": torch.zeros(2, 4)}, r"one shape, got \(2, 3\) and \(2, 4\)"),
+        ({"fake": torch.zeros(2, 4)}, r"the same shape, got \(2, 3\) and \(2, 4\)"),
         ({"real": torch.tensor(1.0), "fake": torch.tensor(1.0)}, "single numbers"),
         ({"real": torch.zeros(0, 3), "fake": torch.zeros(0, 3)}, r"shape \(0, 3\)"),
         ({"real": torch.zeros(2, 3, dtype=torch.uint8)}, "real must be a tensor of floats, got torch.uint8"),
         ({"fake": [[0.0]]}, "fake must be a tensor of floats, got list"),
-        ({"critic": lambda x: x.mean()}, r"one number a sample.*gave the shape \(\)"),
-        ({"critic": lambda x: x}, r"gave the shape \(2, 3\)"),
+        ({"critic": lambda x: x.mean()}, r"one number per sample.*got the shape \(\)"),
+        ({"critic": lambda x: x}, r"got the shape \(2, 3\)"),
         ({"critic": lambda x: torch.zeros(2)}, "does not depend on its input"),
         ({"critic": lambda x: torch.zeros(2, requires_grad=True)}, "does not depend on its input"),
         ({"critic": lambda x: 1.0}, "must give a tensor, gave float"),

@@ -215,7 +215,7 @@ def test_a_script(tmp_path, monkeypatch, capsys):
     )
     with pytest.raises(TrialFailed, match="matches the metric 'nothing"):
         objective(candidate("none", None), 0, lambda step, value: None)
-    with pytest.raises(ArgumentError, match="is no regular expression"):
+    with pytest.raises(ArgumentError, match="is not a regular expression"):
         ScriptObjective(script, "loss(", tmp_path / "c.db", tmp_path)
     with pytest.raises(ArgumentError, match="must have one group"):
         ScriptObjective(script, "loss: .*", tmp_path / "c.db", tmp_path)

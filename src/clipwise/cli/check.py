@@ -55,7 +55,7 @@ def check(
         return code
     steps = f"{found.steps:,} steps"
     if not shown:
-        click.echo(f"{printable(found.name)}: calm, {steps}")
+        click.echo(f"{printable(found.name)}: no alerts in {steps}")
         return code
     click.echo(f"{printable(found.name)}: {len(shown)} alert{'s' * (len(shown) > 1)} in {steps}")
     for one in shown:

@@ -81,7 +81,7 @@ def _text(file: pathlib.Path) -> str:
     except ValueError as error:  # a null character in the name
         raise ConfigError(f"cannot be read: {error}") from error
     if len(content) > MAX_BYTES:
-        raise ConfigError(f"is larger than {MAX_BYTES / 2**20:g} MiB, which is no configuration")
+        raise ConfigError(f"is larger than {MAX_BYTES / 2**20:g} MiB, too large for a configuration")
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:

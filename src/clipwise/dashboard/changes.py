@@ -38,7 +38,7 @@ def change(path: Path, make: Change, *, token: bool) -> Callable[[Request], Any]
 
     async def endpoint(request: Request) -> Response:
         if not is_of_the_page(request):
-            return JSONResponse({"error": "only the page itself changes a recording"}, status_code=403)
+            return JSONResponse({"error": "only the page itself may change a recording"}, status_code=403)
         if not token and request.client and is_another_user(*request.client):
             return JSONResponse(
                 {"error": "another user of this machine started this page: changes need a token"},

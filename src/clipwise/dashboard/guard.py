@@ -27,7 +27,7 @@ HEADERS = {
 """Sent with every answer: the page uses nothing but itself, and nobody puts it into a page of theirs."""
 
 NO_TOKEN = "This page needs its token: open the address that was printed, with ?token=... at its end.\n"
-NO_NAME = "This page answers to the names of this machine only, such as localhost.\n"
+NO_NAME = "This page can only be opened by a name of this machine, such as localhost.\n"
 LOCAL = frozenset({"localhost", "127.0.0.1", "::1"})
 HOST = re.compile(r"(?:\[([0-9a-f:.]+)\]|([^\[\]:]*))(?::\d+)?")
 

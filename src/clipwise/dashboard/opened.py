@@ -89,7 +89,7 @@ def state_of(path: Path, error: Exception | None = None) -> State:
     if not os.path.exists(path):
         return State("missing", f"There is no file {str(path)!r} yet.")
     if "nothing has been recorded yet" in str(error):
-        return State("empty", f"{str(path)!r} is there, and nothing has been recorded in it yet.")
+        return State("empty", f"{str(path)!r} exists, but nothing has been recorded in it yet.")
     return State("broken", f"{error}.".replace("..", "."))
 
 

@@ -156,7 +156,7 @@ def _each(name: str, given: Any, columns: Sequence[Any], missing: float) -> list
                 )
         values = [given.get(column) for column in columns]
     elif isinstance(given, str) or not hasattr(given, "__len__"):
-        raise ArgumentError(f"{name} must be a number, one a column, or a mapping by column, got {given!r}")
+        raise ArgumentError(f"{name} must be a number, one per column, or a mapping by column, got {given!r}")
     else:
         values = list(given)
         if len(values) != len(columns):

@@ -134,7 +134,7 @@ def max_logits(
     xp, q = floating("q", q)
     theirs, k = floating("k", k)
     if theirs.framework != xp.framework:
-        raise ArgumentError(f"q and k must be of one framework, got {type(q)} and {type(k)}")
+        raise ArgumentError(f"q and k must be of the same framework, got {type(q)} and {type(k)}")
     shape, kv_heads = _shape_of_logits(shape_of("q", q), shape_of("k", k))
     *others, heads, queries, keys = shape
     if causal and queries != keys:

@@ -27,7 +27,7 @@ def namespace_for(name: str, value: Any) -> Namespace:
     )
 
 
-def floats(name: str, value: Any, must: str = "be of floating-point numbers") -> tuple[Namespace, Array]:
+def floats(name: str, value: Any, must: str = "be floating-point") -> tuple[Namespace, Array]:
     """An array of real floats, of a variable its value, and the namespace bound to its dtype and device.
 
     Raises:

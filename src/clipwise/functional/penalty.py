@@ -87,7 +87,7 @@ def gradient_penalty(
         try:
             scores = as_array(scores)
         except (TypeError, ValueError) as error:
-            raise ArgumentError(f"the critic must give {kind}, gave {type(scores).__name__}") from error
+            raise ArgumentError(f"the critic must return {kind}, returned {type(scores).__name__}") from error
         _check_scores(shape_of("the critic's output", scores), samples)
         return scores
 
@@ -100,7 +100,7 @@ def gradient_penalty(
 
 def _check_batches(real: Shape, fake: Shape) -> None:
     if not same_shape(real, fake):
-        raise ArgumentError(f"real and fake must have one shape, got {real} and {fake}")
+        raise ArgumentError(f"real and fake must have the same shape, got {real} and {fake}")
     if not real:
         raise ArgumentError("real and fake must be batches, their first axis the samples, got single numbers")
     if 0 in real:
@@ -111,7 +111,7 @@ def _check_alpha(alpha: Shape, samples: Shape) -> None:
     fits = len(alpha) in (1, len(samples)) and same_length(alpha[0], samples[0])
     if not fits or any(length != 1 for length in alpha[1:]):
         raise ArgumentError(
-            f"alpha must be one number a sample, of shape ({samples[0]},), got the shape {alpha}"
+            f"alpha must be one number per sample, of shape ({samples[0]},), got the shape {alpha}"
         )
 
 
@@ -120,8 +120,8 @@ def _check_scores(scores: Shape, samples: Shape) -> None:
     fits = len(scores) > 0 and same_length(scores[0], samples[0])
     if not fits or any(length not in (1, None) for length in scores[1:]):
         raise ArgumentError(
-            f"the critic must give one number a sample, of shape ({samples[0]},) or ({samples[0]}, 1), and"
-            f" gave the shape {scores}"
+            f"the critic must return one number per sample, of shape ({samples[0]},) or ({samples[0]}, 1),"
+            f" got the shape {scores}"
         )
 
 

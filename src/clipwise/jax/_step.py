@@ -128,7 +128,7 @@ def _filled(state: ClipState, form: Any) -> ClipState:
 def refuse_no_state(state: Any) -> None:
     """StateError for what is neither None nor a state."""
     if state is not None and not isinstance(state, ClipState):
-        raise StateError(f"expected the ClipState that init or the step before gave, got {state!r}")
+        raise StateError(f"expected the ClipState returned by init or by the previous step, got {state!r}")
 
 
 def _refuse_other(state: ClipState, form: Any) -> None:

@@ -133,7 +133,7 @@ def _of_shape(name: str, gradient: Any, shape: tuple[int, ...]) -> Any:
     values = gradient.values
     if not shape or not values.shape.is_compatible_with((None, *shape[1:])):
         raise ParameterError(
-            f"the gradient of {name!r} is of slices of shape {values.shape}, which are no rows of {shape}"
+            f"the gradient of {name!r} is of slices of shape {values.shape}, which are not rows of {shape}"
         )
     if values.shape[1:].is_fully_defined():
         return gradient

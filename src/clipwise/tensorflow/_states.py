@@ -21,7 +21,7 @@ def checked(state: Any, plan: Plan) -> ClipState:
         StateError: it is not.
     """
     if not isinstance(state, ClipState):
-        raise StateError(f"expected the ClipState that init or the step before gave, got {state!r}")
+        raise StateError(f"expected the ClipState returned by init or by the previous step, got {state!r}")
     # Made with numpy, which costs nothing beside what TensorFlow would.
     numpy = array_api_compat.array_namespace(np.empty(0))
     wanted = init_state(plan, Namespace(numpy, np.float64, None))

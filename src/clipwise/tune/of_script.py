@@ -45,7 +45,7 @@ class ScriptObjective:
         name: what people call the metric.
 
     Raises:
-        ArgumentError: the metric is no regular expression, or has not one group.
+        ArgumentError: the metric is not a regular expression, or has not one group.
     """
 
     def __init__(self, command: Sequence[str], metric: str, db: Path, folder: Path) -> None:
@@ -56,7 +56,7 @@ class ScriptObjective:
             try:
                 self._pattern = re.compile(metric)
             except re.error as error:
-                raise ArgumentError(f"the metric {metric!r} is no regular expression: {error}") from error
+                raise ArgumentError(f"the metric {metric!r} is not a regular expression: {error}") from error
             if self._pattern.groups != 1:
                 raise ArgumentError(
                     f"the metric {metric!r} must have one group, such as 'val_loss: ([0-9.]+)', and has"
@@ -125,7 +125,7 @@ class ScriptObjective:
             raise TrialFailed(f"nothing in the output matches the metric {self._metric!r}: see {output}")
         value = _number(found[-1])
         if value is None:
-            raise TrialFailed(f"{self._metric!r} found {found[-1]!r}, which is no number")
+            raise TrialFailed(f"{self._metric!r} found {found[-1]!r}, which is not a number")
         return value if math.isfinite(value) else math.inf
 
     def _recorded(self, name: str) -> float:

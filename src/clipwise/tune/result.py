@@ -89,7 +89,7 @@ def picture(trials: Sequence[Trial], title: str, metric: str, lower_is_better: b
         )
         far = [one.chosen.number for one in own if one not in near]
         axis.scatter(
-            far, [ends[lower_is_better]] * len(far), color=BAD, marker="x", s=60, label="off the picture"
+            far, [ends[lower_is_better]] * len(far), color=BAD, marker="x", s=60, label="outside the chart"
         )
         for (name, reached), dashes in zip(lines.items(), ("-", "--"), strict=True):
             if reached is not None:

@@ -148,7 +148,7 @@ def test_mistakes_are_said_before_anything_starts(tmp_path):
     before = {path: path.read_bytes() for path in (text, foreign, newer)}
     cases = [
         (["--db", text], "no recording"),
-        (["--db", foreign], "is no recording of clipwise"),
+        (["--db", foreign], "is not a recording of clipwise"),
         (["--db", newer], "newer clipwise"),
         (["--db", tmp_path / "none" / "a.db"], "there is no folder"),
         (["--db", tmp_path], "folder"),

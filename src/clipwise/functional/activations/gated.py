@@ -42,10 +42,10 @@ def clamped_swiglu(
     xp, gate = floating("gate", gate)
     theirs, up = floating("up", up)
     if theirs.framework != xp.framework:
-        raise ArgumentError(f"gate and up must be of one framework, got {type(gate)} and {type(up)}")
+        raise ArgumentError(f"gate and up must be of the same framework, got {type(gate)} and {type(up)}")
     shapes = shape_of("gate", gate), shape_of("up", up)
     if shapes[0] != shapes[1]:
-        raise ArgumentError(f"gate and up must have one shape, got {shapes[0]} and {shapes[1]}")
+        raise ArgumentError(f"gate and up must have the same shape, got {shapes[0]} and {shapes[1]}")
     gate = xp.between(gate, -float("inf"), limit)
     up = xp.between(up, -limit, limit)
     return (up + offset) * (gate * xp.sigmoid(gate * alpha))
@@ -75,7 +75,7 @@ def split_gate_up(x: Array, *, interleaved: bool = True) -> tuple[Array, Array]:
     namespace_for("x", x)
     shape = shape_of("x", x)
     if not shape or shape[-1] is None or shape[-1] % 2:
-        raise ArgumentError(f"the last axis must be of an even length, got the shape {shape}")
+        raise ArgumentError(f"the last axis must have an even length, got the shape {shape}")
     if interleaved:
         return x[..., ::2], x[..., 1::2]
     half = shape[-1] // 2

@@ -76,7 +76,7 @@ def _by_token_or_sequence(xp: Namespace, name: str, value: Array, shape: Shape) 
         return value, value
     if not same_shape(found, shape):
         raise ArgumentError(
-            f"{name} must have the shape of logp, {written(shape)}, or one entry a sequence,"
+            f"{name} must have the shape of logp, {written(shape)}, or one entry per sequence,"
             f" {written(shape[:-1])}, got {written(found)}"
         )
     return value, None

@@ -115,7 +115,7 @@ def _by_sequence(given: Policies) -> tuple[Array, Array, Array]:
     if given.by_sequence is None:
         shape = shape_of("logp", given.logp)
         raise ArgumentError(
-            "a ratio by sequence takes one advantage a sequence, of shape"
+            "a ratio per sequence takes one advantage per sequence, of shape"
             f" {written(shape[:-1])}, got {written(shape_of('advantages', given.advantages))}"
         )
     mean, kept = mean_by_sequence(xp, given.log_ratio, given.counted)

@@ -115,12 +115,12 @@ def _idle(group: Group, baseline: Group | None) -> str:
         )
     if baseline is None:
         return (
-            f"{group.label} never fired: {found}; it ended at {value_of(group.metric, group.final.median)}."
+            f"{group.label} never clipped: {found}; it ended at {value_of(group.metric, group.final.median)}."
         )
     if _same_runs(group, baseline):
-        return f"{group.label} never fired: {found}; it is the same run as without clipping."
+        return f"{group.label} never clipped: {found}; it is the same run as without clipping."
     return (
-        f"{group.label} never fired: {found}; any difference from the run without clipping has other causes."
+        f"{group.label} never clipped: {found}; a difference from the run without clipping has other causes."
     )
 
 
@@ -159,7 +159,7 @@ def _conclusion(groups: Sequence[Group], baseline: Group | None) -> str | None:
     best = best_of(groups)
     if best is None:
         return (
-            "Every run diverged: no clip tried here is enough; lower the learning rate, or look at the data."
+            "Every run diverged: none of these clips is enough; lower the learning rate, or check the data."
         )
     if best is baseline:
         same = all(_close(each, best) for each in finished if each is not best)

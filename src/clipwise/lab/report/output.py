@@ -1,4 +1,4 @@
-"""The files of a result: JSON with everything, CSV with one row a run, the picture, and the page."""
+"""The files of a result: JSON with everything, CSV with one row per run, the picture, and the page."""
 
 import platform
 from importlib import metadata

@@ -97,7 +97,7 @@ def load(path: Path) -> list[RunRecord]:
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror}") from error
     except (ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path} is no result of clipwise: {error}") from error
+        raise DataError(f"{path} is not a result of clipwise: {error}") from error
 
 
 def save(folder: Path, files: Mapping[str, str | bytes], *, extra: Sequence[Path] = ()) -> None:

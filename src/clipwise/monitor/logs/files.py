@@ -50,9 +50,9 @@ def read_rows(path: str | os.PathLike[str]) -> list[Row]:
             return list(_events(file))
         return list(_reader(file)(file))
     except UnicodeDecodeError as error:
-        raise StoreError(f"{str(file)!r} holds no text: {TAKEN} is expected{_hint(file)}") from error
+        raise StoreError(f"{str(file)!r} is not text; expected {TAKEN}{_hint(file)}") from error
     except (ValueError, csv.Error, RecursionError) as error:
-        raise StoreError(f"{str(file)!r} cannot be read as a log ({error}): {TAKEN} is expected") from error
+        raise StoreError(f"{str(file)!r} cannot be read as a log ({error}); expected {TAKEN}") from error
 
 
 def _hint(file: Path) -> str:

@@ -38,8 +38,8 @@ def summary(
         runs = _runs(path, uid)
         if not runs and stepped:
             yield (
-                f"clipwise: steps were seen, but the process ended before they were written to {asked}: what"
-                " is killed loses its last second"
+                f"clipwise: steps were seen, but the process ended before they were written to {asked}: a"
+                " killed process loses up to a second of its data"
             )
         elif not runs:
             yield (

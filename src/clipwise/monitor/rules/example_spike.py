@@ -45,7 +45,7 @@ class _Watcher(SpikeWatcher):
         )
         if KEY in values:
             example += f" (key {values[KEY]:.0f})"
-        advice = "Look at it: a wrong label, a broken input, or a case that is rare."
+        advice = "Check it for a wrong label or a broken input; it may also be a rare case."
         if values.get(NONFINITE, 0.0) > 0:
             return Finding(
                 seen=f"The gradient of {example}{of(self._source)} at step {self._bad.step:,} is NaN or Inf.",

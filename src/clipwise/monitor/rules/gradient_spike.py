@@ -104,13 +104,14 @@ class SpikeWatcher(Watcher):
         if cut:
             why = f"Clipping reduced it to {show(after)}, so a single such step does little harm; many would."
             advice = (
-                "Nothing, if it happens once. If it recurs, lower the learning rate and look at the batches."
+                "If it happens once, nothing needs to be done. If it recurs, lower the learning rate and look"
+                " at the batches."
             )
         else:
             why = "A step this large moves the weights far away, and it was not clipped."
             advice = (
-                "Clip by global norm somewhat above what is usual,"
-                f" clip_by_global_norm({2 * self._usual:.2g}) say, or autoclip(10), which learns the"
+                "Clip by global norm somewhat above the usual norm, for example"
+                f" clip_by_global_norm({2 * self._usual:.2g}), or use autoclip(10), which learns the"
                 " threshold. Look at the batch of that step too."
             )
         return Finding(

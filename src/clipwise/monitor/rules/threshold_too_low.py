@@ -98,7 +98,7 @@ class _Watcher(Watcher):
             f" {self._steps[0]:,} hit the threshold (now {show(self._threshold)}), and clipping leaves"
             f" {self._left.median():.2g} of the gradient's norm, whose median is {show(low)}.",
             why="Every step then has the same length, set by the threshold instead of by the gradient: it"
-            " acts as a much smaller learning rate, and training may crawl.",
+            " acts as a much smaller learning rate, and training may be very slow.",
             advice=f"If it is too slow, try twice the threshold, and twice that: only the largest gradients"
             f" meet a global norm of {show(high)}, which would have clipped one step in twenty here. Or let"
             " autoclip() or auto() learn it. If steps of one length are what you want, leave this rule out.",

@@ -120,8 +120,8 @@ export class Runs {
     box.checked = checked;
     box.style.accentColor = colour;
     set(box, {
-      "aria-label": picking ? `Pick ${run.name}` : `Lay ${run.name} over the charts`, "aria-disabled": fixed ? "true" : null,
-      title: picking ? (fixed ? "This run goes on" : "Pick") : chosen ? "This run is looked at" : "Lay over the charts",
+      "aria-label": picking ? `Pick ${run.name}` : `Overlay ${run.name} on the charts`, "aria-disabled": fixed ? "true" : null,
+      title: picking ? (fixed ? "This run is still going on" : "Pick") : chosen ? "This run is looked at" : "Overlay on the charts",
     });
   }
 

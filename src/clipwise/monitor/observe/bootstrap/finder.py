@@ -43,6 +43,6 @@ def _after(loader: Any, action: Callable[[], None]) -> None:
         try:
             action()
         except Exception as error:  # whatever it is, the script is to run
-            say(f"nothing is recorded of {module.__name__}: {type(error).__name__}: {error}")
+            say(f"{module.__name__} is not recorded: {type(error).__name__}: {error}")
 
     loader.exec_module = exec_module

@@ -59,5 +59,5 @@ def _loaded() -> Any:
             _fits.append(clipwise_module("monitor.observe.fits").Fits(say))
         except Exception as error:  # whatever it is, the script is to run
             _fits.append(None)
-            say(f"nothing is recorded of Keras: {type(error).__name__}: {error}")
+            say(f"Keras is not recorded: {type(error).__name__}: {error}")
     return _fits[0]
