@@ -77,6 +77,6 @@ class _Watcher(Watcher):
             f" first half of that time and {show(second)} in the second, up to step {self._steps[-1]:,}.",
             why="Either the training has converged and more of it is wasted, or it is stuck.",
             advice="If the loss is good enough, stop here. Otherwise try a lower learning rate (if the loss"
-            " oscillates around a minimum) or a higher one (if it hardly moves); raise the threshold if nearly"
-            " every step is clipped; check that the labels belong to the inputs.",
+            " oscillates around a minimum) or a higher one (if it hardly moves); raise the threshold if"
+            " nearly every step is clipped; check that the labels belong to the inputs.",
         )
