@@ -81,13 +81,13 @@ def test_torch_names_a_mistake(arguments, says):
 def test_torch_warns_of_a_feature_that_is_wiped_out():
     sparse = np.zeros((100, 2))
     sparse[:10, 1], sparse[:, 0] = np.arange(10), np.arange(100)
-    with pytest.warns(UserWarning, match="column 'x1': method 'iqr' makes 0.0 of all values"):
+    with pytest.warns(UserWarning, match="column 'x1': method 'iqr' sets all values to 0.0"):
         clipper = Clipper("iqr").fit(sparse)
-    says = r"feature 1: its bounds, 0\.0 and 0\.0, make 0\.0 of all values; give others"
+    says = r"feature 1: its bounds, 0\.0 and 0\.0, set all values to 0\.0; give others"
     with pytest.warns(UserWarning, match=says) as caught:
         module = ClipValues(clipper.lower_, clipper.upper_)
     assert [warning.filename for warning in caught] == [__file__]
-    with pytest.warns(UserWarning, match=r"^the bounds, 3\.0 and 3\.0, make 3\.0 of all values"):
+    with pytest.warns(UserWarning, match=r"^the bounds, 3\.0 and 3\.0, set all values to 3\.0"):
         ClipValues(3, 3)
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)

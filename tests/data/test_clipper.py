@@ -448,7 +448,7 @@ def test_text_in_a_column_of_numbers_is_named():
 def test_a_column_of_mostly_one_value_warns():
     x = np.zeros((100, 1))
     x[:20, 0] = np.arange(20)
-    with pytest.warns(UserWarning, match="'x0': method 'iqr' makes 0.0 of all values"):
+    with pytest.warns(UserWarning, match="'x0': method 'iqr' sets all values to 0.0"):
         Clipper("iqr").fit(x)
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -300,7 +300,7 @@ def test_what_cannot_be_is_refused_at_once(path):
                 monitor.log(loss=value)
         with pytest.raises(ArgumentError, match=r"attach takes a clipwise\.torch\.Clipper"):
             monitor.attach(torch.nn.Linear(1, 1))
-        with pytest.raises(ArgumentError, match="log takes no value called 'time'"):
+        with pytest.raises(ArgumentError, match="log takes no value named 'time'"):
             monitor.log(time=1.0)
         for step in (1.5, "1", -1, 2**60):
             with pytest.raises(ArgumentError, match="step must be a whole number from 0 to 2\\*\\*53, got"):

@@ -93,7 +93,7 @@ def rename_(run: str, name: str, db: Path) -> int:
 
     (found,) = _found(db, [run])
     rename(db, found.id, name)
-    click.echo(f"run {found.id} is called {name!r} now")
+    click.echo(f"run {found.id} is now called {name!r}")
     return 0
 
 
@@ -110,7 +110,7 @@ def note(run: str, text: str, db: Path) -> int:
 
     (found,) = _found(db, [run])
     annotate(db, found.id, text)
-    click.echo(f"noted with run {found.name!r} (number {found.id})")
+    click.echo(f"note saved with run {found.name!r} (number {found.id})")
     return 0
 
 

@@ -106,7 +106,7 @@ def _candidates(suggestion: Suggestion) -> Table:
 
 def _typical(suggestion: Suggestion, kind: str | None) -> Table:
     """With the sources where one kind was asked for; all kinds are a list to look up one in."""
-    heading = "What others use" + ("" if kind else " (with sources: --kind)")
+    heading = "Thresholds in common use" + ("" if kind else " (with sources: --kind)")
     columns = ["kind", "bounded", "value", *(["source"] if kind else [])]
     made = table(heading, *columns, left=columns)
     for one in suggestion.typical:

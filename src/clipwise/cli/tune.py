@@ -148,8 +148,8 @@ def _of_script(
     metric = metric or LOSS
     if (rate is not None) != any(RATE in word for word in target):
         raise ArgumentError(
-            f"--rate and {RATE} in the words of the script go together, such as: --rate 1e-4 1e-2 -- python"
-            f" train.py --lr {RATE}"
+            f"--rate and {RATE} in the arguments of the script go together, such as: --rate 1e-4 1e-2 --"
+            f" python train.py --lr {RATE}"
         )
     objective = ScriptObjective(target, metric, db, folder)
     return objective, objective.name, not maximize, {"target": shlex.join(target), "metric": metric}

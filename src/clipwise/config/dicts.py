@@ -163,7 +163,7 @@ def number_from(value: object, path: Path) -> float:
 def _number(parameter: Parameter, value: numbers.Real, path: Path) -> int | float:
     if isinstance(value, numbers.Integral):
         if parameter.number and abs(int(value)) > 2**1023:
-            raise path.error(f"must fit a floating-point number, got {show(value)}")
+            raise path.error(f"must be in the range of a floating-point number, got {show(value)}")
         return int(value)
     number = float(value)
     if parameter.number:

@@ -107,7 +107,7 @@ def _settings(data: Keys, path: Path) -> Iterator[_Found]:
             chosen = _algorithm(data, path) or make if key == _LIGHTNING else make
             yield _Found(path / key, value is not None, _bounded(value, chosen, path, key))
     if ALGORITHM in data and _LIGHTNING not in data:
-        raise (path / ALGORITHM).error(f"says how to clip, but {_LIGHTNING!r}, which says where, is missing")
+        raise (path / ALGORITHM).error(f"says how to clip, but {_LIGHTNING!r}, the threshold, is missing")
 
 
 def _own(data: Mapping[Any, Any], path: Path) -> _Found:

@@ -34,8 +34,8 @@ def warn_of_single_value(
     if value is None:
         return
     why = (
-        f"its bounds, {bounds[0]!r} and {bounds[1]!r}, make {value!r} of all values"
+        f"its bounds, {bounds[0]!r} and {bounds[1]!r}, set all values to {value!r}"
         if method is None
-        else f"method {method!r} makes {value!r} of all values, as most of them are the same"
+        else f"method {method!r} sets all values to {value!r}, as most of them are the same"
     )
     warn(f"column {column!r}: {why}; give bounds, or leave the column out (columns=)")

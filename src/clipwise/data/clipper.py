@@ -125,7 +125,7 @@ class Clipper(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):  # type: i
         first = not hasattr(self, "_sketches")
         if first and hasattr(self, "lower_"):
             warn(
-                "this Clipper was fitted at once, or read from JSON, and remembers bounds alone: partial_fit"
+                "this Clipper was fitted with fit, or read from JSON, and holds only bounds: partial_fit"
                 " starts from the beginning"
             )
         size = sketch_size(self.rank_error)
@@ -162,7 +162,7 @@ class Clipper(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):  # type: i
         for one in (self, *others):
             if not isinstance(one, Clipper) or not hasattr(one, "_sketches"):
                 raise ArgumentError(
-                    f"merge takes Clippers that were taught by partial_fit, got {one!r} without sketches"
+                    f"merge takes Clippers that were fitted by partial_fit, got {one!r} without sketches"
                 )
             mine, theirs = (_plain(each.get_params(deep=False)) for each in (self, one))
             if mine != theirs:

@@ -262,7 +262,7 @@ def _check_source(source: Path) -> None:
         raise DataError(f"{source}: a folder, expected a Parquet file or CSV")
     try:
         if not stat.S_ISREG(source.stat().st_mode):
-            raise DataError(f"{source}: no regular file; it is read several times")
+            raise DataError(f"{source}: not a regular file, which it must be, as it is read several times")
         source.open("rb").close()
     except OSError as failure:
         why = "no such file" if failure.errno in (errno.ENOENT, errno.ENAMETOOLONG) else failure.strerror

@@ -165,6 +165,6 @@ def _refuse_missing(plan: Plan, weights: Measure | None, context: StepContext) -
     for stage in plan.stages():
         policy, needs = stage.thresholds.policy, stage.thresholds.needs
         if "weight_norm" in needs and weights is None:
-            raise ParameterError(f"{policy!r} looks at the weights: give the parameters beside the gradients")
+            raise ParameterError(f"{policy!r} depends on the weights: give the parameters with the gradients")
         if "loss" in needs and context.loss is None:
             raise ParameterError(f"{policy or stage.clip!r} follows the loss: give the loss of every step")

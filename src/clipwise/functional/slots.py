@@ -93,7 +93,7 @@ def make_slots(
         if shapes and not any(fnmatchcase(name, pattern) for name, _ in shapes):
             names = ", ".join(repr(name) for name, _ in shapes[:5])
             raise ParameterError(
-                f"unit_axes: the pattern {pattern!r} matches no parameter; there are {names}"
+                f"unit_axes: the pattern {pattern!r} matches no parameter; the parameters are {names}"
             )
     return tuple(_slot(name, tuple(shape), unit_axes or {}, known or {}) for name, shape in shapes)
 

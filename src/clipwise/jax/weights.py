@@ -98,9 +98,7 @@ class _Bounded:
         if not isinstance(state, WeightsState):
             raise StateError(f"expected the state of clipwise.jax.clip_weights, got {type(state).__name__}")
         if params is None:
-            raise ParameterError(
-                "weights are clipped where they are known: call update(updates, state, params)"
-            )
+            raise ParameterError("clipping weights needs the weights: call update(updates, state, params)")
         laid = _trees.lay_out(updates, params, self.unit_axes, "update of")
         assert laid.weights is not None
         pairs = list(zip(laid.weights, laid.gradients, strict=True))

@@ -232,8 +232,8 @@ def refuse_own_clips(optimizer: Any) -> None:
     for name in _OWN:
         if getattr(optimizer, name, None) is not None:
             raise ArgumentError(
-                f"this optimizer clips by itself, with {name}={getattr(optimizer, name):g}: make it without,"
-                " or do not attach a clip"
+                f"this optimizer clips by itself, with {name}={getattr(optimizer, name):g}: create it"
+                " without, or do not attach a clip"
             )
 
 

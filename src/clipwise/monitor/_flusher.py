@@ -170,8 +170,8 @@ class Flusher:
     def _unreadable(self, name: str, error: Exception) -> None:
         self._warn_once(
             f"{name}: {type(error).__name__}: {error}",
-            "a value could not be read, and is left out, as are others of its kind (of an array that is"
-            " donated log a copy): ",
+            "a value could not be read and is not recorded, nor are others of its kind (if an array is"
+            " donated, log a copy of it): ",
         )
 
     def _write(self) -> None:

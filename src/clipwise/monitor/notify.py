@@ -79,7 +79,7 @@ class Notifier:
                     self._warn(f"{place} could not be notified: {type(error).__name__}")
                 else:
                     if not sent:
-                        self._warn(f"{place} could not be notified: it was not reached, or it refused")
+                        self._warn(f"{place} could not be notified: it could not be reached, or it refused")
 
     def _warn(self, sentence: str) -> None:
         if self._warned:
@@ -101,7 +101,7 @@ def _targets(urls: Sequence[str]) -> list[tuple[str, Any]]:
         known = apprise.Apprise.instantiate(url, suppress_exceptions=True) if isinstance(url, str) else None
         if known is None:
             raise ArgumentError(
-                f"{place} is none that Apprise can notify. Its notation for each service:"
+                f"{place} is not an address that Apprise knows. Its notation for each service:"
                 " https://github.com/caronc/apprise/wiki"
             )
         target = apprise.Apprise()

@@ -56,7 +56,7 @@ def gradient_penalty(
     """
     if torch.is_inference_mode_enabled():
         raise ArgumentError(
-            "torch.inference_mode allows no gradient, which the penalty consists of: use torch.no_grad"
+            "torch.inference_mode allows no gradients, which the penalty needs: use torch.no_grad"
         )
 
     def draw(real: Tensor) -> Tensor:

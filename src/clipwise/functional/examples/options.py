@@ -77,8 +77,8 @@ class Options:
         """ArgumentError for noise where nothing bounds an example."""
         if not math.isfinite(sensitivity):
             raise ArgumentError(
-                f"{self.clip!r} leaves an example without a bound, and noise has nothing to go by: give every"
-                " parameter a finite threshold"
+                f"{self.clip!r} leaves an example without a bound, so the scale of the noise is unknown: give"
+                " every parameter a finite threshold"
             )
 
     @property

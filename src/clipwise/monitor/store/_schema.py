@@ -206,8 +206,8 @@ def _use_wal(connection: sqlite3.Connection, path: Path) -> None:
         return
     back = connection.execute("PRAGMA journal_mode = DELETE").fetchone()[0]
     warn(
-        f"{str(path)!r}: this file system has no write-ahead log for SQLite ({mode}); the journal is"
-        f" {back!r}, so that readers and writers wait for one another"
+        f"{str(path)!r}: this file system does not support SQLite's write-ahead log ({mode}); the"
+        f" journal is {back!r}, so that readers and writers wait for each other"
     )
 
 
