@@ -1,4 +1,4 @@
-"""Trials of any training script: run under ``clipwise observe``, the metric read from what it logs."""
+"""Trials with any training script, run under ``clipwise observe``; the metric is read from its output or log."""
 
 import itertools
 import math
@@ -32,20 +32,20 @@ TAIL = 12
 
 
 class ScriptObjective:
-    """Runs a command with a clip put into it.
+    """Runs a command under ``clipwise observe`` with a clip.
 
     Args:
-        command: as for ``clipwise observe``; ``{rate}`` in a word is the learning rate of the trial.
+        command: as for ``clipwise observe``; ``{rate}`` in an argument is the learning rate of the trial.
         metric: the name of a recorded series (``loss``), whose last tenth counts, or a regular expression
             with one group, whose last match in the output is the value.
         db: the recording.
         folder: for the outputs of the trials.
 
     Attributes:
-        name: what people call the metric.
+        name: name of the metric for people.
 
     Raises:
-        ArgumentError: the metric is not a regular expression, or has not one group.
+        ArgumentError: the metric is not a valid regular expression, or does not have exactly one group.
     """
 
     def __init__(self, command: Sequence[str], metric: str, db: Path, folder: Path) -> None:

@@ -1,6 +1,6 @@
-"""Sentences that say what happened, and no more than that.
+"""Sentences that state the results.
 
-Each rule is one small function from the measured groups to a sentence or None; `verdict` asks them in order.
+Each rule is a small function from the groups to a sentence or None; `verdict` applies them in order.
 """
 
 import math
@@ -24,7 +24,7 @@ NORMALISED = 0.85
 
 
 def verdict(groups: Sequence[Group]) -> list[str]:
-    """What happened, in order: without clipping, with each clip, what to take, and how sure that is."""
+    """The results in order: without clipping, with each clip, which clip to use, and how certain that is."""
     baseline = baseline_of(groups)
     sentences = [] if baseline is None else [_baseline(baseline)]
     for each in groups:
@@ -35,7 +35,7 @@ def verdict(groups: Sequence[Group]) -> list[str]:
 
 
 def headline(groups: Sequence[Group]) -> str:
-    """The outcome in one line, for a title."""
+    """The result in one line, for a title."""
     baseline, best = baseline_of(groups), best_of(groups)
     if best is None:
         unfinished = any(each.interrupted for each in groups)
