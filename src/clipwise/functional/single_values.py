@@ -1,4 +1,4 @@
-"""The warning about features that bounds make one value of."""
+"""The warning about bounds that make all values of a feature the same."""
 
 import warnings
 from typing import Any
@@ -7,10 +7,10 @@ import numpy as np
 
 
 def warn_of_single_values(low: Any, high: Any) -> None:
-    """Warn, in the name of who called the caller, of each feature whose two bounds are the same.
+    """Warn about each feature whose two bounds are equal; the warning points at the caller's caller.
 
     Args:
-        low, high: each a number or ``(F,)`` of them.
+        low, high: each a number or an array ``(F,)``.
 
     >>> with warnings.catch_warnings(record=True) as caught:
     ...     warn_of_single_values(np.array([0.0, 0.0]), np.array([1.0, 0.0]))
