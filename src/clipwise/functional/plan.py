@@ -63,7 +63,7 @@ class Plan(ABC):
     plans: Sequence["Plan"] = ()
 
     def apply(self, measure: Measure, weights: Measure | None, state: Any, context: StepContext) -> Step:
-        """Clip the measured gradients; returns what was done and the next state. Without gradients, no change."""
+        """Clip the measured gradients; return what was done and the next state."""
         if not measure.layout.present:
             return self.blank(untouched(measure.xp, measure.xp.zeros(()))), state
         return self._apply(measure, weights, state, context)
