@@ -1,4 +1,4 @@
-"""Trials with any training script under ``clipwise observe``; the metric comes from its output or recording."""
+"""Trials with any training script under ``clipwise observe``; the metric is read from its output or log."""
 
 import itertools
 import math
