@@ -1,4 +1,4 @@
-"""The record of one training run: plain numbers, from which all tables, charts and pages are made."""
+"""What one training run leaves behind: plain numbers, which every table, picture and page reads alike."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -16,7 +16,7 @@ and ``loss``, ``norm``, ``threshold`` and ``clip_fraction`` of the last step."""
 
 @dataclass
 class Evaluation:
-    """The held-out figures after ``step`` steps and ``seconds`` of training (without evaluation time)."""
+    """The held-out figures after ``step`` steps and ``seconds`` of training (evaluation time left out)."""
 
     step: int
     seconds: float
@@ -25,15 +25,15 @@ class Evaluation:
 
 @dataclass
 class RunInfo:
-    """What is known about a run before its first step.
+    """What is known of a run before its first step.
 
     Attributes:
-        label: name of the clip for people: ``"no clipping"``, ``"clip_by_global_norm(5.0)"``, ``"auto"``.
-        clip: the clip in its string form, None for no clipping.
-        role: ``"baseline"`` (no clipping), ``"configured"``, ``"given"`` (by --clip) or ``"auto"``.
-        seed: seed of the run.
-        metric: name of the main held-out metric, e.g. ``"bits"``; a key of each evaluation.
-        lower_is_better: whether a lower metric is better.
+        label: how people call it: ``"no clipping"``, ``"clip_by_global_norm(5.0)"``, ``"auto"``.
+        clip: the clip in its short string form, None for none.
+        role: ``"baseline"`` (no clipping), ``"configured"``, ``"given"`` (asked for by --clip) or ``"auto"``.
+        seed: the seed of the run.
+        metric: name of the held-out metric people decide by, e.g. ``"bits"``; a key of each evaluation.
+        lower_is_better: whether less of it is better.
     """
 
     label: str
@@ -49,11 +49,11 @@ class RunRecord(RunInfo):
     """One run of one configuration with one clip and one seed.
 
     Attributes:
-        steps: one list per column of `STEP_COLUMNS`, with one entry per step; NaN and Inf are kept.
-        evaluations: held-out figures during the run; the last ones are the final ones.
+        steps: one list a column of `STEP_COLUMNS`, one entry a step; NaN and Inf are kept as they are.
+        evaluations: held-out figures over the run, the last one final.
         seconds: training time in seconds.
-        skipped_steps: steps that were skipped: the gradient was not finite, or a clip skipped them.
-        interrupted: whether the run was stopped before its end.
+        skipped_steps: steps that were not taken: the gradient was not finite, or a clip left them out.
+        interrupted: the run was stopped before its end.
     """
 
     steps: dict[str, list[float]] = field(default_factory=lambda: {name: [] for name in STEP_COLUMNS})
@@ -64,5 +64,5 @@ class RunRecord(RunInfo):
 
     @property
     def final(self) -> dict[str, float]:
-        """The figures of the last evaluation; empty if there was none."""
+        """The figures of the last evaluation; empty where there was none."""
         return self.evaluations[-1].metrics if self.evaluations else {}

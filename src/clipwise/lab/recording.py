@@ -1,4 +1,4 @@
-"""Writes a run of the lab to a recording, and reads its record back."""
+"""A run of the lab in a recording: what is logged under which name, and the record that is read back."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -37,12 +37,12 @@ INFO = tuple(each.name for each in fields(RunInfo))
 
 @dataclass(frozen=True)
 class RecordingTarget:
-    """Where the runs of a call are recorded, and what is stored with each.
+    """Where the runs of a call are recorded, and what is kept with each of them.
 
     Attributes:
-        path: path of the recording.
-        title: name of the configuration; a run is named after it, its clip and its seed.
-        facts: any further values that JSON can hold, such as the settings.
+        path: of the recording.
+        title: what the configuration is called; each run is named after it, its clip and its seed.
+        facts: anything else that JSON can hold, such as the settings.
     """
 
     path: Path
@@ -50,22 +50,22 @@ class RecordingTarget:
     facts: Mapping[str, Any] = field(default_factory=dict)
 
     def name(self, info: RunInfo) -> str:
-        """The name of a run; the part that differs between runs comes first."""
+        """What the run is called: what tells it from its neighbours comes first."""
         return f"{info.label}, seed {info.seed} ({self.title})"
 
 
 class RunLog:
     """Records one run through a `clipwise.Monitor`.
 
-    Alerts go to the recording only, since a comparison runs problematic configurations on purpose.
+    Alerts of its rules go into the recording only: a comparison shows on purpose what they warn of.
 
     Args:
-        target: where to record.
-        info: information about the run.
-        clip: the clip.
+        target: where.
+        info: of the run.
+        clip: what is done to the gradients.
 
     Attributes:
-        info: information about the run.
+        info: of the run.
     """
 
     def __init__(self, target: RecordingTarget, info: RunInfo, clip: AnyClip | None) -> None:
@@ -81,13 +81,13 @@ class RunLog:
             self._monitor.describe(clip)
 
     def step(self, step: int, loss: Any, report: Any) -> None:
-        """Record a step, without a sync; a report of None means that a gradient scaler skipped it."""
+        """Note a step; a report of None says that a gradient scaler dropped it. Nothing waits here."""
         if report is not None:
             self._monitor.record(report, step=step)
         self._monitor.log(step=step, loss=loss)
 
     def evaluation(self, step: int, seconds: float, figures: Mapping[str, float]) -> None:
-        """Record held-out figures after so many steps and seconds of training."""
+        """Note the held-out figures after so many steps, and seconds of training."""
         values: dict[str, Any] = {HELD_OUT + name: value for name, value in figures.items()}
         self._monitor.log(step=step, **{SECONDS: seconds} | values)
 
@@ -95,7 +95,7 @@ class RunLog:
         """Write the rest, and read the whole run back.
 
         Raises:
-            StoreError: the recording could not be written.
+            StoreError: it could not be written.
         """
         written = self._monitor.flush()
         self._monitor.close("stopped" if interrupted else None)
@@ -116,10 +116,10 @@ class RunLog:
 
 
 def record_of(store: Store, run: Run) -> RunRecord:
-    """The record of a run of the lab; of an unfinished run, up to its last step.
+    """The record of a run of the lab: of one that is not finished, as far as it came.
 
     Raises:
-        StoreError: it is not a run of the lab, or a step is missing or was recorded twice.
+        StoreError: it is no run of the lab, or a step is missing or was recorded twice.
     """
     if not set(INFO) <= run.facts.keys():
         raise StoreError(f"run {run.name!r} was not recorded by clipwise train or compare")
@@ -157,7 +157,7 @@ def record_of(store: Store, run: Run) -> RunRecord:
 
 
 def finished_runs(target: RecordingTarget) -> list[RunRecord]:
-    """The finished runs in a recording that have the same facts, newest first."""
+    """The runs in a recording that came to their end with the same facts, the newest first."""
     if not target.path.exists() or not target.path.stat().st_size:
         return []
     with Store(target.path) as store:

@@ -1,4 +1,4 @@
-"""Whether the gradients of a run are an integer multiple of those of another run: a sum instead of a mean."""
+"""Whether the gradients of a run are a whole multiple of those of another: a sum in place of a mean."""
 
 import numpy as np
 
@@ -14,11 +14,11 @@ _CLOSE = 1e-3
 
 
 def multiple_of_another(store: Store, run: Run, source: str) -> str | None:
-    """A sentence that names another run whose first gradients, times an integer, are those of this run.
+    """In words, another run whose first gradients, parameter by parameter, are these times a whole number.
 
-    Runs with the same seed that differ in the number of ranks or micro-batches have the same first gradient,
-    unless one sums what the other averages. All parameters must have the same ratio: equal ratios of the
-    global norms alone may be a coincidence.
+    Runs of one seed that differ in the number of ranks or micro-batches have the same first gradient, unless
+    one sums what the other averages. Only parameters that all have the same ratio count: that the norms of
+    two runs as a whole happen to have one is no sign.
     """
     own = store.first_layers(run.id, source)
     if own is None:
