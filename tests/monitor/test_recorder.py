@@ -300,7 +300,7 @@ def test_what_cannot_be_is_refused_at_once(path):
                 monitor.log(loss=value)
         with pytest.raises(ArgumentError, match=r"attach takes a clipwise\.torch\.Clipper"):
             monitor.attach(torch.nn.Linear(1, 1))
-        with pytest.raises(ArgumentError, match="log takes no value named 'time'"):
+        with pytest.raises(ArgumentError, match="log takes no value called 'time'"):
             monitor.log(time=1.0)
         for step in (1.5, "1", -1, 2**60):
             with pytest.raises(ArgumentError, match="step must be a whole number from 0 to 2\\*\\*53, got"):
@@ -402,7 +402,7 @@ def test_where_a_norm_explodes_every_layer_is_kept_and_the_worst_is_named(path):
 def test_a_monitor_is_no_copy_of_another(path):
     with Monitor(path, run="first") as monitor:
         for way in (pickle.dumps, copy.copy, copy.deepcopy):
-            with pytest.raises(TypeError, match="create one in each process"):
+            with pytest.raises(TypeError, match="make one in each process"):
                 way(monitor)
 
 

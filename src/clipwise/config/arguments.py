@@ -81,10 +81,10 @@ def as_weight_clip(clip: AnyClip | str | Mapping[str, Any]) -> AnyClip:
 
 
 def as_update_clip(clip: AnyClip | str | Mapping[str, Any]) -> AnyClip:
-    """`as_clip` for clips of updates.
+    """`as_clip` for the differences that steps make.
 
     Raises:
-        ArgumentError: a threshold follows the loss, or the clip skips steps.
+        ArgumentError: a threshold follows the loss, or a clip leaves steps out.
     """
     found = as_clip(clip, of_updates=True)
     refuse_skips(found, "updates are clipped")

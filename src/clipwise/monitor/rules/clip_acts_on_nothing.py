@@ -1,4 +1,4 @@
-"""A clip that does not act on the gradients of the training."""
+"""A clip whose gradients are not those of the training."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,13 +11,13 @@ from clipwise.monitor.wording import of
 
 @dataclass(frozen=True, kw_only=True)
 class ClipActsOnNothing(Rule):
-    """Alerts if the gradient norm was exactly 0 in each of the first recorded steps.
+    """Speaks when the gradient's norm was exactly 0 in all of the first recorded steps.
 
-    For a script under ``clipwise observe`` it also alerts if the script calls ``clip_grad_norm_`` and no call
-    found a gradient of a parameter that an optimizer updates.
+    And, of a script under ``clipwise observe``, when it calls ``clip_grad_norm_``, and none of its calls
+    found a gradient of what an optimizer steps on.
 
     Args:
-        first: number of recorded steps that are examined.
+        first: recorded steps that are looked at.
     """
 
     patience: int = 1
