@@ -1,8 +1,8 @@
-"""The one description of a clip, its presets under the field's names, and how clips are combined.
+"""The description of a clip, its presets under the names of the field, and how clips are combined.
 
-Every gradient clip in the field is ``g <- g * min(1, threshold / norm(g))`` for each group g of entries. A
-`Clip` says which entries form a group (``per``), how a group is measured (``norm``) and what its norm may
-not exceed (``threshold``). It holds no array and no framework: the back ends apply it.
+Every common way of gradient clipping is ``g <- g * min(1, threshold / norm(g))`` for each group g of entries.
+A `Clip` says which entries form a group (``per``), how a group is measured (``norm``) and the largest norm
+allowed (``threshold``). It holds no array and depends on no framework: the back ends apply it.
 """
 
 import math
@@ -52,25 +52,26 @@ class Clip:
     """One clip: ``g <- g * min(1, threshold / norm(g))`` for each group of entries.
 
     Args:
-        threshold: what the norm of a group may not exceed: a number of at least 0 (inf never clips), a
-            policy from `clipwise.thresholds`, or for ``per="element"`` also a range ``(low, high)``. A number
-            that is traced by JAX or TensorFlow is taken unchecked; below 0 it counts as 0.
+        threshold: the largest norm of a group: a number of at least 0 (inf never clips), a policy from
+            `clipwise.thresholds`, or for ``per="element"`` also a range ``(low, high)``. A number that is
+            traced by JAX or TensorFlow is not checked; a negative one counts as 0.
         per: which entries are measured together: each ``"element"`` alone, one ``"unit"`` (one output neuron
             or filter), one ``"tensor"``, or all tensors (``"global"``).
-        norm: how a group is measured: 2.0, 1.0, ``math.inf``, any order above 0, or ``"rms"``, the root of
-            the mean square. A single entry is measured by its modulus, whatever the order.
-        action: what happens to a step whose norm is above the threshold: ``"clip"``, or ``"skip"``: it is
-            left out, as a step with NaN is by ``nonfinite="skip"``, and its norm enters no history. Only with
-            ``per="global"``, alone or first in a `chain`.
-        patience: how many steps in a row ``action="skip"`` leaves out, at least 1. After as many it clips to
-            the threshold instead, and these norms enter the history, until one is within the threshold.
+        norm: the norm of a group: 2.0, 1.0, ``math.inf``, any order above 0, or ``"rms"``, the root mean
+            square. A single entry is measured by its modulus, whatever the order.
+        action: what happens if the norm is above the threshold. ``"clip"``: the gradient is clipped.
+            ``"skip"``: the step is skipped, as with NaN and ``nonfinite="skip"``, and its norm enters no
+            history. ``"skip"`` takes ``per="global"``, alone or first in a `chain`.
+        patience: the largest number of steps in a row that ``action="skip"`` skips, at least 1. After that it
+            clips to the threshold, and norms enter the history again, until a norm is within the threshold.
         on: what ``action="skip"`` compares with the threshold: the ``"norm"``, or the ``"loss"`` of the step,
-            which has to be told: by `observe`, or as optax' ``value``. Then nothing is clipped after
-            ``patience`` steps. The threshold is a number, a schedule, or a `thresholds.rolling_zscore`.
+            which must be given by `observe`, or as optax' ``value``. With ``"loss"``, steps after
+            ``patience`` are taken without clipping, and the threshold is a number, a schedule, or a
+            `thresholds.rolling_zscore`.
 
     Raises:
-        ThresholdError: a threshold is negative, NaN or no number, or the range is crossed.
-        ArgumentError: ``per``, ``norm`` or ``action`` is unknown, or does not go with the others.
+        ThresholdError: a threshold is negative, NaN or not a number, or low is above high.
+        ArgumentError: ``per``, ``norm`` or ``action`` is unknown, or does not fit the others.
 
     >>> Clip(1.0)
     Clip(threshold=1.0, per='global', norm=2.0)
@@ -175,7 +176,7 @@ class Clip:
 
 @dataclass(frozen=True)
 class Chain:
-    """Clips applied one after the other, each to what the one before it left. Made by `chain`."""
+    """Clips applied one after the other, each to the result of the previous one. Created by `chain`."""
 
     clips: tuple["AnyClip", ...]
 
@@ -198,7 +199,7 @@ class Chain:
 
 @dataclass(frozen=True)
 class ByName:
-    """A clip for each part of the model, by the names of its parameters. Made by `by_name`."""
+    """A clip for each part of the model, by the names of its parameters. Created by `by_name`."""
 
     parts: tuple[tuple[str, "AnyClip | None"], ...]
 
@@ -234,18 +235,18 @@ def _order(norm: object) -> Norm:
 def clip_by_value(
     threshold: float | Threshold | None = None, *, low: float | None = None, high: float | None = None
 ) -> Clip:
-    """Bound every entry: ``g_i <- max(low, min(high, g_i))``; with one threshold t, to [-t, t].
+    """Clip every entry: ``g_i <- max(low, min(high, g_i))``; with one threshold t, to [-t, t].
 
-    Simple, and it changes the direction of the gradient. A complex entry is bounded by its modulus. The range
-    is one for all tensors; `clipwise.thresholds.relative` gives every entry a bound by its weight, and
-    `clipwise.functional.activations.hard_tanh` bounds an array by arrays.
+    This changes the direction of the gradient. A complex entry is clipped by its modulus. The range is the
+    same for all tensors. For a bound per entry that depends on its weight see `clipwise.thresholds.relative`;
+    for bounds given as arrays see `clipwise.functional.activations.hard_tanh`.
 
     Args:
-        threshold: the largest magnitude an entry may keep, at least 0, or a schedule of it.
-        low, high: the range instead; a side that is left out is not bounded.
+        threshold: the largest magnitude of an entry, at least 0, or a schedule of it.
+        low, high: a range instead; a side that is not given is not bounded.
 
     Raises:
-        ThresholdError: nothing was given, both forms were, a value is no number, or the range is crossed.
+        ThresholdError: nothing or both forms were given, a value is not a number, or low is above high.
 
     >>> clip_by_value(0.5).threshold
     0.5
@@ -264,9 +265,9 @@ def clip_by_value(
 
 
 def clip_by_norm(threshold: float | Threshold, norm: Norm = 2.0) -> Clip:
-    """Each tensor by its own norm: ``g <- g * min(1, threshold / ||g||)``. Keeps each tensor's direction.
+    """Clip each tensor by its own norm: ``g <- g * min(1, threshold / ||g||)``. Keeps its direction.
 
-    Keras' ``clipnorm`` and ``tf.clip_by_norm``.
+    The same as ``clipnorm`` of Keras and ``tf.clip_by_norm``.
 
     >>> clip_by_norm(1.0)
     Clip(threshold=1.0, per='tensor', norm=2.0)
@@ -275,11 +276,11 @@ def clip_by_norm(threshold: float | Threshold, norm: Norm = 2.0) -> Clip:
 
 
 def clip_by_global_norm(threshold: float | Threshold, norm: Norm = 2.0) -> Clip:
-    """All tensors by their joint norm: ``g_k <- g_k * min(1, threshold / sqrt(sum_k ||g_k||^2))``.
+    """Clip all tensors by their joint norm: ``g_k <- g_k * min(1, threshold / sqrt(sum_k ||g_k||^2))``.
 
-    Keeps the direction of the whole gradient and the relative scale between layers. The
-    ``clip_grad_norm_`` of PyTorch, ``clip_by_global_norm`` of optax and TensorFlow, ``max_grad_norm`` of
-    the trainers. Source: Pascanu, Mikolov, Bengio 2013, arXiv:1211.5063.
+    Keeps the direction of the whole gradient. The same as ``clip_grad_norm_`` of PyTorch,
+    ``clip_by_global_norm`` of optax and TensorFlow, and ``max_grad_norm`` of the trainers. Source: Pascanu,
+    Mikolov, Bengio 2013, arXiv:1211.5063.
 
     >>> clip_by_global_norm(1.0)
     Clip(threshold=1.0, per='global', norm=2.0)
@@ -288,11 +289,11 @@ def clip_by_global_norm(threshold: float | Threshold, norm: Norm = 2.0) -> Clip:
 
 
 def clip_by_block_rms(threshold: float | Threshold) -> Clip:
-    """Each tensor by the root of its mean square: ``g <- g * min(1, threshold / sqrt(mean(g^2)))``.
+    """Clip each tensor by its root mean square: ``g <- g * min(1, threshold / sqrt(mean(g^2)))``.
 
-    optax' ``clip_by_block_rms``. Of updates it is the update clipping of Adafactor, with d the threshold:
-    ``clipwise.torch.attach(optimizer, updates=clip_by_block_rms(1.0))``. Source: Shazeer and Stern 2018,
-    arXiv:1804.04235.
+    The same as ``clip_by_block_rms`` of optax. Applied to updates it is the update clipping of Adafactor,
+    with d the threshold: ``clipwise.torch.attach(optimizer, updates=clip_by_block_rms(1.0))``. Source:
+    Shazeer and Stern 2018, arXiv:1804.04235.
 
     >>> clip_by_block_rms(1.0)
     Clip(threshold=1.0, per='tensor', norm='rms')
@@ -301,9 +302,10 @@ def clip_by_block_rms(threshold: float | Threshold) -> Clip:
 
 
 def adaptive_grad_clip(ratio: float = 0.01, eps: float = 1e-3, norm: Norm = 2.0) -> Clip:
-    """AGC: each output unit relative to its weights, ``g <- g * min(1, ratio * max(||w||, eps) / ||g||)``.
+    """AGC: clip each unit relative to its weights: ``g <- g * min(1, ratio * max(||w||, eps) / ||g||)``.
 
-    Source: Brock et al. 2021, arXiv:2102.06171, which leaves out the last linear layer: see `by_name`.
+    Source: Brock et al. 2021, arXiv:2102.06171, where the last linear layer is not clipped; for that see
+    `by_name`.
 
     >>> adaptive_grad_clip(0.01).per
     'unit'
@@ -312,9 +314,9 @@ def adaptive_grad_clip(ratio: float = 0.01, eps: float = 1e-3, norm: Norm = 2.0)
 
 
 def autoclip(q: float = 10.0, norm: Norm = 2.0, *, window: int | None = None) -> Clip:
-    """AutoClip: the global norm, at the q-th percentile of all norms so far (or of the last ``window``).
+    """AutoClip: clip the global norm at the q-th percentile of all norms so far (or of the last ``window``).
 
-    With q = 10 about nine steps of ten are clipped: the gradient is nearly normalised. Source: Seetharaman
+    With q = 10 about nine steps of ten are clipped, so the gradient is nearly normalised. Source: Seetharaman
     et al. 2020, arXiv:2007.14469.
 
     >>> autoclip(10).threshold
@@ -324,7 +326,7 @@ def autoclip(q: float = 10.0, norm: Norm = 2.0, *, window: int | None = None) ->
 
 
 def zclip(z: float = 2.5, norm: Norm = 2.0, *, decay: float = 0.97, warmup: int = 25) -> Clip:
-    """ZClip: the global norm, only where it lies more than z standard deviations above its running mean.
+    """ZClip: clip the global norm if it is more than z standard deviations above its moving average.
 
     Source: Kumar et al. 2025, arXiv:2504.02507.
 
@@ -335,10 +337,10 @@ def zclip(z: float = 2.5, norm: Norm = 2.0, *, decay: float = 0.97, warmup: int 
 
 
 def adagc(factor: float = 1.05, norm: Norm = 2.0, *, decay: float = 0.98, warmup: int = 100) -> Clip:
-    """AdaGC: each tensor relative to a moving average of its own clipped norm.
+    """AdaGC: clip each tensor relative to a moving average of its own clipped norms.
 
-    The first ``warmup`` steps are clipped by the global norm to 1; see `thresholds.tensor_average`, also for
-    whose count of steps this is.
+    In the first ``warmup`` steps the global norm is clipped to 1. See `thresholds.tensor_average`, also for
+    how these steps are counted.
 
     Source: Wang et al. 2025, arXiv:2502.11034.
 
@@ -349,12 +351,12 @@ def adagc(factor: float = 1.05, norm: Norm = 2.0, *, decay: float = 0.98, warmup
 
 
 def norm_growth_limit(factor: float = 1.01, norm: Norm = 2.0) -> Clip:
-    """Limit how fast norms grow, by tensor: ``g_t <- g_t * min(1, factor * ||g_{t-1}|| / ||g_t||)``.
+    """Limit the growth of each tensor's norm: ``g_t <- g_t * min(1, factor * ||g_{t-1}|| / ||g_t||)``.
 
-    ``g_{t-1}`` is the gradient that was left of the step before. The first step is not clipped, and a norm of
-    0, NaN or Inf is no step to grow from. Fira and APOLLO bound their scaled updates by this rule.
+    ``g_{t-1}`` is the clipped gradient of the previous step. The first step is not clipped, and a norm of 0,
+    NaN or Inf does not count as a previous one. Fira and APOLLO bound their scaled updates in this way.
 
-    Source: Chen et al. 2024, "Fira", arXiv:2410.01623 (the norm-growth limiter, 1.01); APOLLO,
+    Source: Chen et al. 2024, "Fira", arXiv:2410.01623 (norm-growth limiter, factor 1.01); APOLLO,
     arXiv:2412.05270.
 
     >>> norm_growth_limit().per
@@ -368,18 +370,17 @@ def norm_growth_limit(factor: float = 1.01, norm: Norm = 2.0) -> Clip:
 def skip_spikes(
     z: float = 6.0, window: int = 128, norm: Norm = 2.0, *, patience: int = 10, on: On = "norm"
 ) -> Clip:
-    """Leave out a step whose norm lies more than z standard deviations above the mean of the last ``window``.
+    """Skip a step whose norm is more than z standard deviations above the mean of the last ``window`` norms.
 
-    It begins with half a window of norms. Norms of steps that are left out do not count, and after
-    ``patience`` of them in a row it clips to the threshold instead: see `Clip` and
-    `thresholds.rolling_zscore`. In a chain it is first: ``chain(skip_spikes(), clip_by_global_norm(1.0))``.
+    It starts once there are half a window of norms. Norms of skipped steps do not count. After ``patience``
+    skipped steps in a row it clips to the threshold instead: see `Clip` and `thresholds.rolling_zscore`. In a
+    chain it comes first: ``chain(skip_spikes(), clip_by_global_norm(1.0))``.
 
-    With ``on="loss"`` the loss of the step takes the place of the norm, by the same rule, whatever its sign;
-    after ``patience`` steps in a row they happen. By either of both:
-    ``chain(skip_spikes(on="loss"), skip_spikes())``.
+    With ``on="loss"`` the same rule is applied to the loss, which may be negative; after ``patience`` skipped
+    steps in a row, steps are taken unclipped. To use both: ``chain(skip_spikes(on="loss"), skip_spikes())``.
 
-    Source: OLMo-core's ``SkipStepOptimizer`` (6 standard deviations of the last 128, from half of them on),
-    by loss or norm, which counts every value; MaxText's ``skip_step_on_spikes`` has the same form.
+    Source: OLMo-core's ``SkipStepOptimizer`` (6 standard deviations, the last 128 values, from half of them
+    on, by loss or norm), which counts every value; MaxText's ``skip_step_on_spikes`` has the same form.
 
     >>> skip_spikes()
     Clip(threshold=rolling_zscore(z=6.0, window=128), per='global', norm=2.0, action='skip', patience=10)
@@ -392,9 +393,9 @@ def skip_spikes(
 def stable_adamw(limit: float = 1.0) -> Clip:
     """StableAdamW: divide the learning rate of each tensor by ``max(1, sqrt(mean(g^2 / max(v, eps^2))))``.
 
-    It clips updates, not gradients: ``clipwise.torch.attach(optimizer, updates=stable_adamw())`` of Adam or
-    AdamW, whose second moment ``v`` it reads. The whole step of the tensor is divided, decoupled weight decay
-    included, as in the paper. Other frameworks have `clip_by_block_rms` after the optimizer.
+    It clips updates, not gradients: ``clipwise.torch.attach(optimizer, updates=stable_adamw())`` for Adam or
+    AdamW, whose second moment ``v`` is read. As in the paper, the whole step of the tensor is divided,
+    including decoupled weight decay. In other frameworks use `clip_by_block_rms` after the optimizer.
 
     Source: Wortsman et al. 2023, arXiv:2304.13013, algorithm 2.
 
@@ -405,7 +406,7 @@ def stable_adamw(limit: float = 1.0) -> Clip:
 
 
 def auto() -> Clip:
-    """No threshold to guess: the global norm, with a threshold learned from the run (`thresholds.auto`).
+    """Clip the global norm at a threshold that is learned from the run (`thresholds.auto`).
 
     >>> auto().per
     'global'
@@ -414,7 +415,7 @@ def auto() -> Clip:
 
 
 def chain(*clips: AnyClip) -> Chain:
-    """Clips one after the other, each applied to what the one before it left.
+    """Clips applied one after the other, each to the result of the previous one.
 
     >>> len(chain(clip_by_value(5.0), clip_by_global_norm(1.0)).clips)
     2
@@ -423,14 +424,14 @@ def chain(*clips: AnyClip) -> Chain:
 
 
 def by_name(parts: Mapping[str, AnyClip | None]) -> ByName:
-    """A clip for each part of the model, chosen by the names of its parameters.
+    """A clip for each part of the model, selected by the names of its parameters.
+
+    Each part is measured separately: two parts clipped by global norm have two norms.
 
     Args:
-        parts: shell patterns (``*``, ``?``, ``[ab]``) of parameter names to clips; None leaves the part
-            alone. The first pattern that matches a name wins. A parameter that none matches is not clipped;
-            end with ``"*"`` to catch the rest.
-
-    Each part is measured by itself: two parts clipped by global norm have two norms.
+        parts: maps shell patterns (``*``, ``?``, ``[ab]``) of parameter names to clips; None does not clip
+            the part. The first pattern that matches a name wins. Parameters that match no pattern are not
+            clipped; end with ``"*"`` to include the rest.
 
     >>> by_name({"encoder.*": clip_by_global_norm(0.5), "*": clip_by_global_norm(1.0)}).parts[0][0]
     'encoder.*'
@@ -441,7 +442,7 @@ def by_name(parts: Mapping[str, AnyClip | None]) -> ByName:
 
 
 def singles(clip: AnyClip | None) -> Iterator[Clip]:
-    """Every single clip in a description, in order."""
+    """All single clips in a description, in order."""
     match clip:
         case Clip():
             yield clip
@@ -454,12 +455,12 @@ def singles(clip: AnyClip | None) -> Iterator[Clip]:
 
 
 def leaves_steps_out(clip: AnyClip | None) -> bool:
-    """Whether a clip in a description may leave a step out."""
+    """Whether a clip in a description may skip a step."""
     return any(single.action == "skip" for single in singles(clip))
 
 
 def remembering(clip: AnyClip | None) -> Threshold | Clip | None:
-    """The first threshold in a clip that depends on earlier steps, or clip that counts those left out."""
+    """The first part that depends on earlier steps: a threshold, or a clip that counts skipped steps."""
     for single in singles(clip):
         if isinstance(single.threshold, Threshold) and single.threshold.remembers:
             return single.threshold

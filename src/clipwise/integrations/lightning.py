@@ -1,6 +1,6 @@
-"""Clipping in Lightning's Trainer, by one callback, with automatic and manual optimization.
+"""Clipping in Lightning's Trainer with one callback, for automatic and manual optimization.
 
-The callback is one of `lightning.pytorch` and of `pytorch_lightning`, which have a `Callback` class each.
+The callback works with `lightning.pytorch` and `pytorch_lightning`, which have separate `Callback` classes.
 """
 
 import contextlib

@@ -1,4 +1,4 @@
-"""Clipping in Hugging Face's Trainer, and in those that derive from it, by one callback."""
+"""Clipping in Hugging Face's Trainer, and in trainers derived from it, with one callback."""
 
 import copy
 import os

@@ -1,4 +1,4 @@
-"""A whole optimizer behind a clip, so that a step with NaN or Inf is skipped."""
+"""A clip around a whole optax optimizer, so that a step with NaN or Inf can be skipped."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple

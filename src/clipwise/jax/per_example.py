@@ -1,4 +1,4 @@
-"""The gradient of each example clipped before they are summed, in micro-batches of `jax.vmap`."""
+"""Per-example clipping: each example's gradient is clipped before the sum, in micro-batches of `jax.vmap`."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import fields
@@ -30,7 +30,7 @@ jax.tree_util.register_dataclass(ExampleReport, data_fields=_DATA, meta_fields=l
 
 
 class PerExample:
-    """A function of parameters and a batch to clipped gradients. Made by `per_example`."""
+    """A function of parameters and a batch that returns clipped gradients. Created by `per_example`."""
 
     def __init__(self, loss_fn: Callable[..., Array], options: Options) -> None:
         if not callable(loss_fn):
@@ -40,7 +40,7 @@ class PerExample:
         self._compiled = jax.jit(self._step)
 
     def init(self, params: Any) -> ClipState:
-        """What the thresholds remember before the first step."""
+        """The state of the thresholds before the first step."""
         return first_state(self.options.clip, _trees.lay_out(params, None, None, "parameter").slots)
 
     def __call__(
@@ -71,9 +71,9 @@ class PerExample:
         return found
 
     def sensitivity(self, params: Any, state: ClipState | None = None) -> Array:
-        """How far adding or removing one example moves the gradients of the coming step, as a 2-norm.
+        """How much adding or removing one example changes the gradients of the coming step, as a 2-norm.
 
-        By global norm C it is C with ``loss="sum"`` and C / batch_size with ``loss="mean"``.
+        With a global norm of C it is C for ``loss="sum"`` and C / batch_size for ``loss="mean"``.
 
         Raises:
             ArgumentError: the threshold follows the examples' norms, or ``batch_size`` is not given.
