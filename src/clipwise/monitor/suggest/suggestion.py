@@ -103,8 +103,8 @@ def suggest(
 
     The first rule that applies decides:
 
-    1. No finite norm above 0: nothing is recommended. 2. The run broke down, with fewer than 50 norms before:
-    ``auto()``. Norms after the breakdown never count, so
+    1. No finite norm above 0: nothing is recommended.
+    2. The run broke down, with fewer than 50 norms before: ``auto()``. Norms after the breakdown never count, so
        that an explosion does not raise the threshold.
     3. Fewer than 10 norms: ``auto()``.
     4. A clip was in force and clipped half of the steps or more: keep it, unless it is far too low by the
@@ -112,8 +112,7 @@ def suggest(
     5. The medians of the four quarters of the run differ by more than a factor of 3 beyond the noise:
        ``auto()``.
     6. No norm exceeds five medians, and no clip acted in more than 1 % of the steps: clipping is not needed.
-    The
-       same holds if only norms at the start do, and the losses show that they did no harm.
+       The same holds if only norms at the start do, and the losses show that they did no harm.
     7. Otherwise the 95th percentile of the norms up to ten medians, to two significant digits.
 
     A run breaks down if its norms stay above ten times their median so far, if NaN or Inf persist, or if the
