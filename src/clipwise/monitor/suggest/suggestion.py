@@ -104,8 +104,8 @@ def suggest(
     The first rule that applies decides:
 
     1. No finite norm above 0: nothing is recommended.
-    2. The run broke down, with fewer than 50 norms before: ``auto()``. Norms after the breakdown never count, so
-       that an explosion does not raise the threshold.
+    2. The run broke down, with fewer than 50 norms before: ``auto()``. Norms after the breakdown never count,
+       so that an explosion does not raise the threshold.
     3. Fewer than 10 norms: ``auto()``.
     4. A clip was in force and clipped half of the steps or more: keep it, unless it is far too low by the
        criterion of `clipwise.monitor.rules.ThresholdTooLow`, applied to the last steps.
