@@ -269,6 +269,10 @@ def clip_by_norm(threshold: float | Threshold, norm: Norm = 2.0) -> Clip:
 
     The same as ``clipnorm`` of Keras and ``tf.clip_by_norm``.
 
+    Args:
+        threshold: the largest norm of a tensor: a number of at least 0, or a policy.
+        norm: as for `Clip`.
+
     >>> clip_by_norm(1.0)
     Clip(threshold=1.0, per='tensor', norm=2.0)
     """
@@ -279,8 +283,13 @@ def clip_by_global_norm(threshold: float | Threshold, norm: Norm = 2.0) -> Clip:
     """Clip all tensors by their joint norm: ``g_k <- g_k * min(1, threshold / sqrt(sum_k ||g_k||^2))``.
 
     Keeps the direction of the whole gradient. The same as ``clip_grad_norm_`` of PyTorch,
-    ``clip_by_global_norm`` of optax and TensorFlow, and ``max_grad_norm`` of the trainers. Source: Pascanu,
-    Mikolov, Bengio 2013, arXiv:1211.5063.
+    ``clip_by_global_norm`` of optax and TensorFlow, and ``max_grad_norm`` of the trainers.
+
+    Args:
+        threshold: the largest norm of all tensors together: a number of at least 0, or a policy.
+        norm: as for `Clip`.
+
+    Source: Pascanu, Mikolov, Bengio 2013, arXiv:1211.5063.
 
     >>> clip_by_global_norm(1.0)
     Clip(threshold=1.0, per='global', norm=2.0)
@@ -292,8 +301,12 @@ def clip_by_block_rms(threshold: float | Threshold) -> Clip:
     """Clip each tensor by its root mean square: ``g <- g * min(1, threshold / sqrt(mean(g^2)))``.
 
     The same as ``clip_by_block_rms`` of optax. Applied to updates it is the update clipping of Adafactor,
-    with d the threshold: ``clipwise.torch.attach(optimizer, updates=clip_by_block_rms(1.0))``. Source:
-    Shazeer and Stern 2018, arXiv:1804.04235.
+    with d the threshold: ``clipwise.torch.attach(optimizer, updates=clip_by_block_rms(1.0))``.
+
+    Args:
+        threshold: the largest root mean square of a tensor: a number of at least 0, or a policy.
+
+    Source: Shazeer and Stern 2018, arXiv:1804.04235.
 
     >>> clip_by_block_rms(1.0)
     Clip(threshold=1.0, per='tensor', norm='rms')
@@ -303,6 +316,11 @@ def clip_by_block_rms(threshold: float | Threshold) -> Clip:
 
 def adaptive_grad_clip(ratio: float = 0.01, eps: float = 1e-3, norm: Norm = 2.0) -> Clip:
     """AGC: clip each unit relative to its weights: ``g <- g * min(1, ratio * max(||w||, eps) / ||g||)``.
+
+    Args:
+        ratio: the largest ratio of the gradient's norm to the weights' norm, at least 0.
+        eps: lower bound of the weights' norm, above 0, so that weights that start at 0 can move.
+        norm: as for `Clip`.
 
     Source: Brock et al. 2021, arXiv:2102.06171, where the last linear layer is not clipped; for that see
     `by_name`.
@@ -316,8 +334,14 @@ def adaptive_grad_clip(ratio: float = 0.01, eps: float = 1e-3, norm: Norm = 2.0)
 def autoclip(q: float = 10.0, norm: Norm = 2.0, *, window: int | None = None) -> Clip:
     """AutoClip: clip the global norm at the q-th percentile of all norms so far (or of the last ``window``).
 
-    With q = 10 about nine steps of ten are clipped, so the gradient is nearly normalised. Source: Seetharaman
-    et al. 2020, arXiv:2007.14469.
+    With q = 10 about nine steps of ten are clipped, so the gradient is nearly normalised.
+
+    Args:
+        q: the percentile, 0 to 100.
+        norm: as for `Clip`.
+        window: number of recent norms that count; None for all. See `thresholds.percentile`.
+
+    Source: Seetharaman et al. 2020, arXiv:2007.14469.
 
     >>> autoclip(10).threshold
     percentile(q=10.0, window=None)
@@ -327,6 +351,11 @@ def autoclip(q: float = 10.0, norm: Norm = 2.0, *, window: int | None = None) ->
 
 def zclip(z: float = 2.5, norm: Norm = 2.0, *, decay: float = 0.97, warmup: int = 25) -> Clip:
     """ZClip: clip the global norm if it is more than z standard deviations above its moving average.
+
+    Args:
+        z: number of standard deviations above the mean, above 0.
+        norm: as for `Clip`.
+        decay, warmup: as for `thresholds.zscore`.
 
     Source: Kumar et al. 2025, arXiv:2504.02507.
 
@@ -339,8 +368,12 @@ def zclip(z: float = 2.5, norm: Norm = 2.0, *, decay: float = 0.97, warmup: int 
 def adagc(factor: float = 1.05, norm: Norm = 2.0, *, decay: float = 0.98, warmup: int = 100) -> Clip:
     """AdaGC: clip each tensor relative to a moving average of its own clipped norms.
 
-    In the first ``warmup`` steps the global norm is clipped to 1. See `thresholds.tensor_average`, also for
-    how these steps are counted.
+    In the first ``warmup`` steps the global norm is clipped to 1.
+
+    Args:
+        factor, decay, warmup: as for `thresholds.tensor_average`, which also says how warm-up steps are
+            counted.
+        norm: as for `Clip`.
 
     Source: Wang et al. 2025, arXiv:2502.11034.
 
@@ -355,6 +388,10 @@ def norm_growth_limit(factor: float = 1.01, norm: Norm = 2.0) -> Clip:
 
     ``g_{t-1}`` is the clipped gradient of the previous step. The first step is not clipped, and a norm of 0,
     NaN or Inf does not count as a previous one. Fira and APOLLO bound their scaled updates in this way.
+
+    Args:
+        factor: the largest ratio of a norm to the previous one, at least 0.
+        norm: as for `Clip`.
 
     Source: Chen et al. 2024, "Fira", arXiv:2410.01623 (norm-growth limiter, factor 1.01); APOLLO,
     arXiv:2412.05270.
@@ -379,6 +416,10 @@ def skip_spikes(
     With ``on="loss"`` the same rule is applied to the loss, which may be negative; after ``patience`` skipped
     steps in a row, steps are taken unclipped. To use both: ``chain(skip_spikes(on="loss"), skip_spikes())``.
 
+    Args:
+        z, window: as for `thresholds.rolling_zscore`.
+        norm, patience, on: as for `Clip`.
+
     Source: OLMo-core's ``SkipStepOptimizer`` (6 standard deviations, the last 128 values, from half of them
     on, by loss or norm), which counts every value; MaxText's ``skip_step_on_spikes`` has the same form.
 
@@ -396,6 +437,9 @@ def stable_adamw(limit: float = 1.0) -> Clip:
     It clips updates, not gradients: ``clipwise.torch.attach(optimizer, updates=stable_adamw())`` for Adam or
     AdamW, whose second moment ``v`` is read. As in the paper, the whole step of the tensor is divided,
     including decoupled weight decay. In other frameworks use `clip_by_block_rms` after the optimizer.
+
+    Args:
+        limit: the largest ratio that does not shorten the step, above 0; 1 in the formula.
 
     Source: Wortsman et al. 2023, arXiv:2304.13013, algorithm 2.
 
@@ -416,6 +460,9 @@ def auto() -> Clip:
 
 def chain(*clips: AnyClip) -> Chain:
     """Clips applied one after the other, each to the result of the previous one.
+
+    Args:
+        clips: at least one; a clip with ``action="skip"`` comes first.
 
     >>> len(chain(clip_by_value(5.0), clip_by_global_norm(1.0)).clips)
     2

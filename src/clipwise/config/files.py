@@ -27,6 +27,12 @@ def load(path: str | os.PathLike[str]) -> AnyClip | None:
     Raises:
         ConfigError: the file cannot be read, is empty or malformed (with line and column), has a duplicate
             key, or describes no clip. The message begins with the path of the file, then that of the key.
+
+    >>> import pathlib, tempfile
+    >>> file = pathlib.Path(tempfile.mkdtemp(), "clip.json")
+    >>> _ = file.write_text('{"method": "clip_by_norm", "threshold": 1.0}')
+    >>> load(file)
+    Clip(threshold=1.0, per='tensor', norm=2.0)
     """
     data = read(path)
     try:

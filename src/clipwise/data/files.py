@@ -114,6 +114,13 @@ def clip_file(
             or is empty.
         DataError: ``source`` is not a complete Parquet or CSV file or holds a column that DuckDB cannot keep,
             or ``target`` cannot be written.
+
+    >>> import tempfile
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> _ = (folder / "in.csv").write_text("x\\n1\\n2\\n300\\n")
+    >>> done = clip_file(folder / "in.csv", folder / "out.csv", {"x": (None, 10)})
+    >>> (folder / "out.csv").read_text().split(), done.rows
+    (['x', '1', '2', '10'], 3)
     """
     source, target = Path(source), Path(target)
     bounds: Bounds | None = None

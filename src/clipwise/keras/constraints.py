@@ -57,7 +57,7 @@ class ClipConstraint(keras.constraints.Constraint):  # type: ignore[misc]
         self.units = tuple(units) if isinstance(units, list) else units
 
     def __call__(self, w: Any) -> Array:
-        """The weight, clipped; as it was, to the bit, where it is within its bound."""
+        """The clipped weight; unchanged, bit for bit, if it is within the bound."""
         array = keras.ops.stop_gradient(keras.ops.convert_to_tensor(w))
         axes = None if self.units == "last" else {"*": self.units}
         slots = make_slots([("weight", tuple(array.shape))], axes)

@@ -128,6 +128,17 @@ def attach(
         UserWarning: if the optimizer normalises all gradients itself; once, if the loop clips too; at the end
             (detached or garbage collected), if no gradient was seen although the weights changed; at the
             first step, if a wrapper's own part of a step cannot be skipped.
+
+    >>> import torch, clipwise
+    >>> weight = torch.nn.Parameter(torch.zeros(2))
+    >>> optimizer = torch.optim.SGD([weight], lr=1.0)
+    >>> clipper = clipwise.torch.attach(optimizer, clipwise.clip_by_global_norm(1.0))
+    >>> weight.grad = torch.tensor([3.0, 4.0])
+    >>> optimizer.step()
+    >>> weight.data
+    tensor([-0.6000, -0.8000])
+    >>> print(clipper.report)
+    norm 5 -> 1 (threshold 1, 100% clipped)
     """
     return AttachedClipper(
         optimizer,

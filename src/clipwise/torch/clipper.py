@@ -100,6 +100,15 @@ class Clipper:
     Raises:
         ArgumentError: the clip or ``nonfinite`` is not valid, or a weight does not have a given axis.
         ParameterError: a pattern of `by_name`, ``unit_axes`` or ``process_groups`` matches nothing.
+
+    >>> import torch, clipwise
+    >>> weight = torch.nn.Parameter(torch.zeros(2))
+    >>> clipper = Clipper([weight], clipwise.clip_by_global_norm(1.0))
+    >>> weight.grad = torch.tensor([3.0, 4.0])
+    >>> print(clipper.clip_())
+    norm 5 -> 1 (threshold 1, 100% clipped)
+    >>> weight.grad
+    tensor([0.6000, 0.8000])
     """
 
     _source: type[Gradients] = Gradients

@@ -39,6 +39,9 @@ def dual_clip(
 ) -> RatioLoss:
     """Dual-clip PPO: `ppo_clip` with the term ``max(min(r A, clip(r) A), dual A)`` where A < 0.
 
+    Args:
+        logp, old_logp, advantages, dual, low, high, others: as for `ppo_clip`.
+
     Source: Ye et al. 2020, arXiv:1912.09729, equation 5, with c = 3.
 
     >>> import numpy as np
@@ -101,6 +104,9 @@ def grpo(
     The advantages are rewards standardised within a group. A KL penalty to a reference policy is a separate
     term that you add.
 
+    Args:
+        logp, old_logp, advantages, low, high, others: as for `ppo_clip`.
+
     Source: Shao et al. 2024, arXiv:2402.03300, equation 3.
 
     >>> import numpy as np
@@ -122,6 +128,9 @@ def dr_grpo(
     **others: Unpack[Others],
 ) -> RatioLoss:
     """Dr. GRPO: `ppo_clip` with every sequence divided by the same ``length``: length is not rewarded.
+
+    Args:
+        logp, old_logp, advantages, length, low, high, others: as for `ppo_clip`.
 
     Source: Liu et al. 2025, arXiv:2503.20783.
 
@@ -146,6 +155,9 @@ def dapo(
 ) -> RatioLoss:
     """DAPO's clip-higher: `ppo_clip` with a wider range above 1 than below, averaged over all tokens.
 
+    Args:
+        logp, old_logp, advantages, low, high, others: as for `ppo_clip`.
+
     Source: Yu et al. 2025, arXiv:2503.14476, with 0.2 and 0.28.
 
     >>> import numpy as np
@@ -167,6 +179,9 @@ def gspo(
     """GSPO: one ratio per sequence, ``s = exp(mean(logp - old_logp))``, clipped as in PPO; mean over them.
 
     There is one advantage per sequence. Ratios per sequence are close to 1, hence the small defaults.
+
+    Args:
+        logp, old_logp, advantages, low, high, others: as for `ppo_clip`.
 
     Source: Zheng et al. 2025, arXiv:2507.18071, equations 5 to 7, and section 5.1 for 3e-4 and 4e-4.
 
@@ -193,6 +208,9 @@ def gspo_token(
 
     With one advantage per sequence, value and gradient are those of `gspo`. Tokens may also have advantages
     of their own.
+
+    Args:
+        logp, old_logp, advantages, low, high, others: as for `ppo_clip`.
 
     Source: Zheng et al. 2025, arXiv:2507.18071, equations 13 to 15.
 
@@ -225,6 +243,9 @@ def luspo(
     """LUSPO: GSPO's term of each sequence times the sequence's length, averaged over sequences.
 
     So a token in a long sequence has the same weight as one in a short sequence. The defaults are GSPO's.
+
+    Args:
+        logp, old_logp, advantages, low, high, others: as for `ppo_clip`.
 
     Source: "Length-Unbiased Sequence Policy Optimization", github.com/murphy4122/LUSPO; TRL's
     ``GRPOConfig(loss_type="luspo", importance_sampling_level="sequence")``.

@@ -53,6 +53,16 @@ def export(
     Raises:
         StoreError: the run does not exist, or nothing was recorded.
         ArgumentError: something exists already that the exporter must not replace.
+
+    >>> import clipwise, os, tempfile
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> path = os.path.join(folder.name, "runs.db")
+    >>> with clipwise.Monitor(path, run="lstm") as monitor:
+    ...     monitor.log(step=1, loss=0.7)
+    >>> with clipwise.monitor.Store(path) as store:
+    ...     done = export(store, "lstm", clipwise.monitor.exporters.CSV(folder.name))
+    >>> done.steps, os.path.basename(done.place)
+    (1, 'lstm.csv')
     """
     found = run if isinstance(run, Run) else store.run(run)
     rank = store.rank(found.id)

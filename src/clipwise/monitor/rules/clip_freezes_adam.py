@@ -24,6 +24,7 @@ class ClipFreezesAdam(Rule):
 
     Args:
         times: the smallest ratio of root mean square to eps.
+        patience, cooldown, level, actions: as for `Rule`.
 
     Source: reports of users of Megatron-LM, of AdamW stalling at a coefficient of 2e-8.
     """

@@ -21,6 +21,10 @@ class ExampleSpike(GradientSpike):
     For recorded steps of `clipwise.torch.per_example`. It judges the largest norm of each batch, by the same
     criterion as `GradientSpike`. The alert names the example: its index in the batch, and its key if numbers
     were passed as ``keys=``.
+
+    Args:
+        window, z, factor: as for `GradientSpike`.
+        patience, cooldown, level, actions: as for `Rule`.
     """
 
     name: ClassVar[str] = "example_spike"

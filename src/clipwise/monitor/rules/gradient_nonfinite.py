@@ -18,6 +18,9 @@ class GradientNonfinite(Rule):
     With float16 and a gradient scaler, an occasional Inf is normal, since the scaler finds its scale that
     way: set the rule's patience to several steps there.
 
+    Args:
+        patience, cooldown, level, actions: as for `Rule`.
+
     >>> from clipwise.monitor.rules import Engine, Moment
     >>> layers = {"embed.weight": 0.1, "rnn.weight": float("inf")}
     >>> [alert] = Engine([GradientNonfinite()]).see(Moment(7, "", {"clipwise/nonfinite": 1.0}, layers))

@@ -33,6 +33,7 @@ class GradientSpike(Rule):
         window: number of recent norms.
         z: number of robust standard deviations of the logarithm.
         factor: smallest ratio of a high norm to the median.
+        patience, cooldown, level, actions: as for `Rule`.
     """
 
     patience: int = 1

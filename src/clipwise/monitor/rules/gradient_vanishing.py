@@ -41,6 +41,7 @@ class GradientVanishing(Rule):
         ratio: ratio of the first to the last layers, below 1.
         collapse: ratio of the recent to the first norms, below 1.
         window: number of steps per median.
+        patience, cooldown, level, actions: as for `Rule`.
     """
 
     patience: int = 5

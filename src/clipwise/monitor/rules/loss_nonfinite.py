@@ -13,6 +13,9 @@ from clipwise.monitor.wording import of, show
 class LossNonfinite(Rule):
     """Alerts if a loss is NaN or Inf: ``"loss"``, and every name that is or ends in a loss (``val_loss``).
 
+    Args:
+        patience, cooldown, level, actions: as for `Rule`.
+
     >>> from clipwise.monitor.rules import Engine, Moment
     >>> [alert] = Engine([LossNonfinite()]).see(Moment(7, "", {"loss": float("inf")}))
     >>> print(alert.level, alert.seen)

@@ -35,6 +35,7 @@ class LossSpike(Rule):
         window: number of recent losses.
         z: number of robust standard deviations.
         rise: smallest distance of a high loss from the median, relative to the median.
+        patience, cooldown, level, actions: as for `Rule`.
     """
 
     patience: int = 3

@@ -15,6 +15,16 @@ def replay(rules: Sequence[Rule], store: Store, run: int, rank: int | None = Non
         store: the recording.
         run: number of the run.
         rank: rank of the process; None for the lowest rank that recorded something.
+
+    >>> import clipwise, os, tempfile
+    >>> from clipwise.monitor.rules import LossNonfinite
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> path = os.path.join(folder.name, "runs.db")
+    >>> with clipwise.Monitor(path, rules=[]) as monitor:
+    ...     monitor.log(step=1, loss=float("nan"))
+    >>> with clipwise.monitor.Store(path) as store:
+    ...     [alert.seen for alert in replay([LossNonfinite()], store, store.run().id)]
+    ['The loss is NaN at step 1.']
     """
     engine = Engine(rules)
     alerts = [alert for moment in store.moments(run, rank) for alert in engine.see(moment)]

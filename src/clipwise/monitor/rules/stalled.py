@@ -28,6 +28,7 @@ class Stalled(Rule):
     Args:
         window: number of losses.
         least: smallest relative decrease between the halves.
+        patience, cooldown, level, actions: as for `Rule`.
     """
 
     patience: int = 3

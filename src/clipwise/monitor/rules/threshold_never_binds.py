@@ -20,6 +20,7 @@ class ThresholdNeverBinds(Rule):
 
     Args:
         window: number of recorded steps without clipping.
+        patience, cooldown, level, actions: as for `Rule`.
     """
 
     patience: int = 1

@@ -32,6 +32,7 @@ class ThresholdTooLow(Rule):
         window: number of recorded steps.
         often: share of them that was clipped, below 1.
         left: share of the norm that is left after clipping, below 1.
+        patience, cooldown, level, actions: as for `Rule`.
     """
 
     patience: int = 1

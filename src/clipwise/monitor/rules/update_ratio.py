@@ -25,6 +25,7 @@ class UpdateRatio(Rule):
     Args:
         low, high: the range.
         window: number of ratios in the median.
+        patience, cooldown, level, actions: as for `Rule`.
 
     Source: Karpathy, CS231n, "Neural Networks Part 3", section "Ratio of weights:updates".
     """
