@@ -103,9 +103,9 @@ def test_never_fired_by_tensor_does_not_compare_the_joint_norm_with_the_threshol
     )
 
 
-def test_a_clip_that_fired_once_did_fire() -> None:
+def test_a_clip_that_clipped_once_did_clip() -> None:
     lines = said(record(held_out=[2.0]), clipped(norm=[0.1, 0.1, 0.1, 0.6], held_out=[1.0]))
-    assert not any("never fired" in line for line in lines)
+    assert not any("never clipped" in line for line in lines)
 
 
 def test_nearly_normalised() -> None:

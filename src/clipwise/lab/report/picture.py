@@ -1,4 +1,4 @@
-"""The picture: held-out metric, training loss, gradient norm with thresholds, and how often each clip fired.
+"""The picture: held-out metric, training loss, gradient norm with thresholds, and how often each clip acted.
 
 The colours are those of Okabe and Ito, which colour-blind people can tell apart; line styles differ as well.
 """
