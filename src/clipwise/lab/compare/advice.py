@@ -63,7 +63,7 @@ def _smaller(groups: Sequence[Group]) -> str:
 
 
 def _firing(groups: Sequence[Group]) -> str | None:
-    """A clip that one step in twenty exceeds, if none of those asked for ever fired and it is new."""
+    """A clip that one step in twenty exceeds, if none of the given clips ever clipped and it is new."""
     asked = [each for each in groups if each.role in ("configured", "given")]
     idle = next((each for each in asked if not each.diverged), None)
     if idle is None or not all(each.never_fired for each in asked):
