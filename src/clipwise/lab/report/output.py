@@ -28,7 +28,7 @@ def files(results: Results) -> dict[str, str | bytes]:
 
 
 def environment(config: LabConfig) -> dict[str, str]:
-    """The versions and the kind of device that the numbers depend on."""
+    """The versions and the device that the numbers depend on."""
     import torch
 
     device = config.device

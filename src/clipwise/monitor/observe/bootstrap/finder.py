@@ -1,4 +1,4 @@
-"""Hearing of an import, once the module is there."""
+"""Runs an action after a module has been imported."""
 
 import importlib.util
 from collections.abc import Callable, Mapping
@@ -10,10 +10,10 @@ from . import say  # it has another name here
 
 
 class Finder:
-    """Finds nothing by itself: it lets the others find a module, and acts after it has been loaded.
+    """An import finder that lets the others find a module, and acts after it has been loaded.
 
     Args:
-        actions: by the name of the module.
+        actions: by name of the module.
     """
 
     def __init__(self, actions: Mapping[str, Callable[[], None]]) -> None:
