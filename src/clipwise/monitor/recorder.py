@@ -178,13 +178,8 @@ class Monitor:
         return self._intake.step
 
     def steps_of(self, name: str = "") -> int:
-<<<<<<< HEAD
-        """The number of the last step that was recorded of a clipper."""
-        return self._intake.counts.get(name, 0)
-=======
         """The number of the last recorded step of a clipper."""
-        return self._counts.get(name, 0)
->>>>>>> 61f9594 (Describe clips, attach, Clipper and Monitor in plain terms, with all that they take and return)
+        return self._intake.counts.get(name, 0)
 
     def record(self, report: Any, *, step: int | None = None, name: str = "") -> None:
         """Record a step: a `ClipReport`, or the state of an optax optimizer with a clip in it.
