@@ -97,7 +97,7 @@ def _listed(clip: Any) -> list[ClipLike | None]:
 
 
 def follows_loss(clipper: AttachedClipper) -> bool:
-    """Whether a threshold of its uses the loss, which somebody then has to tell it."""
+    """Whether one of its thresholds uses the loss, which must then be observed."""
     return "loss" in clipper._sees
 
 

@@ -212,14 +212,14 @@ class Monitor:
         """Record numbers of your own: ``monitor.log(loss=loss, accuracy=0.9)``.
 
         Args:
-            step: the step that they belong to; the one that was recorded last unless given.
-            name: whose they are, where several clippers are recorded: that of `attach`.
-            values: numbers, or arrays of one number of any framework; what may be on a device is not read
-                here.
+            step: the step they belong to; by default the last recorded one.
+            name: the clipper they belong to, if several are recorded: the name given to `attach`.
+            values: numbers, or arrays of one number of any framework. A value that may be on a device is not
+                read here.
 
         Raises:
-            ArgumentError: a value is no number, or is called ``time``; the step is no whole number, or the
-                name no text.
+            ArgumentError: a value is not a number, or is named ``time``; the step is not a whole number, or
+                the name is not a string.
         """
         self._intake.log(step, name, values)
 
@@ -245,12 +245,12 @@ class Monitor:
         return self._flusher.flush()
 
     def close(self, status: str | None = None) -> None:
-        """Write the rest, and say how the run ended.
+        """Write the rest, and store how the run ended.
 
         Args:
-            status: in one word; unless given ``"finished"``, ``"diverged"`` where the loss or the norms broke
-                down for good before, or ``"failed"`` where an exception is under way, or is the last that
-                nobody caught, and came after this monitor.
+            status: one word. By default ``"finished"``; ``"diverged"`` if the loss or the norms had broken
+                down for good; ``"failed"`` if an exception is being handled, or is the last uncaught one and
+                was raised after this monitor was created.
         """
         error = next((one for one in errors() if one is not None and one not in self._before), None)
         self._close(error, status)
