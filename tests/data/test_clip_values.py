@@ -64,7 +64,7 @@ def test_torch_takes_the_bounds_of_a_transformer():
 MISTAKES = [
     ((2, 1), "bounds are crossed, low=2.0 is above high=1.0"),
     (([0, 2], [1, 1]), "bounds of feature 1 are crossed"),
-    (([0, 2], [1, 1, 1]), "low holds 2 bounds and high 3"),
+    (([0, 2], [1, 1, 1]), "low has 2 bounds and high 3"),
     ((math.nan,), "low must be a number or one per feature, none of them NaN"),
     (("a",), "low must be a number or one per feature, got 'a'|low must be a number"),
     (([[0.0]],), "low must be a number or one per feature"),

@@ -263,15 +263,15 @@ def test_what_cannot_be_merged_is_refused_and_leaves_no_trace():
     bounds = clipper.bounds_
     named = Clipper().partial_fit(pd.DataFrame(x, columns=["a", "b", "c"]))
     for other, message in (
-        (Clipper().fit(x), "taught by partial_fit"),
-        (bounds, "taught by partial_fit"),
+        (Clipper().fit(x), "fitted by partial_fit"),
+        (bounds, "fitted by partial_fit"),
         (Clipper(low=0.2).partial_fit(x), r"low=0\.2, this one None"),
         (Clipper(rank_error=0.1).partial_fit(x), r"rank_error=0\.1"),
         (named, r"the columns \['a', 'b', 'c'\], this one \['x0', 'x1', 'x2'\]"),
     ):
         with pytest.raises(ArgumentError, match=message):
             clipper.merge(Clipper().partial_fit(x), other)
-    with pytest.raises(ArgumentError, match="taught by partial_fit"):
+    with pytest.raises(ArgumentError, match="fitted by partial_fit"):
         Clipper().merge(clipper)
     assert clipper.bounds_ == bounds
     assert clipper.report_["x0"].count == len(x)
