@@ -299,7 +299,7 @@ def test_what_is_refused(framework):
         pact(x, whole)
     with pytest.raises(ArgumentError, match="alpha must be a number above 0"):
         pact(x, -1.0)
-    with pytest.raises(ArgumentError, match="one shape"):
+    with pytest.raises(ArgumentError, match="the same shape"):
         clamped_swiglu(x, framework.array([1.0, 2.0]))
     for wrong in ({"limit": 0}, {"alpha": np.inf}, {"offset": np.nan}):
         with pytest.raises(ArgumentError, match=next(iter(wrong))):
@@ -320,7 +320,7 @@ def test_what_is_no_array_or_of_two_frameworks():
     for wrong in ([1.0], None, "x"):
         with pytest.raises(ArgumentError, match="x must be an array of numpy, torch, JAX or TensorFlow"):
             clipped_relu(wrong)
-    with pytest.raises(ArgumentError, match="one framework"):
+    with pytest.raises(ArgumentError, match="the same framework"):
         clamped_swiglu(np.ones(1), torch.ones(1))
     with pytest.raises(ArgumentError, match="framework of x"):
         pact(np.ones(1), torch.ones(1))
