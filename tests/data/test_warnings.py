@@ -139,6 +139,8 @@ def test_the_command_line_warns_in_one_sentence(capsys):
     assert re.fullmatch("Warning: " + LEARNT.format("iqr") + r".*\n", said.err)
     assert json.loads(Path("bounds.json").read_text()) == {"bounds": {"x": [0.0, 0.0]}}
     assert main([*go, "--bounds", "bounds.json"]) == 0
-    assert capsys.readouterr().err.startswith("Warning: column 'x': its bounds, 0.0 and 0.0, set all values to 0.0")
+    assert capsys.readouterr().err.startswith(
+        "Warning: column 'x': its bounds, 0.0 and 0.0, set all values to 0.0"
+    )
     assert main([*go, "--given", "0", "0"]) == 0
     assert capsys.readouterr().err == ""
