@@ -207,7 +207,7 @@ TWO = torch.zeros(2, 3)
         ({"critic": lambda x: x}, r"got the shape \(2, 3\)"),
         ({"critic": lambda x: torch.zeros(2)}, "does not depend on its input"),
         ({"critic": lambda x: torch.zeros(2, requires_grad=True)}, "does not depend on its input"),
-        ({"critic": lambda x: 1.0}, "must give a tensor, gave float"),
+        ({"critic": lambda x: 1.0}, "must return a tensor, returned float"),
         ({"alpha": torch.zeros(3)}, r"shape \(2,\), got the shape \(3,\)"),
         ({"alpha": torch.zeros(2, 3)}, r"got the shape \(2, 3\)"),
         ({"alpha": 1.5}, "between 0 and 1, got 1.5"),
