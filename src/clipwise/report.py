@@ -34,10 +34,10 @@ class ClipReport:
         clipped: whether anything was clipped.
         clip_fraction: share of the groups that were clipped: 0 or 1 for a global norm, a share of the
             tensors, units or entries otherwise.
-        held: what held the threshold: for each reason of the policy (``"warm-up"``, ``"history"``, ``"loss"``,
-            ...; listed in docs/clips.md) the share of the groups whose threshold it held, 0 or 1 for a global
-            norm. Empty if there is only one possible reason, as for a number; all 0 for a skipped step. It is
-            computed when it is read.
+        held: what held the threshold: for each reason of the policy (``"warm-up"``, ``"history"``,
+            ``"loss"``, ...; listed in docs/clips.md) the share of the groups whose threshold it held, 0 or 1
+            for a global norm. Empty if there is only one possible reason, as for a number; all 0 for a
+            skipped step. It is computed when it is read.
         direction: cosine between the whole gradient before and after clipping; None if it was not requested
             and would have cost extra computation.
         nonfinite: number of tensors that held NaN or Inf.

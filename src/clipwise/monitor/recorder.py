@@ -156,8 +156,8 @@ class Monitor:
             raised an alert, and is skipped if a rule with ``"skip"`` judges it as bad.
 
         Raises:
-            ArgumentError: the argument is not a clipper, or one of that name is already attached; or there are
-                no per-example gradients, with ``examples=True``.
+            ArgumentError: the argument is not a clipper, or one of that name is already attached; with
+                ``examples=True``, there are no per-example gradients.
         """
         return self._attached.add(source, name)
 
