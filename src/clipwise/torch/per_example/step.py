@@ -161,7 +161,7 @@ class PerExample:
         return float(self._clip.sensitivity())
 
     def follow(self, follower: ExampleFollower) -> Callable[[], None]:
-        """Register a function that is called after each step with its number, from 1, and its `ExampleReport`.
+        """Register a function that is called after each step with its number and its `ExampleReport`.
 
         Returns:
             A function that unregisters it.
