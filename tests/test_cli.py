@@ -81,7 +81,7 @@ def test_compare_runs_and_says_what_happened(folder: Path, capsys: pytest.Captur
         for label in ("no clipping", "clip_by_global_norm(0.1)", "clip_by_value(1000000000.0)", "auto")
         for seed in (0, 1)
     ]
-    assert "clip_by_value(1000000000.0) never fired" in " ".join(out.split())
+    assert "clip_by_value(1000000000.0) never clipped" in " ".join(out.split())
     assert "it is the same run as without clipping" in " ".join(out.split())  # wherever a line ends
     for name in ("png", "html"):
         assert f"clipwise-results/tiny/comparison.{name}" in out

@@ -7,7 +7,7 @@
     clip = clipwise.clip_by_global_norm(1.0)              # or autoclip(10), zclip(), auto(), ...
     clipper = clipwise.torch.attach(optimizer, clip)      # before every step from now on
 
-Importing clipwise imports no framework; each back end (`clipwise.torch`, ...) is loaded when first touched.
+Importing clipwise imports no framework. A back end (`clipwise.torch`, ...) is loaded on first use.
 """
 
 import importlib

@@ -1,6 +1,6 @@
-"""Numbers and bounds as they are given, checked before anything is done with them.
+"""Checks of numbers and bounds, before anything is done with them.
 
-Each check returns the value in its plain type, or raises an error that names it and says what is allowed.
+Each check returns the value in its plain type, or raises an error that names the value and what is allowed.
 """
 
 import math
@@ -17,7 +17,7 @@ Bounds = np.ndarray[Any, np.dtype[Any]]
 
 
 def is_number(value: Any) -> bool:
-    """Whether this is a real number, of Python or numpy; a bool is none.
+    """Whether this is a real number of Python or numpy; a bool is not.
 
     >>> is_number(np.float32(1.0)), is_number(True), is_number("1")
     (True, False, False)
@@ -26,14 +26,14 @@ def is_number(value: Any) -> bool:
 
 
 def number(name: str, value: Any) -> float:
-    """A number as a float; ArgumentError for anything else and for NaN."""
+    """The value as a float; ArgumentError if it is not a number or is NaN."""
     if not is_number(value) or math.isnan(value):
         raise ArgumentError(f"{name} must be a number, got {value!r}")
     return float(value)
 
 
 def number_where(name: str, value: Any, holds: Callable[[Any], bool], allowed: str) -> float:
-    """A number for which something holds, as a float; ArgumentError otherwise.
+    """The value as a float; ArgumentError if it is not a number or the condition does not hold.
 
     >>> number_where("share", 0.25, lambda share: 0 <= share <= 1, "from 0 to 1")
     0.25
@@ -44,21 +44,25 @@ def number_where(name: str, value: Any, holds: Callable[[Any], bool], allowed: s
 
 
 def fraction(name: str, value: Any) -> float:
-    """A number within [0, 1), for decays; ArgumentError otherwise."""
+    """The value as a float in [0, 1), for decays; ArgumentError otherwise."""
     return number_where(name, value, lambda value: 0 <= value < 1, "at least 0 and below 1")
 
 
 def whole(
     name: str, value: Any, *, low: float = 1, high: float = math.inf, allowed: str | None = None
 ) -> int:
-    """A whole number within [low, high]; ArgumentError otherwise, with other words for what is allowed."""
+    """The value as a whole number in [low, high]; ArgumentError otherwise.
+
+    Args:
+        allowed: words for what is allowed, in place of "a whole number of at least ...".
+    """
     if isinstance(value, bool) or not isinstance(value, Integral) or not low <= int(value) <= high:
         raise ArgumentError(f"{name} must be {allowed or f'a whole number of at least {low}'}, got {value!r}")
     return int(value)
 
 
 def positive(name: str, value: Any, *, finite: bool = False) -> float:
-    """A number above 0, infinite only where that is allowed; ArgumentError otherwise."""
+    """The value as a float above 0, which may be infinite if ``finite`` is False; ArgumentError otherwise."""
     found = number(name, value)
     if not found > 0 or (finite and math.isinf(found)):
         raise ArgumentError(f"{name} must be a {'finite ' if finite else ''}number above 0, got {value!r}")
@@ -66,7 +70,7 @@ def positive(name: str, value: Any, *, finite: bool = False) -> float:
 
 
 def bounds_of(low: Any, high: Any) -> tuple[float, float]:
-    """Two numbers, the first below the second; ArgumentError otherwise."""
+    """Two numbers with the first below the second; ArgumentError otherwise."""
     smallest, largest = number("low", low), number("high", high)
     if not smallest < largest:
         raise ArgumentError(f"low must be below high, got low={low!r} and high={high!r}")
@@ -74,14 +78,14 @@ def bounds_of(low: Any, high: Any) -> tuple[float, float]:
 
 
 def feature_bounds(low: Any, high: Any, dtype: Any = np.float64) -> tuple[Bounds, Bounds]:
-    """Two bounds, each a number or ``(F,)`` of them, infinite where one is None.
+    """Two bounds, each a number or an array ``(F,)``; None becomes -inf or inf.
 
     Raises:
-        ArgumentError: one is NaN or no number, the two are crossed or differ in length.
+        ArgumentError: a bound is NaN or not a number, low is above high, or they differ in length.
     """
     first, second = _bound("low", low, -math.inf, dtype), _bound("high", high, math.inf, dtype)
     if first.ndim and second.ndim and first.shape != second.shape:
-        raise ArgumentError(f"low holds {len(first)} bounds and high {len(second)}: give as many of both")
+        raise ArgumentError(f"low has {len(first)} bounds and high {len(second)}: give as many of each")
     lows, highs = np.broadcast_arrays(first, second)
     if (lows > highs).any():
         i = int((lows > highs).argmax())
@@ -101,9 +105,9 @@ def _bound(name: str, value: Any, missing: float, dtype: Any) -> Bounds:
         with np.errstate(over="ignore"):  # infinite where the type is too narrow
             bound = np.array(given, dtype=dtype)
     except (TypeError, ValueError) as error:
-        raise ArgumentError(f"{name} must be a number or one a feature, got {value!r}") from error
+        raise ArgumentError(f"{name} must be a number or one per feature, got {value!r}") from error
     if isinstance(value, str) or bound.ndim > 1 or not bound.size or np.isnan(bound).any():
-        raise ArgumentError(f"{name} must be a number or one a feature, none of them NaN, got {value!r}")
+        raise ArgumentError(f"{name} must be a number or one per feature, none of them NaN, got {value!r}")
     return bound
 
 
@@ -118,9 +122,10 @@ def _is_single(value: Any) -> bool:
 def check_number(
     name: str, value: Any, *, low: float = 0.0, high: float = math.inf, traced: bool = False
 ) -> float:
-    """A threshold, or what makes one, as a float within [low, high]; ThresholdError naming it otherwise.
+    """A threshold, or an argument of one, as a float in [low, high]; otherwise ThresholdError with its name.
 
-    With ``traced`` a number that is not known yet is let through as it is; only its shape can be checked.
+    With ``traced``, a number that is not known yet (a tracer) is returned as it is; only its shape is
+    checked.
     """
     if is_traced(value):
         if traced and _is_single(value):

@@ -1,21 +1,22 @@
-"""Every exception that clipwise raises on purpose.
+"""All exceptions that clipwise raises on purpose.
 
 ::
 
     ClipwiseError
-    ├── ThresholdError   (ValueError)    a threshold is negative, NaN, or no number at all
-    ├── ArgumentError    (ValueError)    another argument is outside what is allowed
+    ├── ThresholdError   (ValueError)    a threshold is negative, NaN, or not a number
+    ├── ArgumentError    (ValueError)    another argument is not allowed
     ├── ConfigError      (ValueError)    a configuration cannot be understood
     ├── ParameterError   (ValueError)    the parameters do not fit the clip: no match, no weights, no loss
-    ├── StateError       (RuntimeError)  a saved state does not fit, or a history was asked of a single call
+    ├── StateError       (RuntimeError)  a saved state does not fit, or a single call has no history
     ├── NonFiniteError   (RuntimeError)  a gradient is NaN or Inf and ``nonfinite="error"``
     ├── DataError        (RuntimeError)  data cannot be found, verified or understood
     ├── StoreError       (RuntimeError)  a recording cannot be found, read or understood
     ├── MissingPackageError  (ModuleNotFoundError)  an optional package is not installed
-    └── TrainingStopped  (RuntimeError)  a rule of `clipwise.Monitor` was told to stop the training, and did
+    └── TrainingStopped  (RuntimeError)  a rule of `clipwise.Monitor` stopped the training (action ``"stop"``)
 
-Each message names the value, says what is allowed, and comes before anything was touched. Catch
-`ClipwiseError` for all of them; each is also the built-in class in brackets, so ``except ValueError`` works.
+Each message names the bad value and says what is allowed. Arguments are checked before anything is changed.
+Catch `ClipwiseError` for all of them. Each is also the built-in exception in brackets, so that
+``except ValueError`` works too.
 """
 
 import difflib
@@ -38,18 +39,18 @@ __all__ = [
 
 
 class ClipwiseError(Exception):
-    """Base of every exception that clipwise raises on purpose."""
+    """Base class of all exceptions that clipwise raises on purpose."""
 
     # Asked for by TensorFlow's AutoGraph, which would raise an exception of its own in place of this one.
     ag_pass_through = True
 
 
 class ThresholdError(ClipwiseError, ValueError):
-    """A threshold is negative, NaN, or no number at all."""
+    """A threshold is negative, NaN, or not a number."""
 
 
 class ArgumentError(ClipwiseError, ValueError):
-    """An argument other than a threshold is outside what is allowed."""
+    """An argument other than a threshold is not allowed."""
 
 
 class ConfigError(ClipwiseError, ValueError):
@@ -57,15 +58,15 @@ class ConfigError(ClipwiseError, ValueError):
 
 
 class ParameterError(ClipwiseError, ValueError):
-    """The parameters do not fit the clip: a pattern matches none, or a policy misses what it observes."""
+    """The parameters do not fit the clip: a pattern matches none, or a policy lacks weights or a loss."""
 
 
 class StateError(ClipwiseError, RuntimeError):
-    """A saved state does not fit this clip, or a policy with a history was used without keeping one."""
+    """A saved state does not fit this clip, or a policy with a history was used where none is kept."""
 
 
 class NonFiniteError(ClipwiseError, RuntimeError):
-    """A gradient holds NaN or Inf and ``nonfinite="error"`` was asked for."""
+    """A gradient holds NaN or Inf and ``nonfinite="error"``."""
 
 
 class DataError(ClipwiseError, RuntimeError):
@@ -77,11 +78,11 @@ class StoreError(ClipwiseError, RuntimeError):
 
 
 class MissingPackageError(ClipwiseError, ModuleNotFoundError):
-    """An optional package is not installed; the message says which extra of clipwise brings it."""
+    """An optional package is not installed; the message names the extra of clipwise that installs it."""
 
 
 class TrainingStopped(ClipwiseError, RuntimeError):
-    """A rule of `clipwise.Monitor` with the action ``"stop"`` raised an alert; the message says why."""
+    """A rule of `clipwise.Monitor` with the action ``"stop"`` raised an alert, which is the message."""
 
 
 MOST = 50
@@ -89,7 +90,7 @@ MOST = 50
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """A sentence naming the nearest known name; where none is near all of them, or the first of very many.
+    """A sentence with the nearest known name; without a near one, with all known names, at most ten.
 
     >>> did_you_mean("clip_by_nrom", ["clip_by_norm", "auto"])
     "Did you mean 'clip_by_norm'?"

@@ -1,4 +1,4 @@
-"""Optional packages: where one is missing, the error names the extra that brings it."""
+"""Optional packages: if one is missing, the error names the extra of clipwise that installs it."""
 
 import importlib
 import sys
@@ -11,13 +11,13 @@ from clipwise.errors import MissingPackageError
 
 @contextmanager
 def needed(purpose: str, extra: str, packages: Collection[str]) -> Iterator[None]:
-    """Around imports: one of ``packages`` that is missing raises `MissingPackageError`.
+    """A context for imports: if one of ``packages`` is missing, raise `MissingPackageError`.
 
-    A package beyond these is missing because another is broken; its own error passes.
+    If another package is missing, an installed package is broken, and its own error is raised.
 
     Args:
-        purpose: what needs them, the subject of the message.
-        extra: of clipwise, which brings them.
+        purpose: what needs the packages; the subject of the message.
+        extra: the extra of clipwise that installs them.
         packages: top-level names.
 
     >>> with needed("a", "b", ["nowhere"]):
@@ -45,12 +45,12 @@ def load(name: str, *, purpose: str, extra: str, packages: Collection[str] = ())
     """Import a module by name.
 
     Args:
-        name: of the module.
+        name: name of the module.
         purpose, extra: as for `needed`.
-        packages: further ones that the extra brings, beside the module's own.
+        packages: other packages of the extra, besides the module's own.
 
     Raises:
-        MissingPackageError: it is not installed.
+        MissingPackageError: the module is not installed.
     """
     with needed(purpose, extra, {name.partition(".")[0], *packages}):
         return importlib.import_module(name)

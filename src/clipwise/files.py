@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all."""
+"""Atomic writing: a file is written completely or not at all."""
 
 import errno
 import os
@@ -14,15 +14,16 @@ from clipwise.errors import ArgumentError
 
 @contextmanager
 def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Give a path to write to; when the block ends without an error, its content is that of ``path``.
+    """A context that gives a path to write to; if it ends without an error, the result replaces ``path``.
 
-    A reader sees the old file or the whole new one, also when two processes write at once or one is killed.
-    The new file lies in a folder of its own beside ``path``, which may hold other scratch files and is gone
-    afterwards. A file that is replaced keeps its mode. A symbolic link stays, and the file it leads to is
-    replaced. What is no regular file, such as ``/dev/null`` or a named pipe, is written to, not replaced.
+    Readers see either the old file or the complete new one, even if two processes write at once or one is
+    killed. The new file is written in a temporary folder beside ``path``, which may hold other scratch files
+    and is removed afterwards. A replaced file keeps its mode. A symbolic link is kept, and the file it points
+    to is replaced. A path that is not a regular file, such as ``/dev/null`` or a named pipe, is written to
+    directly.
 
     Raises:
-        OSError: the folder of ``path`` is not there, or something cannot be written. ``path`` is as it was.
+        OSError: the folder of ``path`` does not exist, or a file cannot be written. ``path`` is unchanged.
 
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     with replacing(f"{folder}/a.txt") as part:
@@ -56,11 +57,11 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def check_new(path: Path, force: bool = False) -> None:
-    """Refuse a place that cannot be written to, or where there is a file already.
+    """Refuse a path that cannot be written to, or that is an existing file.
 
     Raises:
-        ArgumentError: it is a folder, its folder is not there, it is a link that leads nowhere but to itself,
-            or it is a file and ``force`` is not set.
+        ArgumentError: it is a folder, its folder does not exist, it is a symbolic link to itself, or it is a
+            file and ``force`` is not set.
     """
     try:
         path.stat()
@@ -82,7 +83,7 @@ def save(path: Path, content: str | bytes, *, force: bool = False) -> None:
     """Write a file as `replacing` does.
 
     Raises:
-        ArgumentError: as for `check_new`, or it cannot be written.
+        ArgumentError: as for `check_new`, or the file cannot be written.
     """
     check_new(path, force)
     try:

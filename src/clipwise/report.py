@@ -1,4 +1,4 @@
-"""What one clipping step did, and the names under which it is logged everywhere."""
+"""The result of one clipping step, and the names under which it is logged everywhere."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -23,32 +23,33 @@ def _number(value: Any) -> float:
 class ClipReport:
     """What one clipping step measured and did.
 
-    Values stay on the device, as 0-d arrays, until someone reads them: `metrics`, `worst`, `str` and
-    ``float(report.norm)`` wait for the device, making a report does not.
+    Values are 0-d arrays that stay on the device until they are read. `metrics`, `worst`, `str` and
+    ``float(report.norm)`` need a host-device sync; creating a report does not.
 
     Attributes:
-        norm: norm of all gradients together before clipping, in the clip's own order (2 for value clipping).
+        norm: norm of all gradients together before clipping, with the clip's own ``norm`` (2 for value
+            clipping).
         norm_after: the same norm after clipping.
-        threshold: what the norm could not exceed; the smallest, where several were in force.
+        threshold: the largest norm allowed; the smallest threshold if there are several.
         clipped: whether anything was clipped.
         clip_fraction: share of the groups that were clipped: 0 or 1 for a global norm, a share of the
             tensors, units or entries otherwise.
-        held: what held the threshold: by each reason of the policy (``"warm-up"``, ``"history"``, ``"loss"``,
-            ...; docs/clips.md lists them) the share of the groups whose threshold it held: 0 or 1 for a
-            global norm. Empty where the threshold can have one reason only, as a number has; of a skipped
-            step all are 0. It is computed when it is read.
-        direction: cosine between the whole gradient before and after; None where it was not free and not
-            asked for.
+        held: what held the threshold: for each reason of the policy (``"warm-up"``, ``"history"``,
+            ``"loss"``, ...; listed in docs/clips.md) the share of the groups whose threshold it held, 0 or 1
+            for a global norm. Empty if there is only one possible reason, as for a number; all 0 for a
+            skipped step. It is computed when it is read.
+        direction: cosine between the whole gradient before and after clipping; None if it was not requested
+            and would have cost extra computation.
         nonfinite: number of tensors that held NaN or Inf.
-        skipped: whether the step was not taken, because of those, of a clip with ``action="skip"`` (then
-            ``threshold`` is what the norm exceeded, otherwise NaN) or of a rule.
+        skipped: whether the step was skipped: because of NaN or Inf, by a clip with ``action="skip"`` (then
+            ``threshold`` is the value that the norm exceeded, otherwise NaN), or by a rule.
         names: the name of each tensor that had a gradient.
         tensor_norms: their norms before clipping, one array of the same length.
-        parts: the reports of the parts, for `chain` by position and for `by_name` by pattern.
-        at_bound: of a clip of weights, the share of the groups that stand at the bound after it, those that
-            were there already included, and NaN where each group has its own bound; None otherwise.
-        normalised: how many tensors had a gradient and were left out of norm and clip, since their optimizer
-            normalises it itself (Muon); among ``names`` they are.
+        parts: the reports of the parts, by position for `chain` and by pattern for `by_name`.
+        at_bound: for a clip of weights, the share of the groups that are at the bound after clipping,
+            including those that were there before; NaN if each group has its own bound. None for other clips.
+        normalised: number of tensors that had a gradient but were left out of norm and clip because their
+            optimizer normalises the gradient itself (Muon). They are included in ``names``.
     """
 
     norm: Array
@@ -76,7 +77,7 @@ class ClipReport:
 
     @property
     def worst(self) -> str | None:
-        """Name of the first tensor that held NaN or Inf, or else of the one with the largest norm."""
+        """Name of the first tensor that held NaN or Inf, otherwise of the one with the largest norm."""
         if self.tensor_norms is None or not len(self.names):
             return None
         norms = self._tensor_norms()
@@ -88,10 +89,10 @@ class ClipReport:
         return dict(zip(self.names, self._tensor_norms().tolist(), strict=True)) if self.names else {}
 
     def metrics(self, *, per_tensor: bool = False) -> dict[str, float]:
-        """The report as plain floats under the names used everywhere: ``clipwise/norm`` and so on.
+        """The report as plain floats, under the names that are used everywhere: ``clipwise/norm`` and so on.
 
         What held the threshold is ``clipwise/held/<reason>``. With ``per_tensor`` also
-        ``clipwise/norm/<parameter>``. What is not known is left out.
+        ``clipwise/norm/<parameter>``. Unknown values are left out.
         """
         values = {f"clipwise/{name}": getattr(self, name) for name in (*METRICS, "at_bound")}
         values |= {f"clipwise/held/{reason}": share for reason, share in self.held.items()}

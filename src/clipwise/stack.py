@@ -1,4 +1,4 @@
-"""The caller's stack, read in one place: whose call is under way, and which line a warning is about."""
+"""The caller's stack: which functions are being called, and which line a warning is about."""
 
 import sys
 import warnings
@@ -7,9 +7,9 @@ from types import FrameType
 
 
 def frames_of(*functions: str, file: str | None = None) -> Iterator[FrameType]:
-    """The calls under way of functions of these names, or of those written in a file; the latest first.
+    """The active calls of functions with these names, or of functions defined in a file; the latest first.
 
-    Ask no other frame for its locals: in Python 3.11 and 3.12 that copies them, and so keeps them alive.
+    Do not read the locals of other frames: in Python 3.11 and 3.12 that copies them and keeps them alive.
 
     >>> def step():
     ...     return [frame.f_code.co_name for frame in frames_of("step")]
@@ -24,11 +24,11 @@ def frames_of(*functions: str, file: str | None = None) -> Iterator[FrameType]:
 
 
 def warn(message: str, *, past: Collection[str] = ()) -> None:
-    """Warn of the line that called clipwise.
+    """Warn, with the line that called clipwise as the location.
 
     Args:
-        message: what there is to say.
-        past: packages whose own calls in between are not what is meant, such as ``("torch",)``.
+        message: the text.
+        past: packages whose frames are skipped when that line is looked for, such as ``("torch",)``.
     """
     inside = {"clipwise", *past}
     frame: FrameType | None = sys._getframe()

@@ -1,16 +1,17 @@
-"""Numbers, shares, counts and names as people read them."""
+"""Numbers, shares, counts and names in the form in which people read them."""
 
 import math
 from collections.abc import Sequence
 
 
 def number(value: float | None, digits: int = 4, *, thousands: str = "") -> str:
-    """So many significant digits, powers of ten only where a plain number would be long.
+    """A number with so many significant digits; in scientific notation only if a plain number would be long.
 
     Args:
         value: None for an unknown one.
-        digits: of a number below ``10**digits``; a larger one is rounded to a whole number.
-        thousands: what stands between thousands: ``""`` where the text is read back, ``","`` in sentences.
+        digits: significant digits of a number below ``10**digits``; a larger one is rounded to a whole
+            number.
+        thousands: thousands separator: ``""`` for text that is read back, ``","`` in sentences.
 
     >>> number(2.45831), number(12345.6), number(1e17), number(float("nan")), number(None)
     ('2.458', '12346', '1e+17', 'NaN', '–')
@@ -31,11 +32,11 @@ def number(value: float | None, digits: int = 4, *, thousands: str = "") -> str:
 
 
 def percent(share: float, *, tenths: bool = False) -> str:
-    """A share in per cent; never rounded to 0 % or 100 % when it is neither.
+    """A share in per cent; never rounded to 0 % or 100 % unless it is exactly that.
 
     Args:
         share: 0 to 1.
-        tenths: two digits of a share below a tenth, three of a larger one; else whole per cents.
+        tenths: two significant digits below ten per cent and three above; otherwise whole per cents.
 
     >>> percent(0.987), percent(0.0004), percent(0.9999), percent(1.0), percent(0.0)
     ('99 %', '<1 %', '>99 %', '100 %', '0 %')
@@ -55,7 +56,7 @@ def percent(share: float, *, tenths: bool = False) -> str:
 
 
 def counted(count: int, noun: str) -> str:
-    """How many of something.
+    """A count with its noun.
 
     >>> counted(1, "step"), counted(1234, "step")
     ('1 step', '1,234 steps')
@@ -64,7 +65,7 @@ def counted(count: int, noun: str) -> str:
 
 
 def duration(seconds: float | None) -> str:
-    """Seconds, or minutes and hours where that is long.
+    """Seconds; minutes or hours if it is long.
 
     >>> duration(4.21), duration(75), duration(7300)
     ('4.2 s', '1 min 15 s', '2 h 1 min')

@@ -83,7 +83,7 @@ def test_a_clip_and_none_are_returned_as_they_are():
             NORM | {"threshold": "1.0"},
             "threshold: expected a number or a threshold policy",
         ),
-        (NORM | {"threshold": 10**400}, "threshold: must fit a floating-point number"),
+        (NORM | {"threshold": 10**400}, "threshold: must be in the range of a floating-point number"),
         (NORM | {"threshold": 1, "norm": 0}, "norm: must be a number above 0"),
         (NORM | {"threshold": {"q": 1}}, "threshold.policy: missing; one of 'auto'"),
         (

@@ -206,13 +206,13 @@ def test_several_runs_over_one_another(path, serve, look):
     first, second = typical(path, "first", seed=1), typical(path, "second", seed=2, count=300)
     tab = look(f"{serve.url}#run={first.id}")
     ready(tab, 500)
-    tab.check("[aria-label='Lay second over the charts']")
+    tab.check("[aria-label='Overlay second on the charts']")
     until(tab, "() => document.querySelector('#panel-norm .readout').textContent.includes('second')")
     assert f"with={second.id}" in tab.evaluate("location.hash")
     assert "first" in reading(tab, "norm")
     assert "step 500" in reading(tab, "loss")
     assert f"second {second.loss[-20:].mean():.4g} (step 300)" in reading(tab, "loss")
-    tab.uncheck("[aria-label='Lay second over the charts']")
+    tab.uncheck("[aria-label='Overlay second on the charts']")
     until(tab, "() => !document.querySelector('#panel-norm .readout').textContent.includes('second')")
 
 
@@ -490,7 +490,7 @@ def test_the_list_of_runs(path, serve, look):
     assert len(listed(tab)) == 1
     tab.fill("#filter", "")
     # The run that is looked at keeps its box, in the colour of its lines.
-    box = tab.locator("[aria-label='Lay lstm over the charts']")
+    box = tab.locator("[aria-label='Overlay lstm on the charts']")
     box.click(force=True)
     assert box.is_checked()
     assert not box.evaluate("node => node.disabled")
@@ -547,7 +547,7 @@ def test_several_runs_are_deleted_at_once(path, serve, look):
     filter_by(tab, "")
     until(tab, "() => document.querySelectorAll('.runs a').length === 3")
     assert sorted(listed(tab)) == ["gru", "lstm 3", "lstm goes on"]
-    assert tab.is_visible("[aria-label='Lay gru over the charts']")
+    assert tab.is_visible("[aria-label='Overlay gru on the charts']")
     assert tab.is_visible("#pick")
     going.writer.finish()
 
@@ -589,7 +589,7 @@ def test_two_values_over_time_unsmoothed_and_saved(path, serve, look, tmp_path):
     tab.keyboard.press("s")
     until(tab, "() => !document.querySelector('#panel-loss .readout').textContent.includes('mean')")
     assert tab.input_value("#smooth") == "none"
-    tab.check("[aria-label='Lay slow over the charts']")
+    tab.check("[aria-label='Overlay slow on the charts']")
     tab.select_option("#axis", "time")
     until(tab, "() => document.querySelector('#panel-loss .readout').textContent.startsWith('1 h 39 min')")
     assert "fast 2 (9 min 54 s)" in reading(tab, "loss").replace("\n", " ")

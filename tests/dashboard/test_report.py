@@ -193,7 +193,7 @@ def test_mistakes_are_one_sentence(path, monkeypatch, capsys, arguments, says):
 def test_a_file_that_is_none(path, capsys):
     path.write_text("mine" * 999)
     assert main(["report", "--db", str(path)]) == 2
-    assert "is no recording" in capsys.readouterr().err
+    assert "is not a recording" in capsys.readouterr().err
     assert not path.with_name("report.html").exists()
 
 

@@ -64,11 +64,11 @@ def test_torch_takes_the_bounds_of_a_transformer():
 MISTAKES = [
     ((2, 1), "bounds are crossed, low=2.0 is above high=1.0"),
     (([0, 2], [1, 1]), "bounds of feature 1 are crossed"),
-    (([0, 2], [1, 1, 1]), "low holds 2 bounds and high 3"),
-    ((math.nan,), "low must be a number or one a feature, none of them NaN"),
-    (("a",), "low must be a number or one a feature, got 'a'|low must be a number"),
-    (([[0.0]],), "low must be a number or one a feature"),
-    (([],), "low must be a number or one a feature"),
+    (([0, 2], [1, 1, 1]), "low has 2 bounds and high 3"),
+    ((math.nan,), "low must be a number or one per feature, none of them NaN"),
+    (("a",), "low must be a number or one per feature, got 'a'|low must be a number"),
+    (([[0.0]],), "low must be a number or one per feature"),
+    (([],), "low must be a number or one per feature"),
 ]
 
 
@@ -81,13 +81,13 @@ def test_torch_names_a_mistake(arguments, says):
 def test_torch_warns_of_a_feature_that_is_wiped_out():
     sparse = np.zeros((100, 2))
     sparse[:10, 1], sparse[:, 0] = np.arange(10), np.arange(100)
-    with pytest.warns(UserWarning, match="column 'x1': method 'iqr' makes 0.0 of all values"):
+    with pytest.warns(UserWarning, match="column 'x1': method 'iqr' sets all values to 0.0"):
         clipper = Clipper("iqr").fit(sparse)
-    says = r"feature 1: its bounds, 0\.0 and 0\.0, make 0\.0 of all values; give others"
+    says = r"feature 1: its bounds, 0\.0 and 0\.0, set all values to 0\.0; give others"
     with pytest.warns(UserWarning, match=says) as caught:
         module = ClipValues(clipper.lower_, clipper.upper_)
     assert [warning.filename for warning in caught] == [__file__]
-    with pytest.warns(UserWarning, match=r"^the bounds, 3\.0 and 3\.0, make 3\.0 of all values"):
+    with pytest.warns(UserWarning, match=r"^the bounds, 3\.0 and 3\.0, set all values to 3\.0"):
         ClipValues(3, 3)
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)

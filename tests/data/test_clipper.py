@@ -263,15 +263,15 @@ def test_what_cannot_be_merged_is_refused_and_leaves_no_trace():
     bounds = clipper.bounds_
     named = Clipper().partial_fit(pd.DataFrame(x, columns=["a", "b", "c"]))
     for other, message in (
-        (Clipper().fit(x), "taught by partial_fit"),
-        (bounds, "taught by partial_fit"),
+        (Clipper().fit(x), "fitted by partial_fit"),
+        (bounds, "fitted by partial_fit"),
         (Clipper(low=0.2).partial_fit(x), r"low=0\.2, this one None"),
         (Clipper(rank_error=0.1).partial_fit(x), r"rank_error=0\.1"),
         (named, r"the columns \['a', 'b', 'c'\], this one \['x0', 'x1', 'x2'\]"),
     ):
         with pytest.raises(ArgumentError, match=message):
             clipper.merge(Clipper().partial_fit(x), other)
-    with pytest.raises(ArgumentError, match="taught by partial_fit"):
+    with pytest.raises(ArgumentError, match="fitted by partial_fit"):
         Clipper().merge(clipper)
     assert clipper.bounds_ == bounds
     assert clipper.report_["x0"].count == len(x)
@@ -389,7 +389,7 @@ def test_json_of_an_array_and_of_something_else():
             {"method": "given", "high": [0, math.nan, 0]},
             "column 'x1': high must be a number or None, got nan",
         ),
-        ({"method": "given", "low": "all"}, "low must be a number, one a column"),
+        ({"method": "given", "low": "all"}, "low must be a number, one per column"),
         ({"method": "given", "low": math.inf}, "no finite value lies between"),
         ({"method": "iqr", "low": 1}, "'iqr' takes a factor"),
         ({"method": "iqr", "factor": 0}, "factor must be a number above 0, got 0"),
@@ -448,7 +448,7 @@ def test_text_in_a_column_of_numbers_is_named():
 def test_a_column_of_mostly_one_value_warns():
     x = np.zeros((100, 1))
     x[:20, 0] = np.arange(20)
-    with pytest.warns(UserWarning, match="'x0': method 'iqr' makes 0.0 of all values"):
+    with pytest.warns(UserWarning, match="'x0': method 'iqr' sets all values to 0.0"):
         Clipper("iqr").fit(x)
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -84,8 +84,8 @@ def test_only_numbers_count_as_numbers(folder):
 @pytest.mark.parametrize(
     ("arrays", "names", "says"),
     [
-        ([[1], [2]], ["a", "A"], "columns 'a' and 'A' differ in nothing but case"),
-        ([[1], [2]], ["a", "a"], "columns 'a' and 'a' differ in nothing but case"),
+        ([[1], [2]], ["a", "A"], "columns 'a' and 'A' differ only in case"),
+        ([[1], [2]], ["a", "a"], "columns 'a' and 'a' differ only in case"),
         ([[1], [{"b": 1, "B": 2}]], ["x", "s"], "column 's' is of type struct<b: int64, B: int64>"),
         (
             [[1], pa.array([Decimal("1" * 45)], pa.decimal256(50, 2))],

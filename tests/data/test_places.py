@@ -70,7 +70,7 @@ def test_bounds_go_into_a_pipe_too():
 
 def test_a_pipe_is_no_source():
     os.mkfifo("pipe.csv")
-    with pytest.raises(DataError, match=r"pipe.csv: no regular file; it is read several times"):
+    with pytest.raises(DataError, match=r"pipe.csv: not a regular file, which it must be"):
         clip_file("pipe.csv", "out.csv", "given", low=0)
 
 

@@ -17,7 +17,7 @@ from tests.data.test_frames import ENGINES
 SPARSE = pl.DataFrame({"x": [0.0] * 90 + [float(i) for i in range(1, 11)]})
 """What counts of rare events look like: both quartiles and the median are 0."""
 
-LEARNT = r"column 'x': method '{}' makes 0\.0 of all values, as most of them are the same; give bounds"
+LEARNT = r"column 'x': method '{}' sets all values to 0\.0, as most of them are the same; give bounds"
 
 
 def clip_parquet(method, **options):
@@ -92,7 +92,7 @@ def test_batches_warn_once_a_column():
 @pytest.mark.parametrize("engine", ENGINES)
 def test_clipping_a_frame_with_bounds_from_elsewhere_warns(engine):
     frame = ENGINES[engine](SPARSE)
-    says = r"column 'x': its bounds, 0\.0 and 0\.0, make 0\.0 of all values"
+    says = r"column 'x': its bounds, 0\.0 and 0\.0, set all values to 0\.0"
     with pytest.warns(UserWarning, match=says) as caught:
         clip(frame, Bounds.from_json('{"bounds": {"x": [0, 0]}}'))
     assert caught[0].filename == __file__
@@ -115,7 +115,7 @@ def test_an_eager_frame_that_is_constant_already_is_no_reason():
 
 def test_bounds_from_elsewhere_warn_in_files():
     SPARSE.write_parquet("in.parquet")
-    with pytest.warns(UserWarning, match="its bounds, 0.0 and 0.0, make 0.0 of all values"):
+    with pytest.warns(UserWarning, match="its bounds, 0.0 and 0.0, set all values to 0.0"):
         clip_file("in.parquet", "out.parquet", Bounds({"x": (0, 0)}))
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
@@ -139,6 +139,8 @@ def test_the_command_line_warns_in_one_sentence(capsys):
     assert re.fullmatch("Warning: " + LEARNT.format("iqr") + r".*\n", said.err)
     assert json.loads(Path("bounds.json").read_text()) == {"bounds": {"x": [0.0, 0.0]}}
     assert main([*go, "--bounds", "bounds.json"]) == 0
-    assert capsys.readouterr().err.startswith("Warning: column 'x': its bounds, 0.0 and 0.0, make 0.0")
+    assert capsys.readouterr().err.startswith(
+        "Warning: column 'x': its bounds, 0.0 and 0.0, set all values to 0.0"
+    )
     assert main([*go, "--given", "0", "0"]) == 0
     assert capsys.readouterr().err == ""

@@ -174,7 +174,7 @@ def test_what_is_refused():
         max_logits(q, q[:, :, :2], causal=True)
     with pytest.raises(ArgumentError, match="scale must be"):
         max_logits(q, q, scale=0.0)
-    with pytest.raises(ArgumentError, match="q must be of floating-point"):
+    with pytest.raises(ArgumentError, match="q must be floating-point"):
         max_logits(q.astype(int), q)
     for wrong in ({"tau": 0}, {"tau": np.inf}, {"alpha": 1.1}, {"alpha": np.nan}, {"shared": "k"}):
         with pytest.raises(ArgumentError, match=f"{next(iter(wrong))} must be"):

@@ -292,7 +292,7 @@ def test_a_missing_gradient_has_its_place_in_the_memory():
 
 def test_what_is_refused():
     gradients, clip = grads(), clipwise.clip_by_global_norm(1.0)
-    with pytest.raises(ParameterError, match="give the parameters beside the gradients"):
+    with pytest.raises(ParameterError, match="give the parameters with the gradients"):
         clipwise.jax.clip(clipwise.adaptive_grad_clip(), gradients)
     with pytest.raises(ParameterError, match="follows the loss"):
         clipwise.jax.clip(PRESETS["loss"], gradients)

@@ -110,9 +110,9 @@ TWO = jnp.zeros((2, 3))
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"fake": jnp.zeros((2, 4))}, r"one shape, got \(2, 3\) and \(2, 4\)"),
+        ({"fake": jnp.zeros((2, 4))}, r"the same shape, got \(2, 3\) and \(2, 4\)"),
         ({"real": jnp.zeros((2, 3), "int32")}, "real must be an array of floats, got int32"),
-        ({"critic": lambda x: x.mean()}, r"one number a sample.*gave the shape \(\)"),
+        ({"critic": lambda x: x.mean()}, r"one number per sample.*got the shape \(\)"),
         ({"alpha": jnp.zeros(3)}, r"got the shape \(3,\)"),
         ({"alpha": -0.5}, "between 0 and 1, got -0.5"),
         ({"alpha": None}, "give a key"),

@@ -265,7 +265,7 @@ def test_a_place_that_cannot_be_recorded_to_is_one_sentence(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config(folder)
-    for place, words in (("no/such.db", "there is no folder"), ("text.txt", "no recording")):
+    for place, words in (("no/such.db", "there is no folder"), ("text.txt", "not a recording")):
         for command in ("train", "compare"):
             assert main([command, "tiny.json", "--db", place]) == 2
             out, err = capsys.readouterr()

@@ -147,7 +147,7 @@ def test_one_that_fails_keeps_nothing_from_the_others(server):
 def test_a_bad_address_is_refused_at_once_and_not_repeated(server, url, shown):
     with pytest.raises(ArgumentError) as caught:
         Notifier([server.url(), url], "run")
-    assert f"address 2 of 2 ({shown}) is none that Apprise can notify" in str(caught.value)
+    assert f"address 2 of 2 ({shown}) is not an address that Apprise knows" in str(caught.value)
     assert SECRET not in str(caught.value)
 
 

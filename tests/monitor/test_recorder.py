@@ -230,7 +230,7 @@ def test_what_was_not_written_is_said_at_the_end(tmp_path):
 def test_a_file_of_somebody_else_stays_as_it_is(tmp_path):
     path = tmp_path / "notes.txt"
     path.write_bytes(b"not a database" * 100)
-    with pytest.warns(MonitorWarning, match="is no recording"), Monitor(path) as monitor:
+    with pytest.warns(MonitorWarning, match="is not a recording"), Monitor(path) as monitor:
         monitor.log(loss=1.0)
     assert path.read_bytes() == b"not a database" * 100
 

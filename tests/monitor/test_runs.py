@@ -133,7 +133,7 @@ def test_the_command_lists_and_changes_runs(path, capsys, monkeypatch):
         "critical": 1,
         "warning": 1,
     }
-    assert said(capsys, "note", "gru", "a try", *db) == (0, "noted with run 'gru' (number 2)\n")
+    assert said(capsys, "note", "gru", "a try", *db) == (0, "note saved with run 'gru' (number 2)\n")
     assert said(capsys, "rename", "2", "gru, small", *db)[0] == 0
     assert "a try" in said(capsys, *db)[1]
     assert said(capsys, "delete", "gru, small", "1", "--yes", *db)[1] == (

@@ -189,8 +189,8 @@ def test_files_of_others_are_left_alone(tmp_path):
             made.execute(f"PRAGMA application_id = {APPLICATION}")
             made.execute(f"PRAGMA user_version = {version}")
     for file, said in (
-        (text, "is no recording"),
-        (other, "is no recording of"),
+        (text, "is not a recording"),
+        (other, "is not a recording of"),
         (newer, f"newer clipwise .version {VERSION + 1} of the file, this one reads {VERSION}.: upgrade"),
         (older, f"older clipwise .version {VERSION - 1} of the file, this one reads {VERSION}.: record into"),
     ):

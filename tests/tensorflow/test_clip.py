@@ -252,7 +252,7 @@ def test_errors_come_first_and_name_the_value():
         ct.clip(clip, [tf.sparse.from_dense([1.0])])
     with pytest.raises(ParameterError, match="must be a tensor"):
         ct.clip(clip, ["kernel"])
-    with pytest.raises(ParameterError, match="parameters beside the gradients"):
+    with pytest.raises(ParameterError, match="parameters with the gradients"):
         ct.clip(clipwise.adaptive_grad_clip(), [tf.constant([1.0])])
     with pytest.raises(ParameterError, match="loss"):
         ct.clip(Clip(clipwise.thresholds.reduce_on_instability()), [tf.constant([1.0])])

@@ -146,9 +146,9 @@ TWO = tf.zeros((2, 3))
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"fake": tf.zeros((2, 4))}, r"one shape, got \(2, 3\) and \(2, 4\)"),
+        ({"fake": tf.zeros((2, 4))}, r"the same shape, got \(2, 3\) and \(2, 4\)"),
         ({"real": tf.zeros((2, 3), tf.int32)}, "real must be a tensor of floats, got int32"),
-        ({"critic": tf.reduce_mean}, r"one number a sample.*gave the shape \(\)"),
+        ({"critic": tf.reduce_mean}, r"one number per sample.*got the shape \(\)"),
         ({"critic": lambda x: tf.zeros(2)}, "does not depend on its input"),
         ({"alpha": tf.zeros(3)}, r"got the shape \(3,\)"),
         ({"alpha": 1.5}, "between 0 and 1, got 1.5"),

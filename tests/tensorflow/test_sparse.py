@@ -123,7 +123,7 @@ def test_slices_as_people_write_them(shape, per):
 
 def test_slices_that_are_no_rows_of_their_shape_are_refused():
     for shape in [(3, 5), (3,), ()]:
-        with pytest.raises(ParameterError, match=r"of slices of shape \(1, 2\), which are no rows of"):
+        with pytest.raises(ParameterError, match=r"of slices of shape \(1, 2\), which are not rows of"):
             ct.clip(Clip(1.0), [tf.IndexedSlices([[3.0, 4.0]], [1], shape)])
     with pytest.raises(ParameterError, match="of '0' must be slices of a tensor"):
         ct.clip(Clip(1.0), [tf.IndexedSlices(["a", 1.0], [1], (2,))])

@@ -239,7 +239,7 @@ def test_weights_that_are_made_anew_in_each_pass_are_refused():
         (weight_normed(nn.MultiheadAttention(8, 4), "in_proj_weight"),),
         (weight_normed(nn.MultiheadAttention(8, 4, kdim=3), "k_proj_weight"),),
     ):
-        with pytest.raises(ArgumentError, match=r"weight of .* is no parameter: .* parametrized"):
+        with pytest.raises(ArgumentError, match=r"weight of .* is not a parameter: .* parametrized"):
             QKClip(*arguments, heads=HEADS)
     clip = QKClip(q, k, heads=HEADS)
     clip.observe_logits(torch.full((HEADS,), 400.0))

@@ -215,12 +215,12 @@ def test_a_script(tmp_path, monkeypatch, capsys):
     )
     with pytest.raises(TrialFailed, match="matches the metric 'nothing"):
         objective(candidate("none", None), 0, lambda step, value: None)
-    with pytest.raises(ArgumentError, match="is no regular expression"):
+    with pytest.raises(ArgumentError, match="is not a regular expression"):
         ScriptObjective(script, "loss(", tmp_path / "c.db", tmp_path)
     with pytest.raises(ArgumentError, match="must have one group"):
         ScriptObjective(script, "loss: .*", tmp_path / "c.db", tmp_path)
     assert main(["tune", "--rate", "0.1", "1", "--", "train.py", ".1"]) == 2
-    assert "{rate} in the words of the script go together" in capsys.readouterr().err
+    assert "{rate} in the arguments of the script go together" in capsys.readouterr().err
 
 
 def test_a_script_that_is_hopeless_is_ended_and_keeps_what_it_has(tmp_path, monkeypatch):

@@ -1,6 +1,6 @@
-"""The command line: ``clipwise train``, ``clipwise compare``, ``clipwise schema``.
+"""The command line of clipwise.
 
-Nothing heavy is imported before a command needs it, so that ``clipwise --help`` answers at once.
+Heavy packages are imported by the commands that need them, so that ``clipwise --help`` is fast.
 """
 
 import codecs
@@ -36,13 +36,13 @@ SIGNS = dict(zip("•–—×µ━╸", "*--xu--", strict=True)) | {"…": "..."
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit code.
+    """Run a command and return its exit code.
 
-    0: done. 2: a mistake in what was asked for, said in one sentence on stderr. 130: stopped by Ctrl-C, after
-    saving what was trained. Anything unforeseen keeps its traceback.
+    0: success. 2: a mistake in the command, which is explained in one sentence on stderr. 130: stopped by
+    Ctrl-C, after saving what was trained. Unexpected errors show their traceback.
 
     Args:
-        args: the words of the command line; those of the process when left out.
+        args: the arguments; by default those of the process.
     """
     # Threads that spin while they wait starve each other where another program wants the cores too: a step of
     # a small model can take a hundred times as long. OpenMP reads this when torch is first imported.

@@ -1,4 +1,4 @@
-"""``clipwise check``: whether a run was calm, as an exit code."""
+"""``clipwise check``: whether a run raised alerts, as an exit code."""
 
 import json
 from pathlib import Path
@@ -21,7 +21,7 @@ CALM, ALERTED = 0, 1
     type=click.Choice(LEVELS),
     default="warning",
     show_default=True,
-    help="The lowest level of an alert that counts.",
+    help="The lowest alert level that counts.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def check(
@@ -33,10 +33,10 @@ def check(
     level: str,
     as_json: bool,
 ) -> int:
-    """Say whether a training was calm: exit code 0, or 1 if there are alerts, for continuous integration.
+    """Check a training for alerts: exit code 0 without alerts, 1 with alerts, for continuous integration.
 
-    Of a recorded RUN (its name or number; the newest when left out) it shows the alerts raised while it
-    trained; the log given by --from is shown to clipwise's rules.
+    For a recorded RUN (its name or number; by default the newest) it shows the alerts raised during the
+    training. With --from it applies clipwise's rules to the log of another tool.
 
     Example: clipwise check --from outputs/trainer_state.json --json
     """
@@ -55,7 +55,7 @@ def check(
         return code
     steps = f"{found.steps:,} steps"
     if not shown:
-        click.echo(f"{printable(found.name)}: calm, {steps}")
+        click.echo(f"{printable(found.name)}: no alerts in {steps}")
         return code
     click.echo(f"{printable(found.name)}: {len(shown)} alert{'s' * (len(shown) > 1)} in {steps}")
     for one in shown:

@@ -23,7 +23,7 @@ CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 
 class Deferred(click.Command):
-    """A command that is imported when it is called: the options of `export` come from its exporters."""
+    """A command that is imported when it is called, since the options of `export` come from its exporters."""
 
     def __init__(self, name: str, module: str, summary: str) -> None:
         super().__init__(name, help=summary)
@@ -44,19 +44,19 @@ def _common(command: Any) -> Any:
     """The options of both trainings, and the configuration they override."""
     options = [
         click.argument("config", type=click.Path(path_type=Path)),
-        click.option("--seed", type=int, metavar="N", help="The (first) seed."),
+        click.option("--seed", type=int, metavar="N", help="The seed, or the first of several."),
         click.option(
             "--steps",
             type=int,
             metavar="N",
-            help="How many steps, in place of the configured steps or epochs.",
+            help="Number of steps, instead of the configured steps or epochs.",
         ),
-        click.option("--device", metavar="D", help="auto, cpu, cuda or mps."),
-        click.option("--devices", type=int, metavar="N", help="How many devices."),
+        click.option("--device", metavar="D", help="Device: auto, cpu, cuda or mps."),
+        click.option("--devices", type=int, metavar="N", help="Number of devices."),
         click.option(
-            "--strategy", metavar="S", help="What each holds: ddp, the whole model; fsdp, a part of it."
+            "--strategy", metavar="S", help="ddp: each device holds the whole model; fsdp: a shard of it."
         ),
-        click.option("--precision", metavar="P", help="32, bf16 or 16."),
+        click.option("--precision", metavar="P", help="Precision: 32, bf16 or 16."),
         click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Folder for the results."),
         recording("The recording, which clipwise dashboard shows live."),
     ]
@@ -70,14 +70,15 @@ def _common(command: Any) -> Any:
 @click.option(
     "--clip",
     metavar="EXPR",
-    help="A clip in place of the configured one, e.g. 'clip_by_norm(1.0)', auto, none.",
+    help="A clip instead of the configured one, e.g. 'clip_by_norm(1.0)', auto, none.",
 )
 @click.option("--force", is_flag=True, help="Replace the weights (model.pt) of an earlier training.")
 def train(config: Path, clip: str | None, out: Path | None, db: Path, force: bool, **overrides: Any) -> int:
-    """Train what CONFIG (a JSON or YAML file) describes.
+    """Train the model that CONFIG (a JSON or YAML file) describes.
 
-    The result, with the trained weights in model.pt, goes to clipwise-results/<name of CONFIG>-train, unless
-    --out says otherwise; weights that are there are left alone. Every key of CONFIG is in docs/training.md.
+    Results, including the trained weights in model.pt, are saved in clipwise-results/<name of CONFIG>-train,
+    or in the folder of --out. Existing weights are not replaced without --force. docs/training.md lists all
+    keys of CONFIG.
 
     Example: clipwise train examples/chatbot-gru.json --clip auto
     """
@@ -93,7 +94,7 @@ def train(config: Path, clip: str | None, out: Path | None, db: Path, force: boo
     "clips",
     multiple=True,
     metavar="EXPR",
-    help="A further clip to run; may be given several times.",
+    help="Another clip to run; may be given several times.",
 )
 @click.option(
     "--seeds",
@@ -103,19 +104,17 @@ def train(config: Path, clip: str | None, out: Path | None, db: Path, force: boo
     metavar="N",
     help="Seeds for each clip.",
 )
-@click.option("--no-auto", is_flag=True, help="Leave out clipwise's automatic threshold.")
-@click.option("--no-baseline", is_flag=True, help="Leave out the run without clipping.")
-@click.option("--target", type=float, metavar="VALUE", help="Held-out value; shows when it is reached.")
-@click.option(
-    "--resume", is_flag=True, help="Take the runs that an earlier call finished out of the recording."
-)
+@click.option("--no-auto", is_flag=True, help="Do not run clipwise's automatic threshold.")
+@click.option("--no-baseline", is_flag=True, help="Do not run without clipping.")
+@click.option("--target", type=float, metavar="VALUE", help="Held-out metric; shows when it is reached.")
+@click.option("--resume", is_flag=True, help="Reuse the recorded runs that an earlier call finished.")
 @click.option("--open", "show", is_flag=True, help="Open the page in the browser at the end.")
 def compare(config: Path, out: Path | None, db: Path, **options: Any) -> int:
-    """Train CONFIG without clipping, as configured, with each --clip and with auto, side by side.
+    """Train CONFIG without clipping, as configured, with each --clip and with auto, and compare the runs.
 
-    Prints what happened and saves figures (JSON, CSV), a picture and a page to clipwise-results/<name of
-    CONFIG>, unless --out says otherwise. Ctrl-C saves what was trained so far; after it, or a crash, --resume
-    goes on. Every key of CONFIG is in docs/training.md.
+    Prints the results and saves figures (JSON, CSV), a picture and a page in clipwise-results/<name of
+    CONFIG>, or in the folder of --out. Ctrl-C saves what was trained so far. After that, or after a crash,
+    continue with --resume. docs/training.md lists all keys of CONFIG.
 
     Example: clipwise compare examples/shakespeare-lstm-sgd.json --clip 'clip_by_global_norm(1.0)' --seeds 3
     """
@@ -126,7 +125,7 @@ def compare(config: Path, out: Path | None, db: Path, **options: Any) -> int:
 
 @cli.command()
 def schema() -> None:
-    """Print the JSON Schema of a clip's configuration, for editors."""
+    """Print the JSON Schema of clip configurations, for editors."""
     from clipwise.config import schema as clip_schema
 
     click.echo(json.dumps(clip_schema(), indent=2))
@@ -138,7 +137,7 @@ cli.add_command(
     Deferred(
         "export",
         "clipwise.cli.export",
-        "Write a recorded RUN, its number or its name, the newest without either, for another tool.",
+        "Export a recorded RUN (its name or number; by default the newest) to another tool.",
     )
 )
 cli.add_command(observe)

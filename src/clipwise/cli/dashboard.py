@@ -1,4 +1,4 @@
-"""``clipwise dashboard``: the live page. ``clipwise report``: the same pictures as one file."""
+"""``clipwise dashboard``: the live page. ``clipwise report``: the same charts as one file."""
 
 from contextlib import ExitStack
 from pathlib import Path
@@ -16,18 +16,18 @@ PACKAGES = ("starlette", "uvicorn", "matplotlib")
 @click.option(
     "--host", default="127.0.0.1", show_default=True, metavar="ADDRESS", help="Address to listen on."
 )
-@click.option("--port", type=int, metavar="N", help="Port; 0: any that is free. [default: 8765, or any]")
+@click.option("--port", type=int, metavar="N", help="Port; 0: any free one. [default: 8765, or any free one]")
 @click.option("--open", "show", is_flag=True, help="Open the page in the browser.")
-@click.option("--new-token", is_flag=True, help="Make a token, and print it as part of the address.")
+@click.option("--new-token", is_flag=True, help="Generate a token; it is part of the printed address.")
 @click.option(
     "--token-file",
     metavar="FILE",
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
-    help="The token is in this file, which only you can read.",
+    help="File with the token, which only you may be able to read.",
 )
 @click.option(
     "--token", metavar="T", envvar="CLIPWISE_TOKEN", show_envvar=True,
-    help="The token itself. All users of this machine see it here; not in the variable.",
+    help="The token. Visible to all users of this machine, unlike the variable.",
 )  # fmt: skip
 def dashboard(
     database: Path,
@@ -40,8 +40,9 @@ def dashboard(
 ) -> int:
     """Show the recording DB (clipwise.db) as a live page, until Ctrl-C.
 
-    The page is seen on this machine only, unless --host gives an address that others reach: then it demands a
-    token, which is part of the printed address. A file that is not there yet is waited for.
+    By default the page can only be opened on this machine. If --host makes it reachable from other machines,
+    a token is required, which is part of the printed address. If the file does not exist yet, the page waits
+    for it.
 
     Example: clipwise dashboard --open
     """
@@ -79,18 +80,20 @@ def dashboard(
     default="clipwise.db",
     show_default=True,
     metavar="FILE",
+    help="The recording.",
     type=click.Path(path_type=Path),
 )
 @click.option(
     "-o", "--out", default="report.html", show_default=True, metavar="FILE", type=click.Path(path_type=Path),
-    help="The page.",
+    help="The file to write.",
 )  # fmt: skip
-@click.option("--png", metavar="FILE", type=click.Path(path_type=Path), help="A picture, too.")
+@click.option("--png", metavar="FILE", type=click.Path(path_type=Path), help="Also save a picture.")
 @click.option("--force", is_flag=True, help="Overwrite an existing file.")
 def report(runs: tuple[str, ...], database: Path, out: Path, png: Path | None, force: bool) -> int:
-    """Save the page of a RUN (a name or a number; the newest without one) as one file.
+    """Save the page of a RUN (its name or number; by default the newest) as one file.
 
-    It needs no server and no network. Of several runs the first is shown, and the others can be laid over it.
+    The file needs no server and no network. Of several runs the first one is shown, and the others can be
+    overlaid.
 
     Example: clipwise report lstm -o lstm.html --png lstm.png
     """

@@ -1,4 +1,4 @@
-"""``clipwise data clip``: outliers in a file brought back to a bound."""
+"""``clipwise data clip``: clip outliers in a file."""
 
 import os
 import warnings
@@ -24,37 +24,35 @@ STAGES = ("learning", "counting", "writing")
 
 @click.group()
 def data() -> None:
-    """Clip data: outliers brought back to a bound."""
+    """Clip data: outliers are clipped to bounds (winsorizing)."""
 
 
 @data.command("clip")
 @click.argument("source", type=click.Path(path_type=Path), metavar="IN")
 @click.argument("target", type=click.Path(path_type=Path), metavar="OUT")
 @click.option("--quantiles", type=float, nargs=2, metavar="LOW HIGH", help="Bounds at two quantiles.")
+@click.option("--iqr", type=float, metavar="F", help="Quartiles -+ F interquartile ranges (Tukey: 1.5).")
+@click.option("--mad", type=float, metavar="F", help="Median -+ F * 1.4826 median absolute deviations.")
+@click.option("--deviations", type=float, metavar="F", help="Mean -+ F standard deviations.")
+@click.option("--given", type=float, nargs=2, metavar="LOW HIGH", help="Fixed bounds (-inf or inf for none).")
 @click.option(
-    "--iqr", type=float, metavar="F", help="The quartiles -+ F interquartile ranges (1.5: Tukey's)."
+    "--bounds", type=click.Path(path_type=Path), metavar="FILE", help="Bounds from a file of --save-bounds."
 )
-@click.option("--mad", type=float, metavar="F", help="The median -+ F * 1.4826 median absolute deviations.")
-@click.option("--deviations", type=float, metavar="F", help="The mean -+ F standard deviations.")
-@click.option("--given", type=float, nargs=2, metavar="LOW HIGH", help="These bounds (-inf or inf for none).")
-@click.option(
-    "--bounds", type=click.Path(path_type=Path), metavar="FILE", help="Bounds that --save-bounds wrote."
-)
-@click.option("--columns", metavar="A,B", multiple=True, help="Columns to clip.  [default: all of numbers]")
+@click.option("--columns", metavar="A,B", multiple=True, help="Columns to clip.  [default: all numeric ones]")
 @click.option(
     "--side",
     type=click.Choice(["both", "low", "high"]),
     default="both",
     show_default=True,
-    help="Which to clip.",
+    help="The side to clip.",
 )
 @click.option(
     "--save-bounds", type=click.Path(path_type=Path), metavar="FILE", help="Write the bounds as JSON."
 )
 @click.option(
-    "--rank-error", type=float, metavar="E", help="How far a quantile may be off.  [default: 0.0001]"
+    "--rank-error", type=float, metavar="E", help="Largest rank error of a quantile.  [default: 0.0001]"
 )
-@click.option("--memory", type=int, metavar="MB", help="Megabytes for DuckDB.  [default: 256]")
+@click.option("--memory", type=int, metavar="MB", help="Memory for DuckDB in megabytes.  [default: 256]")
 @click.option("--force", is_flag=True, help="Replace OUT, and the file of --save-bounds.")
 def clip(
     source: Path,
@@ -66,12 +64,12 @@ def clip(
     force: bool,
     **options: Any,
 ) -> int:
-    """Clip the columns of numbers of a Parquet or CSV file of any size, in bounded memory.
+    """Clip the numeric columns of a Parquet or CSV file of any size, in bounded memory.
 
-    The endings say what is read and written: .csv or .tsv (.gz and .zst too), or else .parquet. Exactly one
-    of --quantiles, --iqr, --mad, --deviations, --given and --bounds says where the bounds are. Everything
-    else in the file stays: rows and their order, other columns, types, NaN and nulls; in CSV every character
-    that is not clipped. OUT appears when it is complete.
+    File names give the formats: .csv or .tsv (also .gz and .zst), otherwise .parquet. Exactly one of
+    --quantiles, --iqr, --mad, --deviations, --given and --bounds defines the bounds. Everything else is kept:
+    rows and their order, other columns, types, NaN and nulls; in CSV every character that is not clipped. OUT
+    appears when it is complete.
 
     Example: clipwise data clip in.parquet out.parquet --quantiles 0.01 0.99 --columns amount,price
     """

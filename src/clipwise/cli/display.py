@@ -1,6 +1,6 @@
-"""What people see: a bar for each run while it trains, and tables, verdict and paths at the end.
+"""Terminal output: a progress bar per run, then tables, verdict and paths.
 
-Progress goes to stderr and results to stdout. Where stderr is no terminal, a run is one plain line.
+Progress is written to stderr and results to stdout. If stderr is not a terminal, each run is one plain line.
 """
 
 import math
@@ -32,20 +32,20 @@ NARROW = 140
 
 
 def say(sentence: str) -> None:
-    """One sentence on stderr."""
+    """Write one sentence to stderr."""
     Console(stderr=True, highlight=False).print(Text(sentence), soft_wrap=True)
 
 
 @contextmanager
 def preparing() -> Iterator[None]:
-    """A spinner while the data is fetched and read, which takes a while the first time."""
+    """A spinner while the data is downloaded and read, which takes a while the first time."""
     with Console(stderr=True).status("preparing the data"):
         yield
 
 
 @contextmanager
 def watcher(*, seeds: bool = True) -> Iterator[compare.Watcher]:
-    """Bars on a terminal, plain lines elsewhere; ``seeds`` says whether each run is named with its seed."""
+    """Bars on a terminal, plain lines elsewhere; with ``seeds`` the names of runs include the seed."""
     console = Console(stderr=True, highlight=False)
     if not console.is_terminal:
         yield Lines(console, seeds)
@@ -72,7 +72,7 @@ def _column(max_width: int | None = None) -> Column:
 
 
 class Bars:
-    """One progress bar a run: loss, norm, threshold, clip fraction, time left."""
+    """One progress bar per run: loss, norm, threshold, clip fraction, time left."""
 
     def __init__(self, progress: bars.Progress, seeds: bool) -> None:
         self.progress = progress
@@ -101,7 +101,7 @@ class Bars:
 
 
 class Lines:
-    """One plain line a run, when it has ended."""
+    """One plain line per run, when it has ended."""
 
     def __init__(self, console: Console, seeds: bool) -> None:
         self.console = console
@@ -118,7 +118,7 @@ class Lines:
 
 
 class Silent:
-    """Nothing: of several processes one speaks."""
+    """No output, for all but one of several processes."""
 
     def begin(self, job: compare.Job, index: int, count: int) -> Progress:
         return lambda step, total, figures: None
@@ -151,7 +151,7 @@ def _end(record: RunRecord) -> str:
 
 
 def show(results: Results, folder: Path, recording: Path) -> None:
-    """Tables, verdict, where the files are, and the command to try next, on stdout."""
+    """Write tables, verdict, paths and a command to try next to stdout."""
     console = Console(highlight=False)
     if not console.is_terminal and "COLUMNS" not in os.environ:
         console = Console(highlight=False, width=PLAIN_WIDTH)

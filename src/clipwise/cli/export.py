@@ -1,4 +1,4 @@
-"""``clipwise export``: a recorded run in another tool."""
+"""``clipwise export``: export a recorded run to another tool."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -42,14 +42,14 @@ def _options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 @click.command()
 @click.argument("run", required=False)
-@click.option("--to", required=True, type=click.Choice(tuple(TOOLS)), help="The tool, or the kind of file.")
+@click.option("--to", required=True, type=click.Choice(tuple(TOOLS)), help="The tool or file format.")
 @_options
 @recording()
 def export(run: str | None, to: str, db: Path, **given: Any) -> int:
-    """Write a recorded RUN, its number or its name, the newest without either, for another tool.
+    """Export a recorded RUN (its name or number; by default the newest) to another tool.
 
-    All values go with their steps and times, the norms of single parameters, and the alerts. Nothing leaves
-    the machine, unless WANDB_MODE or MLFLOW_TRACKING_URI asks for that.
+    All values are exported with their steps and times, with the norms of the parameters and the alerts.
+    Nothing leaves the machine, unless WANDB_MODE or MLFLOW_TRACKING_URI says so.
 
     Example: clipwise export lstm --to tensorboard --out runs
     """

@@ -18,7 +18,7 @@ COUNT = click.IntRange(min=1)
 
 @click.group()
 def lab() -> None:
-    """Many tasks, each with every method: where clipping helps, and where it does not.
+    """Train many tasks with every method: where clipping helps, and where it does not.
 
     Example: clipwise lab all --budget small
     """
@@ -30,7 +30,7 @@ def _budget(command: F) -> F:
         type=click.Choice(["tiny", "small", "full"]),
         default="small",
         show_default=True,
-        help="How much is trained; docs/lab.md says how long that takes.",
+        help="How much is trained; docs/lab.md says how long it takes.",
     )(command)
 
 
@@ -41,7 +41,7 @@ def _out(command: F) -> F:
         default=FOLDER,
         show_default=True,
         metavar="DIR",
-        help="Folder for the store and the report; processes and machines that share it share the work.",
+        help="Folder for store and report; processes and machines that share it share the work.",
     )(command)
 
 
@@ -55,13 +55,13 @@ def _running(command: Any) -> Any:
     """The options of what runs cells."""
     options = (
         _budget,
-        click.option("--methods", metavar="A,B", help="Only these; clipwise lab list names them."),
-        click.option("--seeds", type=COUNT, metavar="N", help="In place of those of the budget."),
+        click.option("--methods", metavar="A,B", help="Only these methods, see clipwise lab list."),
+        click.option("--seeds", type=COUNT, metavar="N", help="Number of seeds, instead of the budget's."),
         click.option(
             "--jobs",
             type=COUNT,
             metavar="N",
-            help=f"Processes.  [default: one a core, at most {MOST_JOBS}]",
+            help=f"Number of processes.  [default: one per core, at most {MOST_JOBS}]",
         ),
         _out,
         _storage,
@@ -76,7 +76,7 @@ def _running(command: Any) -> Any:
 @lab.command("list")
 @_budget
 def list_(budget: str) -> int:
-    """Name the tasks and the methods."""
+    """List the tasks and the methods."""
     from clipwise.cli.display import say
     from clipwise.lab.suite.catalog import TASKS
     from clipwise.lab.suite.methods import METHODS
@@ -109,8 +109,8 @@ def list_(budget: str) -> int:
 def run_(tasks: tuple[str, ...], **options: Any) -> int:
     """Run some tasks.
 
-    The same command goes on where it was stopped or killed. Several at once, also on several machines, share
-    the work of one --out, or of one --storage.
+    After an interruption the same command continues. Several processes, also on several machines, share the
+    work if they use the same --out or --storage.
 
     Example: clipwise lab run pm25 traffic --budget small --methods none,norm-1,auto
     """
@@ -122,7 +122,7 @@ def run_(tasks: tuple[str, ...], **options: Any) -> int:
 @lab.command("all")
 @_running
 def all_(**options: Any) -> int:
-    """Run all tasks, as clipwise lab run does."""
+    """Run all tasks; options as for clipwise lab run."""
     from clipwise.lab.suite.catalog import TASKS
 
     return run_command(list(TASKS.values()), ["all"], **options)
@@ -133,7 +133,7 @@ def all_(**options: Any) -> int:
 @_out
 @_storage
 def report_(budget: str, out: Path, storage: str | None) -> int:
-    """Write what is finished as a page and as Markdown."""
+    """Write the report of all finished runs as a page and as Markdown."""
     from clipwise.lab.suite.store import SuiteStore
 
     with SuiteStore(place_of(storage, out), write=False) as store:

@@ -1,4 +1,4 @@
-"""One call of ``clipwise lab run``: its processes, what it says on the way, and the report."""
+"""One call of ``clipwise lab run``: its processes, its progress output, and the report."""
 
 import os
 import shlex
@@ -160,7 +160,7 @@ def _end(state: "State", codes: Sequence[int], again: str) -> int:
 
 
 def write_report(store: "SuiteStore", budget: Any, out: Path) -> int:
-    """Write everything that the store holds of a budget, whatever this call was about."""
+    """Write a report of everything that the store holds for a budget, from this and earlier calls."""
     from clipwise.files import save
     from clipwise.lab.suite.catalog import TASKS
     from clipwise.lab.suite.cells import cells

@@ -1,4 +1,4 @@
-"""``clipwise observe``: record any training script, without touching it."""
+"""``clipwise observe``: record an unmodified training script."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from clipwise.cli.source import recording
 
 
 class Command(click.Command):
-    """As others, but for ``-m``: it begins the command, as with Python."""
+    """A click command in which ``-m`` starts the observed command, as in Python."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         flags = {name for one in self.get_params(ctx) for name in one.opts if getattr(one, "is_flag", False)}
@@ -25,12 +25,17 @@ class Command(click.Command):
 @click.option(
     "--clip",
     metavar="EXPR",
-    help="Clip every PyTorch and Keras optimizer, e.g. 'clip_by_global_norm(1.0)'; without it only measure.",
+    help="Clip every PyTorch and Keras optimizer, e.g. 'clip_by_global_norm(1.0)'.  [default: only measure]",
 )
 @recording("The recording; one file holds any number of runs.")
-@click.option("--run", "name", metavar="NAME", help="What the run is called.  [default: script and time]")
+@click.option("--run", "name", metavar="NAME", help="Name of the run.  [default: script and time]")
 @click.option(
-    "--every", type=click.IntRange(min=1), default=1, show_default=True, metavar="N", help="Every n-th step."
+    "--every",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="Record every N-th step.",
 )
 @click.option(
     "--layers-every",
@@ -38,7 +43,7 @@ class Command(click.Command):
     default=10,
     show_default=True,
     metavar="N",
-    help="The norms of all parameters at every n-th step; 0: only where NaN or Inf turned up.",
+    help="Record all parameters' norms in every N-th step; 0: only in steps with NaN or Inf.",
 )
 @click.option("--open", "show", is_flag=True, help="Open the live page while it runs.")
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
@@ -53,8 +58,8 @@ def observe(
 ) -> int:
     """Run COMMAND, and record the gradient norms and the loss of every training step in it.
 
-    The script runs unmodified, and its results are bit-identical unless --clip is given.
-    The exit code is that of COMMAND: any program, a script (train.py), or -m and a module.
+    The script runs unmodified, and its results are bit-identical unless --clip is given. COMMAND is any
+    program, a script (train.py), or -m and a module. The exit code is that of COMMAND.
 
     Example: clipwise observe -- python train.py --epochs 3
     """

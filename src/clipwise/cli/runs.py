@@ -1,4 +1,4 @@
-"""``clipwise runs``: what a recording holds, and what people change of it."""
+"""``clipwise runs``: list, rename, annotate and delete the runs of a recording."""
 
 import json
 import sys
@@ -30,11 +30,15 @@ NOTED = 100
 
 
 @click.group(invoke_without_command=True)
-@click.option("--sort", type=click.Choice(ORDERS), default="started", show_default=True, help="The order.")
+@click.option("--sort", type=click.Choice(ORDERS), default="started", show_default=True, help="Sort by this.")
 @click.option("--reverse", is_flag=True, help="Reverse the order.")
-@click.option("--match", default="", metavar="TEXT", help="Runs with TEXT in name, clip, notes or sweep.")
-@click.option("--status", type=click.Choice(STATUSES), help="Only these.")
-@click.option("--limit", type=click.IntRange(min=0), default=MOST, show_default=True, help="At most; 0: all.")
+@click.option(
+    "--match", default="", metavar="TEXT", help="Only runs with TEXT in name, clip, notes or sweep."
+)
+@click.option("--status", type=click.Choice(STATUSES), help="Only runs with this status.")
+@click.option(
+    "--limit", type=click.IntRange(min=0), default=MOST, show_default=True, help="Number of runs; 0: all."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @recording()
 @click.pass_context
@@ -48,7 +52,7 @@ def runs(
     as_json: bool,
     db: Path,
 ) -> int | None:
-    """List the runs of a recording, those of one sweep together; rename, delete and note change one.
+    """List the runs of a recording, grouped by sweep. Subcommands rename, delete and annotate runs.
 
     Example: clipwise runs --sort loss --match lstm
     """
@@ -85,7 +89,7 @@ def runs(
 @click.argument("name")
 @recording()
 def rename_(run: str, name: str, db: Path) -> int:
-    """Call RUN (its name or number) NAME.
+    """Rename RUN (its name or number) to NAME.
 
     Example: clipwise runs rename 3 'lstm, lower learning rate'
     """
@@ -93,7 +97,7 @@ def rename_(run: str, name: str, db: Path) -> int:
 
     (found,) = _found(db, [run])
     rename(db, found.id, name)
-    click.echo(f"run {found.id} is called {name!r} now")
+    click.echo(f"run {found.id} is now called {name!r}")
     return 0
 
 
@@ -102,7 +106,7 @@ def rename_(run: str, name: str, db: Path) -> int:
 @click.argument("text")
 @recording()
 def note(run: str, text: str, db: Path) -> int:
-    """Keep TEXT with RUN (its name or number), replacing the previous note; '' removes it.
+    """Store TEXT as the note of RUN (its name or number), in place of the previous note; '' removes it.
 
     Example: clipwise runs note lstm 'the data of March was missing'
     """
@@ -110,16 +114,16 @@ def note(run: str, text: str, db: Path) -> int:
 
     (found,) = _found(db, [run])
     annotate(db, found.id, text)
-    click.echo(f"noted with run {found.name!r} (number {found.id})")
+    click.echo(f"note saved with run {found.name!r} (number {found.id})")
     return 0
 
 
 @runs.command()
 @click.argument("run", nargs=-1, required=True)
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 @recording()
 def delete(run: Sequence[str], yes: bool, db: Path) -> int:
-    """Take each RUN (its name or number) out of the recording, with all that was recorded of it.
+    """Delete each RUN (its name or number) and all its data from the recording.
 
     Example: clipwise runs delete 3 4
     """

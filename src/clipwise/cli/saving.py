@@ -1,4 +1,4 @@
-"""The files of a result, written where Ctrl-C cannot take them away any more."""
+"""Saves the files of a result so that Ctrl-C cannot interrupt it."""
 
 import signal
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ __all__ = ["save_results"]
 
 
 def save_results(results: Results, folder: Path, weights: Path | None = None) -> None:
-    """Write all files of a result, and the weights where there are some."""
+    """Save all files of a result, and the weights if there are some."""
     with _uninterrupted():
         content = files(results)
         if results.name == "training":

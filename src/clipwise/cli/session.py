@@ -1,6 +1,6 @@
 """One call of ``train`` or ``compare``, from the configuration to the saved result.
 
-What was asked for is checked before torch is loaded, which takes seconds.
+Arguments are checked before torch is imported, which takes seconds.
 """
 
 import math
@@ -37,17 +37,18 @@ OF_A_RUN = ("seed", "training_parameters.gradient_clipping")
 
 @dataclass(frozen=True)
 class Call:
-    """What was asked for.
+    """The arguments of a call.
 
     Attributes:
         command: ``"train"`` or ``"compare"``.
-        path, given, config: the configuration: the file, what is in it, and with the options and defaults.
+        path, given, config: the configuration: its file, the content, and the result with options and
+            defaults.
         jobs: the runs.
-        folder: for the results.
+        folder: folder for the results.
         db: the recording.
-        words: the options as they are written.
-        kept: those of them that a next command should keep.
-        target: the held-out value; the time until it is first reached is recorded.
+        words: the options as they were written.
+        kept: those of them that a suggested next command should keep.
+        target: a value of the held-out metric; the time until it is first reached is recorded.
     """
 
     command: str

@@ -1,4 +1,4 @@
-"""Where a command finds its runs: a recording of clipwise's, or the log of another tool."""
+"""The source of a command's runs: a recording of clipwise, or the log of another tool."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,7 +16,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def recording(help: str = "The recording.") -> Callable[[F], F]:
-    """The option for the file of a recording: ``db``."""
+    """The option for the recording: ``db``."""
     return click.option(
         "--db",
         type=click.Path(path_type=Path),
@@ -35,10 +35,10 @@ def from_log(command: F) -> F:
             "log",
             type=click.Path(path_type=Path),
             metavar="LOG",
-            help="A log in place of a recording: trainer_state.json, TensorBoard's files, CSV, JSON lines.",
+            help="A log instead of a recording: trainer_state.json, TensorBoard files, CSV, JSON lines.",
         ),
-        click.option("--norm", metavar="NAME", help="With --from: the column of the gradient norm."),
-        click.option("--loss", metavar="NAME", help="The loss, if it has none of the usual names."),
+        click.option("--norm", metavar="NAME", help="With --from: column of the gradient norm."),
+        click.option("--loss", metavar="NAME", help="Name of the loss, if it is not a usual one."),
     )
     for option in reversed(options):
         command = option(command)
@@ -49,7 +49,7 @@ def from_log(command: F) -> F:
 def opened(
     db: Path, run: str | None, log: Path | None, norm: str | None, loss: str | None
 ) -> "Iterator[Store]":
-    """The recording that is asked for, or one made of the log."""
+    """The recording, or one made from the log."""
     from clipwise.monitor.logs import read_log, recorded
     from clipwise.monitor.store import Store
 

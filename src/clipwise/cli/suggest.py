@@ -1,4 +1,4 @@
-"""``clipwise suggest``: which threshold a recorded run asks for, and why."""
+"""``clipwise suggest``: recommend a threshold from a recorded run, with reasons."""
 
 import json
 from pathlib import Path
@@ -11,8 +11,10 @@ from clipwise.cli.source import from_log, opened, recording
 @click.command()
 @click.argument("run", required=False)
 @recording()
-@click.option("--kind", metavar="KIND", help="transformer, recurrent, gan, ppo, dqn or vision.")
-@click.option("--source", metavar="NAME", help="Only this one of several clippers.")
+@click.option(
+    "--kind", metavar="KIND", help="Kind of model: transformer, recurrent, gan, ppo, dqn or vision."
+)
+@click.option("--source", metavar="NAME", help="Only this clipper, if there are several.")
 @from_log
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def suggest(
@@ -25,11 +27,11 @@ def suggest(
     loss: str | None,
     as_json: bool,
 ) -> int:
-    """Recommend a threshold from the gradient norms of RUN (its name or number; the newest when left out).
+    """Recommend a threshold from the gradient norms of RUN (its name or number; by default the newest).
 
-    Prints the recommendation with its reasons, what other thresholds would have clipped, and the lines to
-    paste; of several clippers in one run the recommendation for each. With --from the norms come from the log
-    of any trainer.
+    Prints the recommendation with its reasons, how many steps other thresholds would have clipped, and the
+    lines to paste. If a run has several clippers, there is a recommendation for each. With --from the norms
+    come from the log of any trainer.
 
     Example: clipwise suggest lstm --kind recurrent
 

@@ -1,4 +1,4 @@
-"""A recommended threshold as people read it: why, what others would have clipped, and the lines to paste."""
+"""Prints a recommendation: reasons, what other thresholds would have clipped, and the lines to paste."""
 
 import shlex
 import shutil
@@ -26,7 +26,7 @@ FRAMEWORKS = {
 
 
 def show(suggestion: Suggestion, run: Run, kind: str | None) -> None:
-    """Print a recommendation with all that belongs to it."""
+    """Print a recommendation in full."""
     console = plain_console()
     _head(console, run)
     _answer(console, suggestion)
@@ -51,7 +51,7 @@ def show(suggestion: Suggestion, run: Run, kind: str | None) -> None:
 
 
 def show_each(suggestions: Mapping[str, Suggestion], run: Run) -> None:
-    """Print the recommendations for several sources of one run."""
+    """Print the recommendations for the sources of one run."""
     console = plain_console()
     _head(console, run)
     for source, suggestion in suggestions.items():
@@ -106,7 +106,7 @@ def _candidates(suggestion: Suggestion) -> Table:
 
 def _typical(suggestion: Suggestion, kind: str | None) -> Table:
     """With the sources where one kind was asked for; all kinds are a list to look up one in."""
-    heading = "What others use" + ("" if kind else " (with sources: --kind)")
+    heading = "Thresholds in common use" + ("" if kind else " (with sources: --kind)")
     columns = ["kind", "bounded", "value", *(["source"] if kind else [])]
     made = table(heading, *columns, left=columns)
     for one in suggestion.typical:

@@ -1,4 +1,4 @@
-"""Tables and sentences on a terminal, and in a pipe: what `suggest` and `runs` have in common."""
+"""Tables and sentences for a terminal or a pipe, shared by `suggest` and `runs`."""
 
 import os
 from collections.abc import Collection
@@ -13,7 +13,7 @@ PLAIN_WIDTH = 80
 
 
 def plain_console(width: int = PLAIN_WIDTH) -> Console:
-    """For stdout; so wide where that is no terminal, and nothing else is asked for."""
+    """A console on stdout; ``width`` columns wide if stdout is not a terminal and COLUMNS is not set."""
     console = Console(highlight=False)
     if not console.is_terminal and "COLUMNS" not in os.environ:
         console = Console(highlight=False, width=width)
@@ -25,8 +25,8 @@ def table(title: str, *columns: str, left: Collection[str] = ()) -> Table:
 
     Args:
         title: "" for none.
-        columns: their names.
-        left: those of texts; numbers stand to the right.
+        columns: names of the columns.
+        left: columns of text, aligned left; numbers are aligned right.
     """
     found = Table(
         title=title or None,
@@ -43,7 +43,7 @@ def table(title: str, *columns: str, left: Collection[str] = ()) -> Table:
 
 
 def bullet(sentence: str) -> Table:
-    """A sentence of a list."""
+    """A sentence as an item of a list."""
     grid = Table.grid(padding=(0, 1))
     grid.add_row(Text("•", style="dim"), Text(sentence))
     return grid

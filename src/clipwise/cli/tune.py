@@ -1,4 +1,4 @@
-"""``clipwise tune``: search for the clip that does best."""
+"""``clipwise tune``: search for the best clip."""
 
 import shlex
 from pathlib import Path
@@ -20,20 +20,24 @@ COUNT = click.IntRange(min=1)
 
 @click.command()
 @click.argument("target", nargs=-1, type=click.UNPROCESSED)
-@click.option("--trials", type=COUNT, default=20, show_default=True, metavar="N")
-@click.option("--methods", metavar="A,B", help="The clips to try; docs/tune.md has their ranges.")
-@click.option("--rate", type=(float, float), metavar="LOW HIGH", help="Search the learning rate too.")
+@click.option("--trials", type=COUNT, default=20, show_default=True, metavar="N", help="Number of trials.")
+@click.option("--methods", metavar="A,B", help="Clips to try; their ranges are in docs/tune.md.")
+@click.option(
+    "--rate", type=(float, float), metavar="LOW HIGH", help="Also search the learning rate in this range."
+)
 @click.option(
     "--metric",
     metavar="NAME",
-    help="Of a script: a series that it records (loss), or a regular expression of its output.",
+    help="For a script: a recorded series (loss), or a regular expression for its output.",
 )
-@click.option("--maximize", is_flag=True, help="Of a script: more of the metric is better.")
-@click.option("--seeds", type=COUNT, default=1, show_default=True, metavar="N", help="Of each trial.")
-@click.option("--steps", type=COUNT, metavar="N", help="Of a configuration: steps of a run.")
-@click.option("--storage", metavar="URL", help="sqlite:///..., postgresql://...  [default: in --out]")
-@click.option("--study", metavar="NAME", help="Of the search in the storage.  [default: that of the target]")
-@click.option("--jobs", type=COUNT, default=1, show_default=True, metavar="N", help="Processes.")
+@click.option("--maximize", is_flag=True, help="For a script: a higher metric is better.")
+@click.option("--seeds", type=COUNT, default=1, show_default=True, metavar="N", help="Seeds per trial.")
+@click.option("--steps", type=COUNT, metavar="N", help="For a configuration: steps of a run.")
+@click.option(
+    "--storage", metavar="URL", help="Database: sqlite:///..., postgresql://...  [default: in --out]"
+)
+@click.option("--study", metavar="NAME", help="Name of the search.  [default: name of the target]")
+@click.option("--jobs", type=COUNT, default=1, show_default=True, metavar="N", help="Number of processes.")
 @click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Folder for the results.")
 @recording("The recording of all trials.")
 def tune(
@@ -51,12 +55,12 @@ def tune(
     out: Path | None,
     db: Path,
 ) -> int:
-    """Search for the best clip for TARGET: a configuration of the lab, or a training script with its words.
+    """Search for the best clip for TARGET: a configuration of the lab, or a training script with arguments.
 
-    Optuna chooses method, threshold and, with --rate, learning rate; no clipping, auto() and
-    clip_by_global_norm(1.0) come first. The same command goes on where it was stopped; on one storage it may
-    run in several processes (--jobs) and on several machines at once. A script runs under clipwise observe;
-    {rate} in its words is the learning rate.
+    Optuna chooses the method, the threshold and, with --rate, the learning rate; no clipping, auto() and
+    clip_by_global_norm(1.0) are tried first. After an interruption the same command continues. With a shared
+    storage a search may run in several processes (--jobs) and on several machines. A script runs under
+    clipwise observe; {rate} in its arguments stands for the learning rate.
 
     Example: clipwise tune examples/chatbot-gru.json --trials 30 --rate 1e-4 1e-2
 
@@ -144,8 +148,8 @@ def _of_script(
     metric = metric or LOSS
     if (rate is not None) != any(RATE in word for word in target):
         raise ArgumentError(
-            f"--rate and {RATE} in the words of the script go together, such as: --rate 1e-4 1e-2 -- python"
-            f" train.py --lr {RATE}"
+            f"--rate and {RATE} in the arguments of the script go together, such as: --rate 1e-4 1e-2 --"
+            f" python train.py --lr {RATE}"
         )
     objective = ScriptObjective(target, metric, db, folder)
     return objective, objective.name, not maximize, {"target": shlex.join(target), "metric": metric}

@@ -21,25 +21,26 @@ class Clip:
     """One clip: ``g <- g * min(1, threshold / norm(g))`` for each group of entries.
 
     Args:
-        threshold: what the norm of a group may not exceed: a number of at least 0 (inf never clips), a
-            policy from `clipwise.thresholds`, or for ``per="element"`` also a range ``(low, high)``. A number
-            that is traced by JAX or TensorFlow is taken unchecked; below 0 it counts as 0.
+        threshold: the largest norm of a group: a number of at least 0 (inf never clips), a policy from
+            `clipwise.thresholds`, or for ``per="element"`` also a range ``(low, high)``. A number that is
+            traced by JAX or TensorFlow is not checked; a negative one counts as 0.
         per: which entries are measured together: each ``"element"`` alone, one ``"unit"`` (one output neuron
             or filter), one ``"tensor"``, or all tensors (``"global"``).
-        norm: how a group is measured: 2.0, 1.0, ``math.inf``, any order above 0, or ``"rms"``, the root of
-            the mean square. A single entry is measured by its modulus, whatever the order.
-        action: what happens to a step whose norm is above the threshold: ``"clip"``, or ``"skip"``: it is
-            left out, as a step with NaN is by ``nonfinite="skip"``, and its norm enters no history. Only with
-            ``per="global"``, alone or first in a `chain`.
-        patience: how many steps in a row ``action="skip"`` leaves out, at least 1. After as many it clips to
-            the threshold instead, and these norms enter the history, until one is within the threshold.
+        norm: the norm of a group: 2.0, 1.0, ``math.inf``, any order above 0, or ``"rms"``, the root mean
+            square. A single entry is measured by its modulus, whatever the order.
+        action: what happens if the norm is above the threshold. ``"clip"``: the gradient is clipped.
+            ``"skip"``: the step is skipped, as with NaN and ``nonfinite="skip"``, and its norm enters no
+            history. ``"skip"`` takes ``per="global"``, alone or first in a `chain`.
+        patience: the largest number of steps in a row that ``action="skip"`` skips, at least 1. After that it
+            clips to the threshold, and norms enter the history again, until a norm is within the threshold.
         on: what ``action="skip"`` compares with the threshold: the ``"norm"``, or the ``"loss"`` of the step,
-            which has to be told: by `observe`, or as optax' ``value``. Then nothing is clipped after
-            ``patience`` steps. The threshold is a number, a schedule, or a `thresholds.rolling_zscore`.
+            which must be given by `observe`, or as optax' ``value``. With ``"loss"``, steps after
+            ``patience`` are taken without clipping, and the threshold is a number, a schedule, or a
+            `thresholds.rolling_zscore`.
 
     Raises:
-        ThresholdError: a threshold is negative, NaN or no number, or the range is crossed.
-        ArgumentError: ``per``, ``norm`` or ``action`` is unknown, or does not go with the others.
+        ThresholdError: a threshold is negative, NaN or not a number, or low is above high.
+        ArgumentError: ``per``, ``norm`` or ``action`` is unknown, or does not fit the others.
 
     >>> Clip(1.0)
     Clip(threshold=1.0, per='global', norm=2.0)

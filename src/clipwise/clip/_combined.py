@@ -12,7 +12,7 @@ from clipwise.thresholds import Threshold
 
 @dataclass(frozen=True)
 class Chain:
-    """Clips applied one after the other, each to what the one before it left. Made by `chain`."""
+    """Clips applied one after the other, each to the result of the previous one. Created by `chain`."""
 
     clips: tuple["AnyClip", ...]
 
@@ -35,7 +35,7 @@ class Chain:
 
 @dataclass(frozen=True)
 class ByName:
-    """A clip for each part of the model, by the names of its parameters. Made by `by_name`."""
+    """A clip for each part of the model, by the names of its parameters. Created by `by_name`."""
 
     parts: tuple[tuple[str, "AnyClip | None"], ...]
 
@@ -73,16 +73,15 @@ def chain(*clips: AnyClip) -> Chain:
 
 
 def by_name(parts: Mapping[str, AnyClip | None]) -> ByName:
-    """A clip for each part of the model, chosen by the names of its parameters.
+    """A clip for each part of the model, selected by the names of its parameters.
+
+    Each part is measured separately: two parts clipped by global norm have two norms.
 
     Args:
-        parts: shell patterns (``*``, ``?``, ``[ab]``) of parameter names to clips; None leaves the part
-            alone. The first pattern that matches a name wins. A parameter that none matches is not clipped;
-            end with ``"*"`` to catch the rest.
+        parts: maps shell patterns (``*``, ``?``, ``[ab]``) of parameter names to clips; None does not clip
+            the part. The first pattern that matches a name wins. Parameters that match no pattern are not
+            clipped; end with ``"*"`` to include the rest.
 
-    Each part is measured by itself: two parts clipped by global norm have two norms.
-
-    >>> from clipwise import clip_by_global_norm
     >>> by_name({"encoder.*": clip_by_global_norm(0.5), "*": clip_by_global_norm(1.0)}).parts[0][0]
     'encoder.*'
     """
@@ -92,7 +91,7 @@ def by_name(parts: Mapping[str, AnyClip | None]) -> ByName:
 
 
 def singles(clip: AnyClip | None) -> Iterator[Clip]:
-    """Every single clip in a description, in order."""
+    """All single clips in a description, in order."""
     match clip:
         case Clip():
             yield clip
@@ -110,12 +109,12 @@ def never_clips(clip: AnyClip) -> bool:
 
 
 def leaves_steps_out(clip: AnyClip | None) -> bool:
-    """Whether a clip in a description may leave a step out."""
+    """Whether a clip in a description may skip a step."""
     return any(single.action == "skip" for single in singles(clip))
 
 
 def remembering(clip: AnyClip | None) -> Threshold | Clip | None:
-    """The first threshold in a clip that depends on earlier steps, or clip that counts those left out."""
+    """The first part that depends on earlier steps: a threshold, or a clip that counts skipped steps."""
     for single in singles(clip):
         if isinstance(single.threshold, Threshold) and single.threshold.remembers:
             return single.threshold

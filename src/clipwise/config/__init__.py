@@ -1,4 +1,4 @@
-"""Clips as text: dicts, JSON, YAML and short strings to clips and back, and the settings of other libraries.
+"""Clips as dicts, JSON, YAML and short strings, in both directions, and settings of other libraries.
 
 >>> parse("clip_by_global_norm(percentile(10))") == parse({"method": "autoclip", "q": 10})
 True
@@ -23,8 +23,9 @@ def parse(spec: object) -> AnyClip | None:
     Args:
         spec: one of
 
-            - a clip, which is returned as it is, or None;
-            - a string such as ``"clip_by_norm(1.0)"``, ``"auto"`` or ``"none"``, parsed and never evaluated;
+            - a clip or None, which is returned unchanged;
+            - a string such as ``"clip_by_norm(1.0)"``, ``"auto"`` or ``"none"``, which is parsed and never
+              evaluated;
             - a mapping with a ``method``: ``{"method": "clip_by_norm", "threshold": 1.0}``;
             - settings that hold one of these under ``gradient_clipping``, at the top or in
               ``training_parameters``;
@@ -32,7 +33,7 @@ def parse(spec: object) -> AnyClip | None:
               (``max_grad_norm``), Lightning (``gradient_clip_val``) or DeepSpeed (``gradient_clipping``).
 
     Raises:
-        ConfigError: it cannot be understood; the message begins with the path of the key.
+        ConfigError: the description cannot be understood; the message begins with the path of the key.
 
     >>> parse({"gradient_clipping": {"method": "clip_by_norm", "threshold": 1.0}})
     Clip(threshold=1.0, per='tensor', norm=2.0)
@@ -50,13 +51,13 @@ def to_dict(clip: None) -> None: ...
 @overload
 def to_dict(clip: AnyClip | None) -> dict[str, Any] | None: ...
 def to_dict(clip: AnyClip | None) -> dict[str, Any] | None:
-    """The clip as a dict that JSON can hold, so that ``parse(to_dict(clip)) == clip``.
+    """The clip as a dict that JSON can hold: ``parse(to_dict(clip)) == clip``.
 
-    A preset's name is used wherever a preset makes this clip, arguments at their default are left out, and
+    A preset's name is used if a preset makes this clip. Arguments with their default values are left out, and
     infinity is the string ``"inf"``. None, no clipping, stays None.
 
     Raises:
-        ConfigError: the clip holds a function (`thresholds.schedule`) or a policy that is not of
+        ConfigError: the clip holds a function (`thresholds.schedule`) or a policy that is not part of
             `clipwise.thresholds`.
 
     >>> from clipwise import clip_by_norm
@@ -67,10 +68,10 @@ def to_dict(clip: AnyClip | None) -> dict[str, Any] | None:
 
 
 def to_string(clip: AnyClip | None) -> str:
-    """The clip as a short string, so that ``parse(to_string(clip)) == clip``; ``"none"`` for None.
+    """The clip as a short string: ``parse(to_string(clip)) == clip``; ``"none"`` for None.
 
     Raises:
-        ConfigError: as for `to_dict`, or the string would be longer than `parse` reads.
+        ConfigError: as for `to_dict`, or the string would be longer than `parse` accepts.
 
     >>> from clipwise import chain, clip_by_global_norm, clip_by_value
     >>> to_string(chain(clip_by_value(5.0), clip_by_global_norm(1.0)))

@@ -1,4 +1,4 @@
-"""The clip that every entry of a back end is given: one, or its description."""
+"""The ``clip`` argument of the back ends: a clip, or its description."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -10,10 +10,10 @@ from clipwise.thresholds import Threshold, automatic
 
 
 def as_clip(clip: AnyClip | str | Mapping[str, Any], *, of_updates: bool = False) -> AnyClip:
-    """The clip itself, or what a string or a mapping describes; ArgumentError for anything else.
+    """The clip itself, or the one that a string or a mapping describes; ArgumentError for anything else.
 
     Args:
-        of_updates: a threshold may look at what only the optimizer's own state says.
+        of_updates: whether thresholds may use what only the state of the optimizer tells.
     """
     found = _described(clip, of_updates=of_updates)
     for single in singles(found):
@@ -26,10 +26,10 @@ def as_clip(clip: AnyClip | str | Mapping[str, Any], *, of_updates: bool = False
 
 
 def as_example_clip(clip: AnyClip | str | Mapping[str, Any]) -> AnyClip:
-    """`as_clip` for the gradients of single examples.
+    """`as_clip` for per-example gradients.
 
     Raises:
-        ArgumentError: it clips by unit or by entry, leaves steps out, or follows the loss of the step.
+        ArgumentError: it clips per unit or per entry, skips steps, or follows the loss of the step.
     """
     found = _described(clip)
     for single in singles(found):
@@ -63,16 +63,16 @@ def _described(clip: AnyClip | str | Mapping[str, Any], *, of_updates: bool = Fa
 
 
 def refuse_skips(clip: AnyClip, what: str = "weights are bounded") -> None:
-    """ArgumentError for a clip that leaves steps out, of what there is only after a step."""
+    """ArgumentError for a clip that skips steps, where it would act after the step."""
     if leaves_steps_out(clip):
         raise ArgumentError(f'{what} after a step that has happened: action="skip" is for gradients')
 
 
 def as_weight_clip(clip: AnyClip | str | Mapping[str, Any]) -> AnyClip:
-    """`as_clip` for what is done after every step; the loss is that of the weights before it.
+    """`as_clip` for clips that act on the weights after every step, when the loss is that of the old weights.
 
     Raises:
-        ArgumentError: a threshold follows the loss, or a clip leaves steps out.
+        ArgumentError: a threshold follows the loss, or the clip skips steps.
     """
     found = as_clip(clip)
     refuse_skips(found)

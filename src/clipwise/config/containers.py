@@ -1,7 +1,7 @@
-"""Mappings and lists as they are given: plain ones, OmegaConf's, or any other that keeps to the protocols.
+"""Mappings and lists of any kind: plain ones, OmegaConf's, and all that follow the protocols.
 
-OmegaConf leaves a value that must be given (``???``) out of ``in`` and raises errors of its own where it or
-an interpolation is read. A value is read here only when it is asked for; what nobody asks for may be missing.
+In OmegaConf a mandatory value (``???``) is not ``in`` its container, and reading it or a broken interpolation
+raises OmegaConf's own errors. A value is read here only when it is needed, so unused ones may be missing.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,7 +17,7 @@ _MISSING = "???"
 
 
 class Keys(Mapping[Any, Any]):
-    """A mapping at a place in a configuration; what cannot be read is a ConfigError that names its key."""
+    """A mapping and its path in a configuration; reading errors become a ConfigError that names the key."""
 
     def __init__(self, data: Mapping[Any, Any], path: Path) -> None:
         try:
@@ -44,12 +44,12 @@ class Keys(Mapping[Any, Any]):
 
 
 def is_list(value: object) -> TypeGuard[Sequence[Any]]:
-    """Whether it is a sequence and no text: a list, a tuple, OmegaConf's ListConfig."""
+    """Whether it is a sequence and not a string: a list, a tuple, OmegaConf's ListConfig."""
     return isinstance(value, Sequence) and not isinstance(value, str | bytes | bytearray | memoryview)
 
 
 def items_of(values: Sequence[Any], path: Path) -> list[tuple[Any, Path]]:
-    """The items of a list, each with its place; ConfigError for one that cannot be read."""
+    """The items of a list, each with its path; ConfigError for one that cannot be read."""
     try:
         count = len(values)
     except Exception as error:
@@ -76,5 +76,5 @@ def _read(data: Any, key: Any, place: Path) -> Any:
 
 
 def first_line(error: Exception) -> str:
-    """An error of somebody else's in one line."""
+    """The message of another library's error, in one line."""
     return str(error).partition("\n")[0] or type(error).__name__

@@ -1,4 +1,4 @@
-"""Plain data, as a JSON or YAML file holds it, to clips and threshold policies."""
+"""Clips and threshold policies from plain data, as a JSON or YAML file holds it."""
 
 import math
 import numbers
@@ -155,7 +155,7 @@ def _value(parameter: Parameter, value: object, path: Path) -> Any:
 
 
 def number_from(value: object, path: Path) -> float:
-    """A number as a file may hold it, "inf" included; its range is the caller's matter."""
+    """A number as a file may hold it, "inf" included; the caller checks its range."""
     number: float = _value(Parameter(name="", required=True, positional=True, number=True), value, path)
     return number
 
@@ -163,7 +163,7 @@ def number_from(value: object, path: Path) -> float:
 def _number(parameter: Parameter, value: numbers.Real, path: Path) -> int | float:
     if isinstance(value, numbers.Integral):
         if parameter.number and abs(int(value)) > 2**1023:
-            raise path.error(f"must fit a floating-point number, got {show(value)}")
+            raise path.error(f"must be in the range of a floating-point number, got {show(value)}")
         return int(value)
     number = float(value)
     if parameter.number:

@@ -1,4 +1,4 @@
-"""Clipping that is not where it is looked for: nested, under another name, or for Hydra to make."""
+"""Finds clipping that is nested, has another name, or is to be created by Hydra."""
 
 from collections import deque
 from collections.abc import Collection, Iterator, Mapping
@@ -22,7 +22,7 @@ OF_OTHERS: Mapping[str, str] = {
 
 
 def deeper(data: Mapping[Any, Any], path: Path, known: Collection[str]) -> str:
-    """Half a sentence that names the nested keys that hold a clip, and how to pass them; empty without any.
+    """Half a sentence that names nested keys that hold a clip and how to pass them; empty if there are none.
 
     >>> deeper({"trainer": {"gradient_clip_val": 0.5}}, Path(), ["gradient_clip_val"])
     "; there is trainer.gradient_clip_val: pass that part alone, as in parse(settings['trainer'])"
@@ -74,7 +74,7 @@ def _inside(value: Any, path: Path) -> Iterator[tuple[Any, Path]]:
 
 
 def for_hydra(target: object, path: Path) -> ConfigError:
-    """The exception for a mapping that Hydra has yet to make a clip of."""
+    """The exception for a mapping that Hydra has not turned into a clip yet."""
     return (path / TARGET).error(
         f"{show(target)} is for Hydra to call: pass what hydra.utils.instantiate makes of it, with"
         " '_convert_: all' beside '_target_', without which Hydra makes configurations of the clips in a"

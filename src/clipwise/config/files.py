@@ -19,14 +19,20 @@ MAX_BYTES = 2**20
 
 
 def load(path: str | os.PathLike[str]) -> AnyClip | None:
-    """The clip that a ``.json``, ``.yaml`` or ``.yml`` file describes; see `parse` for what it may hold.
+    """The clip in a ``.json``, ``.yaml`` or ``.yml`` file; see `parse` for the content.
 
-    YAML is read with PyYAML's safe loader (``pip install "clipwise[yaml]"``), which makes no objects. Numbers
-    such as ``1e-3``, a text to YAML 1.1, are numbers here.
+    YAML is read with PyYAML's safe loader (``pip install "clipwise[yaml]"``), which creates no objects.
+    ``1e-3`` is a number here, although YAML 1.1 reads it as text.
 
     Raises:
-        ConfigError: the file cannot be read, is empty or malformed (with line and column), gives a key
-            twice, or describes no clip. The message begins with the file's path, then the key's.
+        ConfigError: the file cannot be read, is empty or malformed (with line and column), has a duplicate
+            key, or describes no clip. The message begins with the path of the file, then that of the key.
+
+    >>> import pathlib, tempfile
+    >>> file = pathlib.Path(tempfile.mkdtemp(), "clip.json")
+    >>> _ = file.write_text('{"method": "clip_by_norm", "threshold": 1.0}')
+    >>> load(file)
+    Clip(threshold=1.0, per='tensor', norm=2.0)
     """
     data = read(path)
     try:
@@ -38,10 +44,10 @@ def load(path: str | os.PathLike[str]) -> AnyClip | None:
 
 
 def read_mapping(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """The mapping that a ``.json``, ``.yaml`` or ``.yml`` file holds, whatever its keys.
+    """The mapping in a ``.json``, ``.yaml`` or ``.yml`` file, with any keys.
 
     Raises:
-        ConfigError: as for `load`, or the file holds no mapping.
+        ConfigError: as for `load`, or the file does not hold a mapping.
     """
     data = read(path)
     if data is None:
@@ -54,7 +60,7 @@ def read_mapping(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def read(path: str | os.PathLike[str]) -> Any:
-    """What a ``.json``, ``.yaml`` or ``.yml`` file holds; None if it is empty."""
+    """The content of a ``.json``, ``.yaml`` or ``.yml`` file; None if it is empty."""
     file = pathlib.Path(path)
     readers = {".json": _read_json, ".yaml": read_yaml, ".yml": read_yaml}
     reader = readers.get(file.suffix.lower())
@@ -81,7 +87,7 @@ def _text(file: pathlib.Path) -> str:
     except ValueError as error:  # a null character in the name
         raise ConfigError(f"cannot be read: {error}") from error
     if len(content) > MAX_BYTES:
-        raise ConfigError(f"is larger than {MAX_BYTES / 2**20:g} MiB, which is no configuration")
+        raise ConfigError(f"is larger than {MAX_BYTES / 2**20:g} MiB, too large for a configuration")
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:

@@ -1,4 +1,4 @@
-"""Where in a configuration something stands, and how a value is shown in a message."""
+"""Paths in a configuration, and values as they are shown in messages."""
 
 import itertools
 import reprlib
@@ -18,7 +18,7 @@ MAX_VALUES = 10_000
 
 @dataclass(frozen=True)
 class Path:
-    """The keys that lead to a place in a configuration.
+    """The keys that lead to a value in a configuration.
 
     >>> print(Path() / "gradient_clipping" / "clips" / "encoder.*" / "threshold")
     gradient_clipping.clips['encoder.*'].threshold
@@ -32,7 +32,7 @@ class Path:
 
     @classmethod
     def to_read(cls) -> "Path":
-        """The root of a configuration that somebody else wrote: the places visited are counted."""
+        """The root of a configuration from outside; the number of values read is limited."""
         return cls(places=itertools.count(1))
 
     def __truediv__(self, part: str | int) -> "Path":
@@ -53,7 +53,7 @@ class Path:
         return text
 
     def error(self, message: str) -> ConfigError:
-        """The exception that says what is wrong here."""
+        """The exception for a problem at this path."""
         return ConfigError(f"{self}: {message}" if self.parts else message)
 
 

@@ -1,7 +1,7 @@
-"""The names a configuration may use, read off the presets and the policies themselves.
+"""The names that a configuration may use, taken from the presets and policies themselves.
 
-Nothing is listed here twice: a preset that `clipwise.clip` exports and a policy that `clipwise.thresholds`
-exports can be written in a configuration, with the parameters of their signatures.
+There is no second list: every preset that `clipwise.clip` exports and every policy that `clipwise.thresholds`
+exports can be used in a configuration, with the parameters of its signature.
 """
 
 import dataclasses
@@ -42,7 +42,7 @@ NONE = "none"
 
 @dataclass(frozen=True, kw_only=True)
 class Parameter:
-    """One parameter of a preset or a policy, and which values its annotation allows."""
+    """One parameter of a preset or policy, and the values that its annotation allows."""
 
     name: str
     required: bool
@@ -73,7 +73,7 @@ class Parameter:
 
     @property
     def expects(self) -> str:
-        """What may be given, in words."""
+        """The allowed values in words."""
         allowed = {
             "a number": self.number,
             "a whole number": self.whole and not self.number,
@@ -88,7 +88,7 @@ class Parameter:
 
 @dataclass(frozen=True)
 class Entry:
-    """A preset or a policy: its name, what makes it, its parameters, and what it is in one line."""
+    """A preset or policy: its name, its constructor, its parameters, and a description in one line."""
 
     name: str
     make: Callable[..., Any]
@@ -111,11 +111,11 @@ class Entry:
 
     @property
     def writable(self) -> bool:
-        """Whether a configuration can say it: a function cannot be written down."""
+        """Whether a configuration can describe it; a function cannot be written in one."""
         return not any(p.unknown or (p.function and p.required) for p in self.parameters.values())
 
     def refuse_unknown(self, path: Path) -> None:
-        """ConfigError if a parameter is annotated with what no configuration can hold."""
+        """ConfigError if the annotation of a parameter is one that no configuration can hold."""
         for parameter in self.parameters.values():
             if parameter.unknown:
                 raise path.error(
@@ -126,7 +126,7 @@ class Entry:
 
 @functools.cache
 def methods() -> Mapping[str, Entry]:
-    """Every preset, and ``clip``, the general form, as the last."""
+    """Every preset, and ``clip``, the general form, as the last one."""
     found: dict[str, Any] = {name: getattr(presets, name) for name in presets.__all__}
     makers = {name: f for name, f in found.items() if inspect.isfunction(f) and name not in COMBINATORS}
     return {name: Entry.of(name, make) for name, make in [*makers.items(), ("clip", Clip)]}
@@ -134,7 +134,7 @@ def methods() -> Mapping[str, Entry]:
 
 @functools.cache
 def policies() -> Mapping[str, Entry]:
-    """Every threshold policy: the exported dataclasses that have its two functions."""
+    """Every threshold policy: the exported dataclasses with the two functions of a policy."""
     found: dict[str, Any] = {name: getattr(thresholds, name) for name in thresholds.__all__}
     return {
         name: Entry.of(name, policy)
@@ -145,19 +145,19 @@ def policies() -> Mapping[str, Entry]:
 
 @functools.cache
 def aliases() -> Mapping[str, str]:
-    """Shorter method names that people use: ``value`` for ``clip_by_value`` and so on, and ``agc``."""
+    """Short method names in common use: ``value`` for ``clip_by_value`` and so on, and ``agc``."""
     prefix = "clip_by_"
     short = {name.removeprefix(prefix): name for name in methods() if name.startswith(prefix)}
     return short | {"agc": "adaptive_grad_clip"}
 
 
 def method_names() -> tuple[str, ...]:
-    """Every name a method may have, short ones last."""
+    """Every name of a method, short ones last."""
     return (*methods(), *COMBINATORS, NONE, *aliases())
 
 
 def find_method(name: str, path: Path) -> Entry:
-    """The preset of this name or short name; ConfigError naming the nearest one otherwise."""
+    """The preset with this name or short name; otherwise ConfigError with the nearest name."""
     entry = methods().get(aliases().get(name, name))
     if entry is not None:
         entry.refuse_unknown(path)
@@ -170,7 +170,7 @@ def find_method(name: str, path: Path) -> Entry:
 
 
 def find_policy(name: str, path: Path) -> Entry:
-    """The policy of this name; ConfigError naming the nearest one otherwise."""
+    """The policy with this name; otherwise ConfigError with the nearest name."""
     entry = policies().get(name)
     if entry is not None:
         entry.refuse_unknown(path)
@@ -181,13 +181,13 @@ def find_policy(name: str, path: Path) -> Entry:
 
 
 def unknown_key(path: Path, key: str, known: Iterable[str]) -> ConfigError:
-    """The exception for a key that means nothing here."""
+    """The exception for an unknown key."""
     return (path / key).error(f"unknown key. {did_you_mean(key, known)}")
 
 
 @contextmanager
 def located(path: Path, names: Iterable[str]) -> Iterator[None]:
-    """Turn the errors of a constructor, which name an argument, into ConfigErrors that name the place."""
+    """Turn a constructor's error, which names an argument, into a ConfigError with the path."""
     try:
         yield
     except (ThresholdError, ArgumentError) as error:

@@ -1,4 +1,4 @@
-"""The JSON Schema of a configuration, for editors, generated from the same registry that parsing uses."""
+"""The JSON Schema of a configuration, for editors, generated from the registry that is used for parsing."""
 
 import re
 from typing import Any
@@ -24,10 +24,10 @@ _INFINITE: dict[str, Any] = {"enum": ["inf", "-inf"]}
 
 
 def schema() -> dict[str, Any]:
-    """JSON Schema (draft 2020-12) of what `load` and `parse` accept.
+    """The JSON Schema (draft 2020-12) of what `load` and `parse` accept.
 
-    It knows names, types and required keys. What depends on several keys at once, such as a range that is
-    crossed or settings that contradict each other, only `parse` finds.
+    It covers names, types and required keys. Conditions on several keys at once, such as ``low < high`` or
+    settings that contradict each other, are checked by `parse` only.
 
     >>> schema()["$schema"]
     'https://json-schema.org/draft/2020-12/schema'

@@ -1,8 +1,8 @@
-"""A clip inside larger settings: under ``gradient_clipping``, or in the keys of other libraries.
+"""A clip inside of larger settings: under ``gradient_clipping``, or in the keys of other libraries.
 
-A mapping that has one of the keys in `SETTINGS` is a settings mapping. Its other keys belong to the library
-it comes from and are ignored, with two exceptions that would hide a mistake: a key of a clip (``threshold``
-beside ``max_grad_norm``) and a near miss of a settings key (``clip_norm``) are errors.
+A mapping with one of the keys in `SETTINGS` is a settings mapping. Its other keys belong to another library
+and are ignored, with two exceptions that would hide a mistake and are errors: a key of a clip (``threshold``
+beside ``max_grad_norm``), and a misspelt settings key (``clip_norm``).
 """
 
 import difflib
@@ -107,7 +107,7 @@ def _settings(data: Keys, path: Path) -> Iterator[_Found]:
             chosen = _algorithm(data, path) or make if key == _LIGHTNING else make
             yield _Found(path / key, value is not None, _bounded(value, chosen, path, key))
     if ALGORITHM in data and _LIGHTNING not in data:
-        raise (path / ALGORITHM).error(f"says how to clip, but {_LIGHTNING!r}, which says where, is missing")
+        raise (path / ALGORITHM).error(f"says how to clip, but {_LIGHTNING!r}, the threshold, is missing")
 
 
 def _own(data: Mapping[Any, Any], path: Path) -> _Found:

@@ -11,7 +11,7 @@ __all__ = ["spelled"]
 
 
 def spelled(clip: Any) -> str:
-    """A clip as it is written in a configuration, or its repr, if a policy is the user's own."""
+    """A clip as it is written in a configuration; its repr if it holds a policy of the user's own."""
     try:
         return strings.write(to_data(clip, Path()))
     except (ArgumentError, ConfigError):

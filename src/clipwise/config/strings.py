@@ -1,7 +1,7 @@
 """The short string form, ``"clip_by_global_norm(percentile(10))"``, to plain data and back.
 
-A string is parsed as a Python expression and its tree is walked; nothing in it is ever evaluated. What comes
-out is the plain data that a JSON file would hold, so `clipwise.config.dicts` is the only one to judge it.
+A string is parsed as a Python expression, and its syntax tree is read; it is never evaluated. The result is
+the plain data that a JSON file would hold, which `clipwise.config.dicts` checks.
 """
 
 import ast
@@ -66,7 +66,7 @@ def write(data: Mapping[str, Any] | None) -> str:
 
 
 def lone_number(number: object, path: Path) -> ConfigError:
-    """The exception for a number where a clip is expected."""
+    """The exception for a plain number where a clip is expected."""
     return path.error(
         f"the number {show(number)} alone does not say what it bounds; write for example"
         f" 'clip_by_global_norm({show(number)})'"

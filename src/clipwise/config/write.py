@@ -1,4 +1,4 @@
-"""Clips back to plain data, under the name that says most: ``autoclip`` rather than a global norm."""
+"""Clips to plain data, under the most specific name: ``autoclip`` rather than ``clip_by_global_norm``."""
 
 import math
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ __all__ = ["to_data"]
 
 
 def to_data(clip: AnyClip | None, path: Path) -> dict[str, Any] | None:
-    """The canonical plain data of a clip: preset names where they fit, defaults left out, inf as a text."""
+    """The canonical plain data of a clip: preset names where they fit, no defaults, infinity as text."""
     if clip is None:
         return None
     if isinstance(clip, Chain):

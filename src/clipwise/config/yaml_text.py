@@ -1,4 +1,4 @@
-"""YAML texts to plain data, with limits that hold before an alias is written out."""
+"""YAML text to plain data, with limits that are checked before aliases are expanded."""
 
 import re
 from typing import TYPE_CHECKING, Any
@@ -16,7 +16,7 @@ _MAX_NUMBER = 1000
 
 
 def read_yaml(text: str) -> Any:
-    """What a YAML document holds.
+    """The content of a YAML document.
 
     Raises:
         ConfigError: it is malformed, too large or too deep, or PyYAML is not installed.

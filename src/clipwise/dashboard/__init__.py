@@ -1,4 +1,4 @@
-"""The live page, and the report that is kept: what a recording looks like."""
+"""The live page of a recording, and the report, which is the page as one file."""
 
 from typing import TYPE_CHECKING, Any
 

@@ -1,4 +1,4 @@
-"""Which address needs a token, and what a token is."""
+"""Which addresses require a token, and what a valid token is."""
 
 import ipaddress
 import os
@@ -17,7 +17,7 @@ TOKEN = re.compile(r"[A-Za-z0-9_-]{16,256}")
 
 
 def is_loopback(host: str) -> bool:
-    """Whether an address is reached from this machine only.
+    """Whether an address can be reached from this machine only.
 
     >>> is_loopback("127.0.0.1"), is_loopback("localhost"), is_loopback("0.0.0.0")
     (True, True, False)
@@ -29,9 +29,9 @@ def is_loopback(host: str) -> bool:
 
 
 def is_another_user(host: str, port: int) -> bool:
-    """Whether somebody else of this machine is at the other end of a connection; False where nothing says so.
+    """Whether a connection comes from another user of this machine; False if that is unknown.
 
-    All users reach a port of the loopback address. Linux lists whose sockets these are.
+    All users of a machine can connect to its loopback address. Linux lists the owner of each socket.
     """
     for table in ("/proc/net/tcp", "/proc/net/tcp6"):
         with suppress(OSError, ValueError, IndexError):
@@ -53,10 +53,10 @@ def _listed(host: str, port: int, length: int) -> str:
 
 
 def as_token(token: str | None, host: str) -> str | None:
-    """The token that is asked for: the one given, a new one where the address demands one, or none.
+    """The token to require: the given one, a new one if the address requires one, or none.
 
     Raises:
-        ArgumentError: it is too short, or has characters that a URL or a cookie has no place for.
+        ArgumentError: the token is too short, or has characters that are not allowed in a URL or a cookie.
     """
     if token is None:
         return None if is_loopback(host) else any_token()
@@ -69,15 +69,15 @@ def as_token(token: str | None, host: str) -> str | None:
 
 
 def any_token() -> str:
-    """A new token."""
+    """A new random token."""
     return secrets.token_urlsafe(24)
 
 
 def token_in(path: Path) -> str:
-    """The token that a file holds, which no other user can read: what is in a command line, all can.
+    """The token in a file that only its owner can read. (A command line can be read by all users.)
 
     Raises:
-        ArgumentError: others can read it, or it is no text.
+        ArgumentError: others can read the file, or it does not hold text.
     """
     if os.name == "posix" and path.stat().st_mode & 0o077:
         raise ArgumentError(f"other users can read the token in {str(path)!r}: chmod 600 {path}")
@@ -89,10 +89,10 @@ def token_in(path: Path) -> str:
 
 @contextmanager
 def unseen(url: str) -> Iterator[str]:
-    """The address of a file that leads to another address; it is there until the end of the block.
+    """A temporary file that redirects to a URL, until the block ends; returns the address of the file.
 
-    A browser is started with an address in its command line, which all users of a machine see: this one, and
-    not the one with the token. Only its owner can read the file.
+    The browser's command line, which all users of a machine can see, then holds the address of a file that
+    only its owner can read, and not the URL with the token.
     """
     with tempfile.TemporaryDirectory(prefix="clipwise-", ignore_cleanup_errors=True) as folder:
         path = Path(folder, "open.html")

@@ -1,4 +1,4 @@
-"""What a run is judged to be, and which threshold it asks for, by the norms and losses that it recorded."""
+"""The verdict on a run and its recommended threshold, from its recorded norms and losses."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ KEPT = 64
 
 
 class Advice:
-    """Judgements of runs, each made once; `suggestion` is not for several threads at once."""
+    """Caches the verdicts of runs. `suggestion` is to be used by one thread at a time."""
 
     def __init__(self) -> None:
         self._broken: dict[int, tuple[int, str | None]] = {}
@@ -23,18 +23,18 @@ class Advice:
         self._said.clear()
 
     def broken(self, store: Store, run: Run) -> str | None:
-        """Where and how a run broke down, in a sentence, as it is judged everywhere; None: it did not."""
+        """Where and how a run broke down, in a sentence; None if it did not."""
         known = self._broken.get(run.id)
         if known is None or _is_old(known[0], run):
             known = self._broken[run.id] = run.steps, divergence(store, run.id)
         return known[1]
 
     def known(self, run: int) -> str | None:
-        """The same where it was asked for already."""
+        """The same if it was computed before."""
         return self._broken.get(run, (0, None))[1]
 
     def suggestion(self, store: Store, run: Run, source: str) -> dict[str, Any] | None:
-        """What `clipwise suggest` says of the norms of a source; None where it has none of gradients."""
+        """The recommendation of `clipwise suggest` for a source; None if it has no gradient norms."""
         if source not in store.clippers(run.id, weights=False):
             return None
         known = self._said.get((run.id, source))

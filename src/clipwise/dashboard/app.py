@@ -1,4 +1,4 @@
-"""The addresses of the page: its files, its data as JSON, and the news as server-sent events."""
+"""The routes of the page: its files, its data as JSON, and updates as server-sent events."""
 
 import asyncio
 import json
@@ -43,11 +43,11 @@ def make_app(
     """The page as an ASGI application.
 
     Args:
-        recording: what it shows.
-        watch: says when there is something new.
+        recording: the recording to show.
+        watch: reports changes of the recording.
         token: as for `Guard`.
         host: the address that the server listens on.
-        stopping: whether the server is about to end, so that the news end too.
+        stopping: whether the server is shutting down, so that event streams end too.
     """
     data = _Data(recording)
     # They read the same file and wait for one another anyway: here, where they hold no thread meanwhile.

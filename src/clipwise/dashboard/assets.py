@@ -1,4 +1,4 @@
-"""The files of the page, by name: nothing else can be asked for."""
+"""The files of the page by name; no other files are served."""
 
 from functools import cache
 from importlib.resources import files
@@ -15,7 +15,7 @@ TYPES = {
 
 @cache
 def assets() -> dict[str, bytes]:
-    """Name below ``static``, such as ``js/main.js``, to content."""
+    """Content by name below ``static``, such as ``js/main.js``."""
     found: dict[str, bytes] = {}
 
     def collect(folder: Traversable, prefix: str) -> None:

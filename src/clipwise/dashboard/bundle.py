@@ -1,8 +1,7 @@
-"""The page's modules in one script, for a report that is a file of its own.
+"""Bundles the page's modules into one script, for a report that is a single file.
 
-A browser does not let a page that was opened from the disk load modules. Ours keep to one form of import and
-export, so that they can be put one after the other, each into a function: nothing is rewritten but these two
-words.
+Browsers do not load modules in a page that was opened from the disk. Our modules use one form of import and
+export only, so that each can be wrapped in a function, with only these two keywords rewritten.
 """
 
 import re
@@ -15,9 +14,9 @@ TOP = re.compile(r"^(?:async )?(?:function|class|const|let) (\w+)", re.MULTILINE
 
 
 def bundle(entry: str) -> str:
-    """A module and all that it imports as one script.
+    """A module and all its imports as one script.
 
-    Each module is a function that returns what it exports, so that equal names in two of them do not meet.
+    Each module becomes a function that returns its exports, so that names in different modules do not clash.
 
     Args:
         entry: name of the module, such as ``report.js``.

@@ -1,4 +1,4 @@
-"""What people change of a recording on the page: checked, and asked for by the page itself."""
+"""Changes of a recording made on the page: they are validated, and must come from the page itself."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -30,14 +30,15 @@ def change(path: Path, make: Change, *, token: bool) -> Callable[[Request], Any]
     """An endpoint for ``POST`` with a JSON object.
 
     Args:
-        path: of the recording.
-        make: what is done.
-        token: whether those who ask have given one; without, it must be the user whose server this is.
+        path: path of the recording.
+        make: applies the change.
+        token: whether clients have given a token; without one, the client must be the user who runs the
+            server.
     """
 
     async def endpoint(request: Request) -> Response:
         if not is_of_the_page(request):
-            return JSONResponse({"error": "only the page itself changes a recording"}, status_code=403)
+            return JSONResponse({"error": "only the page itself may change a recording"}, status_code=403)
         if not token and request.client and is_another_user(*request.client):
             return JSONResponse(
                 {"error": "another user of this machine started this page: changes need a token"},
@@ -55,10 +56,10 @@ def change(path: Path, make: Change, *, token: bool) -> Callable[[Request], Any]
 
 
 def is_of_the_page(request: Request) -> bool:
-    """Whether a browser sends this for a page from here, and for no other site's (CSRF).
+    """Whether a request comes from this page and not from another site (CSRF).
 
-    A browser names the page's origin with each ``POST``; another site can neither leave that out nor say that
-    it sends JSON without asking first, which is never allowed.
+    Browsers send the page's origin with each ``POST``. Another site cannot omit it, nor send JSON without a
+    preflight request, which is never allowed.
     """
     headers = request.headers
     origin = urlsplit(headers.get("origin", ""))

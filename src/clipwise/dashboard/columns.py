@@ -1,4 +1,4 @@
-"""Series and layers of the runs in memory, read from the file once and then only what is new."""
+"""Series and layer norms of the runs, cached in memory; only new data is read from the file."""
 
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
@@ -13,7 +13,7 @@ NOTHING = Series(np.zeros(0, dtype=np.int64), np.zeros(0))
 
 
 class Column:
-    """One series that grows at its end; its arrays double, so that adding costs nothing to speak of."""
+    """A growing series; its arrays double in size, so that appending is cheap."""
 
     def __init__(self) -> None:
         self.last = 0  # the frame that was read last
@@ -33,7 +33,7 @@ class Column:
         return self._steps.nbytes + self._values.nbytes
 
     def add(self, new: Series) -> None:
-        """Append, or sort in what belongs further to the front."""
+        """Append values, or insert those that belong further to the front."""
         old, size = self._size, self._size + len(new.steps)
         late = old > 0 and len(new.steps) > 0 and new.steps[0] < self._steps[old - 1]
         self._steps = _longer(self._steps, old, new.steps)
@@ -46,7 +46,7 @@ class Column:
 
 
 class LayerTable:
-    """The norms of the layers of one source, which grow by rows and now and then by columns."""
+    """The layer norms of a source, which grow by rows and sometimes by columns."""
 
     def __init__(self) -> None:
         self.last = 0
@@ -57,7 +57,7 @@ class LayerTable:
         self._absent: NDArray[np.bool_] = np.ones((0, 0), dtype=bool)
 
     def read(self, store: Store, run: int, source: str, rank: int) -> Layers:
-        """What is in the file by now; good until the next call."""
+        """The current content of the file; valid until the next call."""
         found = store.layers(run, source, rank=rank, after=self.last)
         self.last = found.last
         if len(found.steps):
@@ -98,10 +98,10 @@ def _longer(array: Any, size: int, more: Any) -> Any:
 
 
 class Columns:
-    """The series of several runs, those that were asked for last; not for several threads at once.
+    """The series of the runs that were requested last. To be used by one thread at a time.
 
     Args:
-        budget: bytes that may be kept; the runs that were asked for longest ago go first.
+        budget: bytes of memory; the least recently requested runs are dropped first.
     """
 
     def __init__(self, budget: int = 1 << 29) -> None:
@@ -111,7 +111,7 @@ class Columns:
     def read(
         self, store: Store, run: int, names: Iterable[str], source: str = "", rank: int | None = None
     ) -> Mapping[str, Series]:
-        """Some series of a source as they are now; one that it does not have is empty."""
+        """The current values of some series of a source; a series that does not exist is empty."""
         # The lowest rank may be another one than the last time.
         rank = store.rank(run) if rank is None else rank
         columns = self._runs.setdefault((run, rank), {})

@@ -1,4 +1,4 @@
-"""How a run's norms are distributed, and what any threshold would have clipped: counted, not estimated."""
+"""The distribution of a run's norms, and how many of them a threshold would have clipped (exact counts)."""
 
 import math
 from collections.abc import Sequence
@@ -18,25 +18,25 @@ SMALLEST, LARGEST = 5e-324, 1.7e308
 
 @dataclass(frozen=True)
 class Distribution:
-    """Norms in ascending order, and how many could not be among them.
+    """Norms in ascending order, and the number of non-finite ones.
 
     Attributes:
         norms: the finite ones, sorted.
-        nonfinite: how many were NaN or Inf: no threshold clips those, they are skipped or zeroed.
+        nonfinite: number of NaN and Inf, which a threshold does not clip; such steps are skipped or zeroed.
     """
 
     norms: Floats
     nonfinite: int
 
     def clipped(self, thresholds: Floats | float) -> Any:
-        """How many of the norms lie above each threshold: ``sum(norms > threshold)``."""
+        """The number of norms above each threshold: ``sum(norms > threshold)``."""
         return len(self.norms) - np.searchsorted(self.norms, thresholds, side="right")
 
     def view(self, threshold: float | None) -> dict[str, Any]:
-        """What the page draws: bins, marks, and the positions of the slider with their counts.
+        """The data for the page: bins, marks, and the positions of the slider with their counts.
 
         Args:
-            threshold: the one that was in force last, None where nothing was clipped.
+            threshold: the last threshold in force, None if nothing was clipped.
         """
         norms = self.norms
         zeros = int(np.searchsorted(norms, 0.0, side="right"))

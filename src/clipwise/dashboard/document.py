@@ -1,4 +1,4 @@
-"""A page as one file that asks for nothing outside itself."""
+"""A page as one file without external resources."""
 
 import base64
 import hashlib
@@ -9,14 +9,14 @@ from html import escape
 def document(
     title: str, body: str, *, styles: Sequence[str], scripts: Sequence[str] = (), icon: str = ""
 ) -> str:
-    """HTML text. The browser itself refuses whatever the page does not carry: each part is named by its hash.
+    """HTML text. A content security policy with the hash of each part makes the browser refuse anything else.
 
     Args:
         title: as text.
         body: as HTML.
         styles: style sheets.
-        scripts: run after the body, one after the other.
-        icon: as SVG; none unless given.
+        scripts: run in this order after the body.
+        icon: as SVG; by default none.
     """
     policy = [
         "default-src 'none'",

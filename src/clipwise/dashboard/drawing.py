@@ -1,4 +1,4 @@
-"""What all pictures share: colours for light and dark pages, quiet panels, PNG."""
+"""Shared parts of all charts: colours for light and dark pages, panels, PNG output."""
 
 from dataclasses import dataclass
 from io import BytesIO
@@ -9,7 +9,7 @@ BAD = "#c4320a"
 
 @dataclass(frozen=True)
 class Look:
-    """Paper, ink, quieter ink, and the lines of the grid."""
+    """Colours: background, text, secondary text, grid."""
 
     paper: str
     ink: str
@@ -22,7 +22,7 @@ DARK = Look(paper="#161b22", ink="#e6edf3", quiet="#8d96a0", grid="#2b323b")
 
 
 def blank(height: float, look: Look) -> Any:
-    """An empty figure of matplotlib, 1950 pixels wide and so many inches high."""
+    """An empty matplotlib figure, 1950 pixels wide, with this height in inches."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
@@ -34,14 +34,14 @@ def blank(height: float, look: Look) -> Any:
 
 
 def headed(figure: Any, title: str, look: Look, size: float = 15) -> None:
-    """One line above everything; a dollar sign is one, and begins no formula."""
+    """A title above the figure; a dollar sign does not start a formula."""
     figure.suptitle(
         title, fontsize=size, fontweight="bold", color=look.ink, x=0.012, ha="left", parse_math=False
     )
 
 
 def dress(axis: Any, look: Look) -> None:
-    """A panel without a frame, on a quiet grid."""
+    """Style a panel: no frame, a light grid."""
     axis.set_facecolor(look.paper)
     axis.grid(True, color=look.grid, linewidth=0.8)
     axis.set_axisbelow(True)
@@ -52,13 +52,13 @@ def dress(axis: Any, look: Look) -> None:
 
 
 def caption(axis: Any, title: str, note: str, look: Look) -> None:
-    """What a panel shows, and at its right how it is to be read."""
+    """The title of a panel, and on its right how to read it."""
     axis.set_title(title, loc="left", fontsize=12, fontweight="bold", color=look.ink, pad=10)
     axis.set_title(note, loc="right", fontsize=9.5, color=look.quiet, pad=10, parse_math=False)
 
 
 def shorten(text: str, length: int) -> str:
-    """A text of at most so many characters, cut in the middle: long names differ at their ends.
+    """A text of at most so many characters, shortened in the middle, since long names differ at their ends.
 
     >>> shorten("clip_by_global_norm(0.5)", 13), shorten("auto()", 13)
     ('clip_b…m(0.5)', 'auto()')

@@ -1,4 +1,4 @@
-"""Who may see the page: a token, names of this machine only, and what a browser is told to refuse."""
+"""Access control of the page: a token, host names of this machine only, and security headers."""
 
 import hashlib
 import hmac
@@ -27,21 +27,21 @@ HEADERS = {
 """Sent with every answer: the page uses nothing but itself, and nobody puts it into a page of theirs."""
 
 NO_TOKEN = "This page needs its token: open the address that was printed, with ?token=... at its end.\n"
-NO_NAME = "This page answers to the names of this machine only, such as localhost.\n"
+NO_NAME = "This page can only be opened by a name of this machine, such as localhost.\n"
 LOCAL = frozenset({"localhost", "127.0.0.1", "::1"})
 HOST = re.compile(r"(?:\[([0-9a-f:.]+)\]|([^\[\]:]*))(?::\d+)?")
 
 
 class Guard:
-    """An ASGI application around another: asks for the token, and refuses names that are not this machine's.
+    """An ASGI application around another that requires the token and refuses host names of other machines.
 
-    A page of somebody else's may have a name that leads to 127.0.0.1 (DNS rebinding); its requests carry that
-    name in ``Host``. So without a token only this machine's own names are answered. Starlette's own
-    TrustedHostMiddleware cuts ``[::1]:80`` at its first colon, in versions that may be installed.
+    With DNS rebinding, a foreign page can give its own name to 127.0.0.1; its requests carry that name in
+    ``Host``. So without a token only names of this machine are answered. Starlette's TrustedHostMiddleware is
+    not used because some versions of it cut ``[::1]:80`` at its first colon.
 
     Args:
-        app: what is guarded.
-        token: to be given once as ``?token=``, from then on a cookie, or as ``Authorization: Bearer``.
+        app: the guarded application.
+        token: given once as ``?token=`` and then stored in a cookie, or as ``Authorization: Bearer``.
         host: the address that the server listens on.
     """
 

@@ -1,4 +1,4 @@
-"""The norms of the layers over time, as a grid of a screen's size: the largest norm in each cell."""
+"""A heat map of layer norms over time, as a grid of screen size with the largest norm in each cell."""
 
 import base64
 from typing import Any
@@ -12,15 +12,15 @@ ABSENT, ZERO, BAD = 0, 1, 65535
 
 
 def grid(layers: Layers, low: float, high: float, columns: int) -> tuple[Any, Floats]:
-    """The steps at which the columns begin, ``(c,)``, and the largest norm in each cell, ``(m, c)``.
+    """The first step of each column, ``(c,)``, and the largest norm in each cell, ``(m, c)``.
 
-    Up to ``columns`` recorded steps, each is a column; more are put together in parts of equal width. A cell
-    is Inf where a norm was NaN or Inf, and NaN where nothing was recorded.
+    Up to ``columns`` recorded steps, each step is a column; more are combined into columns of equal width. A
+    cell is Inf if a norm was NaN or Inf, and NaN if nothing was recorded.
 
     Args:
-        layers: recorded up to ``high``; what was recorded before ``low`` falls into the first column.
+        layers: norms recorded up to ``high``; those before ``low`` fall into the first column.
         low, high: the range of steps.
-        columns: at most so many.
+        columns: largest number of columns.
     """
     steps, norms, absent = layers.steps, layers.norms, layers.absent
     if not len(steps):
@@ -37,15 +37,15 @@ def grid(layers: Layers, low: float, high: float, columns: int) -> tuple[Any, Fl
 def heat_view(
     layers: Layers, names: list[str], low: float | None, high: float, columns: int
 ) -> dict[str, Any]:
-    """What the page draws: names, where columns begin, and the cells as 16-bit codes in base64.
+    """The data for the page: names, first steps of the columns, and the cells as 16-bit codes in base64.
 
     The code of a norm v > 0 is ``2 + 65532 * (log(v) - log(least)) / (log(largest) - log(least))``, rounded.
 
     Args:
-        layers: of the run.
-        names: of the parameters that are wanted, in their order.
-        low, high: the range of steps; None: from the first one that was recorded.
-        columns: at most so many.
+        layers: layer norms of the run.
+        names: the parameters to show, in order.
+        low, high: the range of steps; None: from the first recorded one, to the last.
+        columns: largest number of columns.
     """
     place = {name: i for i, name in enumerate(layers.names)}
     which = np.asarray([place[name] for name in names], dtype=np.intp)

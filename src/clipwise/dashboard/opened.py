@@ -1,4 +1,4 @@
-"""A file that is opened when it is there, and anew when it is replaced: one question at a time."""
+"""A file that is opened when it exists and reopened when it is replaced; one query at a time."""
 
 import os
 import threading
@@ -16,11 +16,11 @@ READY = "ready"
 
 @dataclass(frozen=True)
 class State:
-    """What can be said of the file.
+    """The state of the file.
 
     Attributes:
         kind: ``"ready"``, ``"missing"``, ``"empty"`` or ``"broken"``.
-        message: one sentence, where it is not ready.
+        message: one sentence if it is not ready.
     """
 
     kind: str = READY
@@ -28,7 +28,7 @@ class State:
 
 
 class Unavailable(Exception):
-    """There is nothing to be read just now; `state` says why."""
+    """The file cannot be read at the moment; `state` says why."""
 
     def __init__(self, state: State) -> None:
         super().__init__(state.message)
@@ -36,11 +36,11 @@ class Unavailable(Exception):
 
 
 class Opened:
-    """One file that is read while it is written, replaced, damaged or not there yet.
+    """One file that is read while it is being written, replaced, damaged or missing.
 
     Args:
-        path: of the file.
-        dropped: called when what was read of it counts no more.
+        path: the file.
+        dropped: called when what was read of it is no longer valid.
     """
 
     def __init__(self, path: Path, dropped: Callable[[], object] = lambda: None) -> None:
@@ -54,10 +54,10 @@ class Opened:
             self._drop()
 
     def ask(self, read: Callable[[Store], T]) -> T:
-        """What a function finds in the file, from any thread.
+        """The result of a function of the opened file, from any thread.
 
         Raises:
-            Unavailable: the file cannot be read just now.
+            Unavailable: the file cannot be read at the moment.
         """
         with self._lock:
             try:
@@ -83,18 +83,18 @@ class Opened:
 
 
 def state_of(path: Path, error: Exception | None = None) -> State:
-    """What an error of reading means to somebody who looks at the page."""
+    """The state that corresponds to an error of reading."""
     if error is None:
         return State()
     if not os.path.exists(path):
         return State("missing", f"There is no file {str(path)!r} yet.")
     if "nothing has been recorded yet" in str(error):
-        return State("empty", f"{str(path)!r} is there, and nothing has been recorded in it yet.")
+        return State("empty", f"{str(path)!r} exists, but nothing has been recorded in it yet.")
     return State("broken", f"{error}.".replace("..", "."))
 
 
 def identity(path: Path) -> tuple[int, int, bool] | None:
-    """Which file that is, and whether it is read as one that does not change; None where there is none."""
+    """What identifies the file, and whether it can change; None if there is no file."""
     try:
         found = os.stat(path)
     except OSError:

@@ -1,4 +1,4 @@
-"""The report as a picture: loss, norm with its threshold, clip fraction, layers, distribution."""
+"""The report as a picture: loss, norm and threshold, clip fraction, layers, distribution."""
 
 import base64
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ def picture(data: Mapping[str, Any]) -> bytes:
     """PNG bytes, 1950 pixels wide, of the first run of a report and its first source.
 
     Args:
-        data: as `clipwise.dashboard.report.collect` gives it.
+        data: as `clipwise.dashboard.report.collect` returns it.
     """
     run = data["runs"][0]
     one, there = data["run"][str(run["id"])], data["series"][str(run["id"])]

@@ -1,4 +1,4 @@
-"""What an address asks for, checked: ``?run=1&name=loss&low=10&high=500&buckets=800``."""
+"""Query parameters of the page, validated: ``?run=1&name=loss&low=10&high=500&buckets=800``."""
 
 import math
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ class Query(Protocol):
 
 
 def number(query: Query, name: str) -> float | None:
-    """A finite number, or None where it is not there."""
+    """A finite number, or None if the parameter is missing."""
     given = _last(query, name)
     if given is None:
         return None
@@ -38,7 +38,7 @@ def span(query: Query) -> dict[str, float | None]:
 
 
 def whole(query: Query, name: str, limits: Sequence[int] | None = None) -> int | None:
-    """A whole number; moved into its limits where it has some."""
+    """A whole number, clamped to its limits if there are any."""
     given = _last(query, name)
     if given is None:
         return None
@@ -61,7 +61,7 @@ def wholes(query: Query, name: str) -> list[int]:
 
 
 def pairs(query: Query, first: str, second: str) -> list[tuple[str, str]]:
-    """Two texts that come together, as often as they come; "" for all of the first where there are none."""
+    """Two parameters that come in pairs; the first ones are "" if they are missing altogether."""
     many = query.getlist(second)
     given = query.getlist(first) or [""] * len(many)
     if len(given) != len(many):
@@ -70,7 +70,7 @@ def pairs(query: Query, first: str, second: str) -> list[tuple[str, str]]:
 
 
 def text(query: Query, name: str) -> str:
-    """A text, "" where it is not there."""
+    """A string, "" if the parameter is missing."""
     return _last(query, name) or ""
 
 

@@ -1,4 +1,4 @@
-"""The recording as the page asks for it: whatever state the file is in, and from any thread."""
+"""The recording as the page queries it: in any state of the file, and from any thread."""
 
 import os
 from collections.abc import Sequence
@@ -23,12 +23,12 @@ FINISHED = "finished"
 
 
 class Recording:
-    """One file that is read while it is written, replaced, damaged or not there yet.
+    """One file that is read while it is being written, replaced, damaged or missing.
 
-    What runs there are is read past the long questions, which wait for one another.
+    The list of runs is read without waiting for long queries, which are answered one after the other.
 
     Args:
-        path: of the file.
+        path: the file.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -55,7 +55,7 @@ class Recording:
         self._advice.clear()
 
     def runs(self) -> list[dict[str, Any]]:
-        """All runs, the newest first, with their last losses and the number of their alerts."""
+        """All runs, newest first, with their last loss and number of alerts."""
 
         def read(store: Store) -> list[dict[str, Any]]:
             found, multiples = [], self._multiples.among(store)
@@ -68,7 +68,7 @@ class Recording:
         return self._runs.ask(read)
 
     def run(self, run: int) -> dict[str, Any]:
-        """One run: its facts, its sources with the one without a name first, what was logged, its alerts."""
+        """One run: its facts, its sources (the unnamed one first), logged series and alerts."""
 
         def read(store: Store) -> dict[str, Any]:
             one = self._one(store, run)
@@ -101,11 +101,11 @@ class Recording:
         """Some series of some runs, thinned; by run, source and name.
 
         Args:
-            runs: their numbers.
+            runs: numbers of the runs.
             wanted: source and name of each series.
             low, high: the range of steps; None: from the first, to the last.
-            buckets: parts of a line.
-            rank: of the process; None: the lowest.
+            buckets: number of parts of a line.
+            rank: rank of the process; None: the lowest.
         """
         by_source: dict[str, list[str]] = {}
         for source, name in wanted:
@@ -153,7 +153,7 @@ class Recording:
         high: float | None = None,
         rank: int | None = None,
     ) -> dict[str, Any]:
-        """How many norms lie above one threshold."""
+        """The number of norms above a threshold."""
 
         def read(store: Store) -> dict[str, Any]:
             sorted_, _ = self._norms(store, run, source, low, high, rank)
@@ -170,7 +170,7 @@ class Recording:
         columns: int = 300,
         rank: int | None = None,
     ) -> dict[str, Any]:
-        """The norms of the layers as a grid of cells."""
+        """The layer norms as a grid of cells."""
 
         def read(store: Store) -> dict[str, Any]:
             which = run, source, store.rank(run, "layers") if rank is None else rank

@@ -1,4 +1,4 @@
-"""A report: the live page's pictures of some runs as one file that needs no server and no network."""
+"""A report: the charts of the live page for some runs, as one file without server and network."""
 
 import json
 from collections.abc import Sequence
@@ -17,11 +17,11 @@ STYLES = (f"{UPLOT}/uPlot.min.css", "css/base.css", "css/layout.css", "css/panel
 
 
 def collect(recording: Recording, runs: Sequence[int]) -> dict[str, Any]:
-    """What a report carries: all that the page would ask a server for, of all steps.
+    """The content of a report: all data that the page would request, for all steps.
 
     Args:
         recording: the file.
-        runs: numbers; each can be the one that is looked at, with others laid over it.
+        runs: numbers of the runs; each can be selected, with others overlaid.
     """
     for number in runs:
         recording.advice(number)  # first, for how each came out is said with the run

@@ -1,4 +1,4 @@
-"""The page on an address of this machine."""
+"""The server of the live page."""
 
 import contextlib
 import ipaddress
@@ -23,20 +23,21 @@ CONNECTIONS = 256
 
 
 class Dashboard:
-    """A server of the live page. Also a context manager that starts it in a thread and stops it.
+    """A server of the live page. As a context manager it starts in a thread and stops at the end.
 
     Args:
-        path: of the recording, which may not be there yet.
-        host: address to listen on. One that other machines reach demands a token, made unless given.
-        port: to listen on; 0 for any that is free; None for 8765 or, where that is taken, any.
-        token: that a browser has to give.
+        path: path of the recording, which need not exist yet.
+        host: address to listen on. An address that other machines can reach requires a token, which is
+            generated unless given.
+        port: port to listen on; 0 for any free one; None for 8765 or, if that is in use, any free one.
+        token: token that browsers must send.
 
     Attributes:
-        url: what to open in the browser, the token included.
+        url: URL to open in the browser, including the token.
 
     Raises:
-        ArgumentError: the address or port cannot be used, or the token is none.
-        ModuleNotFoundError: ``clipwise[dashboard]`` is not installed.
+        ArgumentError: the address or port cannot be used, or the token is not valid.
+        MissingPackageError: ``clipwise[dashboard]`` is not installed.
 
     >>> with Dashboard("clipwise.db", port=0) as page:
     ...     page.url.startswith("http://127.0.0.1:")
@@ -86,7 +87,7 @@ class Dashboard:
         self._thread: threading.Thread | None = None
 
     def run(self, started: Callable[[], object] = lambda: None) -> None:
-        """Serve until Ctrl-C; ``started`` is called once requests are answered."""
+        """Serve until Ctrl-C; ``started`` is called once the server answers."""
         waiter = threading.Thread(target=self._tell, args=(started,), daemon=True)
         waiter.start()
         try:
@@ -97,7 +98,7 @@ class Dashboard:
             self._end()
 
     def start(self) -> "Dashboard":
-        """Serve in a thread, and return when requests are answered."""
+        """Serve in a thread; returns once the server answers."""
         self._watch.start()
         self._thread = threading.Thread(
             target=self._server.run,
@@ -110,7 +111,7 @@ class Dashboard:
         return self
 
     def stop(self) -> None:
-        """End it."""
+        """Stop the server."""
         self._server.should_exit = True
         if self._thread is not None:
             self._thread.join(timeout=10)

@@ -1,4 +1,4 @@
-"""What the values of a run belong to: a clipper, or what the user logs."""
+"""The sources of a run's values: its clippers, and what the user logs."""
 
 from collections.abc import Iterable, Mapping
 
@@ -6,7 +6,7 @@ from clipwise.monitor.store import HELD, is_figure, part_of
 
 
 def parts_of(source: str, sources: Iterable[str]) -> list[dict[str, str]]:
-    """The parts that `clipwise.by_name` makes of a source: the ``source`` of each, and its ``pattern``.
+    """The parts of a source with `clipwise.by_name`: the ``source`` of each and its ``pattern``.
 
     >>> parts_of("", ["", "by_name/head.*", "critic/by_name/x"])
     [{'source': 'by_name/head.*', 'pattern': 'head.*'}]
@@ -25,10 +25,10 @@ def reasons_of(names: Iterable[str]) -> list[str]:
 
 
 def logged_of(names: Mapping[str, Iterable[str]]) -> list[tuple[str, str]]:
-    """Source and name of what is no figure of a clipper, what is most likely the loss first.
+    """Source and name of all series that do not come from a clipper; the most likely loss first.
 
     Args:
-        names: by source, as they came.
+        names: names by source, in recorded order.
 
     >>> logged_of({"": ["time", "clipwise/norm", "acc"], "critic": ["clipwise/norm", "loss"]})
     [('critic', 'loss'), ('', 'acc')]

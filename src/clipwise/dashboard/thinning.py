@@ -1,4 +1,4 @@
-"""A long series drawn on a narrow screen: fewer points, and not one spike lost."""
+"""Downsamples a long series for the screen without losing a spike."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -14,11 +14,11 @@ KINDS = ("nan", "inf", "-inf")
 
 @dataclass(frozen=True)
 class Thinned:
-    """What is left of a series.
+    """The rest of a series.
 
     Attributes:
-        steps: ``(k,)``, float64, ascending without a repetition: where a step was recorded several times, its
-            points lie within the step, below the next whole number.
+        steps: ``(k,)``, float64, strictly ascending: if a step was recorded several times, its points lie
+            between it and the next whole number.
         values: ``(k,)``; NaN where the line is to be broken.
         marks: ``(m, 3)``, int64: a step with a number that cannot be drawn, its kind in `KINDS`, and how many
             of this kind the mark stands for.
@@ -36,18 +36,18 @@ def thin(
     high: float | None = None,
     buckets: int = 1000,
 ) -> Thinned:
-    """At most four points for each of ``buckets`` equal parts: the first, the least, the largest, the last.
+    """At most four points for each of ``buckets`` equal parts: the first, smallest, largest and last one.
 
-    A line through them covers the same pixels as the line through all points, where a part is not wider than
-    a pixel. NaN and Inf break the line; the first of each kind in a part becomes a mark. Up to four points a
-    part, all are kept. The nearest point on either side of the range comes along, so that lines reach its
+    A line through them covers the same pixels as the line through all points, if a part is at most one pixel
+    wide. NaN and Inf break the line; the first of each kind in a part becomes a mark. With up to four points
+    per part, all are kept. The nearest point on either side of the range is added, so that lines reach the
     edges.
 
     Args:
         steps: ``(n,)``, ascending.
         values: ``(n,)``.
-        low, high: the range of steps, both included; all of them unless given.
-        buckets: parts.
+        low, high: the range of steps, both included; by default all.
+        buckets: number of parts.
 
     >>> values = np.zeros(1_000_000)
     >>> values[123_456] = 1.0
@@ -114,7 +114,7 @@ def averaged(
 
 
 def running_mean(values: Floats, window: int) -> Floats:
-    """The mean of the last ``window`` finite values at each place; NaN where there is none among them.
+    """The mean of the last ``window`` finite values at each position; NaN if there is none.
 
     >>> running_mean(np.array([1.0, 3.0, np.nan, 5.0]), 2).tolist()
     [1.0, 2.0, 3.0, 5.0]

@@ -1,4 +1,4 @@
-"""Closes connections on which no request is finished in time, or no answer read."""
+"""Timeouts: closes connections whose request does not arrive or whose response is not read."""
 
 import asyncio
 from typing import Any
@@ -8,11 +8,11 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 
 class TimedProtocol(H11Protocol):
-    """uvicorn's protocol with timeouts; its own waits for ever for a request to end and an answer to be read.
+    """uvicorn's protocol with timeouts for incomplete requests and unread responses, which uvicorn lacks.
 
     Attributes:
-        request_timeout: seconds that a request may take to arrive, from the connection or its first byte on.
-        read_timeout: seconds for which nothing of an answer is taken.
+        request_timeout: seconds within which a request must arrive, from the connection or its first byte.
+        read_timeout: seconds after which a response that is not being read is abandoned.
     """
 
     request_timeout = 10.0

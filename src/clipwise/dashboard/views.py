@@ -1,4 +1,4 @@
-"""Runs, alerts and series as the page is told of them: JSON, in which NaN and Inf are words or gaps."""
+"""Runs, alerts and series as JSON for the page; NaN and Inf become words or gaps."""
 
 import math
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ RAW_AND_MEAN = 20
 
 
 def run_view(run: Run, status: str) -> dict[str, Any]:
-    """What is said of every run, with the status that it is judged to have."""
+    """A run, with its status."""
     return {
         "id": run.id,
         "name": run.name,
@@ -32,7 +32,7 @@ def run_view(run: Run, status: str) -> dict[str, Any]:
 
 
 def listed_view(one: Overview, status: str, multiple: Multiple | None) -> dict[str, Any]:
-    """What the list of runs shows."""
+    """A run in the list of runs."""
     return run_view(one.run, status) | {
         "loss": plain(one.loss),
         "alerts": dict(one.alerts),
@@ -43,7 +43,7 @@ def listed_view(one: Overview, status: str, multiple: Multiple | None) -> dict[s
 
 
 def alert_views(alerts: Sequence[Alert]) -> list[dict[str, Any]]:
-    """Alerts in their order, the last ones with their three sentences."""
+    """Alerts in order; the most recent ones with their sentences."""
     count = max(0, len(alerts) - LISTED)
     short = [{"level": alert.level, "step": alert.step} for alert in alerts[:count]]
     return short + [_alert(alert) for alert in alerts[count:]]
@@ -65,10 +65,10 @@ def _alert(alert: Alert) -> dict[str, Any]:
 def series_view(
     name: str, series: Series, low: float | None, high: float | None, buckets: int
 ) -> dict[str, Any]:
-    """A series thinned to a screen, with its running mean and its last value.
+    """A series thinned to screen size, with its running mean and its last value.
 
-    A threshold that is Inf says that nothing was clipped: it is a gap, and no mark. Times are counted from
-    the first one. What held a threshold is a share: a point is the mean of its steps.
+    An infinite threshold means that nothing was clipped: it becomes a gap without a mark. Times are relative
+    to the first one. What held a threshold is a share: a point is the mean over its steps.
     """
     if name == "time":
         series = Series(series.steps, series.values - series.values[0])

@@ -1,4 +1,4 @@
-"""A thread that notices when something was written, and counts it."""
+"""A thread that notices changes of the recording and counts them."""
 
 import os
 import threading
@@ -15,11 +15,11 @@ LOOK_AT_STATUS = 20
 
 
 class Watch:
-    """Looks at a file until it is stopped.
+    """Watches a file until it is stopped.
 
     Attributes:
-        revision: grows whenever there is something new to be read.
-        state: of the file.
+        revision: increases with every change.
+        state: state of the file.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:

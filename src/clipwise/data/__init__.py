@@ -1,4 +1,4 @@
-"""Clipping of data: outliers brought back to a bound (winsorizing), in arrays, data frames and files.
+"""Clipping of data: outliers are clipped to bounds (winsorizing), in arrays, data frames and files.
 
 ::
 
@@ -10,8 +10,7 @@
 
     clipwise.data.clip_file("in.parquet", "out.parquet", "quantiles", low=0.01, high=0.99)   # of any size
 
-Nothing heavy is imported before it is needed: `Clipper` brings scikit-learn, frames bring narwhals, files
-bring DuckDB.
+Heavy packages are imported on first use: scikit-learn for `Clipper`, narwhals for frames, DuckDB for files.
 """
 
 import importlib

@@ -1,4 +1,4 @@
-"""The bounds of columns: what is learnt once and applied anywhere."""
+"""The bounds of columns: learned once, applied anywhere."""
 
 import json
 import math
@@ -17,14 +17,14 @@ DIGITS = 400
 
 
 class Bounds(Mapping[str, tuple[float, float]]):
-    """By column, the lowest and the highest value that stay; ``-inf`` and ``inf`` where there is no bound.
+    """By column, the lowest and the highest value that are kept; ``-inf`` and ``inf`` for no bound.
 
     Args:
-        bounds: by column, ``(low, high)``; None for no bound on that side. Kept as floats; whole numbers that
-            no float is equal to as they are.
+        bounds: by column, ``(low, high)``; None for no bound on that side. Stored as floats; integers that no
+            float equals are stored as integers.
 
     Raises:
-        ArgumentError: a bound is no number, or the two of a column are crossed.
+        ArgumentError: a bound is not a number, or low is above high.
 
     >>> bounds = Bounds({"amount": (-10, 10), "age": (0, None)})
     >>> bounds["age"]
@@ -56,12 +56,12 @@ class Bounds(Mapping[str, tuple[float, float]]):
         return f"Bounds({self._bounds!r})"
 
     def to_json(self) -> str:
-        """The bounds as JSON; a side without a bound is null, and every number comes back to the bit.
+        """The bounds as JSON, with exact numbers; null for no bound.
 
-        Columns are keys, or, where pandas' labels are no text, the first of three items.
+        Columns are keys. If pandas' labels are not strings, the JSON holds a list of (label, low, high).
 
         Raises:
-            ArgumentError: a label is neither text nor a number, nor a tuple of them.
+            ArgumentError: a label is neither a string nor a number, nor a tuple of them.
         """
         pairs = [(c, finite_or_none(low), finite_or_none(high)) for c, (low, high) in self.items()]
         plain: Any = {c: [low, high] for c, low, high in pairs}
@@ -71,10 +71,10 @@ class Bounds(Mapping[str, tuple[float, float]]):
 
     @classmethod
     def from_json(cls, text: str) -> "Bounds":
-        """What `to_json` wrote.
+        """The bounds from the text of `to_json`.
 
         Raises:
-            ArgumentError: the text is no JSON, or holds no bounds.
+            ArgumentError: the text is not JSON, or holds no bounds.
         """
         try:
             found = json.loads(text)

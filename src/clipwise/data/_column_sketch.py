@@ -13,13 +13,13 @@ from clipwise.data._statistics import Values, weighted_quantile
 
 
 class ColumnSketch:
-    """What has been seen of a column.
+    """Statistics of a column that is given in batches.
 
-    The sketch is that of Karnin, Lang and Liberty 2016 (arXiv:1603.05346) in Apache DataSketches. As long as
-    it holds every value, all statistics are exact. After that a quantile is one whose rank is off by at most
-    ``rank_error`` with 99 % confidence, and the median absolute deviation one off by at most twice that,
-    measured from the sketch's median; which one differs from run to run, as a sketch drops values at random
-    and takes no seed. Mean, deviation and the extremes never come from the sketch.
+    The sketch is that of Karnin, Lang and Liberty 2016 (arXiv:1603.05346) in Apache DataSketches. While it
+    holds every value, all statistics are exact. After that, the rank of a quantile is off by at most
+    ``rank_error`` with 99 % confidence, and that of the median absolute deviation by at most twice as much,
+    measured from the sketch's median. Results differ between runs, since a sketch drops values at random and
+    takes no seed. Mean, deviation and extremes never come from the sketch.
 
     Args:
         size: the sketch's k (`sketch_size`).
@@ -40,7 +40,7 @@ class ColumnSketch:
         self._sorted: tuple[Values, Values] | None = None
 
     def update(self, batch: Values) -> None:
-        """Take in ``(N,)`` values."""
+        """Add ``(N,)`` values."""
         values = np.asarray(batch, dtype=np.float64)
         known = np.isfinite(values)
         if not known.all():
@@ -55,7 +55,7 @@ class ColumnSketch:
         self._moments.merge(Moments(values))
 
     def merge(self, other: "ColumnSketch") -> None:
-        """Take in what another one has seen."""
+        """Add the values that another sketch has seen."""
         self.missing += other.missing
         self.lowest += other.lowest
         self.highest += other.highest
@@ -66,23 +66,23 @@ class ColumnSketch:
 
     @property
     def finite(self) -> int:
-        """How many values are finite."""
+        """Number of finite values."""
         return self._moments.count
 
     @property
     def rank_error(self) -> float:
-        """How far a quantile's rank may be off, with 99 % confidence; 0 as long as every value is held."""
+        """The rank error of a quantile with 99 % confidence; 0 while every value is held."""
         return float(self._sketch.normalized_rank_error(False)) if self._sketch.is_estimation_mode() else 0.0
 
     @property
     def extremes(self) -> tuple[float, float]:
-        """The smallest and the largest finite value; NaN where there is none. A sketch remembers them."""
+        """The smallest and the largest finite value, which are exact; NaN if there is none."""
         if not self.finite:
             return math.nan, math.nan
         return float(self._sketch.get_min_value()), float(self._sketch.get_max_value())
 
     def statistics(self, rule: BoundsRule) -> tuple[float, float]:
-        """The two statistics that `BoundsRule.interval` asks for."""
+        """The two statistics that `BoundsRule.interval` needs."""
         if rule.method == "deviations":
             return self._moments.mean_and_deviation()
         items, weights = self._held()
@@ -95,7 +95,7 @@ class ColumnSketch:
         return first, second
 
     def report(self, name: str, low: float, high: float) -> ColumnReport:
-        """What bounds do to the values seen; below and above are estimates where ``rank_error`` is not 0."""
+        """What bounds do to the values seen; below and above are estimates unless ``rank_error`` is 0."""
         count = self.finite + self.lowest + self.highest
         below, above = self.lowest * (low > -math.inf), self.highest * (high < math.inf)
         if self.finite:

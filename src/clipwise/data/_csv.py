@@ -1,4 +1,4 @@
-"""CSV as DuckDB reads and writes it: what is not clipped stays, character for character."""
+"""CSV as DuckDB reads and writes it; what is not clipped is kept character for character."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -34,7 +34,7 @@ class CsvSource:
 
     Raises:
         DataError: it is empty, no text in UTF-8 or no table, has lines before its table or comments, or
-            two columns differ in nothing but case.
+            two columns differ only in case.
 
     Args:
         sample: rows to look at, -1 for all.
@@ -72,7 +72,7 @@ class CsvSource:
             lambda: database.fetch(query, **values), lambda share: None
         )
         if comment != NOTHING:
-            raise DataError(f"{path}: lines that begin with {comment!r} would be lost; take them out")
+            raise DataError(f"{path}: lines that begin with {comment!r} would be lost; remove them")
         quote, escape = (found if found != NOTHING else '"' for found in (quote, escape))
         self.options = {"delimiter": delimiter, "quote": quote, "escape": escape}
         names = [column["name"] for column in columns]

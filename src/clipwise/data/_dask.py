@@ -1,4 +1,4 @@
-"""Dask's frames: a sketch of each partition is made where it lies, and only the sketches travel."""
+"""Dask frames: each partition is sketched where it is, and only the sketches are sent."""
 
 from collections.abc import Sequence
 from functools import reduce

@@ -1,4 +1,4 @@
-"""A DuckDB of its own in bounded memory: long queries that tell how far they are and hear Ctrl-C."""
+"""A DuckDB connection with bounded memory, whose long queries report progress and can be interrupted."""
 
 import os
 import re

@@ -33,7 +33,7 @@ def check_names(path: Path, names: list[str], found: list[str]) -> None:
         if name != other:
             twin = next((one for one in names[:i] if one.lower() == name.lower()), other)
             raise DataError(
-                f"{path}: columns {twin!r} and {name!r} differ in nothing but case, if at all, and DuckDB"
+                f"{path}: columns {twin!r} and {name!r} differ only in case, if at all, and DuckDB"
                 " does not tell them apart; rename one"
             )
 

@@ -1,4 +1,4 @@
-"""How much was clipped, on each side of each column."""
+"""How many values were clipped, on each side of each column."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -10,15 +10,15 @@ from clipwise.data._bounds import finite_or_none
 
 @dataclass(frozen=True)
 class ColumnReport:
-    """What the bounds do to one column.
+    """The effect of the bounds on one column.
 
     Attributes:
-        column: its name.
-        low, high: its bounds, ``-inf`` and ``inf`` where there is none.
-        count: number of values, missing ones left out.
+        column: name of the column.
+        low, high: its bounds, ``-inf`` and ``inf`` for no bound.
+        count: number of values without missing ones.
         missing: number of NaN and nulls.
         below, above: number of values below ``low`` and above ``high``.
-        smallest, largest: of the finite values, before; NaN where there is none.
+        smallest, largest: of the finite values before clipping; NaN if there is none.
     """
 
     column: str
@@ -33,12 +33,12 @@ class ColumnReport:
 
     @property
     def share_below(self) -> float:
-        """Of the values, the share that is brought up to ``low``."""
+        """Share of the values that is raised to ``low``."""
         return self.below / self.count if self.count else 0.0
 
     @property
     def share_above(self) -> float:
-        """Of the values, the share that is brought down to ``high``."""
+        """Share of the values that is lowered to ``high``."""
         return self.above / self.count if self.count else 0.0
 
     def __str__(self) -> str:
@@ -53,12 +53,12 @@ class ColumnReport:
 
 @dataclass(frozen=True)
 class ClippingReport:
-    """What the bounds do to some columns; printed, a line a column.
+    """The effect of the bounds on some columns; printed as one line per column.
 
     Attributes:
         columns: one `ColumnReport` each.
-        rank_error: 0 where ``below`` and ``above`` are counted; otherwise they come from a sketch, and their
-            shares are within this of the truth with 99 % confidence.
+        rank_error: 0 if ``below`` and ``above`` are exact counts. Otherwise they come from a sketch, and
+            their shares are off by at most this with 99 % confidence.
     """
 
     columns: tuple[ColumnReport, ...]
@@ -80,7 +80,7 @@ class ClippingReport:
         return "\n".join(map(str, self.columns))
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data that JSON can hold: None for a bound that is not there and for an extreme of nothing."""
+        """Plain data for JSON: None for a missing bound, and for the extremes of no values."""
         rows = [asdict(one) for one in self.columns]
         for row in rows:
             for key in ("low", "high", "smallest", "largest"):

@@ -1,4 +1,4 @@
-"""Where the bounds of a column come from: five rules, their arguments checked at once."""
+"""The five methods that give the bounds of a column, and the checks of their arguments."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -24,7 +24,7 @@ QUANTILES = (0.01, 0.99)
 
 @dataclass(frozen=True)
 class BoundsRule:
-    """How bounds follow from a column.
+    """How the bounds of a column are computed.
 
     ==============  ==================================================================
     ``given``       low and high themselves
@@ -35,10 +35,10 @@ class BoundsRule:
     ==============  ==================================================================
 
     Attributes:
-        method: its name.
-        low, high: of ``given`` and ``quantiles``.
-        factor: of the other three.
-        side: which of the two bounds there are.
+        method: name of the method.
+        low, high: for ``given`` and ``quantiles``.
+        factor: for the other three.
+        side: which of the two bounds are used.
     """
 
     method: Method
@@ -49,20 +49,20 @@ class BoundsRule:
 
     @property
     def levels(self) -> tuple[float, ...]:
-        """The quantiles that have to be known."""
+        """The quantiles that are needed."""
         known: dict[str, tuple[float, ...]] = {"iqr": (0.25, 0.75), "mad": (0.5,)}
         return (self.low, self.high) if self.method == "quantiles" else known.get(self.method, ())
 
     def interval(self, column: Any, first: float, second: float) -> tuple[float, float]:
-        """The bounds of a column, from two statistics of it.
+        """The bounds of a column, from two of its statistics.
 
         Args:
-            column: its name.
+            column: name of the column.
             first, second: the two quantiles; for ``mad`` the median and the median absolute deviation; for
                 ``deviations`` the mean and the standard deviation.
 
         Raises:
-            ArgumentError: a bound that is asked for lies beyond the range of a double.
+            ArgumentError: a bound is beyond the range of a double.
         """
         if self.method == "quantiles":
             low, high = first, second
@@ -80,7 +80,7 @@ class BoundsRule:
         return self.one_sided(low, high)
 
     def one_sided(self, low: float, high: float) -> tuple[float, float]:
-        """The bounds, without the one that is not asked for."""
+        """The bounds, without the one on the side that is not clipped."""
         return (-math.inf if self.side == "high" else low), (math.inf if self.side == "low" else high)
 
     def given(self, columns: Sequence[Any]) -> list[tuple[float, float]]:
@@ -103,7 +103,7 @@ def bounds_rule(
     """Check the arguments and fill in the defaults.
 
     Raises:
-        ArgumentError: an argument is outside what is allowed, or belongs to another method.
+        ArgumentError: an argument is not allowed, or belongs to another method.
     """
     if method not in get_args(Method):
         raise ArgumentError(f"unknown method {method!r}. {did_you_mean(str(method), get_args(Method))}")
@@ -131,10 +131,10 @@ def bounds_rule(
 
 
 def distinct_names(columns: Sequence[str]) -> list[str]:
-    """The names of some columns, each once, in their order.
+    """The names of some columns, each once, in order.
 
     Raises:
-        ArgumentError: it is a text, or there is none.
+        ArgumentError: the argument is a string, or empty.
     """
     if isinstance(columns, str):
         raise ArgumentError(f"columns must be a list of names, got the string {columns!r}")
@@ -156,7 +156,7 @@ def _each(name: str, given: Any, columns: Sequence[Any], missing: float) -> list
                 )
         values = [given.get(column) for column in columns]
     elif isinstance(given, str) or not hasattr(given, "__len__"):
-        raise ArgumentError(f"{name} must be a number, one a column, or a mapping by column, got {given!r}")
+        raise ArgumentError(f"{name} must be a number, one per column, or a mapping by column, got {given!r}")
     else:
         values = list(given)
         if len(values) != len(columns):

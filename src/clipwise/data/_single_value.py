@@ -1,4 +1,4 @@
-"""The warning about bounds that leave one value of many."""
+"""The warning about bounds that make all values of a column the same."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ from clipwise.stack import warn
 
 
 def single_value(low: float, high: float, smallest: float, largest: float) -> float | None:
-    """What the values between two extremes all become, if they differ and the bounds leave one; None if not.
+    """What all values between two extremes become, if they differ and the bounds leave one value; else None.
 
     >>> single_value(0.0, 0.0, 0.0, 9.0), single_value(-1.0, 3.0, 5.0, 7.0), single_value(0.0, 1.0, 0.0, 9.0)
     (0.0, 3.0, None)
@@ -22,20 +22,20 @@ def warn_of_single_value(
     *,
     method: str | None = None,
 ) -> None:
-    """Warn if the bounds leave a column one value.
+    """Warn if the bounds make all values of a column the same.
 
     Args:
-        column: its label.
+        column: label of the column.
         bounds: low and high.
         extremes: the smallest and the largest of its finite values.
-        method: how the bounds were learnt; None where they were at hand.
+        method: how the bounds were learned; None if they were given.
     """
     value = single_value(*bounds, *extremes)
     if value is None:
         return
     why = (
-        f"its bounds, {bounds[0]!r} and {bounds[1]!r}, make {value!r} of all values"
+        f"its bounds, {bounds[0]!r} and {bounds[1]!r}, set all values to {value!r}"
         if method is None
-        else f"method {method!r} makes {value!r} of all values, as most of them are the same"
+        else f"method {method!r} sets all values to {value!r}, as most of them are the same"
     )
     warn(f"column {column!r}: {why}; give bounds, or leave the column out (columns=)")

@@ -1,4 +1,4 @@
-"""A scikit-learn transformer that clips each column to bounds given or learnt."""
+"""A scikit-learn transformer that clips each column to given or learned bounds."""
 
 import copy
 import json
@@ -24,7 +24,7 @@ __all__ = ["Clipper"]
 
 
 class Clipper(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):  # type: ignore[misc]
-    """Bring outliers back to a bound, column by column: ``x <- min(max(x, low), high)``.
+    """Clip outliers to a bound, column by column: ``x <- min(max(x, low), high)``.
 
     ==============  =================================================  ========================
     ``method``      bounds                                             arguments
@@ -36,34 +36,34 @@ class Clipper(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):  # type: i
     ``deviations``  ``mean -+ f * population standard deviation``      ``factor`` f, 3
     ==============  =================================================  ========================
 
-    Bounds are learnt from finite values alone; infinite values are clipped like any other. float32 stays
-    float32, with the bound nearest in that type; whole numbers become float64.
+    Bounds are learned from finite values only; infinite values are clipped like any others. float32 stays
+    float32, with the nearest bound of that type; integers become float64.
 
-    ``fit`` takes all data at once and is exact. ``partial_fit`` takes batches and keeps a KLL sketch a column
-    (Karnin, Lang and Liberty 2016, arXiv:1603.05346), exact until it is full; after that the rank of a
-    quantile is off by at most ``rank_error`` with 99 % confidence (median absolute deviation: twice that),
-    and differs by as much from run to run: ``to_json`` keeps what was learnt. Mean and deviation need no
-    sketch and are those of ``fit``, to rounding.
+    ``fit`` takes all data at once and is exact. ``partial_fit`` takes batches and keeps a KLL sketch per
+    column (Karnin, Lang and Liberty 2016, arXiv:1603.05346), in bounded memory. The sketch is exact until it
+    is full. After that, the rank of a quantile is off by at most ``rank_error`` with 99 % confidence (for the
+    median absolute deviation: twice that), and bounds differ between runs by as much; ``to_json`` stores what
+    was learned. Mean and deviation need no sketch and equal those of ``fit`` up to rounding.
 
     Args:
-        method: as above.
-        low, high: for ``given``, None for no bound on that side, a list in the order of ``columns``; for
-            ``quantiles``, in [0, 1].
-        factor: for the last three, above 0.
-        side: ``"both"``, or the one side that is clipped, ``"low"`` or ``"high"``.
-        columns: names or positions of the columns that are clipped; None for all.
-        nan: ``"keep"`` leaves NaN where they are, ``"error"`` refuses them and infinity.
-        rank_error: of the sketches of ``partial_fit``, from 4.8e-5 to 0.5.
+        method: see the table.
+        low, high: for ``given``, the bounds: a number, a list in the order of ``columns``, or a mapping by
+            column; None for no bound on that side. For ``quantiles``, two numbers in [0, 1].
+        factor: for the last three methods, above 0.
+        side: ``"both"``, or the only side to clip, ``"low"`` or ``"high"``.
+        columns: names or positions of the columns to clip; None for all.
+        nan: ``"keep"`` leaves NaN unchanged, ``"error"`` raises for NaN and infinity.
+        rank_error: accuracy of the sketches of ``partial_fit``, from 4.8e-5 to 0.5.
 
     Attributes:
-        lower_, upper_: ``(F,)`` the bounds, -inf and inf where there is none.
-        bounds_: the same by name, for `clipwise.data.clip`.
-        report_: `ClippingReport`, how many of the values it was fitted to lie outside on each side.
-        rank_error_: what quantiles may be off, 0 if exact.
+        lower_, upper_: ``(F,)`` the bounds; -inf and inf for no bound.
+        bounds_: the bounds by column name, for `clipwise.data.clip`.
+        report_: a `ClippingReport`: how many of the fitted values lie outside on each side.
+        rank_error_: the rank error of the quantiles, 0 if they are exact.
 
     Raises:
-        ArgumentError: an argument is outside what is allowed, the bounds are crossed, a column is empty or
-            holds text; from ``fit``, as scikit-learn wants it.
+        ArgumentError: an argument is not allowed, low is above high, a column is empty or holds text. It is
+            raised by ``fit``, as is usual in scikit-learn.
 
     >>> clipper = Clipper("iqr").fit([[1.0], [2.0], [3.0], [4.0], [100.0]])
     >>> clipper.transform([[-9.0], [2.5], [float("nan")], [50.0]]).ravel()
@@ -96,7 +96,7 @@ class Clipper(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):  # type: i
         self.rank_error = rank_error
 
     def fit(self, X: Any, y: Any = None) -> "Clipper":
-        """Learn the bounds of ``(N, F)`` data, exactly; what was learnt before is forgotten."""
+        """Learn the bounds of ``(N, F)`` data exactly. What was learned before is discarded."""
         rule = self._rule()
         array = self._array(X, reset=True)
         self.__dict__.pop("_sketches", None)
@@ -119,13 +119,13 @@ class Clipper(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):  # type: i
     def partial_fit(self, X: Any, y: Any = None) -> "Clipper":
         """Learn from one more batch ``(N, F)``; the bounds are those of all batches so far.
 
-        After ``fit`` or ``from_json``, which keep no data, it starts from the beginning and says so.
+        After ``fit`` or ``from_json``, which keep no data, it starts again and warns.
         """
         rule = self._rule()
         first = not hasattr(self, "_sketches")
         if first and hasattr(self, "lower_"):
             warn(
-                "this Clipper was fitted at once, or read from JSON, and remembers bounds alone: partial_fit"
+                "this Clipper was fitted with fit, or read from JSON, and holds only bounds: partial_fit"
                 " starts from the beginning"
             )
         size = sketch_size(self.rank_error)
@@ -138,16 +138,19 @@ class Clipper(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):  # type: i
         return self._learn(rule, sketches, first=first)
 
     def merge(self, *others: "Clipper") -> "Clipper":
-        """Take in what others have learnt in batches of their own, as if all batches had come to this one.
+        """Add what others have learned from their batches, as if all batches had been given to this one.
 
-        Each machine learns from its part of the data with ``partial_fit``, pickle brings what it has learnt
-        to one place, and there all are merged, in any order.
+        For data on several machines: each learns from its part with ``partial_fit``, the Clippers are pickled
+        and sent to one place, and are merged there in any order.
 
         Args:
-            others: taught by ``partial_fit``, with the same arguments and columns as this one; not changed.
+            others: Clippers fitted by ``partial_fit`` with the same arguments and columns; not changed.
+
+        Returns:
+            This Clipper.
 
         Raises:
-            ArgumentError: one of them, or this one, is not of that kind. Nothing is changed.
+            ArgumentError: one of them, or this one, was not fitted that way. Nothing is changed.
 
         >>> parts = [Clipper("iqr").partial_fit(np.arange(i, 100.0, 4)[:, None]) for i in range(4)]
         >>> parts[3].merge(parts[0], parts[2], parts[1]).bounds_ == Clipper("iqr").fit(
@@ -159,7 +162,7 @@ class Clipper(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):  # type: i
         for one in (self, *others):
             if not isinstance(one, Clipper) or not hasattr(one, "_sketches"):
                 raise ArgumentError(
-                    f"merge takes Clippers that were taught by partial_fit, got {one!r} without sketches"
+                    f"merge takes Clippers that were fitted by partial_fit, got {one!r} without sketches"
                 )
             mine, theirs = (_plain(each.get_params(deep=False)) for each in (self, one))
             if mine != theirs:
@@ -209,7 +212,7 @@ class Clipper(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):  # type: i
         return np.clip(array, low, high)
 
     def report(self, X: Any) -> ClippingReport:
-        """How much of other data ``(N, F)`` the bounds clip; counted."""
+        """How many values of other data ``(N, F)`` the bounds clip: an exact count."""
         check_is_fitted(self, "lower_")
         array = self._array(X, reset=False)
         low, high = self._in_type(array.dtype, self.lower_, self.upper_)
@@ -226,7 +229,7 @@ class Clipper(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):  # type: i
         return Bounds({names[i]: (self.lower_[i], self.upper_[i]) for i in self._chosen(names)})
 
     def to_json(self) -> str:
-        """Arguments, bounds and report as JSON, every number to the bit; sketches stay out of it."""
+        """Arguments, bounds and report as JSON, with exact numbers; without the sketches."""
         check_is_fitted(self, "lower_")
         names = getattr(self, "feature_names_in_", None)
         plain = {
@@ -240,10 +243,10 @@ class Clipper(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):  # type: i
 
     @classmethod
     def from_json(cls, text: str) -> "Clipper":
-        """What `to_json` wrote, ready to transform.
+        """A Clipper from the text of `to_json`, ready to transform.
 
         Raises:
-            ArgumentError: the text is no JSON, or not of a Clipper.
+            ArgumentError: the text is not JSON, or not that of a Clipper.
         """
         bounds = Bounds.from_json(text)
         try:

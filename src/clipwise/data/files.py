@@ -1,4 +1,4 @@
-"""A Parquet or CSV file of any size, clipped by DuckDB in bounded memory; the new file is whole or absent."""
+"""Parquet and CSV files of any size, clipped by DuckDB in bounded memory and written atomically."""
 
 import errno
 import os
@@ -48,9 +48,9 @@ class ClippedFile:
     Attributes:
         path: the new file.
         rows: its number of rows.
-        bounds: what its columns were clipped to.
-        report: how many values were clipped on each side; counted.
-        rank_error: what the quantiles behind the bounds may be off, 0 if they are exact.
+        bounds: the bounds of its columns.
+        report: how many values were clipped on each side: an exact count.
+        rank_error: rank error of the quantiles behind the bounds, 0 if they are exact.
     """
 
     path: Path
@@ -75,39 +75,52 @@ def clip_file(
     force: bool = False,
     progress: Progress | None = None,
 ) -> ClippedFile:
-    """Clip columns of a Parquet or CSV file into a new one, reading it two to four times from end to end.
+    """Clip columns of a Parquet or CSV file into a new file, in bounded memory.
 
-    The endings say which: .csv and .tsv (.gz and .zst too), anything else is Parquet. A first reading of CSV
-    finds its columns of numbers. The next fills a KLL sketch a column, one counts what lies outside, the last
-    writes. A sketch that is full gives quantiles that differ from run to run by ``rank_error``: clip with the
-    bounds of the first run (`ClippedFile.bounds`) to get the same again.
+    The file is read from start to end two to four times: a first pass over CSV finds the numeric columns, the
+    next one fills a KLL sketch per column, one counts the values outside, and the last one writes. Once a
+    sketch is full, quantiles differ between runs by up to ``rank_error``: to get the same result again, pass
+    the bounds of the first run (`ClippedFile.bounds`).
 
-    Rows, their order, NaN, nulls, compression and the metadata of other tools stay. So do the types of
-    columns, except that time stamps (of seconds, milliseconds or 96 bits) and times of day come in
-    microseconds, dates in days, half precision in single, bytes of fixed length in variable; a column whose
-    values DuckDB could not keep is refused. Bounds of whole numbers and decimals are rounded inwards; bounds
-    learnt of numbers too long for a double are one of its steps further out. From CSV to CSV, what is not
-    clipped stays character for character; CSV has no types, and from it to Parquet come whole numbers,
-    floats and text. The new file is written beside its place and moved there when complete; one that it
-    replaces keeps its mode, a link stays one, and a device or a pipe is written to.
+    Formats follow from the file names: .csv and .tsv (also .gz and .zst), otherwise Parquet. Rows, their
+    order, NaN, nulls, compression and the metadata of other tools are kept. Column types are kept, except
+    that timestamps (in seconds, milliseconds or 96 bits) and times of day become microseconds, dates become
+    days, half precision becomes single precision, and fixed-length binary becomes variable-length. A column
+    whose values DuckDB cannot keep is refused. Bounds of integers and decimals are rounded inwards; if
+    numbers are too long for a double, learned bounds are moved outwards by one double. From CSV to CSV,
+    values that are not clipped are kept character for character. From CSV, which has no types, to Parquet,
+    columns become integers, floats or text.
+
+    The new file is written beside its place and moved there when it is complete. A replaced file keeps its
+    mode, a symbolic link is kept, and a device or a pipe is written to directly.
 
     Args:
         source, target: the files; they may be the same with ``force``.
         method: as for `Clipper`; or `Bounds`, or ``{column: (low, high)}``.
-        columns: names; None for every column of numbers (in Parquet Arrow's: no dates, durations or lists).
+        columns: names; None for every numeric column (no dates, durations or lists).
         low, high, factor, side, rank_error: as for `Clipper`.
         memory: megabytes that DuckDB may use.
         force: replace ``target`` if it exists.
-        progress: told how far it is.
+        progress: called with the name of the phase and its progress.
+
+    Returns:
+        A `ClippedFile`.
 
     Warns:
-        UserWarning: bounds that were learnt, or come as `Bounds`, leave a column one value of several.
+        UserWarning: bounds that were learned, or given as `Bounds`, make all values of a column the same.
 
     Raises:
-        ArgumentError: an argument is outside what is allowed, ``target`` exists, a column is not there, holds
-            no numbers or is empty.
-        DataError: ``source`` is no whole Parquet or CSV file or holds a column that DuckDB cannot keep, or
-            ``target`` cannot be written.
+        ArgumentError: an argument is not allowed, ``target`` exists, a column does not exist, is not numeric
+            or is empty.
+        DataError: ``source`` is not a complete Parquet or CSV file or holds a column that DuckDB cannot keep,
+            or ``target`` cannot be written.
+
+    >>> import tempfile
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> _ = (folder / "in.csv").write_text("x\\n1\\n2\\n300\\n")
+    >>> done = clip_file(folder / "in.csv", folder / "out.csv", {"x": (None, 10)})
+    >>> (folder / "out.csv").read_text().split(), done.rows
+    (['x', '1', '2', '10'], 3)
     """
     source, target = Path(source), Path(target)
     bounds: Bounds | None = None
@@ -160,7 +173,7 @@ def column_names(source: str | Path) -> list[str]:
     """The columns of a Parquet or CSV file.
 
     Raises:
-        DataError: it is neither.
+        DataError: the file is neither.
     """
     source = Path(source)
     _check_source(source)
@@ -256,7 +269,7 @@ def _check_source(source: Path) -> None:
         raise DataError(f"{source}: a folder, expected a Parquet file or CSV")
     try:
         if not stat.S_ISREG(source.stat().st_mode):
-            raise DataError(f"{source}: no regular file; it is read several times")
+            raise DataError(f"{source}: not a regular file, which it must be, as it is read several times")
         source.open("rb").close()
     except OSError as failure:
         why = "no such file" if failure.errno in (errno.ENOENT, errno.ENAMETOOLONG) else failure.strerror

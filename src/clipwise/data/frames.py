@@ -1,4 +1,4 @@
-"""Bounds on data frames, learnt and applied by the engine that holds them: lazy stays lazy.
+"""Bounds for data frames, learned and applied by the engine of the frame: lazy frames stay lazy.
 
 pandas, Polars (eager and lazy), PyArrow, DuckDB, Dask and PySpark, through narwhals.
 """
@@ -25,18 +25,21 @@ Frame = TypeVar("Frame")
 
 
 def clip(frame: Frame, bounds: Any) -> Frame:
-    """The frame with its columns brought within bounds, by its own engine; a lazy frame stays lazy.
+    """The frame with its columns clipped to bounds, by its own engine; a lazy frame stays lazy.
 
-    NaN and nulls stay what they are, and every column keeps its type: of whole numbers the bounds are rounded
-    inwards, of single precision to the nearest number.
+    NaN and nulls are kept, and every column keeps its type: bounds are rounded inwards for integers, and to
+    the nearest number for single precision.
 
     Args:
-        frame: of pandas, Polars, PyArrow, DuckDB, Dask or PySpark.
+        frame: a frame of pandas, Polars, PyArrow, DuckDB, Dask or PySpark.
         bounds: `Bounds`, ``{column: (low, high)}``, or a fitted `Clipper`.
 
+    Returns:
+        A new frame of the same kind.
+
     Raises:
-        ArgumentError: this is no frame, a column is not there or holds no numbers, or no whole number lies
-            between the bounds.
+        ArgumentError: the argument is not a frame, a column does not exist or is not numeric, or no integer
+            lies between the bounds.
 
     >>> import polars as pl
     >>> frame = pl.LazyFrame({"amount": [-300.0, None, 7.5], "country": ["UK", "UK", "France"]})
@@ -64,20 +67,22 @@ def learn(
 ) -> Bounds:
     """Bounds for columns of a frame, computed by its own engine.
 
-    What is fetched is one row of statistics (two for ``mad`` and ``deviations``). Quantiles are the engine's
-    exact ones, linear between neighbours; Dask, which has none over several partitions, makes a KLL sketch of
-    each partition where it lies and sends that. Where sketches are full, as for `Clipper`, bounds differ from
-    run to run by that error.
+    Only one row of statistics is fetched (two for ``mad`` and ``deviations``). Quantiles are exact, with
+    linear interpolation. Dask has no exact quantiles over several partitions: each partition is reduced to a
+    KLL sketch where it is, and only the sketches are sent. Once sketches are full, bounds differ between runs
+    by up to ``rank_error``, as for `Clipper`.
 
     Args:
-        frame: of pandas, Polars, PyArrow, DuckDB, Dask or PySpark.
+        frame: a frame of pandas, Polars, PyArrow, DuckDB, Dask or PySpark.
         method, low, high, factor, side: as for `Clipper`.
-        columns: names; None for every column of floats or whole numbers.
-        rank_error: of Dask's sketches.
+        columns: names; None for every column of floats or integers.
+        rank_error: accuracy of Dask's sketches.
+
+    Returns:
+        The `Bounds`.
 
     Raises:
-        ArgumentError: an argument is outside what is allowed, or a column is not there, holds no numbers or
-            is empty.
+        ArgumentError: an argument is not allowed, or a column does not exist, is not numeric or is empty.
 
     >>> import pandas as pd
     >>> learn(pd.DataFrame({"x": [1.0, 2.0, 3.0, 4.0, 100.0]}), "iqr")
@@ -102,10 +107,13 @@ def learn(
 
 
 def report(frame: Any, bounds: Any) -> ClippingReport:
-    """How much of a frame the bounds would clip on each side, counted by its own engine.
+    """How many values of a frame the bounds would clip on each side, counted by its own engine.
 
     Args:
         frame, bounds: as for `clip`.
+
+    Returns:
+        A `ClippingReport`.
 
     >>> import polars as pl
     >>> print(report(pl.DataFrame({"x": [1, 2, 3, 4, 100]}), {"x": (None, 7)}))

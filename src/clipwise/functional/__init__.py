@@ -1,1 +1,1 @@
-"""Pure maths for every framework, in array namespace operations only."""
+"""Pure functions for every framework, written with array namespace operations only."""

@@ -1,4 +1,4 @@
-"""What every back end is asked to do about NaN and Inf."""
+"""Checks of arguments that all back ends share: how to treat NaN and Inf."""
 
 from typing import Literal, TypeAlias, get_args
 
@@ -9,7 +9,7 @@ NonFinite: TypeAlias = Literal["skip", "zero", "error", "propagate"]
 
 
 def as_nonfinite(nonfinite: str) -> NonFinite:
-    """``nonfinite`` if it is one of the four words; ArgumentError otherwise."""
+    """``nonfinite`` if it is one of the four allowed words; otherwise ArgumentError."""
     if nonfinite not in get_args(NonFinite):
         allowed = ", ".join(get_args(NonFinite))
         raise ArgumentError(f"nonfinite must be one of {allowed}, got {nonfinite!r}")
@@ -17,5 +17,5 @@ def as_nonfinite(nonfinite: str) -> NonFinite:
 
 
 def may_leave_out(clip: AnyClip, nonfinite: NonFinite) -> bool:
-    """Whether a step may be left out, for NaN and Inf or by ``action="skip"``: it must not happen at all."""
+    """Whether a step may be skipped, because of NaN and Inf or by ``action="skip"``."""
     return nonfinite == "skip" or leaves_steps_out(clip)

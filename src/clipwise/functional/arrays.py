@@ -1,4 +1,4 @@
-"""Measuring, scaling and clamping arrays that are values."""
+"""Measuring, scaling and clamping of immutable arrays."""
 
 from collections.abc import Sequence
 
@@ -15,12 +15,12 @@ __all__ = ["MeasuredArrays"]
 
 
 class MeasuredArrays(Measure):
-    """A `Measure` that replaces the arrays it holds and never writes into one, so it can be traced.
+    """A `Measure` that replaces its arrays and never writes into one, so that it can be traced.
 
     Args:
-        arithmetic: of the arrays' framework.
-        slots: of all parameters that the gradients may be of.
-        arrays: a gradient or None for each of them. Of a gradient that is sparse along axis 0, its rows.
+        arithmetic: operations of the arrays' framework.
+        slots: slots of all parameters that the gradients may belong to.
+        arrays: a gradient or None for each slot; for a gradient that is sparse along axis 0, its rows.
     """
 
     def __init__(self, arithmetic: Arithmetic, slots: Sequence[Slot], arrays: Sequence[Array | None]) -> None:
@@ -33,7 +33,7 @@ class MeasuredArrays(Measure):
         self.arrays = arrays
 
     def full(self) -> list[Array | None]:
-        """The arrays by slot, None where there was none."""
+        """The arrays by slot, None where there is none."""
         arrays: list[Array | None] = [None] * len(self.layout.all_slots)
         for place, array in zip(self.layout.present, self.arrays, strict=True):
             arrays[place] = array

@@ -1,4 +1,4 @@
-"""Bounds in attention: on the projections, on the logits, and, head by head, on the weights that make them.
+"""Bounds in attention: on the projections, on the logits, and on the weights behind the logits (QK-Clip).
 
 Logits are ``q . k / sqrt(d)`` before the softmax, of shape ``(..., heads, queries, keys)``.
 """
@@ -20,14 +20,17 @@ ROWS = 1024
 
 
 def clip_qkv(x: Array, bound: float) -> Array:
-    """The values of a query, key or value projection within ``+-bound``.
+    """Clip the output of a query, key or value projection to ``[-bound, bound]``.
 
     Args:
-        x: what the projection gives: q, k, v, or all of them in one array.
-        bound: above 0; inf leaves it as it is.
+        x: the output of the projection: q, k, v, or all of them in one array.
+        bound: a number above 0; inf does not clip.
+
+    Returns:
+        An array of the shape and dtype of ``x``.
 
     Raises:
-        ArgumentError: ``x`` is not of floats, or the bound is NaN or not above 0.
+        ArgumentError: ``x`` is not floating-point, or the bound is NaN or not above 0.
 
     >>> import numpy as np
     >>> clip_qkv(np.array([-20.0, 3.0, 9.0]), 8.0)
@@ -41,16 +44,20 @@ def clip_qkv(x: Array, bound: float) -> Array:
 
 
 def clip_logits(logits: Array, bound: float) -> Array:
-    """Attention logits within ``+-bound``, cut off hard; a masked place, which is -inf, stays -inf.
+    """Clip attention logits to ``[-bound, bound]``; masked positions, which are -inf, stay -inf.
 
-    A mask of large finite numbers must be added after this, or what it hides would be seen again.
+    A mask of large finite numbers must be added after this function, otherwise masked positions become
+    visible again.
 
     Args:
-        logits: of any shape.
-        bound: above 0.
+        logits: a floating-point array of any shape.
+        bound: a number above 0.
+
+    Returns:
+        An array of the shape and dtype of the logits.
 
     Raises:
-        ArgumentError: the logits are not of floats, or the bound is NaN or not above 0.
+        ArgumentError: the logits are not floating-point, or the bound is NaN or not above 0.
 
     >>> import numpy as np
     >>> clip_logits(np.array([-80.0, 3.0, 80.0, -np.inf]), 50.0)
@@ -60,9 +67,21 @@ def clip_logits(logits: Array, bound: float) -> Array:
 
 
 def soft_cap_logits(logits: Array, cap: float) -> Array:
-    """``cap * tanh(logits / cap)``; a masked place, which is -inf, stays -inf.
+    """``cap * tanh(logits / cap)``; masked positions, which are -inf, stay -inf.
 
-    Args, errors and source: as `clip_logits` and `clipwise.functional.activations.soft_cap`.
+    As with `clip_logits`, a mask of large finite numbers must be added after this function.
+
+    Args:
+        logits: a floating-point array of any shape.
+        cap: a finite number above 0.
+
+    Returns:
+        An array of the shape and dtype of the logits.
+
+    Raises:
+        ArgumentError: the logits are not floating-point, or the cap is NaN, infinite or not above 0.
+
+    Source: Gemma Team 2024, "Gemma 2", arXiv:2408.00118.
 
     >>> import numpy as np
     >>> soft_cap_logits(np.array([3.0, 500.0, -np.inf]), 50.0).round(4)
@@ -87,25 +106,25 @@ def max_logits(
 ) -> Array:
     """The largest attention logit of each head: ``max over batch, i, j of scale * q_i . k_j``.
 
-    Computed in float32 or wider, as the framework multiplies float32: where that is TF32, as TensorFlow's
-    default on GPUs is, three digits are right. (JAX is asked for full precision.) With fewer heads of k than
-    of q, as many neighbouring heads of q share one of k (grouped queries). A head that attends to nothing has
-    -inf. NaN stays NaN, except under XLA in TensorFlow, whose maximum may lose it.
+    Computed in float32 or wider. Where the framework multiplies float32 in TF32, as TensorFlow does by
+    default on GPUs, three digits are correct. (In JAX full precision is requested.) If k has fewer heads than
+    q, neighbouring heads of q share one of k (grouped-query attention). A head with no visible key has -inf.
+    NaN stays NaN, except under XLA in TensorFlow, whose maximum may lose it.
 
     Args:
-        q: of shape ``(..., heads, queries, d)``, as it goes into the product, rotated and all.
+        q: of shape ``(..., heads, queries, d)``, as it enters the product, after rotary embeddings.
         k: of shape ``(..., heads of k, keys, d)``.
-        scale: above 0; ``1 / sqrt(d)`` by default.
-        mask: of booleans in the framework of ``q``, True where a query sees a key, of a shape that broadcasts
-            to ``(..., heads, queries, keys)``.
-        causal: a query sees the keys up to its own place only.
+        scale: a number above 0; ``1 / sqrt(d)`` by default.
+        mask: a boolean array of the framework of ``q``, True where a query attends to a key, of a shape that
+            broadcasts to ``(..., heads, queries, keys)``.
+        causal: each query attends to the keys up to its own position only.
 
     Returns:
         An array of shape ``(heads,)``.
 
     Raises:
-        ArgumentError: the shapes do not fit or, in a ``tf.function``, heads, queries or d are not known; the
-            entries are not floats, or those of the mask not booleans; the scale is not above 0.
+        ArgumentError: the shapes do not fit or, in a ``tf.function``, heads, queries or d are unknown; the
+            arrays are not floating-point, or the mask is not boolean; the scale is not above 0.
 
     >>> import numpy as np
     >>> q = np.array([[[3.0, 0.0], [0.0, 4.0]]])  # one head, two queries of d = 2
@@ -115,7 +134,7 @@ def max_logits(
     xp, q = floating("q", q)
     theirs, k = floating("k", k)
     if theirs.framework != xp.framework:
-        raise ArgumentError(f"q and k must be of one framework, got {type(q)} and {type(k)}")
+        raise ArgumentError(f"q and k must be of the same framework, got {type(q)} and {type(k)}")
     shape, kv_heads = _shape_of_logits(shape_of("q", q), shape_of("k", k))
     *others, heads, queries, keys = shape
     if causal and queries != keys:
@@ -192,31 +211,32 @@ def qk_clip_factors(
     kv_heads: int | None = None,
     shared: str = "query",
 ) -> tuple[Array, Array]:
-    """QK-Clip: by what the weights of each head of q and of k are multiplied, so that no logit passes tau.
+    """QK-Clip: the factors for the query and key weights of each head that bound its logits by tau.
 
-    ``gamma = min(1, tau / largest)`` for each head, ``gamma**alpha`` for q and ``gamma**(1 - alpha)`` for k.
-    A head whose largest logit is at most tau, and so also 0 or negative, has exactly 1. So has one whose
-    largest logit is NaN or Inf, which does not say by how much.
+    ``gamma = min(1, tau / largest)`` for each head; q gets ``gamma**alpha`` and k ``gamma**(1 - alpha)``. A
+    head whose largest logit is at most tau gets exactly 1. So does a head whose largest logit is NaN or Inf,
+    from which no factor can be computed.
 
-    Where several heads of q share one of k, ``shared`` says who gives way:
+    If several heads of q share one of k, ``shared`` says what is scaled:
 
-    - ``"query"``: q alone by ``gamma``, k stays. Every head ends at tau or stays as it is. The source
-      treats the rotary key that all heads share in this way.
-    - ``"min"``: k by the smallest ``gamma`` of its heads of q to the power ``1 - alpha``, each q by its own
-      ``gamma**alpha``. The head with the largest logit ends at tau, others of the group below what they had.
+    - ``"query"``: only q, by ``gamma``; k stays unchanged. Each head ends at tau or stays as it is. The
+      source treats the rotary key that all heads share in this way.
+    - ``"min"``: k by the smallest ``gamma`` of its heads to the power ``1 - alpha``, each q by its own
+      ``gamma**alpha``. The head with the largest logit ends at tau, the logits of its other heads decrease
+      too.
 
     Args:
-        largest: the largest logit of each head of q, of shape ``(heads,)``, such as `max_logits` gives.
-        tau: above 0 and finite.
-        alpha: from 0 (k alone) to 1 (q alone).
-        kv_heads: how many heads k has; as many as q by default.
-        shared: ``"query"`` or ``"min"``, used where k has fewer heads.
+        largest: the largest logit of each head of q, of shape ``(heads,)``, as `max_logits` returns it.
+        tau: a finite number above 0.
+        alpha: exponent for q, from 0 (scale k only) to 1 (scale q only).
+        kv_heads: number of heads of k; by default as many as of q.
+        shared: ``"query"`` or ``"min"``; used if k has fewer heads than q.
 
     Returns:
-        The factors of q, of shape ``(heads,)``, and of k, of shape ``(kv_heads,)``.
+        The factors for q, of shape ``(heads,)``, and for k, of shape ``(kv_heads,)``.
 
     Raises:
-        ArgumentError: an argument is outside what is allowed, or the heads do not fit.
+        ArgumentError: an argument is not allowed, or the numbers of heads do not fit.
 
     >>> import numpy as np
     >>> qk_clip_factors(np.array([400.0, 60.0]))
@@ -254,5 +274,5 @@ def as_tau(tau: float) -> float:
 
 
 def as_alpha(alpha: float) -> float:
-    """The share of the queries; ArgumentError unless it is from 0 to 1."""
+    """The exponent for the queries; ArgumentError unless it is from 0 to 1."""
     return number_where("alpha", alpha, lambda alpha: 0 <= alpha <= 1, "from 0 to 1")

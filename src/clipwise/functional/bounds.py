@@ -1,4 +1,4 @@
-"""The share of the weights that stand at the bound of a clip, the same in every back end."""
+"""The share of the weights at the bound of a clip, for all back ends."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -21,19 +21,20 @@ Share: TypeAlias = Callable[[Clip, Sequence[int], Any], Array]
 
 
 def share_at_bound(clip: AnyClip, report: ClipReport, names: Sequence[str], share: Share) -> Array:
-    """The share of the groups at the bound: of the entries of a value clip, of the units, of the tensors.
+    """The share of the groups at the bound: entries for value clipping, units, or tensors.
 
-    Of parts it is put together as ``clip_fraction`` is: of `chain` that of the part with most, of `by_name`
-    that of each part, weighted by its tensors among all.
+    For several parts it is combined like ``clip_fraction``: for `chain` the largest share of a part, for
+    `by_name` the mean over the parts, weighted by their numbers of tensors.
 
     Args:
-        clip: of the weights.
-        report: of the step that clipped them: the thresholds of policies are in it.
-        names: of the weights that it clipped.
-        share: what counts for one clip in this framework.
+        clip: the clip of the weights.
+        report: report of the step that clipped them, which holds the thresholds of policies.
+        names: names of the weights that it clipped.
+        share: the share for a single clip, computed in this framework.
 
     Returns:
-        The share, 0-d; NaN where each group has a threshold of its own: the report holds the smallest only.
+        The share, 0-d; NaN if each group has a threshold of its own, since the report holds only the
+        smallest.
     """
     if any(map(_bounds_each, singles(clip))):
         return math.nan
@@ -69,11 +70,11 @@ def _bounds_each(clip: Clip) -> bool:
 
 
 def of_measure(measure: MeasuredArrays, clip: AnyClip, report: ClipReport) -> Array:
-    """`share_at_bound` of weights whose arrays are values.
+    """`share_at_bound` for immutable arrays.
 
     Args:
-        measure: of the weights after clipping.
-        clip, report: as there.
+        measure: the weights after clipping.
+        clip, report: as for `share_at_bound`.
     """
 
     def share(clip: Clip, places: Sequence[int], bound: Any) -> Array:

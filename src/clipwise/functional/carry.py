@@ -1,4 +1,4 @@
-"""What is remembered, carried over when parameters come and go."""
+"""Carries the state over when parameters are added or removed."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,15 +13,15 @@ __all__ = ["carry"]
 
 
 def carry(old: Plan, new: Plan, state: Any, xp: Namespace) -> Any:
-    """The state of one plan as that of another of the same description, over other parameters.
+    """The state of a plan converted to another plan of the same clip for other parameters.
 
-    What is remembered of the groups of a parameter goes with it, by its name. Of one that has gone, or has
-    another number of groups now, it is forgotten; of one that has come it starts afresh.
+    The state of a parameter's groups is matched by name. It is dropped if the parameter was removed or has
+    another number of groups now; a new parameter starts with a new state.
 
     Args:
         old, new: the plans.
-        state: of the old one.
-        xp: of its arrays.
+        state: state of the old plan.
+        xp: namespace of its arrays.
     """
     stages = zip(old.stages(), new.stages(), old.states(state), strict=True)
     return new.joined(iter([_carried(before, after, own, xp) for before, after, own in stages]))

@@ -20,10 +20,10 @@ __all__ = ["ClipState", "blank_report", "clip_arrays", "clip_measured", "init_st
 
 
 class ClipState(NamedTuple):
-    """What clipping remembers between steps: arrays of the framework only.
+    """The state of clipping between steps; arrays of the framework only.
 
     Attributes:
-        step: steps so far, skipped ones included.
+        step: number of steps so far, including skipped ones.
         thresholds: the states of the threshold policies.
     """
 
@@ -37,10 +37,10 @@ def init_state(plan: Plan, xp: Any) -> ClipState:
 
 
 def blank_report(plan: Plan, arithmetic: Arithmetic, names: Sequence[str], *, complete: bool) -> ClipReport:
-    """A report of the form that every step has, of no step: norm 0.
+    """A report with the fields that every step has, before any step: norm 0.
 
     Args:
-        complete: whether reports hold a direction.
+        complete: whether reports include the direction.
     """
     xp = arithmetic.xp
     report = dataclasses.replace(
@@ -61,23 +61,23 @@ def clip_measured(
     *,
     direction: bool = False,
 ) -> tuple[ClipReport, Any]:
-    """Clip the gradients that are measured, at least one, and say what was done and the state after it.
+    """Clip the measured gradients, at least one, and return the report and the next state.
 
-    A step that is left out (``measure.leave``, from before, by ``nonfinite="skip"`` or by a clip's
-    ``action="skip"``) is one like any other, but that nothing is changed and that the thresholds are given
-    norms that are NaN.
+    A skipped step (``measure.leave``, by a veto, by ``nonfinite="skip"`` or by ``action="skip"``) differs
+    from others only in that nothing is changed and that the thresholds receive norms of NaN.
 
     Args:
-        plan: what to do.
-        measure: of the gradients by slot.
-        weights: of the parameters by slot, where they are known.
-        state: of the plan, from the step before.
-        context: what the thresholds may know.
-        nonfinite: what happens to gradients that hold NaN or Inf.
-        direction: measure the cosine between the gradients before and after where it is not free.
+        plan: the clip.
+        measure: the gradients by slot.
+        weights: the parameters by slot, if they are known.
+        state: state from the previous step.
+        context: what else the thresholds may use.
+        nonfinite: what to do about gradients that hold NaN or Inf.
+        direction: report the cosine between the gradients before and after clipping even if this costs extra
+            computation.
 
     Raises:
-        NonFiniteError: a gradient is NaN or Inf and ``nonfinite="error"``. Nothing was touched.
+        NonFiniteError: a gradient is NaN or Inf and ``nonfinite="error"``. Nothing was changed.
     """
     names = measure.layout.names
     norms = measured(plan, measure)
@@ -127,22 +127,23 @@ def clip_arrays(
     *,
     direction: bool = False,
 ) -> tuple[list[Array | None], ClipState, ClipReport]:
-    """`clip_measured` of arrays that are values.
+    """`clip_measured` for immutable arrays.
 
     Args:
-        plan: what to do.
-        measure: of the gradients by slot.
-        weights: of the parameters by slot, where they are known.
-        state: from the step before.
-        context: what the thresholds may know; its step is that of the state.
-        nonfinite: ``"skip"`` gives zeros in place of gradients that hold NaN or Inf, and of all others of
-            that step, and reports ``skipped``; ``"zero"`` clips them with 0 in place of such entries;
-            ``"error"`` raises, which takes arrays that can be looked at; ``"propagate"`` does nothing.
-        direction: measure the cosine between the gradients before and after where it is not free.
+        plan: the clip.
+        measure: the gradients by slot.
+        weights: the parameters by slot, if they are known.
+        state: state from the previous step.
+        context: what else the thresholds may use; the step number is that of the state.
+        nonfinite: what to do about gradients that hold NaN or Inf. ``"skip"``: return zeros for all gradients
+            and report ``skipped``. ``"zero"``: replace such entries by 0 and clip. ``"error"``: raise, which
+            needs arrays whose values can be read. ``"propagate"``: nothing.
+        direction: report the cosine between the gradients before and after clipping even if this costs extra
+            computation.
 
     Raises:
         NonFiniteError: a gradient is NaN or Inf and ``nonfinite="error"``.
-        ParameterError: a threshold needs weights or a loss that are not there.
+        ParameterError: a threshold needs weights or a loss that was not given.
     """
     xp, arithmetic = measure.xp, measure.arithmetic
     _refuse_missing(plan, weights, context)
@@ -165,6 +166,6 @@ def _refuse_missing(plan: Plan, weights: Measure | None, context: StepContext) -
     for stage in plan.stages():
         policy, needs = stage.thresholds.policy, stage.thresholds.needs
         if "weight_norm" in needs and weights is None:
-            raise ParameterError(f"{policy!r} looks at the weights: give the parameters beside the gradients")
+            raise ParameterError(f"{policy!r} depends on the weights: give the parameters with the gradients")
         if "loss" in needs and context.loss is None:
             raise ParameterError(f"{policy or stage.clip!r} follows the loss: give the loss of every step")

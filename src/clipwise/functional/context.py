@@ -1,4 +1,4 @@
-"""What a threshold may know of a step besides its gradients."""
+"""What a threshold may use besides the gradients."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,10 +10,10 @@ __all__ = ["StepContext"]
 
 @dataclass(frozen=True, kw_only=True)
 class StepContext:
-    """What a policy may know besides the gradients; see `clipwise.thresholds.Observation`.
+    """What a policy may use besides the gradients; see `clipwise.thresholds.Observation`.
 
     Attributes:
-        moment_ratios: by the names of the tensors.
+        moment_ratios: by name of the tensor.
     """
 
     step: Array = 0.0

@@ -1,4 +1,4 @@
-"""Arrays as they are given, of any framework: of floats, and of shapes that fit. Checked, not changed."""
+"""Checks that arguments are floating-point arrays of fitting shapes, in any framework."""
 
 from typing import Any, TypeAlias
 
@@ -15,7 +15,7 @@ def namespace_for(name: str, value: Any) -> Namespace:
     """The namespace of an array.
 
     Raises:
-        ArgumentError: this is no array.
+        ArgumentError: the argument is not an array.
     """
     if hasattr(value, "dtype"):
         try:
@@ -27,11 +27,11 @@ def namespace_for(name: str, value: Any) -> Namespace:
     )
 
 
-def floats(name: str, value: Any, must: str = "be of floating-point numbers") -> tuple[Namespace, Array]:
-    """An array of real floats, of a variable its value, and the namespace bound to its dtype and device.
+def floats(name: str, value: Any, must: str = "be floating-point") -> tuple[Namespace, Array]:
+    """A real floating-point array (of a variable its value), and its namespace, bound to dtype and device.
 
     Raises:
-        ArgumentError: this is no array, or of other entries.
+        ArgumentError: the argument is not an array, or has another dtype.
     """
     xp = namespace_for(name, value)
     if not xp.is_floating(value):
@@ -40,15 +40,15 @@ def floats(name: str, value: Any, must: str = "be of floating-point numbers") ->
 
 
 def floating(name: str, value: Any) -> tuple[Namespace, Array]:
-    """As `floats`; a plain number is an array of numpy."""
+    """Like `floats`; a plain number becomes a numpy array."""
     return floats(name, np.asarray(value) if isinstance(value, (bool, int, float)) else value)
 
 
 def shape_of(name: str, value: Array) -> Shape:
-    """The lengths of the axes, None where one is known only when a graph runs.
+    """The lengths of the axes, None for a length that is only known when a graph runs.
 
     Raises:
-        ArgumentError: not even their number is known.
+        ArgumentError: not even the number of axes is known.
     """
     try:
         return tuple(value.shape)
@@ -59,13 +59,13 @@ def shape_of(name: str, value: Array) -> Shape:
 
 
 def same_length(one: int | None, other: int | None) -> bool:
-    """Whether two axes have one length, as far as they are known."""
+    """Whether two axes have the same length, as far as they are known."""
     # Not `None in (...)`: torch compiles with symbols, which that would compare.
     return one is None or other is None or one == other
 
 
 def same_shape(one: Shape, other: Shape) -> bool:
-    """Whether two shapes are one, as far as they are known."""
+    """Whether two shapes are the same, as far as they are known."""
     return len(one) == len(other) and not [
         1 for a, b in zip(one, other, strict=True) if not same_length(a, b)
     ]
@@ -83,7 +83,7 @@ def broadcasts(ours: Shape, theirs: Shape) -> bool:
 
 
 def written(shape: Shape) -> str:
-    """A shape as it is written: ``(4, 7)``, with ``?`` for what is known only when a graph runs.
+    """A shape as text: ``(4, 7)``, with ``?`` for unknown lengths.
 
     >>> written((None, 7))
     '(?, 7)'

@@ -1,4 +1,4 @@
-"""Which parameters have a gradient, and what follows from their shapes: sizes, units, where norms are."""
+"""Which parameters have a gradient, and what follows from their shapes: sizes, units, positions of norms."""
 
 import itertools
 import math

@@ -1,4 +1,4 @@
-"""The norms of some arrays as they are now: each measured once, and kept true by what is done to them."""
+"""Norms of some arrays, each measured once and updated when the arrays are scaled or clamped."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -14,19 +14,19 @@ __all__ = ["Measure"]
 
 
 class Measure(ABC):
-    """Norms by tensor, unit or all together, cached; scaling and clamping keep the cache true.
+    """Cached norms per tensor, per unit or of all arrays; scaling and clamping update the cache.
 
-    What measures and scales is a back end's: arrays that are values, which it replaces, or tensors, into
-    which it writes.
+    A back end implements the measuring and scaling, for immutable arrays that are replaced or for tensors
+    that are written to.
 
     Args:
-        layout: of the arrays.
+        layout: layout of the arrays.
 
     Attributes:
-        leave: whether the arrays are to be left as they are, and no threshold is to learn from them: a 0-d
-            array where only the device knows, True where the host does, None: they are not.
-        judged: what the clips found that may leave the step out.
-        defers: whether it is left to the device to find out ``leave``; the host does not look.
+        leave: whether the step is skipped, so that the arrays stay unchanged and no threshold learns from
+            them: a 0-d array if only the device knows, True if the host does, None if it is not skipped.
+        judged: what the clips found that may skip the step.
+        defers: whether ``leave`` is found out on the device only, without a host-device sync.
     """
 
     defers: bool = True

@@ -1,4 +1,4 @@
-"""The report of a whole from the reports of its parts, the same in every back end."""
+"""Combines the reports of parts into one report, in the same way for all back ends."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,7 +11,7 @@ __all__ = ["changed", "left_out", "merged", "settled", "untouched"]
 
 
 def untouched(xp: Namespace, norm: Array) -> ClipReport:
-    """The report of gradients that were left as they were."""
+    """The report of gradients that were not changed."""
     zero = xp.full((), 0.0)
     return ClipReport(
         norm=norm,
@@ -30,14 +30,14 @@ def merged(
     norm_after: Array,
     shares: Sequence[float] | None = None,
 ) -> ClipReport:
-    """The report of clips of which each left one of these reports.
+    """The combined report of several clips.
 
     Args:
-        xp: of their arrays.
-        parts: at least one.
-        norm, norm_after: of everything, before the first and after the last.
-        shares: of everything, how much each part saw; None if each saw all of it, one after the other. Then
-            the share that was clipped is that of the part that clipped most.
+        xp: namespace of their arrays.
+        parts: the reports, at least one.
+        norm, norm_after: norm of all gradients, before the first clip and after the last.
+        shares: the share of the gradients that each part clipped; None if each part clipped all of them, one
+            after the other. The clip fraction is then the largest of the parts.
     """
     every = list(parts.values())
     fractions = [report.clip_fraction for report in every]
@@ -63,22 +63,22 @@ def merged(
 
 
 def changed(report: ClipReport, changes: Mapping[str, Any]) -> ClipReport:
-    """`dataclasses.replace`, in a tenth of the time: a frozen ``__init__`` sets one field after the other."""
+    """`dataclasses.replace` in a tenth of the time: a frozen ``__init__`` sets the fields one by one."""
     made = ClipReport.__new__(ClipReport)
     vars(made).update(vars(report), **changes)
     return made
 
 
 def left_out(xp: Namespace, report: ClipReport, flag: Array | bool) -> ClipReport:
-    """The report of a step, and of its parts, as that of one which is left out if a flag is set.
+    """The report of a step and its parts, turned into that of a skipped step if a flag is set.
 
-    The threshold is NaN then, and nothing held it, unless the report says itself that the step is left out:
-    by that threshold.
+    The threshold becomes NaN, and nothing held it, unless the report itself says that the step is skipped by
+    that threshold.
 
     Args:
-        xp: of its arrays.
-        report: of what would have been done.
-        flag: 0-d, or True where it is known.
+        xp: namespace of its arrays.
+        report: the report of the step as if it was not skipped.
+        flag: 0-d, or True if it is known.
     """
     parts = {key: left_out(xp, part, flag) for key, part in report.parts.items()}
     exceeded = xp.full((), xp.nan)

@@ -1,4 +1,4 @@
-"""Which clip of a `by_name` a parameter belongs to."""
+"""Assigns parameters to the clips of a `by_name`."""
 
 import difflib
 from collections.abc import Iterable, Sequence
@@ -21,10 +21,10 @@ def owner_of(clip: ByName, name: str) -> str | None:
 
 
 def refuse_unmatched(patterns: Iterable[str], names: Iterable[str], argument: str = "by_name") -> None:
-    """Raise for a pattern that matches none of the names; without any name, for none.
+    """Raise for a pattern that matches no name; without any names, raise for none.
 
     Raises:
-        ParameterError: naming the argument, the pattern and the names that come nearest.
+        ParameterError: with the argument, the pattern and the nearest names.
     """
     names = list(names)
     for pattern in patterns:

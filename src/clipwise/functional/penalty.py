@@ -1,4 +1,4 @@
-"""The gradient penalty of WGAN-GP, on the arrays of any framework that differentiates."""
+"""The gradient penalty of WGAN-GP, for all frameworks with automatic differentiation."""
 
 import math
 from collections.abc import Callable
@@ -24,29 +24,29 @@ def gradient_penalty(
     as_array: Callable[[Any], Array],
     kind: str = "a tensor",
 ) -> Array:
-    """``weight mean((||grad critic(x)|| - target)^2)``, or of ``max(0, norm - target)^2``.
+    """``weight * mean((||grad critic(x)|| - target)^2)``, or of ``max(0, norm - target)^2``.
 
-    Each x is ``alpha real + (1 - alpha) fake`` with one alpha a sample. Norms are of a sample's whole
-    gradient, over all axes but the first, in float32 or wider; where a norm is 0, so is its derivative.
+    Each x is ``alpha * real + (1 - alpha) * fake``, with one alpha per sample. The norm is taken over all
+    axes of a sample, in float32 or wider; where it is 0, so is its derivative.
 
     Args:
-        critic: a function of a batch that gives one number a sample: (n,) or (n, 1, ...).
-        real, fake: batches of one shape (n, ...) and any rank; no gradient flows back into them.
-        weight: of the penalty, the paper's lambda.
-        target: the norm that is wanted.
-        one_sided: whether norms below the target cost nothing.
-        alpha: where the points lie, a number in [0, 1] a sample, or one for all; None: drawn.
-        source: what alpha is drawn with, by name; None: it was not given.
-        draw: of ``real``: numbers in [0, 1], one a sample.
-        as_array: of anything that the framework takes for an array: the array.
-        kind: what an array is called in this framework.
+        critic: a function of a batch that returns one number per sample: (n,) or (n, 1, ...).
+        real, fake: batches of the same shape (n, ...); no gradient flows back into them.
+        weight: weight of the penalty, lambda in the paper.
+        target: the desired norm.
+        one_sided: penalise only norms above the target.
+        alpha: interpolation weights in [0, 1], one per sample or one for all; None: drawn.
+        source: name and value of the source of random numbers; the value is None if it was not given.
+        draw: a function of ``real`` that returns one number in [0, 1] per sample.
+        as_array: converts anything that the framework accepts to an array.
+        kind: the framework's word for an array.
 
     Returns:
         The penalty, 0-d.
 
     Raises:
         ArgumentError: shapes or dtypes do not fit, a number is out of range, or the critic's output does not
-            depend on its input (in JAX its slope is 0 then).
+            depend on its input (in JAX its gradient is 0 then).
 
     Source: Gulrajani et al. 2017, "Improved training of Wasserstein GANs", arXiv:1704.00028.
     """
@@ -87,7 +87,7 @@ def gradient_penalty(
         try:
             scores = as_array(scores)
         except (TypeError, ValueError) as error:
-            raise ArgumentError(f"the critic must give {kind}, gave {type(scores).__name__}") from error
+            raise ArgumentError(f"the critic must return {kind}, returned {type(scores).__name__}") from error
         _check_scores(shape_of("the critic's output", scores), samples)
         return scores
 
@@ -100,7 +100,7 @@ def gradient_penalty(
 
 def _check_batches(real: Shape, fake: Shape) -> None:
     if not same_shape(real, fake):
-        raise ArgumentError(f"real and fake must have one shape, got {real} and {fake}")
+        raise ArgumentError(f"real and fake must have the same shape, got {real} and {fake}")
     if not real:
         raise ArgumentError("real and fake must be batches, their first axis the samples, got single numbers")
     if 0 in real:
@@ -111,7 +111,7 @@ def _check_alpha(alpha: Shape, samples: Shape) -> None:
     fits = len(alpha) in (1, len(samples)) and same_length(alpha[0], samples[0])
     if not fits or any(length != 1 for length in alpha[1:]):
         raise ArgumentError(
-            f"alpha must be one number a sample, of shape ({samples[0]},), got the shape {alpha}"
+            f"alpha must be one number per sample, of shape ({samples[0]},), got the shape {alpha}"
         )
 
 
@@ -120,13 +120,13 @@ def _check_scores(scores: Shape, samples: Shape) -> None:
     fits = len(scores) > 0 and same_length(scores[0], samples[0])
     if not fits or any(length not in (1, None) for length in scores[1:]):
         raise ArgumentError(
-            f"the critic must give one number a sample, of shape ({samples[0]},) or ({samples[0]}, 1), and"
-            f" gave the shape {scores}"
+            f"the critic must return one number per sample, of shape ({samples[0]},) or ({samples[0]}, 1),"
+            f" got the shape {scores}"
         )
 
 
 def between(xp: Any, real: Array, fake: Array, alpha: Array | float) -> Array:
-    """``alpha real + (1 - alpha) fake`` with one alpha a sample, or for all; arrays are of one dtype.
+    """``alpha * real + (1 - alpha) * fake``, with one alpha per sample or one for all; all of one dtype.
 
     >>> import numpy as np
     >>> between(np, np.ones((2, 3)), np.zeros((2, 3)), np.array([1.0, 0.25]))[:, 0].tolist()
@@ -138,13 +138,13 @@ def between(xp: Any, real: Array, fake: Array, alpha: Array | float) -> Array:
 
 
 def penalty_of(xp: Namespace, gradients: Array, weight: float, target: float, one_sided: bool) -> Array:
-    """The penalty of some gradients; norms are over all axes but 0.
+    """The penalty from the gradients; norms are over all axes but 0.
 
-    Divided by the largest entry of each sample first, so that no square leaves the range; the norm of a
-    gradient of zeros is 0 and so is its derivative, to every order.
+    Each sample is divided by its largest entry first, so that squares do not overflow. The norm of a zero
+    gradient is 0, and so are its derivatives of every order.
 
     Args:
-        xp: of the gradients.
+        xp: namespace of the gradients.
         gradients: (n, ...), in float32 or wider.
         weight, target, one_sided: as for `gradient_penalty`.
     """

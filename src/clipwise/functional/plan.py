@@ -1,4 +1,4 @@
-"""A whole description, `chain` and `by_name` included, laid out over parameters."""
+"""A whole clip, including `chain` and `by_name`, laid out over parameters."""
 
 import dataclasses
 from abc import ABC, abstractmethod
@@ -22,12 +22,12 @@ __all__ = ["Plan", "make_plan"]
 
 
 def make_plan(clip: AnyClip, slots: Sequence[Slot], *, later: bool = False) -> "Plan":
-    """Lay a description out over parameters.
+    """Lay a clip out over parameters.
 
     Args:
-        clip: what to do.
-        slots: of the parameters, in the order of the state.
-        later: they are what others have become, so not every pattern has to match one of them.
+        clip: the clip.
+        slots: the parameters, in the order of the state.
+        later: the parameters have changed since the first plan, so a pattern may match none of them now.
 
     Raises:
         ParameterError: a pattern of `by_name` matches no parameter.
@@ -46,14 +46,14 @@ def _of_all(clip: AnyClip, slots: Sequence[Slot], later: bool) -> "Plan":
 
 
 class Plan(ABC):
-    """Clips gradients of some slots; holds nothing that changes.
+    """Clips the gradients of some slots; immutable.
 
     Attributes:
-        norm: how the joint norm is measured that it reports: as by its first clip, or 2 where parts differ.
-        folds: all that it does is to multiply everything by one coefficient.
-        by_unit: all that it does is by unit, and the norms of the tensors follow from those of their units.
-        leaves_out: a clip in it may leave the step out.
-        plans: those of its parts, in the order of their states.
+        norm: the norm of the reported joint norm: that of its first clip, or 2 if parts differ.
+        folds: whether it only multiplies everything by one coefficient.
+        by_unit: whether it only acts per unit, and tensor norms follow from those of the units.
+        leaves_out: whether a clip in it may skip the step.
+        plans: the plans of its parts, in the order of their states.
     """
 
     norm: Norm
@@ -63,7 +63,7 @@ class Plan(ABC):
     plans: Sequence["Plan"] = ()
 
     def apply(self, measure: Measure, weights: Measure | None, state: Any, context: StepContext) -> Step:
-        """Clip what is measured: what was done, and the state after it. Without any gradient, nothing."""
+        """Clip the measured gradients; return what was done and the next state."""
         if not measure.layout.present:
             return self.blank(untouched(measure.xp, measure.xp.zeros(()))), state
         return self._apply(measure, weights, state, context)
@@ -93,7 +93,7 @@ class Plan(ABC):
     def judge(
         self, measure: Measure, weights: Measure | None, state: Any, context: StepContext
     ) -> Array | None:
-        """Whether a clip with ``action="skip"`` leaves this step out, 0-d; None where there is none."""
+        """Whether a clip with ``action="skip"`` skips this step, 0-d; None if there is no such clip."""
         found: Array | None = None
         if not self.leaves_out:
             return found
@@ -105,18 +105,18 @@ class Plan(ABC):
 
     @abstractmethod
     def blank(self, report: ClipReport) -> ClipReport:
-        """The report of a step in which nothing was done, with the parts that it always has."""
+        """The report of a step without clipping, with all parts that a report has."""
 
     def needs(self) -> frozenset[str]:
-        """What the policies must be told."""
+        """The fields of `Observation` that the policies need."""
         return frozenset().union(*[stage.thresholds.needs for stage in self.stages()])
 
     def sees(self) -> frozenset[str]:
-        """What the policies use where it is there."""
+        """The fields of `Observation` that the policies use if they are given."""
         return frozenset().union(*[stage.thresholds.sees for stage in self.stages()])
 
     def needs_all(self) -> bool:
-        """Whether what happens to one gradient depends on the others."""
+        """Whether the clipping of one gradient depends on the others."""
         return "global_norm" in self.sees() or any(stage.clip.per == "global" for stage in self.stages())
 
 

@@ -1,8 +1,8 @@
-"""The formula ``g <- g * min(1, threshold / norm(g))``, its part about norms: the same in every back end.
+"""The formula ``g <- g * min(1, threshold / norm(g))``: its scalar part, which all back ends share.
 
-Everything takes an array namespace first and never branches on an array's value; on plain floats, for a
-single norm on the host, it may. All of it can be differentiated, at a norm of 0 too, whose derivative is 0:
-the smallest of its subgradients.
+All functions take an array namespace first and never branch on the value of an array; for a single norm on
+the host, plain floats may be branched on. All are differentiable, also at a norm of 0, where the derivative
+is 0, the smallest of the subgradients.
 """
 
 import math
@@ -14,12 +14,12 @@ __all__ = ["coefficient", "combine", "direction", "norm_after", "order_of", "pow
 
 
 def order_of(norm: Norm) -> float:
-    """The order p in which a norm is measured: 2 for the root mean square."""
+    """The order p of a norm; 2 for the root mean square."""
     return 2.0 if norm == "rms" else norm
 
 
 def ratio(xp: Namespace, a: Array, b: Array, known: Array, value: float) -> Array:
-    """``a / b``, and a value where that is known, whatever b is; there the derivative is 0."""
+    """``a / b``, or a given value where the result is known whatever b is; its derivative there is 0."""
     if xp.may_be_differentiated(b):
         # A quotient by 0 must not even be differentiated where it is not taken: 0 times Inf is NaN.
         b = xp.where(known, 1.0, b)
@@ -27,7 +27,7 @@ def ratio(xp: Namespace, a: Array, b: Array, known: Array, value: float) -> Arra
 
 
 def root(xp: Namespace, sums: Array, p: float) -> Array:
-    """The p-th root; at 0 its derivative is 0."""
+    """The p-th root; its derivative at 0 is 0."""
     if p == 2.0:
         return xp.sqrt(sums)
     if p == 1.0:
@@ -37,7 +37,7 @@ def root(xp: Namespace, sums: Array, p: float) -> Array:
 
 
 def coefficient(xp: Namespace, norm: Array, threshold: Array) -> Array:
-    """``min(1, threshold / norm)``; NaN for a NaN norm, as in every framework, unless nothing bounds it.
+    """``min(1, threshold / norm)``; NaN for a NaN norm, as in every framework, unless the threshold is inf.
 
     >>> import numpy as np
     >>> coefficient(Namespace.bound(np.float64), np.asarray([0.5, 4.0, 1.0]), 2.0).tolist()
@@ -50,7 +50,7 @@ def coefficient(xp: Namespace, norm: Array, threshold: Array) -> Array:
 
 
 def norm_after(xp: Namespace, norm: Array, threshold: Array) -> Array:
-    """The norm that scaling leaves: the threshold, where it was above it. Inf times 0 is NaN."""
+    """The norm after scaling: the threshold if the norm was above it. Inf times 0 is NaN."""
     if isinstance(norm, float):
         return norm if not norm > threshold else math.nan if norm == math.inf else threshold
     above = norm > threshold
@@ -59,9 +59,9 @@ def norm_after(xp: Namespace, norm: Array, threshold: Array) -> Array:
 
 
 def combine(xp: Namespace, norms: Array, p: float) -> Array:
-    """The p-norm of a whole from the p-norms of its parts, a vector of at least one; 0-d.
+    """The p-norm of a whole from the p-norms of its parts (a vector with at least one entry), 0-d.
 
-    Divided by the largest first, so that no power leaves the range.
+    The parts are divided by the largest one first, so that powers do not overflow.
 
     >>> import numpy as np
     >>> print(f"{combine(Namespace.bound(np.float64), np.asarray([3e200, 4e200]), 2.0):.3g}")
@@ -77,7 +77,7 @@ def combine(xp: Namespace, norms: Array, p: float) -> Array:
 
 
 def powers(xp: Namespace, moduli: Array, p: float) -> Array:
-    """The p-th powers of numbers of at least 0; at 0 their derivative is 0."""
+    """The p-th powers of numbers of at least 0; the derivative at 0 is 0."""
     if p == 2.0:
         return moduli * moduli
     if p >= 1.0:
@@ -87,13 +87,13 @@ def powers(xp: Namespace, moduli: Array, p: float) -> Array:
 
 
 def direction(xp: Namespace, before: Array, after: Array, sizes: tuple[Array, Array]) -> Array:
-    """The cosine between parts with these 2-norms and the same parts scaled to others; 0-d.
+    """The cosine between the whole before and after scaling its parts, from 2-norms; 0-d.
 
-    Nothing, before or after, points nowhere; that is no turn.
+    1 if one of them is 0, since a zero vector has no direction.
 
     Args:
-        before, after: one norm a part.
-        sizes: the norms of the wholes, before and after.
+        before, after: one norm per part.
+        sizes: the norms of the whole, before and after.
     """
     nothing = (sizes[0] == 0) | (sizes[1] == 0)
     a, b = (ratio(xp, norms, size, nothing, 0.0) for norms, size in zip((before, after), sizes, strict=True))

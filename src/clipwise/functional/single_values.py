@@ -1,4 +1,4 @@
-"""The warning about features that bounds make one value of."""
+"""The warning about bounds that make all values of a feature the same."""
 
 import warnings
 from typing import Any
@@ -7,22 +7,22 @@ import numpy as np
 
 
 def warn_of_single_values(low: Any, high: Any) -> None:
-    """Warn, in the name of who called the caller, of each feature whose two bounds are the same.
+    """Warn about each feature whose two bounds are equal; the warning points at the caller's caller.
 
     Args:
-        low, high: each a number or ``(F,)`` of them.
+        low, high: each a number or an array ``(F,)``.
 
     >>> with warnings.catch_warnings(record=True) as caught:
     ...     warn_of_single_values(np.array([0.0, 0.0]), np.array([1.0, 0.0]))
     >>> str(caught[0].message)
-    'feature 1: its bounds, 0.0 and 0.0, make 0.0 of all values; give others, or leave the feature out'
+    'feature 1: its bounds, 0.0 and 0.0, set all values to 0.0; give others, or leave the feature out'
     """
     lows, highs = np.broadcast_arrays(low, high)
     for i in np.flatnonzero(lows == highs):
         value = float(lows.flat[i])
         which, what = (f"feature {i}: its", "the feature") if lows.ndim else ("the", "them")
         warnings.warn(
-            f"{which} bounds, {value!r} and {value!r}, make {value!r} of all values; give others, or leave"
+            f"{which} bounds, {value!r} and {value!r}, set all values to {value!r}; give others, or leave"
             f" {what} out",
             stacklevel=3,
         )

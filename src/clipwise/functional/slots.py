@@ -1,4 +1,4 @@
-"""What is known of one parameter by its name and shape alone."""
+"""What is known about a parameter from its name and shape."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -22,12 +22,13 @@ class Slot:
     """One parameter.
 
     Attributes:
-        name: qualified, its parts joined with dots.
-        shape: of the parameter.
-        axes: the axes along which its units lie, ascending; empty: it is one unit.
+        name: qualified name, with dots.
+        shape: shape of the parameter.
+        axes: the axes along which its units lie, ascending; empty if it is one unit.
         embedding: whether it is the table of an embedding.
-        groups: into which axis 0 is split first, as a new axis before it; the axes are counted after that.
-        alias: the name that patterns know it by, where that is not its own.
+        groups: number of groups into which axis 0 is split first, as a new axis in front; the axes are
+            counted after that.
+        alias: the name that patterns are compared with, if it is another one.
         normalised: whether the optimizer normalises its gradient itself, which is then not clipped.
     """
 
@@ -50,7 +51,7 @@ class Slot:
 
     @property
     def units(self) -> int:
-        """How many units it has; an empty weight is one."""
+        """Number of units; an empty weight is one."""
         shape = self.shape
         if self.groups > 1:
             shape = (self.groups, shape[0] // self.groups, *shape[1:])
@@ -72,17 +73,18 @@ def make_slots(
     unit_axes: UnitAxes | None = None,
     known: Mapping[str, tuple[int, ...]] | None = None,
 ) -> tuple[Slot, ...]:
-    """Slots of kernels whose last axis is their output, ``(..., in, out)``, as in JAX, Keras and TensorFlow.
+    """Slots of kernels whose last axis is the output, ``(..., in, out)``, as in JAX, Keras and TensorFlow.
 
-    A vector or a number is one unit; the rows of an embedding's table are units, known by its name.
+    A vector or a number is one unit. The units of an embedding's table, which is recognised by its name, are
+    its rows.
 
     Args:
         shapes: names and shapes, in order.
-        unit_axes: what the user says instead, the first matching pattern wins.
-        known: what the framework says instead, by name.
+        unit_axes: the user's choice; the first matching pattern wins.
+        known: the framework's choice, by name.
 
     Raises:
-        ArgumentError: an axis is none, or not one of the weight it is for.
+        ArgumentError: an axis is not a whole number, or the weight does not have it.
         ParameterError: a pattern matches nothing.
 
     >>> make_slots([("dense.kernel", (3, 4)), ("dense.bias", (4,))])[0].axes
@@ -93,7 +95,7 @@ def make_slots(
         if shapes and not any(fnmatchcase(name, pattern) for name, _ in shapes):
             names = ", ".join(repr(name) for name, _ in shapes[:5])
             raise ParameterError(
-                f"unit_axes: the pattern {pattern!r} matches no parameter; there are {names}"
+                f"unit_axes: the pattern {pattern!r} matches no parameter; the parameters are {names}"
             )
     return tuple(_slot(name, tuple(shape), unit_axes or {}, known or {}) for name, shape in shapes)
 

@@ -1,4 +1,4 @@
-"""One `Clip` at work: measure the groups, ask for the threshold, scale or clamp what is above it."""
+"""One `Clip` at work: measure the groups, get the thresholds, scale or clamp."""
 
 import dataclasses
 import math
@@ -23,7 +23,7 @@ Step: TypeAlias = tuple[ClipReport, Any]
 
 
 def make_stage(clip: Clip, slots: Sequence[Slot]) -> "Stage":
-    """A clip on some parameters."""
+    """The stage of a clip for some parameters."""
     match clip.per:
         case "element":
             return _ElementStage(clip, slots)
@@ -34,10 +34,10 @@ def make_stage(clip: Clip, slots: Sequence[Slot]) -> "Stage":
 
 
 class Stage(ABC):
-    """One clip on some parameters; holds nothing that changes.
+    """One clip for some parameters; immutable.
 
     Args:
-        clip: what to do.
+        clip: the clip.
         slots: all parameters that it may ever see, in the order of its state.
     """
 
@@ -52,21 +52,21 @@ class Stage(ABC):
 
     @abstractmethod
     def apply(self, measure: Measure, weights: Measure | None, state: Any, context: StepContext) -> Step:
-        """Clip what is measured, at least one array.
+        """Clip the measured arrays, at least one.
 
         Args:
-            measure: of the gradients by slot; it holds the clipped ones afterwards.
-            weights: of the parameters by slot, where they are known.
-            state: of the stage.
-            context: what else it may know.
+            measure: the gradients by slot; holds the clipped ones afterwards.
+            weights: the parameters by slot, if they are known.
+            state: state of the stage.
+            context: what else the thresholds may use.
 
         Raises:
-            ThresholdError: a range for complex gradients.
+            ThresholdError: a range was given for complex gradients.
         """
 
 
 class GlobalStage(Stage):
-    """One norm over everything."""
+    """One norm of all gradients."""
 
     def apply(self, measure: Measure, weights: Measure | None, state: Any, context: StepContext) -> Step:
         norm = measure.joint(self.clip.norm)
@@ -75,7 +75,7 @@ class GlobalStage(Stage):
         return self.scale(measure, norm, threshold, held), state
 
     def scale(self, measure: Measure, norm: Array, threshold: Array, held: Mapping[str, Array]) -> ClipReport:
-        """Multiply everything by what brings this norm within the threshold."""
+        """Multiply everything by the coefficient of this norm."""
         xp = measure.xp
         measure.scale(scaling.coefficient(xp, norm, threshold))
         clipped = norm > threshold

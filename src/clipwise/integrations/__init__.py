@@ -1,5 +1,5 @@
-"""The same clips inside trainers: `lightning.ClipCallback` and `transformers.ClipCallback`.
+"""Clipping inside of trainers: `lightning.ClipCallback` and `transformers.ClipCallback`.
 
-Each module is imported by its own name and needs its own trainer. Accelerate and Lightning Fabric need
-nothing from here: `clipwise.torch.attach` takes the optimizers that they prepare.
+Each module is imported by its own name and needs its trainer. Accelerate and Lightning Fabric need no module:
+`clipwise.torch.attach` accepts the optimizers that they prepare.
 """

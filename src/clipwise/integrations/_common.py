@@ -105,7 +105,7 @@ def is_listed(clip: Any) -> bool:
 
 
 def follows_loss(clipper: AttachedClipper) -> bool:
-    """Whether a threshold of its uses the loss, which somebody then has to tell it."""
+    """Whether one of its thresholds uses the loss, which must then be observed."""
     return "loss" in clipper._sees
 
 

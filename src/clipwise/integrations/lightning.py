@@ -1,6 +1,6 @@
-"""Clipping in Lightning's Trainer, by one callback, with automatic and manual optimization.
+"""Clipping in Lightning's Trainer with one callback, for automatic and manual optimization.
 
-The callback is one of `lightning.pytorch` and of `pytorch_lightning`, which have a `Callback` class each.
+The callback works with `lightning.pytorch` and `pytorch_lightning`, which have separate `Callback` classes.
 """
 
 import contextlib
@@ -42,20 +42,20 @@ class ClipCallback(*_BASES):  # type: ignore[misc]
 
         trainer = Trainer(callbacks=[ClipCallback(clipwise.clip_by_global_norm(1.0))])
 
-    Each optimizer is clipped on its own when it steps, as by Lightning's ``gradient_clip_val``, with
-    automatic and manual optimization alike. What is clipped is what the step uses: after accumulation,
-    without the scale of ``precision="16-mixed"``, of fused optimizers too. Thresholds that follow the loss
-    are told that of the backward passes since the last step, without scale and accumulation, as a mean over
-    all processes.
+    With automatic and manual optimization alike, each optimizer is clipped separately when it steps, as with
+    Lightning's ``gradient_clip_val``. The clipped gradients are those that the step uses: after accumulation,
+    and without the loss scale of ``precision="16-mixed"``, also for fused optimizers. Thresholds that follow
+    the loss receive the loss of the backward passes since the last step, without loss scale and accumulation,
+    as a mean over all processes.
 
     Every ``log_every_n_steps`` the report is logged through the module: ``clipwise/norm`` (also on the
     progress bar), ``clipwise/norm_after``, ``clipwise/threshold``, ``clipwise/clip_fraction`` and so on; with
-    several optimizers ``clipwise/optimizer0/norm``. In between no value is read from the device. What the
-    thresholds remember travels in Lightning's checkpoints.
+    several optimizers ``clipwise/optimizer0/norm``. Between these steps nothing is read from the device. The
+    state of the thresholds is part of Lightning's checkpoints.
 
     Args:
-        clip: what to do; a string or a mapping is read by `clipwise.config.parse`. A list has one for each
-            optimizer, None for those that are left alone.
+        clip: the clip; a string or a mapping is read by `clipwise.config.parse`. A list has one clip per
+            optimizer, None for those that are not clipped.
         nonfinite, direction: as for `clipwise.torch.attach`.
         weights: what is done to the weights after every step; a list as for ``clip``.
         updates: what is done to the update of every step, as for `clipwise.torch.attach`; a list likewise.
@@ -63,15 +63,17 @@ class ClipCallback(*_BASES):  # type: ignore[misc]
         per_tensor: log the norm of each parameter too, as ``clipwise/norm/<parameter>``.
 
     Attributes:
-        clippers: one `AttachedClipper` for each optimizer, None for those left alone; empty before the fit.
+        clippers: one `AttachedClipper` per optimizer, None for those that are not clipped; empty before the
+            fit.
 
     Raises:
-        ArgumentError: at once, if this is no clip; when the fit begins, if ``gradient_clip_val`` is set too,
-            there is no optimizer, or another number of them than was listed.
-        ParameterError: when the fit begins, if a pattern of `by_name` matches no parameter.
+        ArgumentError: immediately, if the argument is not a clip; at the start of the fit, if
+            ``gradient_clip_val`` is set too, there is no optimizer, or the list has another length than the
+            optimizers.
+        ParameterError: at the start of the fit, if a pattern of `by_name` matches no parameter.
 
     Warns:
-        UserWarning: with the first logs and at the end, if the weights moved and no gradient was seen.
+        UserWarning: with the first logs and at the end, if the weights changed and no gradient was seen.
 
     >>> import clipwise
     >>> ClipCallback(clipwise.autoclip(10)).clippers
@@ -108,10 +110,10 @@ class ClipCallback(*_BASES):  # type: ignore[misc]
 
     @property
     def clipper(self) -> AttachedClipper | None:
-        """The clipper of the only optimizer, None before the fit.
+        """The clipper of the only optimizer; None before the fit.
 
         Raises:
-            ArgumentError: there are several; ``clippers`` has them.
+            ArgumentError: there are several optimizers; use ``clippers``.
         """
         if len(self.clippers) > 1:
             raise ArgumentError(f"there are {len(self.clippers)} optimizers: see clippers")
@@ -207,16 +209,16 @@ class ClipCallback(*_BASES):  # type: ignore[misc]
     # Checkpoints.
 
     def state_dict(self) -> dict[str, Any]:
-        """What the next step depends on: tensors, numbers, lists and dicts."""
+        """All that the next step depends on: tensors, numbers, lists and dicts."""
         if not self._attached:
             return self._kept
         return {"clippers": [None if one is None else one.state_dict() for one in self.clippers]}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Go on from there when the fit begins, or at once where it has begun.
+        """Continue from a state, when the fit begins, or immediately if it has begun.
 
         Raises:
-            StateError: it was taken with another kind of clip, or with other optimizers.
+            StateError: the state belongs to another kind of clip or to other optimizers.
         """
         self._loaded = state_dict
         if self._attached:

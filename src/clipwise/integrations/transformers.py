@@ -1,4 +1,4 @@
-"""Clipping in Hugging Face's Trainer, and in those that derive from it, by one callback."""
+"""Clipping in Hugging Face's Trainer, and in trainers derived from it, with one callback."""
 
 import copy
 import os
@@ -31,16 +31,16 @@ class ClipCallback(_transformers.TrainerCallback):  # type: ignore[misc]
 
         trainer = Trainer(..., callbacks=[ClipCallback(clipwise.clip_by_global_norm(1.0))])
 
-    It takes the place of ``max_grad_norm`` (1.0 unless set), which is not applied while it trains: the
-    Trainer only measures, so that ``grad_norm`` in the logs is the norm before clipping as ever. Beside it
-    stand ``clipwise/norm``, ``clipwise/norm_after``, ``clipwise/threshold``, ``clipwise/clip_fraction`` and
-    so on, of the same step, in ``state.log_history`` and wherever the Trainer reports to.
+    It replaces ``max_grad_norm`` (1.0 by default), which is not applied during the training: the Trainer only
+    measures, so ``grad_norm`` in the logs is the norm before clipping, as usual. ``clipwise/norm``,
+    ``clipwise/norm_after``, ``clipwise/threshold``, ``clipwise/clip_fraction`` and so on, of the same step,
+    are added to ``state.log_history`` and wherever the Trainer reports to.
 
-    Thresholds that follow the loss are told that of each step, as a mean over all processes. What they
-    remember lies as ``clipwise.pt`` in each checkpoint and is read by ``train(resume_from_checkpoint=...)``.
+    Thresholds that follow the loss receive the loss of each step, as a mean over all processes. Their state
+    is saved as ``clipwise.pt`` in each checkpoint and read by ``train(resume_from_checkpoint=...)``.
 
     Args:
-        clip: what to do; a string or a mapping is read by `clipwise.config.parse`. Without one
+        clip: the clip; a string or a mapping is read by `clipwise.config.parse`. Without one
             ``max_grad_norm`` stays in force.
         nonfinite, direction: as for `clipwise.torch.attach`.
         weights: what is done to the weights after every step.
@@ -49,17 +49,17 @@ class ClipCallback(_transformers.TrainerCallback):  # type: ignore[misc]
         per_tensor: log the norm of each parameter too, as ``clipwise/norm/<parameter>``.
 
     Attributes:
-        clipper: the `AttachedClipper` of the last training, None before the first.
+        clipper: the `AttachedClipper` of the last training; None before the first.
 
     Raises:
-        ArgumentError: at once, if this is no clip; when the training begins, if the optimizer holds shards
-            (FSDP, DeepSpeed) or takes no steps (``optim="lomo"``, layer-wise GaLore), or no Trainer is
-            training.
-        ParameterError: when the training begins, if a pattern of `by_name` matches no parameter.
-        StateError: when a training is resumed, if the checkpoint is of another kind of clip.
+        ArgumentError: immediately, if the argument is not a clip; at the start of the training, if the
+            optimizer holds shards (FSDP, DeepSpeed) or takes no steps (``optim="lomo"``, layer-wise GaLore),
+            or no Trainer is training.
+        ParameterError: at the start of the training, if a pattern of `by_name` matches no parameter.
+        StateError: when a training is resumed, if the checkpoint belongs to another kind of clip.
 
     Warns:
-        UserWarning: with the first logs and at the end, if the weights moved and no gradient was seen.
+        UserWarning: with the first logs and at the end, if the weights changed and no gradient was seen.
 
     >>> import clipwise
     >>> ClipCallback(clipwise.autoclip(10)).clipper

@@ -1,6 +1,6 @@
-"""Clipping in JAX: `clip` is a pure function, `transform` and `attach` are for optax.
+"""Clipping in JAX: `clip` is a pure function; `transform` and `attach` work with optax.
 
-Every back end offers the same names.
+All back ends use the same names.
 """
 
 from clipwise.functional.clipping import ClipState

@@ -1,4 +1,4 @@
-"""One clipping step, compiled: an eager call is one program, and inside a compiled one it is part of that."""
+"""One clipping step, compiled: an eager call is one program; in a compiled function it is a part of it."""
 
 import dataclasses
 from collections.abc import Iterator, Sequence
@@ -40,7 +40,7 @@ def step(
     """Clip gradients by slot; a state of None is that before the first step.
 
     Raises:
-        StateError: the state is not one of this clip and these parameters.
+        StateError: the state does not belong to this clip and these parameters.
     """
     refuse_no_state(state)
     numbers, skeleton = _split(clip)
@@ -99,10 +99,10 @@ def first_state(clip: AnyClip, slots: tuple[Slot, ...]) -> ClipState:
 
 
 def full_state(plan: Plan, xp: Any, state: ClipState | None) -> ClipState:
-    """The state with its arrays of no entries again; that before the first step for None.
+    """The state with its empty arrays restored; for None the state before the first step.
 
     Raises:
-        StateError: it is not one of this plan.
+        StateError: it does not belong to this plan.
     """
     if state is None:
         return init_state(plan, xp)
@@ -112,7 +112,7 @@ def full_state(plan: Plan, xp: Any, state: ClipState | None) -> ClipState:
 
 
 def emptied(state: ClipState) -> ClipState:
-    """The state with None for arrays of no entries, which orbax would not save."""
+    """The state with None in place of empty arrays, which orbax would not save."""
     emptied: ClipState = jax.tree.map(lambda array: array if array.size else None, state)
     return emptied
 
@@ -126,9 +126,9 @@ def _filled(state: ClipState, form: Any) -> ClipState:
 
 
 def refuse_no_state(state: Any) -> None:
-    """StateError for what is neither None nor a state."""
+    """StateError for anything that is neither None nor a state."""
     if state is not None and not isinstance(state, ClipState):
-        raise StateError(f"expected the ClipState that init or the step before gave, got {state!r}")
+        raise StateError(f"expected the ClipState returned by init or by the previous step, got {state!r}")
 
 
 def _refuse_other(state: ClipState, form: Any) -> None:
@@ -146,7 +146,7 @@ def _refuse_other(state: ClipState, form: Any) -> None:
 
 
 def sees(clip: AnyClip | None) -> frozenset[str]:
-    """What the thresholds look at besides norms."""
+    """What the thresholds use besides norms."""
     policies = [single.threshold for single in singles(clip) if isinstance(single.threshold, Threshold)]
     return frozenset().union(*(policy.needs | policy.wants for policy in policies))
 

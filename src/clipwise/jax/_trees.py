@@ -1,4 +1,4 @@
-"""Pytrees as the functional core sees them: named leaves, each with its shape and its units."""
+"""Pytrees as named leaves with shapes and units."""
 
 import dataclasses
 from collections.abc import Hashable, Sequence
@@ -26,11 +26,11 @@ class FlatGradients:
 
     Attributes:
         slots: of all parameters.
-        gradients: by slot, None where there is none.
-        weights: by slot; None where no parameters were given.
-        leaves: every leaf of the gradients' tree as it came.
-        places: for each of those leaves the place of its slot; None for one that is no array to clip.
-        tree: the structure of the gradients' tree.
+        gradients: by slot, None if missing.
+        weights: by slot; None if no parameters were given.
+        leaves: every leaf of the original tree of gradients.
+        places: for each of those leaves the index of its slot; None for one that is not an array to clip.
+        tree: the structure of the original tree.
     """
 
     slots: tuple[Slot, ...]
@@ -41,7 +41,7 @@ class FlatGradients:
     tree: Any
 
     def rebuilt(self, gradients: Sequence[Array | None]) -> Any:
-        """Other gradients by slot, in the tree that the gradients came in."""
+        """Other gradients by slot, in the original tree."""
         pairs = zip(self.leaves, self.places, strict=True)
         return self.tree.unflatten([leaf if place is None else gradients[place] for leaf, place in pairs])
 
@@ -49,15 +49,16 @@ class FlatGradients:
 def lay_out(
     gradients: Any, params: Any, unit_axes: UnitAxes | None, what: str = "gradient of"
 ) -> FlatGradients:
-    """The gradients by slot. Slots are of the parameters where they are given, else of the gradients.
+    """The gradients by slot. Slots are those of the parameters if they are given, otherwise of the gradients.
 
     Args:
         gradients, params: trees.
         unit_axes: as for `clip`.
-        what: the gradients are called in errors, before the name of a parameter.
+        what: what gradients are called in errors, before the name of a parameter.
 
     Raises:
-        ParameterError: a gradient is of integers, belongs to no parameter, or has another shape than its own.
+        ParameterError: a gradient is of integers, belongs to no parameter, or has another shape than its
+            parameter.
     """
     found, tree = jax.tree_util.tree_flatten_with_path(gradients)
     known = found if params is None else jax.tree_util.tree_flatten_with_path(params)[0]

@@ -1,4 +1,4 @@
-"""A whole optimizer behind a clip, so that a step with NaN or Inf is skipped."""
+"""A clip around a whole optax optimizer, so that a step with NaN or Inf can be skipped."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -23,13 +23,13 @@ __all__ = ["AttachState", "attach"]
 
 
 class AttachState(NamedTuple):
-    """The state of `attach`: one fixed structure, so that nothing is compiled twice.
+    """The state of `attach`. Its structure never changes, so a step is compiled once.
 
     Attributes:
-        clip: what the thresholds remember.
+        clip: state of the thresholds.
         packed: the last report, as one array.
-        skipped_steps: how many steps were not taken so far.
-        inner: the state of the optimizer.
+        skipped_steps: number of skipped steps so far.
+        inner: state of the optimizer.
     """
 
     clip: ClipState
@@ -39,7 +39,7 @@ class AttachState(NamedTuple):
 
     @property
     def report(self) -> ClipReport:
-        """What the last step did; before the first, of norm 0."""
+        """The report of the last step; with norm 0 before the first."""
         return unpack(self.packed)
 
 

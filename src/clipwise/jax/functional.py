@@ -21,10 +21,10 @@ __all__ = ["clip", "init", "raise_nonfinite", "refuse_error_while_tracing"]
 def init(
     clip: AnyClip | str | Mapping[str, Any], params: Any, *, unit_axes: UnitAxes | None = None
 ) -> ClipState:
-    """What a clip remembers before the first step: a pytree of arrays.
+    """The state of a clip before the first step: a pytree of arrays.
 
     Args:
-        clip: what to do; a string or a mapping is read by `clipwise.config.parse`.
+        clip: the clip; a string or a mapping is read by `clipwise.config.parse`.
         params: the parameters, any pytree.
         unit_axes: as for `clip`.
 
@@ -54,32 +54,33 @@ def clip(
 ) -> tuple[Any, ClipState, ClipReport]:
     """Clip gradients: ``g <- g * min(1, threshold / norm(g))`` for each group of entries.
 
-    See `clipwise.Clip` for the groups, norms and thresholds.
-    Pure, so it can be jitted, vmapped and scanned. Called outside of a compiled function it compiles itself,
-    once for each clip (another number as its threshold is the same clip) and each set of shapes.
+    See `clipwise.Clip` for groups, norms and thresholds. The function is pure and can be used under
+    `jax.jit`, `jax.vmap` and `jax.lax.scan`. Outside of a compiled function it is compiled itself, once for
+    each clip and set of shapes. Clips that differ only in a numeric threshold share one compilation.
 
     Args:
-        clip: what to do; a string or a mapping is read by `clipwise.config.parse`.
-        grads: any pytree of real or complex arrays; None is a gradient that is not there.
-        state: of `init` or of the step before; None: this is the first step.
-        params: the parameters, for thresholds that look at weights, and where a gradient is missing.
-        loss: the training loss of this step, for thresholds that follow it.
-        learning_rate, momentum, scale_free: of the optimizer, for `clipwise.auto`.
-        nonfinite: what to do about NaN and Inf: ``"propagate"`` nothing, ``"zero"`` puts 0 in place of
-            such entries, ``"skip"`` gives zeros for all gradients and reports ``skipped``, ``"error"``
-            raises.
-        direction: measure the cosine between the gradients before and after where it is not free.
-        unit_axes: shell patterns of names to the axes along which output units lie, where they are not: the
-            last axis of a kernel, the rows of an embedding, axis 0 of an equinox layer.
+        clip: the clip; a string or a mapping is read by `clipwise.config.parse`.
+        grads: a pytree of real or complex arrays; None stands for a missing gradient.
+        state: state returned by `init` or by the previous step; None in the first step.
+        params: the parameters; needed by thresholds that depend on weights, and if a gradient is missing.
+        loss: the training loss of this step; needed by thresholds that follow the loss.
+        learning_rate, momentum, scale_free: those of the optimizer, for `clipwise.auto`.
+        nonfinite: what to do about NaN and Inf. ``"propagate"``: nothing. ``"zero"``: replace such entries by
+            0. ``"skip"``: return zeros for all gradients and report ``skipped``. ``"error"``: raise.
+        direction: report the cosine between the gradients before and after clipping even if this costs extra
+            computation.
+        unit_axes: maps shell patterns of names to the axes along which output units lie, where the default is
+            wrong. The default is the last axis of a kernel, the rows of an embedding, and axis 0 of an
+            equinox layer.
 
     Returns:
-        The clipped gradients in the same tree and dtypes (zeros, where a clip with ``action="skip"`` leaves
-        the step out), the next state, and the report.
+        The clipped gradients with the same structure and dtypes (zeros if a clip with ``action="skip"`` skips
+        the step), the next state, and the report.
 
     Raises:
-        ParameterError: a pattern matches nothing; a threshold needs weights or a loss; a gradient fits none
-            of the parameters.
-        StateError: the state is of another clip or of other parameters.
+        ParameterError: a pattern matches nothing; a threshold needs weights or a loss that was not given; a
+            gradient does not fit the parameters.
+        StateError: the state belongs to another clip or to other parameters.
         NonFiniteError: a gradient is NaN or Inf and ``nonfinite="error"``.
         ArgumentError: ``nonfinite="error"`` inside a compiled function, which cannot raise.
 
@@ -104,7 +105,7 @@ def clip(
 
 
 def refuse_error_while_tracing(gradients: list[Array | None]) -> None:
-    """ArgumentError where nothing can be raised by what a gradient holds."""
+    """ArgumentError while a function is traced, which cannot raise depending on the values of gradients."""
     if any(map(is_traced, gradients)):
         raise ArgumentError(
             'nonfinite="error" cannot raise from inside a compiled function; use "skip" or "zero", and look'
@@ -113,7 +114,7 @@ def refuse_error_while_tracing(gradients: list[Array | None]) -> None:
 
 
 def raise_nonfinite(report: ClipReport) -> None:
-    """NonFiniteError if a gradient held NaN or Inf; waits for the device."""
+    """NonFiniteError if a gradient held NaN or Inf; needs a host-device sync."""
     count = int(report.nonfinite)
     if count:
         raise NonFiniteError(f"the gradient of {report.worst!r} holds NaN or Inf ({count} tensors in all)")

@@ -21,29 +21,32 @@ def gradient_penalty(
     key: Array | None = None,
     alpha: Array | float | None = None,
 ) -> Array:
-    """``weight mean((||grad critic(x)|| - target)^2)`` at random points x between real and generated samples.
+    """``weight * mean((||grad critic(x)|| - target)^2)`` at random points x between real and fake samples.
 
-    Added to the critic's loss it holds the critic near slope 1 (Gulrajani et al. 2017, arXiv:1704.00028).
-    Each x is ``alpha real + (1 - alpha) fake`` with one alpha a sample. Norms are of a sample's whole
-    gradient, over all axes but the first, in float32 or wider; where a norm is 0, so is its derivative.
-    Pure: it can be jitted, vmapped, and differentiated to any order. The slope of a critic that does not look
-    at its input is 0, as ever in JAX.
+    The gradient penalty of WGAN-GP: added to the critic's loss it keeps the norm of the critic's gradient
+    near ``target``. Each x is ``alpha * real + (1 - alpha) * fake``, with one alpha per sample. The norm is
+    taken over all axes of a sample, in float32 or wider; where it is 0, so is its derivative. The function is
+    pure: it can be jitted, vmapped, and differentiated to any order. If the critic's output does not depend
+    on its input, its gradient is 0, as always in JAX.
 
     Args:
-        critic: a function of a batch, such as ``lambda x: model.apply(params, x)``: (n,) or (n, 1, ...).
-        real, fake: batches of one shape (n, ...) and any rank; no gradient flows back into them.
-        weight: of the penalty, the paper's lambda.
-        target: the norm that is wanted.
-        one_sided: whether norms below the target cost nothing: ``max(0, norm - target)^2``.
-        key: that alpha is drawn with, uniformly.
-        alpha: where the points lie, in place of a key: one number in [0, 1] a sample, or one for all.
+        critic: a function of a batch that returns one number per sample, such as
+            ``lambda x: model.apply(params, x)``: (n,) or (n, 1, ...).
+        real, fake: batches of the same shape (n, ...); no gradient flows back into them.
+        weight: weight of the penalty, lambda in the paper.
+        target: the desired norm.
+        one_sided: penalise only norms above the target: ``max(0, norm - target)^2``.
+        key: random key from which alpha is drawn uniformly.
+        alpha: interpolation weights instead of a key: in [0, 1], one per sample or one for all.
 
     Returns:
         The penalty, 0-d.
 
     Raises:
-        ArgumentError: shapes or dtypes do not fit, a number is out of range, or there is not one of key and
-            alpha.
+        ArgumentError: shapes or dtypes do not fit, a number is out of range, or not exactly one of key and
+            alpha is given.
+
+    Source: Gulrajani et al. 2017, arXiv:1704.00028.
 
     >>> import jax, jax.numpy as jnp
     >>> slope = jnp.array([3.0, 4.0])

@@ -1,4 +1,4 @@
-"""The gradient of each example clipped before they are summed, in micro-batches of `jax.vmap`."""
+"""Per-example clipping: each example's gradient is clipped before the sum, in micro-batches of `jax.vmap`."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import fields
@@ -30,7 +30,7 @@ jax.tree_util.register_dataclass(ExampleReport, data_fields=_DATA, meta_fields=l
 
 
 class PerExample:
-    """A function of parameters and a batch to clipped gradients. Made by `per_example`."""
+    """A function of parameters and a batch that returns clipped gradients. Created by `per_example`."""
 
     def __init__(self, loss_fn: Callable[..., Array], options: Options) -> None:
         if not callable(loss_fn):
@@ -40,7 +40,7 @@ class PerExample:
         self._compiled = jax.jit(self._step)
 
     def init(self, params: Any) -> ClipState:
-        """What the thresholds remember before the first step."""
+        """The state of the thresholds before the first step."""
         return first_state(self.options.clip, _trees.lay_out(params, None, None, "parameter").slots)
 
     def __call__(
@@ -71,9 +71,9 @@ class PerExample:
         return found
 
     def sensitivity(self, params: Any, state: ClipState | None = None) -> Array:
-        """How far adding or removing one example moves the gradients of the coming step, as a 2-norm.
+        """How much adding or removing one example changes the gradients of the coming step, as a 2-norm.
 
-        By global norm C it is C with ``loss="sum"`` and C / batch_size with ``loss="mean"``.
+        With a global norm of C it is C for ``loss="sum"`` and C / batch_size for ``loss="mean"``.
 
         Raises:
             ArgumentError: the threshold follows the examples' norms, or ``batch_size`` is not given.
@@ -146,23 +146,26 @@ def per_example(
 ) -> PerExample:
     """Clip the gradient of each example of a batch before they are summed.
 
-    ``sum_i min(1, C / ||g_i||) g_i`` with the gradient ``g_i`` of ``loss_fn(params, *example_i)``, divided by
-    the number of examples for ``loss="mean"``. See `clipwise.torch.per_example` for clips, thresholds and
-    noise, which are the same. Call what it returns as ``gradients, state, report = step(params, inputs,
-    targets, state=state)``; it is compiled, and can be part of a compiled step.
+    ``sum_i min(1, C / ||g_i||) g_i`` with ``g_i`` the gradient of ``loss_fn(params, *example_i)``, divided by
+    the number of examples for ``loss="mean"``. Clips, thresholds and noise are those of
+    `clipwise.torch.per_example`. Call the returned object as ``gradients, state, report = step(params,
+    inputs, targets, state=state)``. It is compiled, and can be part of a compiled step.
 
     Args:
-        loss_fn: from params and one example, without an axis for the batch, to its loss.
-        clip: by global norm or by tensor; a string or a mapping is read by `clipwise.config.parse`.
-        loss: whether the clipped gradients are averaged or summed.
-        batch_size: what the sum is divided by for ``loss="mean"``; the number of examples unless given.
-        micro_batch: how many examples at a time; as many as fit into 64 Mi entries unless given.
-        nonfinite: examples whose gradient holds NaN or Inf are summed as they are (``"propagate"``) or left
-            out (``"drop"``).
-        noise_multiplier: the standard deviation of Gaussian noise over `PerExample.sensitivity`.
+        loss_fn: a function of params and one example, without a batch axis, that returns its loss.
+        clip: a clip by global norm or by tensor; a string or a mapping is read by `clipwise.config.parse`.
+        loss: ``"mean"`` or ``"sum"`` of the clipped gradients.
+        batch_size: divisor of the sum for ``loss="mean"``; by default the number of examples.
+        micro_batch: number of examples at a time; by default as many as fit into 64 Mi entries.
+        nonfinite: what to do about examples whose gradient holds NaN or Inf: ``"propagate"`` sums them as
+            they are, ``"drop"`` leaves them out.
+        noise_multiplier: standard deviation of Gaussian noise, divided by `PerExample.sensitivity`.
+
+    Returns:
+        A `PerExample`.
 
     Raises:
-        ArgumentError: options are not allowed or do not fit together.
+        ArgumentError: an option is not allowed, or the options do not fit together.
 
     >>> import jax.numpy as jnp, clipwise, clipwise.jax
     >>> step = clipwise.jax.per_example(lambda w, x: w @ x, clipwise.clip_by_global_norm(1.0), loss="sum")

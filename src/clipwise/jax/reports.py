@@ -1,4 +1,4 @@
-"""`ClipReport` as a pytree, and where the last one is in an optimizer's state."""
+"""`ClipReport` as a pytree, and how to find the last one in an optimizer's state."""
 
 import dataclasses
 from typing import Any
@@ -20,16 +20,16 @@ jax.tree_util.register_dataclass(ClipReport, data_fields=_ARRAYS, meta_fields=_S
 
 
 def report(opt_state: Any) -> ClipReport:
-    """The report of the last step, found anywhere in the state of an optimizer.
+    """The report of the last step, found in the state of an optimizer.
 
-    Where several clips report, in `optax.chain` or `optax.multi_transform`, it is the one that comes last in
-    the state; give the part of the state that you mean for another.
+    If several clips report, as in `optax.chain` or `optax.multi_transform`, it is the one that comes last in
+    the state. For another one pass the corresponding part of the state.
 
     Args:
-        opt_state: of `transform` or `attach`, alone or inside optax', flax' or your own state.
+        opt_state: state of `transform` or `attach`, alone or inside a state of optax, flax or your own.
 
     Raises:
-        StateError: there is none.
+        StateError: the state holds no report.
 
     >>> import jax.numpy as jnp, optax, clipwise, clipwise.jax
     >>> params = {"w": jnp.zeros(2)}
@@ -42,12 +42,15 @@ def report(opt_state: Any) -> ClipReport:
 
 
 def weights_report(opt_state: Any) -> ClipReport:
-    """As `report`, of the clip of weights: what `clip_weights` or ``attach(..., weights=)`` last did.
+    """The report of the last clipping of weights, by `clip_weights` or ``attach(..., weights=)``.
 
     Its ``at_bound`` is the share of the weights at the bound.
 
+    Args:
+        opt_state: as for `report`.
+
     Raises:
-        StateError: there is none.
+        StateError: the state holds no report of weights.
 
     >>> import jax.numpy as jnp, optax, clipwise, clipwise.jax
     >>> params = {"w": jnp.array([0.5, 0.0])}
@@ -89,7 +92,7 @@ def updates_report(opt_state: Any) -> ClipReport:
 
 
 def packed_report(opt_state: Any) -> Packed:
-    """As `report`, as a copy that is not looked at yet: for recording without waiting."""
+    """Like `report`, but as a packed copy that is not read yet: for recording without a host-device sync."""
     return _last(opt_state).copy()
 
 
@@ -111,9 +114,9 @@ def _found(opt_state: Any, kind: type[Any]) -> list[Any]:
 
 
 def spread(found: ClipReport, slots: tuple[Slot, ...]) -> ClipReport:
-    """The report in the form it always has: a norm for each parameter, 0 where there was no gradient.
+    """The report in its fixed form: a norm for each parameter, 0 where there was no gradient.
 
-    Its parts say as arrays what they say as numbers.
+    Fields of its parts that are numbers become arrays.
     """
     names = tuple(slot.name for slot in slots)
     norms = found.tensor_norms

@@ -29,10 +29,10 @@ Rate: TypeAlias = Array | Callable[[Array], Array]
 
 
 class TransformState(NamedTuple):
-    """The state of `transform`: one fixed structure, so that nothing is compiled twice.
+    """The state of `transform`. Its structure never changes, so a step is compiled once.
 
     Attributes:
-        clip: what the thresholds remember.
+        clip: state of the thresholds.
         packed: the last report, as one array.
     """
 
@@ -41,7 +41,7 @@ class TransformState(NamedTuple):
 
     @property
     def report(self) -> ClipReport:
-        """What the last step did; before the first, of norm 0."""
+        """The report of the last step; with norm 0 before the first."""
         return unpack(self.packed)
 
 
@@ -56,19 +56,22 @@ def transform(
 ) -> optax.GradientTransformationExtraArgs:
     """A clip as a gradient transformation for `optax.chain` and similar functions.
 
-    ``update(grads, state, params=None, *, value=None)``; ``value`` is the loss, as everywhere in optax, for
-    thresholds that follow it (``loss`` is the same). ``params`` are for those that look at weights, and are
-    wanted where a gradient is None.
+    ``update(grads, state, params=None, *, value=None)``. ``value`` is the loss, as elsewhere in optax, for
+    thresholds that follow it; ``loss`` is accepted too. ``params`` is needed by thresholds that depend on
+    weights, and if a gradient is None.
 
-    Behind an optimizer it clips updates: ``optax.chain(optax.scale_by_adam(),
+    After an optimizer it clips updates: ``optax.chain(optax.scale_by_adam(),
     transform(clip_by_block_rms(1.0)), optax.scale(-rate))`` is Adam with the update clipping of Adafactor.
 
     Args:
-        clip: what to do; a string or a mapping is read by `clipwise.config.parse`.
-        learning_rate, momentum, scale_free: of the optimizer behind it, for `clipwise.auto`.
-        nonfinite: ``"propagate"`` or ``"zero"``, outside of compiled functions also ``"error"``. One member
-            of a chain cannot keep the others from stepping: for ``"skip"`` use `attach`.
+        clip: the clip; a string or a mapping is read by `clipwise.config.parse`.
+        learning_rate, momentum, scale_free: those of the optimizer that follows, for `clipwise.auto`.
+        nonfinite: ``"propagate"`` or ``"zero"``, outside of compiled functions also ``"error"``. A member of
+            a chain cannot make the others skip a step: for ``"skip"`` use `attach`.
         unit_axes: as for `clip`.
+
+    Returns:
+        An `optax.GradientTransformationExtraArgs`.
 
     Raises:
         ArgumentError: an argument is not allowed.
@@ -113,13 +116,13 @@ class _Transform:
 
 
 def loss_of(extra: Mapping[str, Any]) -> Array | None:
-    """The loss among the extra arguments of an update."""
+    """The loss among the extra arguments of ``update``."""
     loss = extra.get("loss")
     return extra.get("value") if loss is None else loss
 
 
 class Updater:
-    """The clip that `transform` and `attach` put into an optimizer; holds nothing that changes."""
+    """The clip inside of `transform` and `attach`; immutable."""
 
     def __init__(
         self,
@@ -163,8 +166,8 @@ class Updater:
         """The clipped updates and the next state.
 
         Args:
-            loss: of this step.
-            taken: how many steps the optimizer has taken.
+            loss: loss of this step.
+            taken: number of steps that the optimizer has taken.
         """
         laid = _trees.lay_out(updates, params, self.unit_axes)
         form = state.packed.form

@@ -1,4 +1,4 @@
-"""The same clips on the weights themselves, for optax: WGAN's weight clipping, the max-norm constraint."""
+"""Clipping of weights for optax: WGAN's weight clipping, the max-norm constraint."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -27,10 +27,10 @@ __all__ = ["WeightsState", "clip_weights"]
 
 
 class WeightsState(NamedTuple):
-    """The state of `clip_weights`: one fixed structure, so that nothing is compiled twice.
+    """The state of `clip_weights`. Its structure never changes, so a step is compiled once.
 
     Attributes:
-        clip: what the thresholds remember.
+        clip: state of the thresholds.
         weights: the last report, as one array.
     """
 
@@ -39,27 +39,27 @@ class WeightsState(NamedTuple):
 
     @property
     def report(self) -> ClipReport:
-        """What the last step did, with ``at_bound``; before the first, of norm 0."""
+        """The report of the last step, with ``at_bound``; with norm 0 before the first."""
         return unpack(self.weights.packed)
 
 
 def clip_weights(
     clip: AnyClip | str | Mapping[str, Any], *, unit_axes: UnitAxes | None = None
 ) -> optax.GradientTransformationExtraArgs:
-    """Bound the weights after every step: the last member of an `optax.chain`, behind the optimizer.
+    """Clip the weights after every step: the last member of an `optax.chain`, after the optimizer.
 
-    Each update u of a weight w becomes ``clip(w + u) - w``, so that `optax.apply_updates` gives the clipped
-    weight: to one rounding of the larger of the weights before and after. Where the clip changes nothing,
-    u stays bit for bit. ``clip_by_value(0.01)`` is WGAN's weight clipping (Arjovsky et al. 2017,
+    The update u of a weight w becomes ``clip(w + u) - w``, so that `optax.apply_updates` gives the clipped
+    weight, up to one rounding of the larger of the old and the new weight. Where the clip changes nothing, u
+    is kept bit for bit. ``clip_by_value(0.01)`` is WGAN's weight clipping (Arjovsky et al. 2017,
     arXiv:1701.07875), ``Clip(3.0, per="unit")`` the max-norm constraint.
 
     Args:
-        clip: what to do; a string or a mapping is read by `clipwise.config.parse`.
+        clip: the clip; a string or a mapping is read by `clipwise.config.parse`.
         unit_axes: as for `clipwise.jax.clip`.
 
     Raises:
-        ArgumentError: this is no clip, or a threshold follows the loss.
-        ParameterError: from the steps: ``update`` without ``params``, or a pattern matches nothing.
+        ArgumentError: the argument is not a clip, or its threshold follows the loss.
+        ParameterError: during a step: ``update`` was called without ``params``, or a pattern matches nothing.
 
     >>> import jax.numpy as jnp, optax, clipwise, clipwise.jax
     >>> params = {"w": jnp.array([0.005, 0.005])}
@@ -98,9 +98,7 @@ class _Bounded:
         if not isinstance(state, WeightsState):
             raise StateError(f"expected the state of clipwise.jax.clip_weights, got {type(state).__name__}")
         if params is None:
-            raise ParameterError(
-                "weights are clipped where they are known: call update(updates, state, params)"
-            )
+            raise ParameterError("clipping weights needs the weights: call update(updates, state, params)")
         laid = _trees.lay_out(updates, params, self.unit_axes, "update of")
         assert laid.weights is not None
         pairs = list(zip(laid.weights, laid.gradients, strict=True))

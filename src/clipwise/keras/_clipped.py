@@ -1,4 +1,4 @@
-"""The class of an optimizer while it clips, made of its own and of what overrides it; how it is saved."""
+"""The class of a clipped optimizer, derived from its own class at runtime, and how it is saved."""
 
 import functools
 from collections.abc import Mapping
@@ -20,15 +20,15 @@ CLIPPED = "_clipwise"
 
 
 class SavedWithClip:
-    """Clipped optimizers to and from configurations."""
+    """Conversion of clipped optimizers to and from configurations."""
 
     _clipwise: Clipping
 
     def get_config(self: Any) -> dict[str, Any]:
-        """The optimizer's own configuration, and under ``clipwise`` its class and the clip.
+        """The optimizer's own configuration; its class and the clip are under ``clipwise``.
 
         Raises:
-            ConfigError: the clip holds a function or a policy of the user's own, which no file can.
+            ConfigError: the clip holds a function or a policy of the user's own, which no file can hold.
         """
         clipping = self._clipwise
         found: dict[str, Any] = super().get_config()  # type: ignore[misc]
@@ -46,10 +46,10 @@ class SavedWithClip:
         return found
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """As Keras has it, but by way of a function: a class that is made here is not found by its name.
+        """As in Keras, but through a function, since a class created at runtime cannot be found by its name.
 
-        What Keras keeps of an optimizer alone is kept: its settings, here with the clip. A pickled model
-        keeps the variables of its optimizer too.
+        An optimizer that is pickled alone keeps its settings, here with the clip. A pickled model also keeps
+        the variables of its optimizer.
         """
         return _unpickled, super().__reduce__()[1]
 
@@ -96,7 +96,7 @@ def with_clipping(optimizer: Any, clipping: Clipping) -> Any:
 
 @functools.cache
 def clipped_class(inner: type, mixin: type = ClippedOptimizer) -> type:
-    """The class of clipped optimizers of some class. Keras finds them all under one registered name."""
+    """The clipped version of an optimizer class. Keras finds all of them under one registered name."""
     plain = backend().as_it_is
     made = type(
         f"Clipped{inner.__name__}",
@@ -111,13 +111,13 @@ def clipped_class(inner: type, mixin: type = ClippedOptimizer) -> type:
 
 
 def inner_class(optimizer: Any) -> type:
-    """The class that a clipped optimizer is of besides."""
+    """The class that a clipped optimizer was derived from."""
     found: type = type(optimizer).__bases__[-1]
     return found
 
 
 def register(made: type) -> type:
-    """Have Keras save and load a class as the one of clipped optimizers."""
+    """Register a class with Keras as that of clipped optimizers, for saving and loading."""
     found: type = keras.saving.register_keras_serializable("clipwise", "ClippedOptimizer")(made)
     return found
 

@@ -1,4 +1,4 @@
-"""What clipping did, in the progress bar and the history of ``fit``."""
+"""Clipping metrics in the progress bar and the history of ``fit``."""
 
 import math
 from typing import Any
@@ -11,20 +11,20 @@ from clipwise.keras.attach import clipping_of
 
 
 class ClipMonitor(keras.callbacks.Callback):  # type: ignore[misc]
-    """A callback that puts ``clipwise/norm`` and the other metrics into ``History`` and the progress bar.
+    """A callback that adds ``clipwise/norm`` and the other metrics to ``History`` and the progress bar.
 
-    All are over the epoch so far, as Keras' own metrics are: means over the steps of the optimizer, so
-    ``clipwise/clip_fraction`` of a global norm is the share of clipped steps; ``clipwise/nonfinite`` and
-    ``clipwise/skipped`` are counts. They are summed up inside the compiled step, so none is missed with
-    ``steps_per_execution`` or ``gradient_accumulation_steps``. Steps that were left out count in these two
-    only; an infinite threshold, as in a warm-up, in none, and a mean of nothing but those is inf.
+    Like Keras' own metrics, all values are over the epoch so far. They are means over the optimizer's steps,
+    so ``clipwise/clip_fraction`` of a global norm is the share of clipped steps; ``clipwise/nonfinite`` and
+    ``clipwise/skipped`` are counts. The sums are computed inside the compiled step, so no step is missed with
+    ``steps_per_execution`` or ``gradient_accumulation_steps``. Skipped steps enter only these two counts. An
+    infinite threshold, as in a warm-up, enters no mean, unless all thresholds are infinite.
 
     Args:
-        batches: tell the progress bar after each batch, which waits for the device. Otherwise at the end of
-            each epoch only.
+        batches: also update the progress bar after each batch, which needs a host-device sync. By default it
+            is updated at the end of each epoch only.
 
     Raises:
-        ArgumentError: at the beginning of ``fit``: no clip is attached to the model's optimizer.
+        ArgumentError: at the start of ``fit``: no clip is attached to the model's optimizer.
     """
 
     def __init__(self, *, batches: bool = True) -> None:

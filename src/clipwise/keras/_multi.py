@@ -1,4 +1,4 @@
-"""Keras' MultiOptimizer, which gives each variable to one of several optimizers: one clipping for all."""
+"""Keras' MultiOptimizer, which assigns each variable to one of several optimizers: one clip for all."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -18,7 +18,7 @@ def is_multi(optimizer: Any) -> bool:
 
 
 class ClippedMultiOptimizer(ClippedOptimizer):
-    """Clips the gradients of all variables together, before they are handed to the optimizers inside."""
+    """Clips the gradients of all variables together before they are passed to the inner optimizers."""
 
     def build(self: Any, variables: Sequence[Any]) -> None:
         if self.built and self._clipwise.memory is not None:
@@ -76,7 +76,7 @@ class ClippedMultiOptimizer(ClippedOptimizer):
 
 
 def refuse_inner(inner: Any, *, own_clips: bool = False) -> None:
-    """Raise ArgumentError for an optimizer inside that does more with gradients than pass them on."""
+    """Raise ArgumentError for an inner optimizer that does more with gradients than pass them on."""
     if not own_clips:
         refuse_own_clips(inner)
     if inner.gradient_accumulation_steps:

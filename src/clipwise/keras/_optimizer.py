@@ -1,7 +1,7 @@
-"""Keras optimizers that clip in their own place for it: subclasses, made from whatever class there is.
+"""Keras optimizers that clip where Keras does: subclasses, derived at runtime from any optimizer class.
 
-Keras clips after it has undone the scale of the loss and summed up micro-batches, and before weight decay and
-the update. What is overridden here is that place, and what surrounds it where a step is left out.
+Keras clips after unscaling the gradients and summing micro-batches, and before weight decay and the update.
+The overridden methods are that one, and those that must not run in a skipped step.
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from clipwise.keras._step import Clipping, step_variables, stepping
 
 
 class ClippedOptimizer:
-    """The overridden methods; a clipped optimizer is of a class made of this one and of its own."""
+    """The overridden methods; a clipped optimizer's class is derived from this one and its own."""
 
     _clipwise: Clipping
 

@@ -1,4 +1,4 @@
-"""What a clip is to one optimizer: laid out over its variables when it is built, applied in each step."""
+"""A clip for one optimizer: laid out over its variables when it is built, applied in each step."""
 
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -51,21 +51,21 @@ class Clipping:
     """A clip at work in one optimizer.
 
     Args:
-        clip: what to do; None: measure the gradients and leave them to Keras.
-        weights: what is done to the weights after each step.
-        updates: what is done to the update of each step.
-        model: whose layers say where the units of a kernel lie; let go once that is known.
+        clip: the clip; None: measure the gradients and leave them unchanged.
+        weights: a clip for the weights after each step.
+        updates: a clip for the update of each step.
+        model: its layers tell where the units of a kernel lie; released once that is known.
         nonfinite, direction: as for `clipwise.keras.attach`.
-        unit_axes: what the user says of units.
-        units: what layers said of them, in a model that was saved.
-        saved: names and shapes of the variables of a model that was saved. Keras may give them other paths
-            when it is loaded (a Sequential's lose the model's name), and patterns are to match as before.
+        unit_axes: the user's axes of units.
+        units: the layers' axes of units, from a saved model.
+        saved: names and shapes of the variables of a saved model. Keras may give them other paths when it is
+            loaded (those of a Sequential lose the model's name), and patterns must match as before.
 
     Attributes:
         measures: whether gradients are only measured.
-        leaves_out: whether a step may be left out.
-        memory: what is kept between steps, from the time when the optimizer is built.
-        plan, slots: how the clip is laid out over which variables, from then on too.
+        leaves_out: whether a step may be skipped.
+        memory: the state between steps, once the optimizer is built.
+        plan, slots: the clip laid out over the variables, once the optimizer is built.
     """
 
     def __init__(
@@ -99,7 +99,7 @@ class Clipping:
         self._early: list[Array] = []
 
     def build(self, optimizer: Any, variables: Sequence[Any]) -> None:
-        """Lay the clip out over the variables of the optimizer, and make its own.
+        """Lay the clip out over the variables of the optimizer, and create its own variables.
 
         Raises:
             ParameterError: a pattern matches none of them, or one is listed twice.
@@ -128,13 +128,13 @@ class Clipping:
 
     @property
     def variables(self) -> list[Any]:
-        """All that it has made in the optimizer."""
+        """All variables that it has created in the optimizer."""
         parts = (self, self.weights, self.updates)
         memories = (part.memory for part in parts if part is not None)
         return [variable for memory in memories if memory is not None for variable in memory.variables]
 
     def hear(self, loss: Array) -> None:
-        """Take in the loss of the step to come."""
+        """Add the loss of the coming step."""
         self._hears = True
         if self.memory is None:
             self._early.append(loss)
@@ -142,7 +142,7 @@ class Clipping:
             self.memory.hear(loss)
 
     def report(self) -> ClipReport:
-        """What the last step did; a report of nothing before the first."""
+        """The report of the last step; an empty report before the first."""
         if self.memory is None:
             return ClipReport(
                 norm=0.0, norm_after=0.0, threshold=float("inf"), clipped=False, clip_fraction=0.0
@@ -150,11 +150,11 @@ class Clipping:
         return self.memory.report()
 
     def __call__(self, optimizer: Any, gradients: Sequence[Any], variables: Sequence[Any]) -> list[Any]:
-        """The gradients of these variables, clipped; zeros where the step is to be left out.
+        """The clipped gradients of these variables; zeros if the step is skipped.
 
         Raises:
-            ArgumentError: the optimizer clips by itself, or an error is asked for of what is being compiled.
-            ParameterError: a threshold needs the loss, and nobody tells it.
+            ArgumentError: the optimizer clips itself, or ``nonfinite="error"`` in a compiled step.
+            ParameterError: a threshold needs the loss, and it was not observed.
             NonFiniteError: with ``nonfinite="error"``.
         """
         if not self.measures:
@@ -228,12 +228,12 @@ class Clipping:
 
 
 def refuse_own_clips(optimizer: Any) -> None:
-    """Raise ArgumentError where Keras would clip too, or be thought to."""
+    """Raise ArgumentError if Keras clips too, or could be expected to."""
     for name in _OWN:
         if getattr(optimizer, name, None) is not None:
             raise ArgumentError(
-                f"this optimizer clips by itself, with {name}={getattr(optimizer, name):g}: make it without,"
-                " or do not attach a clip"
+                f"this optimizer clips by itself, with {name}={getattr(optimizer, name):g}: create it"
+                " without, or do not attach a clip"
             )
 
 

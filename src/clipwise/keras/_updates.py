@@ -78,7 +78,7 @@ class UpdateClipping(AfterStep):
         self.memory.remember(arithmetic, state, report, sorted(places))
 
     def report(self) -> ClipReport:
-        """The report of the last step; a report of nothing before the first."""
+        """The report of the last step; an empty report before the first."""
         return NOTHING if self.memory is None else self.memory.report()
 
 

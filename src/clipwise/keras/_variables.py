@@ -1,4 +1,4 @@
-"""Keras' variables by name: what they are called, and along which axes their units lie."""
+"""Names of Keras' variables, and the axes along which their units lie."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -18,7 +18,7 @@ def name_of(variable: Any) -> str:
 
 
 def named_shapes(variables: Sequence[Any]) -> list[tuple[str, tuple[int, ...]]]:
-    """Names and shapes, in order; of two variables of one name the second's layer has a ``+`` behind it."""
+    """Names and shapes, in order; of two variables with the same name the second's layer gets a ``+``."""
     found: dict[str, tuple[int, ...]] = {}
     for variable in variables:
         name = name_of(variable)
@@ -30,10 +30,10 @@ def named_shapes(variables: Sequence[Any]) -> list[tuple[str, tuple[int, ...]]]:
 
 
 def units_of_layers(model: Any, variables: Sequence[Any]) -> dict[int, tuple[int, ...]]:
-    """The axes of the units of those variables whose layers have them elsewhere than in the last axis.
+    """The axes of the units of those variables whose units are not along the last axis, from their layers.
 
     Raises:
-        ParameterError: none of the variables is of this model.
+        ParameterError: none of the variables belongs to this model.
     """
     ours = {id(variable) for variable in model.variables}
     if variables and not any(id(variable) in ours for variable in variables):

@@ -1,4 +1,4 @@
-"""Make a Keras optimizer clip, from one line."""
+"""Makes a Keras optimizer clip its gradients, in one line."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -35,7 +35,7 @@ def attach(
     unit_axes: UnitAxes | None = None,
     direction: bool = False,
 ) -> Any:
-    """Clip the gradients of a Keras optimizer in each of its steps, from now on, on any of Keras' back ends.
+    """Clip the gradients of a Keras optimizer in each of its steps, on any of Keras' back ends.
 
     ::
 
@@ -43,41 +43,45 @@ def attach(
         model.compile(optimizer, loss="mse")
         model.fit(x, y, callbacks=[clipwise.keras.ClipMonitor()])
 
-    It clips what the step is about to use: gradients without the scale of the loss, the mean over
-    micro-batches with ``gradient_accumulation_steps``, the sum over replicas. State and report are variables
-    of the optimizer, so they are part of the compiled step, of ``model.save`` and of checkpoints.
+    The clipped gradients are those that the step uses: unscaled if there is a loss scale, averaged over
+    micro-batches with ``gradient_accumulation_steps``, and summed over replicas. State and report are
+    variables of the optimizer, so they are part of the compiled step, of ``model.save`` and of checkpoints.
 
     Args:
-        optimizer: any ``keras.optimizers.Optimizer``, a ``LossScaleOptimizer`` (then the one inside it), or a
-            ``MultiOptimizer`` (one joint clip for all).
-        clip: what to do; a string or a mapping is read by `clipwise.config.parse`. None with ``weights`` or
-            ``updates``: the gradients are only measured.
-        weights: what is done to the weights after every step, such as ``clip_by_value(0.01)`` for WGAN: to
-            those that had a gradient in it, as Keras' own constraints; `weights_report` says what.
-        updates: what is done to the update of every step, such as ``clip_by_block_rms(1.0)``, the update
-            clipping of Adafactor, for any optimizer: ``u = (after - before) / learning_rate`` is measured and
-            clipped, and the variables become ``before + learning_rate * clipped(u)``. Decoupled weight decay
-            is not a part of it: Keras applies it before. It takes two copies of the variables in the step.
-            `updates_report` says what was done. Not for a ``MultiOptimizer``.
-        model: its layers say where the units of their kernels lie (transposed and depthwise convolutions,
-            attention, ``EinsumDense``) for clips by unit. Not needed for names or weights.
-        nonfinite: what happens to a step whose gradients hold NaN or Inf. ``"skip"``: it is as if it had
-            never been, for weights, the optimizer's state, weight decay, averages and iterations. ``"zero"``
-            puts 0 in place of such entries, ``"propagate"`` lets them through, ``"error"`` raises (only
-            where the step is not compiled).
-        unit_axes: shell patterns of names to the axes that tell units apart, the first match wins; for
-            ``weights`` and ``updates`` too.
-        direction: measure the cosine between the gradients before and after where it is not free.
+        optimizer: any ``keras.optimizers.Optimizer``. Of a ``LossScaleOptimizer`` the inner optimizer is
+            clipped; a ``MultiOptimizer`` gets one joint clip for all.
+        clip: the clip; a string or a mapping is read by `clipwise.config.parse`. None together with
+            ``weights`` or ``updates``: the gradients are only measured.
+        weights: a clip for the weights after every step, such as ``clip_by_value(0.01)`` for WGAN. Like
+            Keras' own constraints it applies to the weights that had a gradient in the step. See
+            `weights_report`.
+        updates: a clip for the update of every step, such as ``clip_by_block_rms(1.0)``, the update clipping
+            of Adafactor, for any optimizer. ``u = (after - before) / learning_rate`` is measured and clipped,
+            and the variables become ``before + learning_rate * clipped(u)``. Decoupled weight decay is not
+            included, since Keras applies it before. Takes two copies of the variables during the step. See
+            `updates_report`. Not for a ``MultiOptimizer``.
+        model: the model whose layers tell along which axes the units of their kernels lie (transposed and
+            depthwise convolutions, attention, ``EinsumDense``), for ``per="unit"``. Not needed for names or
+            weights.
+        nonfinite: what to do about gradients that hold NaN or Inf. ``"skip"``: skip the step; weights, the
+            optimizer's state, weight decay, averages and the number of iterations stay unchanged. ``"zero"``:
+            replace such entries by 0. ``"propagate"``: nothing. ``"error"``: raise (only if the step is not
+            compiled).
+        unit_axes: maps shell patterns of names to the axes along which units lie; the first match wins. Used
+            for ``weights`` and ``updates`` too.
+        direction: report the cosine between the gradients before and after clipping even if this costs extra
+            computation.
 
     Returns:
-        The same optimizer. `report` says what its last step did.
+        The same optimizer. `report` returns what its last step did.
 
     Raises:
-        ArgumentError: this is no Keras optimizer, it clips already (``clipnorm``, ``global_clipnorm``,
-            ``clipvalue``, or a clip attached before), the bound of the weights or the clip of updates
-            follows the loss, ``updates`` is given for a ``MultiOptimizer``, or
-            TensorFlow may have compiled its steps.
-        ParameterError: when it is built: a pattern matches no variable, or the model is another one.
+        ArgumentError: the argument is not a Keras optimizer; it clips already (``clipnorm``,
+            ``global_clipnorm``, ``clipvalue``, or an attached clip); the clip of weights or updates follows
+            the loss; ``updates`` is given for a ``MultiOptimizer``; or TensorFlow may have compiled the
+            optimizer's steps.
+        ParameterError: when the optimizer is built: a pattern matches no variable, or the model does not hold
+            the optimizer's variables.
 
     >>> import keras, clipwise.keras
     >>> optimizer = clipwise.keras.attach(keras.optimizers.SGD(1.0), "clip_by_global_norm(1.0)")
@@ -125,14 +129,17 @@ def attach(
 
 
 def detach(optimizer: Any, *, model: Any = None) -> Any:
-    """Stop clipping; the optimizer is as it was before `attach`, and its variables of clipping are gone.
+    """Stop clipping: the optimizer is what it was before `attach`, and the variables of the clip are removed.
 
     Args:
-        optimizer: that a clip is attached to.
+        optimizer: an optimizer with a clip attached.
         model: needed on TensorFlow once the optimizer has made steps, since the model may have compiled them.
 
+    Returns:
+        The same optimizer.
+
     Raises:
-        ArgumentError: no clip is attached, or TensorFlow may have compiled its steps.
+        ArgumentError: no clip is attached, or TensorFlow may have compiled the optimizer's steps.
 
     >>> import keras, clipwise.keras
     >>> optimizer = clipwise.keras.attach(keras.optimizers.SGD(1.0), "clip_by_norm(1.0)")
@@ -150,11 +157,11 @@ def detach(optimizer: Any, *, model: Any = None) -> Any:
 
 
 def report(optimizer: Any) -> ClipReport:
-    """What the last step of an optimizer with a clip did; norm 0 before the first.
+    """The report of the last step of an optimizer with a clip; with norm 0 before the first.
 
-    Its norms by tensor are read from the device at once, the rest when it is looked at; later steps do not
-    change it. In a callback of ``fit`` on JAX go through the model, ``report(self.model.optimizer)``, which
-    gives the optimizer's variables their values.
+    The norms of the tensors are read from the device at once, the other fields when they are used. Later
+    steps do not change the report. In a callback of ``fit`` on JAX, use ``report(self.model.optimizer)``:
+    accessing the optimizer through the model gives its variables their current values.
 
     Raises:
         ArgumentError: no clip is attached.
@@ -164,9 +171,9 @@ def report(optimizer: Any) -> ClipReport:
 
 
 def weights_report(optimizer: Any) -> ClipReport:
-    """What the last step of an optimizer with ``attach(..., weights=)`` did to the weights.
+    """The report of the last clipping of weights, of an optimizer with ``attach(..., weights=)``.
 
-    Its ``at_bound`` is the share of the weights at the bound, counted from the weights as they are now.
+    Its ``at_bound`` is the share of the weights at the bound, computed from the current weights.
 
     Raises:
         ArgumentError: no clip of weights is attached.
@@ -188,7 +195,7 @@ def weights_report(optimizer: Any) -> ClipReport:
 
 
 def updates_report(optimizer: Any) -> ClipReport:
-    """What the last step of an optimizer with ``attach(..., updates=)`` did to its update: norms of u.
+    """The report of the last clipping of updates, by ``attach(..., updates=)``: the norms of u.
 
     Raises:
         ArgumentError: no clip of updates is attached.
@@ -210,11 +217,11 @@ def updates_report(optimizer: Any) -> ClipReport:
 
 
 def observe(optimizer: Any, loss: Array) -> None:
-    """Tell the loss to thresholds that look at it (`auto`, `reduce_on_instability`), before ``apply``.
+    """Pass the loss to thresholds that follow it (`auto`, `reduce_on_instability`), before ``apply``.
 
-    Of several before one step, as with micro-batches, the mean counts. ``fit`` does not call it: do so in a
-    ``train_step`` or a loop of your own. Tell it the loss without a scale. A step for which none was given is
-    taken to have that of the step before.
+    If it is called several times before a step, as with micro-batches, the mean counts. ``fit`` does not call
+    it: do so in a ``train_step`` or loop of your own. Pass the loss without a loss scale. A step without an
+    observed loss uses that of the previous step.
 
     Raises:
         ArgumentError: no clip is attached.
@@ -226,7 +233,7 @@ def observe(optimizer: Any, loss: Array) -> None:
 
 
 def clipping_of(optimizer: Any) -> Clipping:
-    """The clip of an optimizer; ArgumentError where there is none."""
+    """The clip of an optimizer; ArgumentError if there is none."""
     clipping: Clipping | None = getattr(unscaled(optimizer), CLIPPED, None)
     if clipping is None:
         raise ArgumentError(
@@ -240,13 +247,13 @@ def is_clipped(optimizer: Any) -> bool:
     """Whether a clip is attached.
 
     Raises:
-        ArgumentError: this is no Keras optimizer.
+        ArgumentError: the argument is not a Keras optimizer.
     """
     return hasattr(unscaled(optimizer), CLIPPED)
 
 
 def counts(optimizer: Any) -> tuple[float, ...]:
-    """Numbers that change with every clipped step, one that is left out included, and with no micro-batch.
+    """Numbers that change with every clipped step, skipped ones included, but not with a micro-batch.
 
     Raises:
         ArgumentError: no clip is attached.
@@ -257,7 +264,7 @@ def counts(optimizer: Any) -> tuple[float, ...]:
 
 @contextmanager
 def unclipped(optimizer: Any) -> Iterator[None]:
-    """Meanwhile the optimizer is as it was before `attach`: what is saved then loads without clipwise.
+    """A context in which the optimizer is as before `attach`: a file saved in it loads without clipwise.
 
     Raises:
         ArgumentError: no clip is attached.
@@ -278,7 +285,7 @@ def unclipped(optimizer: Any) -> Iterator[None]:
 
 
 def unscaled(optimizer: Any) -> Any:
-    """The optimizer that sees gradients without a scale; ArgumentError where this is no optimizer."""
+    """The optimizer that receives unscaled gradients; ArgumentError if this is not an optimizer."""
     while isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
         optimizer = optimizer.inner_optimizer
     if not isinstance(optimizer, keras.optimizers.Optimizer):

@@ -1,4 +1,4 @@
-"""A layer that brings the inputs of a model within bounds, learnt once and saved with the model."""
+"""A layer that clips the inputs of a model to bounds that are saved with it."""
 
 import math
 from typing import Any
@@ -14,22 +14,23 @@ __all__ = ["ClipValues"]
 
 @keras.saving.register_keras_serializable(package="clipwise")
 class ClipValues(keras.layers.Layer):  # type: ignore[misc]
-    """``y = min(max(x, low), high)``, for all values alike or for each feature of the last axis.
+    """``y = min(max(x, low), high)``, with one bound for all values or one for each feature of the last axis.
 
-    The bounds are part of the layer's configuration and nothing is trained. NaN stays NaN. The gradient is 1
+    The bounds are part of the layer's configuration and are not trained. NaN stays NaN. The gradient is 1
     from ``low`` to ``high`` and 0 outside.
 
     Args:
-        low, high: a number, or ``(F,)`` one a feature, such as ``lower_`` and ``upper_`` of a fitted
-            `clipwise.data.Clipper`; None, -inf and inf where there is no bound.
-        kwargs: name, dtype and the like, as of every layer.
+        low, high: a number, or an array ``(F,)`` with one bound per feature, such as ``lower_`` and
+            ``upper_`` of a fitted `clipwise.data.Clipper`; None, -inf or inf for no bound.
+        kwargs: arguments of every Keras layer, such as ``name`` and ``dtype``.
 
     Warns:
-        UserWarning: a feature's two bounds are the same, as where a rule was given a mostly constant column.
+        UserWarning: the two bounds of a feature are equal, so that all of its values become the same. This
+            happens if bounds were learned from a column that is mostly constant.
 
     Raises:
-        ArgumentError: a bound is NaN or no number, the two are crossed or differ in length; an input is not
-            of floats, or its last axis does not fit.
+        ArgumentError: a bound is NaN or not a number, low is above high, or they differ in length; an input
+            is not floating-point, or its last axis does not fit.
 
     >>> import numpy as np
     >>> layer = ClipValues([-1.0, None], [1.0, 5.0])
@@ -44,7 +45,7 @@ class ClipValues(keras.layers.Layer):  # type: ignore[misc]
         self.supports_masking = True
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
-        """Check that there are as many bounds as features."""
+        """Check that the number of bounds fits the number of features."""
         for bound in (self._low, self._high):
             if bound.ndim and (not input_shape or input_shape[-1] != len(bound)):
                 raise ArgumentError(
@@ -53,7 +54,7 @@ class ClipValues(keras.layers.Layer):  # type: ignore[misc]
         super().build(input_shape)
 
     def call(self, inputs: Any) -> Any:
-        """The values of any shape within the bounds, in the layer's type."""
+        """Clip an input of any shape ``(..., F)``, in the layer's dtype."""
         values = inputs
         if not keras.backend.is_float_dtype(values.dtype):
             dtype = keras.backend.standardize_dtype(values.dtype)
@@ -68,11 +69,11 @@ class ClipValues(keras.layers.Layer):  # type: ignore[misc]
         return values
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
-        """That of the input."""
+        """The shape of the input."""
         return input_shape
 
     def get_config(self) -> dict[str, Any]:
-        """Both bounds, None where there is none, beside the configuration of every layer."""
+        """Both bounds, None for no bound, and the configuration of every layer."""
         config: dict[str, Any] = super().get_config()
         return config | {"low": _plain(self._low), "high": _plain(self._high)}
 

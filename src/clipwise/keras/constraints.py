@@ -1,4 +1,4 @@
-"""A clip as a constraint of single weights of Keras' layers."""
+"""A clip as a constraint of a single weight of a Keras layer."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -23,23 +23,24 @@ __all__ = ["ClipConstraint"]
 
 @keras.saving.register_keras_serializable("clipwise")
 class ClipConstraint(keras.constraints.Constraint):  # type: ignore[misc]
-    """A clip of one weight, for ``kernel_constraint=`` and such: ``w * min(1, threshold / norm(w))``.
+    """A clip of one weight, for ``kernel_constraint=`` and the like: ``w * min(1, threshold / norm(w))``.
 
-    ``ClipConstraint(clip_by_value(0.01))`` is WGAN's weight clipping (Arjovsky et al. 2017, 1701.07875);
-    ``ClipConstraint(Clip(3.0, per="unit"))`` the max-norm constraint of each output unit: unlike
-    ``keras.constraints.MaxNorm`` it knows the unit's axes of any kernel whose output is its last axis, leaves
-    what is within the bound bit for bit, and overflows for no weight. Keras applies constraints after every
-    call of ``apply``, one weight at a time; ``clipwise.keras.attach(optimizer, weights=...)`` clips after the
-    real steps, all weights together.
+    ``ClipConstraint(clip_by_value(0.01))`` is WGAN's weight clipping (Arjovsky et al. 2017,
+    arXiv:1701.07875), ``ClipConstraint(Clip(3.0, per="unit"))`` the max-norm constraint of each output unit.
+    Unlike ``keras.constraints.MaxNorm`` it finds the axes of a unit itself for any kernel whose last axis is
+    the output, keeps weights within the bound bit for bit, and does not overflow for large weights. Keras
+    applies constraints after every call of ``apply``, one weight at a time. To clip all weights together, and
+    only after steps that change them, use ``clipwise.keras.attach(optimizer, weights=...)``.
 
     Args:
-        clip: what to do; a string or a mapping is read by `clipwise.config.parse`. Its thresholds are
-            numbers or ranges: a constraint keeps no state between steps.
-        units: the axes along which the units of the weight lie, for ``per="unit"``: an axis, several, or
-            None: then all of it is one unit. Without it the last axis of what has two or more.
+        clip: the clip; a string or a mapping is read by `clipwise.config.parse`. Its thresholds must be
+            numbers or ranges, since a constraint keeps no state between steps.
+        units: for ``per="unit"``, the axes along which the units of the weight lie: an axis, several, or None
+            if the whole weight is one unit. By default the last axis, if there are two or more.
 
     Raises:
-        ArgumentError: this is no clip, it has parts by name or a policy as its threshold, or an axis is none.
+        ArgumentError: the argument is not a clip, it has parts by name, a threshold is a policy, or an axis
+            does not exist.
 
     >>> import keras, clipwise, clipwise.keras
     >>> bound = clipwise.keras.ClipConstraint(clipwise.Clip(1.0, per="unit"))
@@ -56,7 +57,7 @@ class ClipConstraint(keras.constraints.Constraint):  # type: ignore[misc]
         self.units = tuple(units) if isinstance(units, list) else units
 
     def __call__(self, w: Any) -> Array:
-        """The weight, clipped; as it was, to the bit, where it is within its bound."""
+        """The clipped weight; unchanged, bit for bit, if it is within the bound."""
         array = keras.ops.stop_gradient(keras.ops.convert_to_tensor(w))
         axes = None if self.units == "last" else {"*": self.units}
         slots = make_slots([("weight", tuple(array.shape))], axes)

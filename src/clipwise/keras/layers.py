@@ -1,6 +1,6 @@
 """The functions of `clipwise.functional.activations` as Keras layers, on every back end.
 
-They compute in the layer's compute dtype and can be saved; import `clipwise.keras` before `load_model`.
+They compute in the layer's compute dtype and can be saved. Import `clipwise.keras` before `load_model`.
 """
 
 from typing import Any
@@ -91,13 +91,13 @@ class PACT(_Elementwise):
     """``min(max(x, 0), alpha)`` with a learned alpha, see `clipwise.functional.activations.pact`.
 
     Args:
-        alpha: where it begins, above 0 and finite.
-        axis: the axis of the input with a bound for each entry; None is one bound for all.
-        regularizer: a Keras regularizer of alpha. The paper uses the L2 penalty of the weights.
+        alpha: initial value, finite and above 0.
+        axis: axis of the input along which each entry has its own bound; None for one bound.
+        regularizer: a Keras regularizer for alpha. The paper uses the L2 penalty of the weights.
 
     Raises:
-        ArgumentError: alpha is not a finite number above 0; when built: the input has no such axis, or one of
-            unknown length.
+        ArgumentError: alpha is not a finite number above 0; when the layer is built: the input does not have
+            this axis, or its length is unknown.
     """
 
     def __init__(
@@ -135,9 +135,12 @@ class PACT(_Elementwise):
 class ClampedSwiGLU(_Elementwise):
     """`clipwise.functional.activations.clamped_swiglu` of the two halves of the last axis.
 
+    The input has the shape ``(..., 2 * width)``, the output ``(..., width)``.
+
     Args:
-        limit, alpha, offset: as there.
-        interleaved: gate, up, gate, up, ... as in gpt-oss; otherwise first all gates, then all ups.
+        limit, alpha, offset: as for `clipwise.functional.activations.clamped_swiglu`.
+        interleaved: True if gate and up alternate along the axis, as in gpt-oss; False if the gates come
+            first.
     """
 
     _settings = ("limit", "alpha", "offset", "interleaved")

@@ -20,31 +20,33 @@ def gradient_penalty(
     alpha: Array | float | None = None,
     seed: Any = None,
 ) -> Array:
-    """``weight mean((||grad critic(x)|| - target)^2)`` at random points x between real and generated samples.
+    """``weight * mean((||grad critic(x)|| - target)^2)`` at random points x between real and fake samples.
 
-    Added to the critic's loss it holds the critic near slope 1 (Gulrajani et al. 2017, arXiv:1704.00028).
-    Each x is ``alpha real + (1 - alpha) fake`` with one alpha a sample. Norms are of a sample's whole
-    gradient, over all axes but the first, in float32 or wider; where a norm is 0, so is its derivative.
-    Use it in a ``train_step``, a ``compute_loss`` or a loop of your own, in whatever way the back end
-    differentiates: under a tape, with ``jax.grad``, before ``backward``. On JAX the critic may change no
-    variables of its own while it is differentiated: no dropout, no batch normalisation.
+    The gradient penalty of WGAN-GP: added to the critic's loss it keeps the norm of the critic's gradient
+    near ``target``. Each x is ``alpha * real + (1 - alpha) * fake``, with one alpha per sample. The norm is
+    taken over all axes of a sample, in float32 or wider; where it is 0, so is its derivative. Use it in a
+    ``train_step``, in ``compute_loss`` or in a loop of your own, with the back end's way of differentiating:
+    under a tape, with ``jax.grad``, or before ``backward``. On JAX the critic must not change its own
+    variables while it is differentiated: no dropout, no batch normalisation.
 
     Args:
-        critic: a model or a function of a batch, one number a sample: (n,) or (n, 1, ...).
-        real, fake: batches of one shape (n, ...) and any rank; no gradient flows back into them.
-        weight: of the penalty, the paper's lambda.
-        target: the norm that is wanted.
-        one_sided: whether norms below the target cost nothing: ``max(0, norm - target)^2``.
-        alpha: where the points lie, a number in [0, 1] a sample, or one for all; without it drawn uniformly.
-        seed: a number or a ``keras.random.SeedGenerator``, which gives other points in each step. Without it
-            Keras' own generator draws, which inside a compiled step on JAX is not possible.
+        critic: a model or a function of a batch that returns one number per sample: (n,) or (n, 1, ...).
+        real, fake: batches of the same shape (n, ...); no gradient flows back into them.
+        weight: weight of the penalty, lambda in the paper.
+        target: the desired norm.
+        one_sided: penalise only norms above the target: ``max(0, norm - target)^2``.
+        alpha: interpolation weights in [0, 1], one per sample or one for all; by default drawn uniformly.
+        seed: a number, or a ``keras.random.SeedGenerator``, which gives other points in each step. By default
+            Keras' global generator is used, which is not possible inside a compiled step on JAX.
 
     Returns:
         The penalty, 0-d.
 
     Raises:
         ArgumentError: shapes or dtypes do not fit, a number is out of range, or the critic's output does not
-            depend on its input (on JAX its slope is 0 then).
+            depend on its input (on JAX its gradient is 0 then).
+
+    Source: Gulrajani et al. 2017, arXiv:1704.00028.
 
     >>> import keras
     >>> slope = keras.ops.convert_to_tensor([[3.0], [4.0]])

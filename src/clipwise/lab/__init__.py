@@ -1,1 +1,1 @@
-"""Train what a configuration describes, and compare how it fares with and without clipping."""
+"""Train what a configuration describes, and compare runs with and without clipping."""

@@ -1,4 +1,4 @@
-"""Watching a training: a recorder that costs a step next to nothing, and recordings on disk."""
+"""Recording of training runs: a recorder that hardly slows a step, and recordings on disk."""
 
 from clipwise.monitor._warning import MonitorWarning
 from clipwise.monitor.recorder import Monitor

@@ -1,13 +1,13 @@
-"""What is recorded once of optimizers that divide by the root of a second moment: their eps."""
+"""The eps of optimizers that divide by the root of a second moment, which is recorded once."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 
 def eps_of(groups: Iterable[Mapping[str, Any]]) -> float | None:
-    """The largest eps of groups of torch's, all of Adam, RMSprop or alike; None where one is not, or unknown.
+    """The largest eps of torch's parameter groups if all are of Adam, RMSprop or similar; otherwise None.
 
-    These have an eps, and ``betas`` or ``alpha``.
+    Such groups have an eps, and ``betas`` or ``alpha``.
     """
     found = []
     for group in groups:
@@ -19,7 +19,7 @@ def eps_of(groups: Iterable[Mapping[str, Any]]) -> float | None:
 
 
 def of_clipper(clipper: Any) -> tuple[float, float] | None:
-    """Eps, and of how many entries the clipper's norm is the root of a sum of squares; None: not known."""
+    """Eps, and the number of entries behind the clipper's 2-norm; None if they are unknown."""
     optimizers = getattr(clipper, "optimizers", ())
     if clipper.order not in (2.0, "rms"):
         return None
@@ -36,7 +36,7 @@ def of_clipper(clipper: Any) -> tuple[float, float] | None:
 
 
 def of_keras(optimizer: Any) -> tuple[float, float] | None:
-    """The same of a Keras optimizer with a clip attached, which has made a step."""
+    """The same for a Keras optimizer with a clip attached that has made a step."""
     from clipwise.keras.attach import clipping_of, unscaled
 
     clipping = clipping_of(optimizer)

@@ -1,4 +1,4 @@
-"""What the recorder does with its rules: shows them the steps, and does what they ask for."""
+"""The recorder's use of rules: passes steps to them and carries out their actions."""
 
 from collections.abc import Callable, Iterable, Sequence
 
@@ -12,16 +12,16 @@ from clipwise.monitor.store import Alert, Moment
 
 
 class Alerting:
-    """Rules over the steps of one process.
+    """Rules for the steps of one process.
 
     Args:
-        rules: that watch; none of them twice.
-        notifier: sends the notifications that a rule asks for.
-        examples: whether alerts name the examples of their step, where those are recorded.
+        rules: the rules, with different names.
+        notifier: sends notifications.
+        examples: whether alerts name the examples of their step, if those are recorded.
 
     Attributes:
-        engine: the rules at work.
-        stopping: the alert for which the training is to stop, None as long as there is none.
+        engine: runs the rules.
+        stopping: the alert because of which the training should stop; None if there is none.
     """
 
     def __init__(self, rules: Sequence[Rule], notifier: Notifier | None, *, examples: bool = False) -> None:
@@ -39,11 +39,11 @@ class Alerting:
 
     @property
     def cooldowns(self) -> dict[str, int]:
-        """Steps for which each rule keeps quiet after it has spoken."""
+        """The number of steps for which each rule is silent after an alert."""
         return {rule.name: rule.cooldown for rule in self.engine.rules}
 
     def see(self, moments: Iterable[Moment], items: Iterable[Item] = ()) -> list[Alert]:
-        """What the rules say of some steps; a stop is asked for at once.
+        """The alerts for some steps; a stop is requested at once.
 
         Args:
             items: what the steps were made of.
@@ -54,11 +54,11 @@ class Alerting:
         return self._heard(alert for moment in moments for alert in self.engine.see(moment))
 
     def rest(self) -> list[Alert]:
-        """At the end of the run: what is said of steps of which more was expected."""
+        """At the end of the run: the alerts for steps that were waiting for more data."""
         return self._heard(self.engine.close())
 
     def act(self, alerts: Iterable[Alert]) -> None:
-        """Do what the rules want done about alerts that no other process has said."""
+        """Carry out the actions of alerts that no other process has raised."""
         for alert in alerts:
             for action in self.engine.rule(alert.rule).actions:
                 if action == "warn":

@@ -1,20 +1,20 @@
-"""Decisions of rules that all processes of a training take at the same step."""
+"""Decisions of rules that all processes of a training make at the same step."""
 
 import sys
 from typing import Any
 
 
 class Consensus:
-    """Agrees among the processes of ``torch.distributed``; a process alone agrees with itself.
+    """Makes the processes of ``torch.distributed`` agree; a single process agrees with itself.
 
-    Every process has to ask at every step, so rules that stop or skip need a monitor in each.
+    Every process must ask at every step, so rules that stop or skip need a monitor in each process.
     """
 
     def __init__(self) -> None:
         self._under_way: tuple[Any, Any] | None = None
 
     def any(self, said: bool) -> bool:
-        """Whether any process says so of this step; this waits for all of them."""
+        """Whether any process says yes in this step; waits for all of them."""
         if _processes() == 1:
             return said
         flag, work = self._ask(said)
@@ -22,7 +22,7 @@ class Consensus:
         return bool(flag.item())
 
     def soon(self, said: bool) -> bool:
-        """Whether any process said so one step ago: all hear it at the same step, and nobody waits long."""
+        """Whether any process said yes one step ago; all learn it in the same step, with little waiting."""
         if _processes() == 1:
             return said
         before, self._under_way = self._under_way, self._ask(said)

@@ -1,4 +1,4 @@
-"""Other tools that are given a run: one that fails, or is slow, is no trouble of others."""
+"""Exporters of a run; one that fails or is slow does not affect the others."""
 
 import threading
 import time
@@ -19,11 +19,11 @@ PATIENCE = 60.0
 
 
 class Exports:
-    """The exporters of one run: those that are fed as it goes on, and those that get it at its end.
+    """The exporters of one run: those that receive it while it goes on, and those that receive it at its end.
 
     Args:
-        exporters: of `clipwise.monitor.exporters`, or of somebody's own.
-        run, facts: the run; told with its first steps.
+        exporters: of `clipwise.monitor.exporters`, or the user's own.
+        run, facts: the run; passed on with its first steps.
     """
 
     def __init__(self, exporters: Sequence[Any], run: str, facts: Mapping[str, Any]) -> None:
@@ -40,11 +40,11 @@ class Exports:
             one.write(moments, alerts)
 
     def close(self, status: str, path: str, number: int | None) -> None:
-        """Close those that were fed, side by side; and give the others the run, out of its recording.
+        """Close the first kind in parallel; export the recorded run to the others.
 
         Args:
-            status: of the run.
-            path, number: of the recording and of the run in it; None where nothing could be written.
+            status: status of the run.
+            path, number: the recording and the run in it; None if nothing could be written.
         """
         end = time.monotonic() + PATIENCE
         for one in self._live:
@@ -63,7 +63,7 @@ class Exports:
 
 
 class ExportThread:
-    """An exporter that is fed in a thread of its own; arguments as for `Exports`."""
+    """An exporter in a thread of its own; arguments as for `Exports`."""
 
     def __init__(self, exporter: Any, run: str, facts: Mapping[str, Any]) -> None:
         self._exporter, self._run, self._facts = exporter, run, facts
@@ -74,7 +74,7 @@ class ExportThread:
         self._thread.start()
 
     def write(self, moments: Sequence[Moment], alerts: Sequence[Alert]) -> None:
-        """Have something written. This does not wait, and raises nothing."""
+        """Queue something for writing. It does not block, and raises nothing."""
         if not self._thread.is_alive() or not (moments or alerts):
             return
         if self._queue.qsize() < WAITING:
@@ -84,11 +84,11 @@ class ExportThread:
             self._say("is too slow for", "what it cannot take in time is only in the recording")
 
     def close(self, status: str) -> None:
-        """Have it closed, after all that waits; this does not wait either."""
+        """Queue the closing after all that waits; it does not block either."""
         self._queue.put(status)
 
     def wait(self, seconds: float) -> None:
-        """Until it is closed."""
+        """Wait until it is closed."""
         if self._thread is threading.current_thread():
             return
         self._thread.join(max(0.0, seconds))

@@ -1,4 +1,4 @@
-"""The thread that moves what was recorded to the disk, and never lets a disk end a training."""
+"""The thread that writes recorded steps to disk; problems with the disk do not end the training."""
 
 import contextlib
 import sqlite3
@@ -25,17 +25,17 @@ PATIENCE = 60.0
 
 
 class Flusher:
-    """Takes items from a queue, shows them to the rules and writes them, in a thread of its own.
+    """Takes items from a queue, passes them to the rules and writes them, in a thread of its own.
 
     Args:
         queue: the items; the training appends, the thread takes from the left.
         connect: opens the file, when there is something to write and after a failure.
-        path: of the file, for messages.
-        interval: seconds after which a step is in the file at the latest.
-        keep: rows that are kept in memory while the file cannot be written; the oldest go first.
-        rank: of this process.
-        alerting: what watches the steps.
-        exports: other tools that are given the run.
+        path: path of the file, for messages.
+        interval: number of seconds after which a step is in the file at the latest.
+        keep: number of rows kept in memory while the file cannot be written; the oldest are dropped.
+        rank: rank of this process.
+        alerting: passes the steps to the rules.
+        exports: exporters of the run.
     """
 
     def __init__(
@@ -71,23 +71,23 @@ class Flusher:
 
     @property
     def unwritten(self) -> list[Rows]:
-        """What is in memory only."""
+        """Rows that are only in memory."""
         with self._turn:
             return list(self._rows)
 
     def flush(self) -> bool:
-        """Write what is there now, in the thread that calls; whether all of it is in the file."""
+        """Write what there is now, in the calling thread; returns whether all of it is in the file."""
         with self._turn:
             self._next_try = 0.0
             self._turn_over()
             return not self._rows
 
     def close(self, status: str, note: str, clip: str | None, *, judge: bool = False) -> None:
-        """Write the rest, say how it ended and what was done to the gradients, and stop.
+        """Write the rest, store how the run ended and its clip, and stop.
 
         Args:
             status, note, clip: of the run.
-            judge: whether to look first if it diverged, which then is its status.
+            judge: whether to check first if the run diverged, which then becomes its status.
         """
         self._ended.set()
         if self._thread is not threading.current_thread():
@@ -108,7 +108,7 @@ class Flusher:
             self._turn.release()
 
     def _wait_for_others(self) -> None:
-        """Write what is left, where only other processes are in the way: there is no later time to try."""
+        """Write what is left while other processes block the file, since there is no later chance."""
         end = time.monotonic() + ENDING
         while self._rows and self._is_busy and time.monotonic() < end:
             time.sleep(0.05)
@@ -145,7 +145,7 @@ class Flusher:
                 self._turn_over()
 
     def _turn_over(self, last: bool = False) -> None:
-        """Nothing that goes wrong here ends the thread, or reaches the script."""
+        """One round of work; an error here neither ends the thread nor reaches the script."""
         for part in (partial(self._take, last), self._write):
             try:
                 part()
@@ -170,8 +170,8 @@ class Flusher:
     def _unreadable(self, name: str, error: Exception) -> None:
         self._warn_once(
             f"{name}: {type(error).__name__}: {error}",
-            "a value could not be read, and is left out, as are others of its kind (of an array that is"
-            " donated log a copy): ",
+            "a value could not be read and is not recorded, nor are others of its kind (if an array is"
+            " donated, log a copy of it): ",
         )
 
     def _write(self) -> None:
@@ -209,7 +209,7 @@ class Flusher:
             self._alerting.act([alert for alert in news if alert not in acted])
 
     def _go_on(self) -> None:
-        """Without the file: what the rules ask for is done all the same."""
+        """Continue without the file: the actions of rules are carried out all the same."""
         self._forget_the_oldest()
         news = self._alerts[len(self._acted) :]
         self._acted = list(self._alerts)
@@ -226,7 +226,7 @@ class Flusher:
             self._lost = [first, last, (self._lost[2] if self._lost else 0) + len(gone.data)]
 
     def _loss(self) -> str | None:
-        """What is not in the file, in words."""
+        """A sentence about the rows that are not in the file."""
         left = list(self._rows)
         steps = [int(step) for some in left for step in (some.data[:, 0].min(), some.data[:, 0].max())]
         steps += self._lost[:2]

@@ -1,4 +1,4 @@
-"""Numbers of any framework's arrays as floats of the host: here it waits for the device."""
+"""Arrays of any framework as floats on the host; needs a host-device sync."""
 
 import sys
 from collections.abc import Sequence
@@ -11,9 +11,9 @@ from clipwise.namespace import framework_of, on_host
 
 
 def floats(values: Sequence[Any]) -> Floats:
-    """0-d arrays, of any framework and device, and Python's numbers as one vector.
+    """0-d arrays of any framework and device, and Python numbers, as one vector.
 
-    PyTorch's tensors on a device are brought together there, and come over in one transfer.
+    PyTorch tensors on a device are gathered there and copied in one transfer.
     """
     found = np.empty(len(values), dtype=np.float64)
     away: dict[Any, list[int]] = {}

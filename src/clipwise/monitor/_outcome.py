@@ -1,4 +1,4 @@
-"""How a run ended, by the exception that ended it."""
+"""How a run ended, from the exception that ended it."""
 
 import sys
 
@@ -6,12 +6,12 @@ from clipwise.errors import TrainingStopped
 
 
 def errors() -> tuple[BaseException | None, ...]:
-    """The exception that is under way, and the last that nobody caught."""
+    """The exception that is being handled, and the last uncaught one."""
     return sys.exc_info()[1], getattr(sys, "last_value", None)
 
 
 def outcome(error: BaseException | None, stopped: bool) -> tuple[str, str]:
-    """The status of a run, and what is to be noted of it.
+    """The status of a run, and a note.
 
     >>> outcome(ValueError("bad"), False), outcome(SystemExit(0), False)
     (('failed', 'ValueError: bad'), ('finished', ''))

@@ -1,4 +1,4 @@
-"""What the user gives: numbers as they are at that moment, and of which step."""
+"""Values that the user logs, fixed at that moment, and step numbers."""
 
 import contextlib
 import operator
@@ -9,13 +9,13 @@ from clipwise.namespace import framework_of
 
 
 def as_number(name: str, value: Any) -> Any:
-    """A value that later changes of its array, or of its variable, have no hold on.
+    """A value that later changes of its array or variable do not affect.
 
-    What may be on a device is not waited for: a tensor of PyTorch is copied there, the arrays of JAX and
-    TensorFlow do not change. Everything else is read.
+    Values on a device are not waited for: a PyTorch tensor is copied there, arrays of JAX and TensorFlow do
+    not change. Everything else is read.
 
     Raises:
-        ArgumentError: it is no number.
+        ArgumentError: it is not a number.
     """
     if not hasattr(value, "shape"):
         return _number(name, value)
@@ -44,7 +44,7 @@ def _number(name: str, value: Any) -> float:
 
 
 def as_step(value: Any) -> int:
-    """The number of a step, which a recording keeps as a float64."""
+    """A step number, which a recording stores as a float64."""
     with contextlib.suppress(TypeError):
         if 0 <= operator.index(value) <= 2**53:
             return operator.index(value)

@@ -1,4 +1,4 @@
-"""What a run ran on."""
+"""The versions that a run used."""
 
 import platform
 import sys
@@ -6,7 +6,7 @@ from typing import Any
 
 
 def versions() -> dict[str, Any]:
-    """Of Python, and of the frameworks that are loaded."""
+    """The versions of Python and of the imported frameworks."""
     loaded: dict[str, Any] = {
         name: str(getattr(sys.modules[name], "__version__", "?"))
         for name in ("torch", "jax", "keras", "tensorflow")

@@ -1,4 +1,4 @@
-"""Saying something from the background, where nothing could catch an exception."""
+"""Warnings from a background thread, where an exception could not be caught."""
 
 import shutil
 import sys
@@ -10,11 +10,11 @@ WIDEST = 110
 
 
 class MonitorWarning(UserWarning):
-    """Something about the training or its recording; the training goes on."""
+    """A warning about the training or its recording; the training continues."""
 
 
 def say(sentence: str) -> None:
-    """Warn; where warnings are errors, print instead: an exception would only end the thread."""
+    """Warn; if warnings are errors, print instead, since an exception would only end the thread."""
     try:
         # No line of anybody's stands behind it: it is about the training.
         warnings.warn_explicit(sentence, MonitorWarning, "clipwise.monitor", 1)
@@ -23,7 +23,7 @@ def say(sentence: str) -> None:
 
 
 def line_width() -> int:
-    """Columns that a line on stderr may have."""
+    """Number of columns of a line on stderr."""
     return min(WIDEST, shutil.get_terminal_size().columns)
 
 

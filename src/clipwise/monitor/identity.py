@@ -1,4 +1,4 @@
-"""Which run this process belongs to, and which of its processes it is."""
+"""The run that this process belongs to, and its rank in it."""
 
 import os
 import sys
@@ -9,12 +9,12 @@ from typing import NamedTuple
 
 
 class Identity(NamedTuple):
-    """What a process of a run is.
+    """The role of a process in a run.
 
     Attributes:
-        uid: of the run, the same in all its processes.
-        run: what people call it.
-        rank: of this process.
+        uid: id of the run, the same in all its processes.
+        run: name of the run.
+        rank: rank of this process.
     """
 
     uid: str
@@ -23,7 +23,7 @@ class Identity(NamedTuple):
 
 
 def identity(name: str | None) -> Identity:
-    """Who this process is, as its environment says."""
+    """The identity of this process, from its environment."""
     return Identity(*run_here(name), rank_here())
 
 
@@ -37,10 +37,10 @@ def rank_here() -> int:
 
 
 def run_here(name: str | None) -> tuple[str, str]:
-    """What tells the run from all others, the same in all its processes; and what people call it.
+    """An id of the run, which is the same in all its processes, and its name.
 
-    Processes that were started together for one training know each other by the port on which they meet.
-    ``clipwise observe`` says both to the processes that it starts.
+    Processes of one distributed training recognise each other by their rendezvous port. ``clipwise observe``
+    passes both to the processes that it starts.
     """
     said = os.environ.get("CLIPWISE_RUN")
     script = Path(sys.argv[0]).stem if sys.argv and sys.argv[0] not in ("", "-c") else "run"

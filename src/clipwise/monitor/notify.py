@@ -1,4 +1,4 @@
-"""Telling people: alerts go out through Apprise, in a thread of their own."""
+"""Notifications: alerts are sent through Apprise, in a thread of their own."""
 
 import re
 import threading
@@ -21,17 +21,19 @@ _KINDS = {"info": "info", "warning": "warning", "critical": "failure"}
 
 
 class Notifier:
-    """Sends alerts to addresses in Apprise's notation: mail, chat, webhooks and the rest.
+    """Sends alerts to addresses in Apprise's notation: mail, chat, webhooks and others.
 
-    Sending happens in the background. What cannot be delivered is a warning, once; the training goes on.
+    Sending happens in the background. If an alert cannot be delivered, a warning is given once, and the
+    training continues.
 
     Args:
-        urls: the addresses, such as ``"slack://..."``; see https://github.com/caronc/apprise/wiki.
-        run: what the run is called.
+        urls: addresses, such as ``"slack://..."``; see https://github.com/caronc/apprise/wiki.
+        run: name of the run.
 
     Raises:
-        ArgumentError: an address is none that Apprise knows. It is not repeated, since it may hold secrets.
-        ModuleNotFoundError: Apprise is not installed.
+        ArgumentError: Apprise does not know an address. The message does not repeat it, since it may hold
+            secrets.
+        MissingPackageError: Apprise is not installed.
     """
 
     def __init__(self, urls: Sequence[str], run: str) -> None:
@@ -44,7 +46,7 @@ class Notifier:
         self._thread.start()
 
     def send(self, alert: Alert) -> None:
-        """Have an alert sent. This does not wait, and raises nothing."""
+        """Queue an alert for sending. It does not block, and raises nothing."""
         if self._closed:
             return
         if self._queue.qsize() < WAITING:
@@ -53,7 +55,7 @@ class Notifier:
             self._warn(f"more than {WAITING} notifications wait to be sent; the rest is only recorded")
 
     def close(self) -> None:
-        """Wait up to 10 seconds for what is still to be sent, and stop."""
+        """Wait up to 10 seconds for alerts that are still queued, and stop."""
         if self._closed:
             return
         self._closed = True
@@ -77,7 +79,7 @@ class Notifier:
                     self._warn(f"{place} could not be notified: {type(error).__name__}")
                 else:
                     if not sent:
-                        self._warn(f"{place} could not be notified: it was not reached, or it refused")
+                        self._warn(f"{place} could not be notified: it could not be reached, or it refused")
 
     def _warn(self, sentence: str) -> None:
         if self._warned:
@@ -99,7 +101,7 @@ def _targets(urls: Sequence[str]) -> list[tuple[str, Any]]:
         known = apprise.Apprise.instantiate(url, suppress_exceptions=True) if isinstance(url, str) else None
         if known is None:
             raise ArgumentError(
-                f"{place} is none that Apprise can notify. Its notation for each service:"
+                f"{place} is not an address that Apprise knows. Its notation for each service:"
                 " https://github.com/caronc/apprise/wiki"
             )
         target = apprise.Apprise()

@@ -1,4 +1,4 @@
-"""The recorder: what clipping did in every step, and what the user logs, kept without slowing a step."""
+"""The recorder: stores what clipping did in every step, and what the user logs, without slowing the step."""
 
 import atexit
 import math
@@ -29,7 +29,7 @@ from clipwise.monitor.store import Alert, Rows, Writer
 
 
 class Monitor:
-    """Records every step into a file, without slowing the step.
+    """Records every step to a file, without slowing the step.
 
     ::
 
@@ -40,38 +40,38 @@ class Monitor:
             optimizer.step()                    # recorded
             monitor.log(loss=loss)              # of that step
 
-    The step appends what it has, values on the device included, and goes on; a thread reads them and writes
-    twice every ``flush`` seconds. Whatever happens to the file, the training goes on: a warning says once
-    what is wrong, and the newest rows are kept in memory and written when that is possible. After a crash
-    all that is older than ``flush`` seconds is in the file, which `clipwise.monitor.Store` reads.
+    The training thread only queues its values, including those on a device. Another thread reads them and
+    writes them twice per ``flush`` seconds. If the file cannot be written, the training continues: a warning
+    is given once, and the newest rows are kept in memory and written later if possible. After a crash,
+    everything older than ``flush`` seconds is in the file, which `clipwise.monitor.Store` reads.
 
     Args:
-        path: of the recording, made where there is none; one file holds any number of runs, and several
-            processes may write into it.
-        run: what the run is called; the script and the time unless given. With ``torchrun`` and
-            similar launchers all ranks belong to one run.
-        every: record each step (1), or each n-th.
-        layers_every: the norm of each parameter's gradient at the first and each n-th step, and wherever NaN
-            or Inf turned up or the norm is far above those before it; 0: only there.
-        flush: seconds after which a step is in the file at the latest.
-        facts: anything to be kept with the run; JSON is made of it.
-        keep: rows that are kept in memory while the file cannot be written.
-        rules: what watches the run, see `clipwise.monitor.rules`; those that suit every training unless
-            given, none with ``[]``.
-        notify: whom a rule with the action ``"notify"`` tells, as URLs of Apprise (``"mailto://..."``,
-            ``"slack://..."``, ``"json://..."``). The rules that are there unless others are given tell them
-            of warnings.
-        exporters: other tools that get the same, from the process of rank 0; see
+        path: the recording, created if it does not exist. One file holds any number of runs, and several
+            processes may write to it.
+        run: name of the run; by default the script and the time. With ``torchrun`` and similar launchers all
+            ranks belong to one run.
+        every: record every step (1), or every n-th.
+        layers_every: record the norm of each parameter's gradient in the first and every n-th step, and in
+            steps with NaN or Inf or with a norm far above the previous ones. 0: only in the latter.
+        flush: the number of seconds after which a step is in the file at the latest.
+        facts: any values to store with the run, converted to JSON.
+        keep: number of rows kept in memory while the file cannot be written.
+        rules: rules that watch the run, see `clipwise.monitor.rules`; by default those that suit every
+            training, none with ``[]``.
+        notify: addresses to which rules with the action ``"notify"`` send alerts, as URLs of Apprise
+            (``"mailto://..."``, ``"slack://..."``, ``"json://..."``). The default rules then send their
+            warnings.
+        exporters: other tools to which the process of rank 0 exports the run; see
             `clipwise.monitor.exporters`.
-        examples: alerts of spikes name the examples of the batch whose gradients stand out, by place and key.
-            For runs whose examples have gradients of their own, by a `clipwise.torch.per_example` that is
-            attached before any clipper, or by its reports, which `record` is given.
+        examples: whether alerts of spikes name the examples of the batch with the largest gradients, by index
+            and key. Needs per-example gradients: a `clipwise.torch.per_example` that is attached before any
+            clipper, or its reports, passed to `record`.
 
     Attributes:
-        run: what the run is called.
+        run: name of the run.
 
     Raises:
-        ArgumentError: one of these is not allowed.
+        ArgumentError: an argument is not allowed.
 
     >>> import clipwise, tempfile, os
     >>> folder = tempfile.TemporaryDirectory()
@@ -143,29 +143,29 @@ class Monitor:
         """Record every step of a clipper from now on.
 
         Args:
-            source: a `clipwise.torch.Clipper`, such as `clipwise.torch.attach` returns, or what
-                `clipwise.torch.per_example` does. With Keras use `callback`, with optax `record`.
-            name: whose its values are, where several are recorded, as in a GAN: their source in the
-                recording. What it does to the weights, if anything, has the source ``"weights"``, or
-                ``"critic/weights"`` of a ``"critic"``. What it does to updates is logged with its own values,
-                as ``update/norm``, ``update/norm_after``, ``update/threshold``, ``update/clip_fraction``.
-                Norms of single examples have the source ``"examples"``, or ``"critic/examples"``.
+            source: a `clipwise.torch.Clipper`, such as the result of `clipwise.torch.attach`, or the result
+                of `clipwise.torch.per_example`. With Keras use `callback`, with optax `record`.
+            name: name of the clipper if several are recorded, as for a GAN; it becomes the source of the
+                values. Clipping of weights has the source ``"weights"``, or ``"critic/weights"`` for a
+                ``"critic"``. Clipping of updates is stored with the clipper's own values, as ``update/norm``,
+                ``update/norm_after``, ``update/threshold``, ``update/clip_fraction``. Per-example norms have
+                the source ``"examples"``, or ``"critic/examples"``.
 
         Returns:
-            The same clipper. Its step raises `TrainingStopped` where a rule with the action ``"stop"`` has
-            spoken, and is left out where one with ``"skip"`` finds it bad.
+            The same clipper. Its step raises `TrainingStopped` if a rule with the action ``"stop"`` has
+            raised an alert, and is skipped if a rule with ``"skip"`` judges it as bad.
 
         Raises:
-            ArgumentError: it is no clipper, or one of that name is attached already; with ``examples=True``,
-                there are no gradients of single examples.
+            ArgumentError: the argument is not a clipper, or one of that name is already attached; with
+                ``examples=True``, there are no per-example gradients.
         """
         return self._attached.add(source, name)
 
     def callback(self, name: str = "") -> Any:
-        """A callback for Keras' ``fit``: it records each step of an optimizer with a clip attached.
+        """A callback for Keras' ``fit`` that records each step of an optimizer with an attached clip.
 
         Args:
-            name: as for `attach`, where several models are trained.
+            name: as for `attach`, if several models are trained.
         """
         from clipwise.monitor.sources import keras_callback
 
@@ -178,7 +178,7 @@ class Monitor:
         return self._intake.step
 
     def steps_of(self, name: str = "") -> int:
-        """The number of the last step that was recorded of a clipper."""
+        """The number of the last recorded step of a clipper."""
         return self._intake.counts.get(name, 0)
 
     def record(self, report: Any, *, step: int | None = None, name: str = "") -> None:
@@ -188,14 +188,14 @@ class Monitor:
         `clipwise.torch.PerExample.explain` looked at: its source is that of a `PerExample` that is attached.
 
         Args:
-            report: what was done. It is not read here, so nothing waits.
-            step: its number; one more than the last unless given.
+            report: the report or state. It is not read here, so there is no host-device sync.
+            step: number of the step; by default one more than the last.
             name: as for `attach`.
 
         Raises:
-            ArgumentError: the step is no whole number, or a clipper of that name is attached.
-            StateError: there is no report in this state.
-            TrainingStopped: a rule with the action ``"stop"`` has spoken.
+            ArgumentError: the step is not a whole number, or a clipper of that name is attached.
+            StateError: the state holds no report.
+            TrainingStopped: a rule with the action ``"stop"`` has raised an alert.
         """
         of_examples = isinstance(report, ExampleReport)
         name = self._attached.examples(name) if of_examples else name
@@ -212,45 +212,45 @@ class Monitor:
         """Record numbers of your own: ``monitor.log(loss=loss, accuracy=0.9)``.
 
         Args:
-            step: the step that they belong to; the one that was recorded last unless given.
-            name: whose they are, where several clippers are recorded: that of `attach`.
-            values: numbers, or arrays of one number of any framework; what may be on a device is not read
-                here.
+            step: the step they belong to; by default the last recorded one.
+            name: the clipper they belong to, if several are recorded: the name given to `attach`.
+            values: numbers, or arrays of one number of any framework. A value that may be on a device is not
+                read here.
 
         Raises:
-            ArgumentError: a value is no number, or is called ``time``; the step is no whole number, or the
-                name no text.
+            ArgumentError: a value is not a number, or is named ``time``; the step is not a whole number, or
+                the name is not a string.
         """
         self._intake.log(step, name, values)
 
     def describe(self, clip: Any) -> None:
-        """Say what is done to the gradients; `attach` does."""
+        """Store the clip with the run; `attach` does it."""
         if self._clip is None:
             self._clip = spelled(clip)
 
     @property
     def stopping(self) -> Alert | None:
-        """The alert for which a rule wants the training to stop; `attach` and `record` raise then."""
+        """The alert because of which a rule wants to stop the training; `attach` and `record` then raise."""
         return self._alerting.stopping
 
     @property
     def unwritten(self) -> list[Rows]:
-        """What is in memory only, since the file could not be written."""
+        """Rows that are only in memory because the file could not be written."""
         return self._flusher.unwritten
 
     def flush(self) -> bool:
-        """Write now, and wait for it; whether all that was recorded is in the file."""
+        """Write everything now and wait for it; returns whether all that was recorded is in the file."""
         if os.getpid() != self._pid:
             return False
         return self._flusher.flush()
 
     def close(self, status: str | None = None) -> None:
-        """Write the rest, and say how the run ended.
+        """Write the rest, and store how the run ended.
 
         Args:
-            status: in one word; unless given ``"finished"``, ``"diverged"`` where the loss or the norms broke
-                down for good before, or ``"failed"`` where an exception is under way, or is the last that
-                nobody caught, and came after this monitor.
+            status: one word. By default ``"finished"``; ``"diverged"`` if the loss or the norms had broken
+                down for good; ``"failed"`` if an exception is being handled, or is the last uncaught one and
+                was raised after this monitor was created.
         """
         error = next((one for one in errors() if one is not None and one not in self._before), None)
         self._close(error, status)

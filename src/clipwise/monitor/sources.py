@@ -1,4 +1,4 @@
-"""Where steps are found outside PyTorch: in the state of an optax optimizer, in Keras' ``fit``."""
+"""Steps outside of PyTorch: from the state of an optax optimizer, and in Keras' ``fit``."""
 
 from typing import Any
 
@@ -8,11 +8,12 @@ from clipwise.monitor._warning import say
 
 
 def report_in(state: Any) -> Any:
-    """The last report in the state of an optax optimizer, as a copy: a compiled step may be given the state
-    away, and its memory with it.
+    """The last report in the state of an optax optimizer, as a copy.
+
+    A copy is needed because a compiled step may donate the state, and its memory would be reused.
 
     Raises:
-        StateError: there is none.
+        StateError: the state holds no report.
     """
     from clipwise.jax.reports import packed_report
 
@@ -20,7 +21,7 @@ def report_in(state: Any) -> Any:
 
 
 def keras_callback(monitor: Any, name: str = "") -> Any:
-    """A callback that records the steps of the model's optimizer, and what ``fit`` logs."""
+    """A callback that records the steps of the model's optimizer and the logs of ``fit``."""
     import keras
 
     from clipwise.keras.attach import clipping_of, counts

@@ -10,7 +10,7 @@ percent = partial(wording.percent, tenths=True)
 
 
 def show(value: float) -> str:
-    """Four digits; NaN and Inf as people write them.
+    """A number with four digits; NaN and Inf are written as words.
 
     >>> show(1234567.0), show(0.00012346), show(float("-inf"))
     ('1.235e+06', '0.0001235', '-Inf')
@@ -23,7 +23,7 @@ def show(value: float) -> str:
 
 
 def times(factor: float) -> str:
-    """How many times something is something else.
+    """How many times larger one thing is than another.
 
     >>> times(12.3), times(2.51), times(5e7)
     ('12 times', '2.5 times', '5e+07 times')
@@ -34,7 +34,7 @@ def times(factor: float) -> str:
 
 
 def of(source: str) -> str:
-    """The source of a value, where it has one.
+    """The source of a value, if it has a name.
 
     >>> of(""), of("critic")
     ('', ' of critic')

@@ -1,9 +1,9 @@
-"""The array namespace of a value, bound to the device and width that thresholds are computed in.
+"""The array namespace of a value, bound to the device and the float type in which thresholds are computed.
 
 Policies in `clipwise.thresholds` are written against the Python array API standard. A `Namespace` is that
-namespace for one framework with two things bound, so that a policy need not know them: where new arrays
-live, and how wide a float is. Here, and nowhere else, it is found out whose array a value is. A framework is
-touched only if the value came from it. TensorFlow has no array API namespace; `_tensorflow` is one for it.
+namespace for one framework with two things bound, so that policies need not know them: the device of new
+arrays, and the float type. The framework of an array is determined here and nowhere else. A framework is
+imported only if an array came from it. TensorFlow has no array API namespace; `_tensorflow` provides one.
 """
 
 import importlib
@@ -31,10 +31,10 @@ _NUMBERS, _NUMPY = (bool, int, float), (np.ndarray, np.generic)
 
 
 def namespace_of(value: Any) -> Namespace:
-    """The bound namespace of a numpy, torch, JAX or TensorFlow array; of numpy in float64 for a number.
+    """The bound namespace of a numpy, torch, JAX or TensorFlow array; numpy's in float64 for a number.
 
     Raises:
-        TypeError: this is no array.
+        TypeError: the argument is not an array.
 
     >>> namespace_of(2.0).zeros(()).dtype
     dtype('float64')
@@ -49,7 +49,7 @@ def namespace_of(value: Any) -> Namespace:
 
 
 def make_namespace(framework: str, dtype: Any, device: Any = None) -> Namespace:
-    """The namespace of a framework that is loaded, by its name.
+    """The namespace of an imported framework, by its name.
 
     >>> make_namespace("numpy", np.float32).zeros(()).dtype
     dtype('float32')
@@ -61,7 +61,7 @@ def make_namespace(framework: str, dtype: Any, device: Any = None) -> Namespace:
 
 
 def framework_of(value: Any) -> str | None:
-    """Whose array a value is: ``"numpy"``, ``"torch"``, ``"jax"`` or ``"tensorflow"``; None if it is none.
+    """The framework of an array: ``"numpy"``, ``"torch"``, ``"jax"`` or ``"tensorflow"``; else None.
 
     >>> framework_of(np.zeros(2)), framework_of([0.0])
     ('numpy', None)
@@ -94,7 +94,7 @@ def _kind_of(value: Any) -> type[Namespace] | None:
 
 
 def is_traced(value: Any) -> bool:
-    """Whether a value stands for one that is known only when a compiled step runs, in JAX or TensorFlow.
+    """Whether a value is a tracer, which is only known when a compiled step runs, in JAX or TensorFlow.
 
     >>> is_traced(1.0)
     False
@@ -106,13 +106,13 @@ def is_traced(value: Any) -> bool:
 
 
 def stop_gradient(value: Array) -> Array:
-    """The same values, as constants to the framework that differentiates; a number as it is."""
+    """The same values without gradients; a number is returned unchanged."""
     kind = _kind_of(value)
     return value if kind is None else kind.stop_gradient(value)
 
 
 def on_host(value: Any) -> np.ndarray[Any, np.dtype[Any]]:
-    """An array of any framework, or a number, as numpy's; here the host waits for the device.
+    """An array of any framework, or a number, as a numpy array; needs a host-device sync.
 
     >>> on_host(2.0)
     array(2.)

@@ -1,6 +1,7 @@
-"""Clipping in TensorFlow: `clip` is a pure function, for `GradientTape` loops, eager, traced or under XLA.
+"""Clipping in TensorFlow: `clip`, a pure function for `GradientTape` loops, eager, traced or compiled by XLA.
 
-There is no ``attach`` here: TensorFlow's optimizers are those of Keras, which `clipwise.keras.attach` takes.
+There is no ``attach`` here: TensorFlow's optimizers are those of Keras, for which there is
+`clipwise.keras.attach`.
 """
 
 from clipwise.functional.clipping import ClipState

@@ -1,4 +1,4 @@
-"""Structures of gradients and variables as the functional core sees them: named slots with shapes."""
+"""Structures of gradients and variables as named slots with shapes."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,11 +18,11 @@ class FlatGradients:
     """Gradients laid out over the variables.
 
     Attributes:
-        slots: one for each variable that is there, or for each gradient where no variables were given.
-        gradients: by slot, dense or `tf.IndexedSlices`; None where there is none.
-        weights: by slot; None where no variables were given.
-        structure: the gradients as they came.
-        places: for each leaf of that structure the place of its slot; None for a leaf without one.
+        slots: one per variable, or per gradient if no variables were given.
+        gradients: by slot, dense or `tf.IndexedSlices`; None if missing.
+        weights: by slot; None if no variables were given.
+        structure: the original structure of gradients.
+        places: for each leaf of that structure the index of its slot; None for a leaf without one.
     """
 
     slots: tuple[Slot, ...]
@@ -32,7 +32,7 @@ class FlatGradients:
     places: list[int | None]
 
     def rebuilt(self, gradients: Sequence[Any]) -> Any:
-        """Other gradients by slot, in the structure that the gradients came in."""
+        """Other gradients by slot, in the original structure."""
         leaves = [None if place is None else gradients[place] for place in self.places]
         return tf.nest.pack_sequence_as(self.structure, leaves)
 
@@ -41,7 +41,7 @@ def slots_of(variables: Any, unit_axes: UnitAxes | None) -> tuple[Slot, ...]:
     """The slots of variables, or of gradients in their place.
 
     Raises:
-        ParameterError: one is no tensor of floats, or its shape is not known.
+        ParameterError: one is not a floating-point tensor, or its shape is unknown.
     """
     laid = lay_out(variables, None, unit_axes, "variable")
     return laid.slots
@@ -50,16 +50,16 @@ def slots_of(variables: Any, unit_axes: UnitAxes | None) -> tuple[Slot, ...]:
 def lay_out(
     grads: Any, variables: Any, unit_axes: UnitAxes | None, what: str = "gradient of"
 ) -> FlatGradients:
-    """The gradients by slot. Slots are of the variables where they are given, else of the gradients.
+    """The gradients by slot. Slots are those of the variables if they are given, otherwise of the gradients.
 
     Args:
         grads, variables: structures.
         unit_axes: as for `clip`.
-        what: the gradients are called in errors, before the name of a variable.
+        what: what gradients are called in errors, before the name of a variable.
 
     Raises:
-        ParameterError: a gradient is no tensor of floats, has not the shape of its variable, or there is
-            another number of variables.
+        ParameterError: a gradient is not a floating-point tensor, does not have the shape of its variable, or
+            the number of variables differs.
     """
     leaves = tf.nest.flatten(grads)
     owners = leaves if variables is None else tf.nest.flatten(variables)
@@ -133,7 +133,7 @@ def _of_shape(name: str, gradient: Any, shape: tuple[int, ...]) -> Any:
     values = gradient.values
     if not shape or not values.shape.is_compatible_with((None, *shape[1:])):
         raise ParameterError(
-            f"the gradient of {name!r} is of slices of shape {values.shape}, which are no rows of {shape}"
+            f"the gradient of {name!r} is of slices of shape {values.shape}, which are not rows of {shape}"
         )
     if values.shape[1:].is_fully_defined():
         return gradient

@@ -1,4 +1,4 @@
-"""Gradients of embeddings, which arrive as the rows that were looked up: `tf.IndexedSlices`."""
+"""Gradients of embeddings, which are the rows that were looked up: `tf.IndexedSlices`."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,7 +12,7 @@ from clipwise.namespace import Array
 
 
 def coalesced(gradients: Sequence[Any], plan: Plan, slots: Sequence[Slot]) -> list[Any]:
-    """The gradients with one slice a row, or dense where the plan looks at rows that are not there."""
+    """The gradients with one slice per row, or dense if the plan needs rows that are not stored."""
     dense = {slot.name for stage in plan.stages() if _sees_missing_rows(stage) for slot in stage.slots}
     return [
         gradient
@@ -25,7 +25,7 @@ def coalesced(gradients: Sequence[Any], plan: Plan, slots: Sequence[Slot]) -> li
 
 
 def entries(gradient: Any) -> Array | None:
-    """The entries that are there."""
+    """The stored entries."""
     return gradient.values if isinstance(gradient, tf.IndexedSlices) else gradient
 
 

@@ -1,4 +1,4 @@
-"""States that fit, and reports of tensors only."""
+"""Checks of states, and conversion of reports to tensors."""
 
 import dataclasses
 from typing import Any
@@ -15,13 +15,13 @@ from clipwise.report import ClipReport
 
 
 def checked(state: Any, plan: Plan) -> ClipState:
-    """The state as tensors, if it is one of this plan; variables and arrays in their place are read.
+    """The state as tensors, if it belongs to this plan; variables and arrays are read.
 
     Raises:
-        StateError: it is not.
+        StateError: it does not.
     """
     if not isinstance(state, ClipState):
-        raise StateError(f"expected the ClipState that init or the step before gave, got {state!r}")
+        raise StateError(f"expected the ClipState returned by init or by the previous step, got {state!r}")
     # Made with numpy, which costs nothing beside what TensorFlow would.
     numpy = array_api_compat.array_namespace(np.empty(0))
     wanted = init_state(plan, Namespace(numpy, np.float64, None))

@@ -26,7 +26,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def as_it_is(function: F) -> F:
-    """A function that AutoGraph does not rewrite inside `tf.function`, nor what it calls: it need not."""
+    """A function that AutoGraph does not rewrite inside of `tf.function`, nor the functions that it calls."""
     return cast(F, tf.autograph.experimental.do_not_convert(function))
 
 
@@ -34,11 +34,11 @@ def as_it_is(function: F) -> F:
 def init(
     clip: AnyClip | str | Mapping[str, Any], variables: Any, *, unit_axes: UnitAxes | None = None
 ) -> ClipState:
-    """What a clip remembers before the first step: NamedTuples of tensors.
+    """The state of a clip before the first step: NamedTuples of tensors.
 
     Args:
-        clip: what to do; a string or a mapping is read by `clipwise.config.parse`.
-        variables: the variables that are trained, as `clip` will be given them; or their gradients.
+        clip: the clip; a string or a mapping is read by `clipwise.config.parse`.
+        variables: the trained variables, in the order in which `clip` receives them; or their gradients.
         unit_axes: as for `clip`.
 
     Raises:
@@ -70,38 +70,38 @@ def clip(
 ) -> tuple[Any, ClipState, ClipReport]:
     """Clip gradients: ``g <- g * min(1, threshold / norm(g))`` for each group of entries.
 
-    See `clipwise.Clip` for the groups, norms and thresholds. Pure: call it eagerly, in a `tf.function`, with
-    ``jit_compile=True``, in a loop.
+    See `clipwise.Clip` for groups, norms and thresholds. The function is pure: call it eagerly, in a
+    `tf.function`, with ``jit_compile=True``, or in a loop.
 
     Args:
-        clip: what to do; a string or a mapping is read by `clipwise.config.parse`.
-        grads: what ``tape.gradient`` gave: a list, or any structure that `tf.nest` knows, of real or complex
-            tensors of any float dtype, `tf.IndexedSlices`, and None for a gradient that is not there. Slices
-            without a ``dense_shape``, and tensors whose shape is not known while a function is traced, take
-            theirs from ``variables``.
-        state: of `init` or of the step before; None: this is the first step.
-        variables: what the gradients are of, in the same order, of TensorFlow or Keras. For names, for
-            thresholds that look at weights, and where a gradient is missing. A variable that is listed twice
-            counts once.
-        loss: the training loss of this step, 0-d, for thresholds that follow it.
-        learning_rate, momentum, scale_free: of the optimizer, for `clipwise.auto`.
-        nonfinite: what to do about NaN and Inf: ``"propagate"`` nothing, ``"zero"`` puts 0 in place of
-            such entries, ``"skip"`` gives zeros for all gradients and reports ``skipped``, ``"error"``
-            raises, which only an eager call can.
-        direction: measure the cosine between the gradients before and after where it is not free.
-        unit_axes: shell patterns of names to the axes along which output units lie, where they are not: the
-            last axis of a kernel, the rows of a table that is named ``embeddings``.
+        clip: the clip; a string or a mapping is read by `clipwise.config.parse`.
+        grads: the result of ``tape.gradient``: a list, or any structure of `tf.nest`, of real or complex
+            tensors, `tf.IndexedSlices`, and None for missing gradients. Slices without a ``dense_shape``, and
+            tensors whose shape is unknown while a function is traced, take theirs from ``variables``.
+        state: state returned by `init` or by the previous step; None in the first step.
+        variables: the variables of TensorFlow or Keras that the gradients belong to, in the same order. They
+            give the names, and are needed by thresholds that depend on weights and if a gradient is missing.
+            A variable that is listed twice counts once.
+        loss: the training loss of this step, 0-d; needed by thresholds that follow the loss.
+        learning_rate, momentum, scale_free: those of the optimizer, for `clipwise.auto`.
+        nonfinite: what to do about NaN and Inf. ``"propagate"``: nothing. ``"zero"``: replace such entries by
+            0. ``"skip"``: return zeros for all gradients and report ``skipped``. ``"error"``: raise (only in
+            an eager call).
+        direction: report the cosine between the gradients before and after clipping even if this costs extra
+            computation.
+        unit_axes: maps shell patterns of names to the axes along which output units lie, where the default is
+            wrong. The default is the last axis of a kernel, and the rows of a table named ``embeddings``.
 
     Returns:
-        The clipped gradients in the same structure and dtypes (zeros, where a clip with ``action="skip"``
-        leaves the step out), the next state, and the report, whose fields are tensors. Of `tf.IndexedSlices`
-        the slices of one row are summed to one. They come back dense where the clip measures ``per="unit"``,
-        or where entries of rows that are not there would change too.
+        The clipped gradients with the same structure and dtypes (zeros if a clip with ``action="skip"`` skips
+        the step), the next state, and the report, whose fields are tensors. In `tf.IndexedSlices`, slices of
+        the same row are summed. They become dense if the clip has ``per="unit"``, or if entries of missing
+        rows would change too.
 
     Raises:
-        ParameterError: a pattern matches nothing; a threshold needs weights or a loss; the variables do not
-            go with the gradients.
-        StateError: the state is of another clip or of other variables.
+        ParameterError: a pattern matches nothing; a threshold needs weights or a loss that was not given; the
+            variables do not fit the gradients.
+        StateError: the state belongs to another clip or to other variables.
         NonFiniteError: a gradient is NaN or Inf and ``nonfinite="error"``.
         ArgumentError: ``nonfinite="error"`` inside a `tf.function`, or an argument is not allowed.
 

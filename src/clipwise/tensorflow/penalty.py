@@ -20,21 +20,21 @@ def gradient_penalty(
     alpha: Array | float | None = None,
     generator: Any = None,
 ) -> Array:
-    """``weight mean((||grad critic(x)|| - target)^2)`` at random points x between real and generated samples.
+    """``weight * mean((||grad critic(x)|| - target)^2)`` at random points x between real and fake samples.
 
-    Added to the critic's loss it holds the critic near slope 1 (Gulrajani et al. 2017, arXiv:1704.00028).
-    Each x is ``alpha real + (1 - alpha) fake`` with one alpha a sample. Norms are of a sample's whole
-    gradient, over all axes but the first, in float32 or wider; where a norm is 0, so is its derivative.
-    Call it under a `tf.GradientTape`, eagerly, in a `tf.function`, or under XLA.
+    The gradient penalty of WGAN-GP: added to the critic's loss it keeps the norm of the critic's gradient
+    near ``target``. Each x is ``alpha * real + (1 - alpha) * fake``, with one alpha per sample. The norm is
+    taken over all axes of a sample, in float32 or wider; where it is 0, so is its derivative. Call it under a
+    `tf.GradientTape`, eagerly, in a `tf.function`, or compiled by XLA.
 
     Args:
-        critic: a model or a function of a batch, one number a sample: (n,) or (n, 1, ...).
-        real, fake: batches of one shape (n, ...) and any rank; no gradient flows back into them.
-        weight: of the penalty, the paper's lambda.
-        target: the norm that is wanted.
-        one_sided: whether norms below the target cost nothing: ``max(0, norm - target)^2``.
-        alpha: where the points lie, a number in [0, 1] a sample, or one for all; without it drawn uniformly.
-        generator: a `tf.random.Generator` that alpha is drawn with; without, see `tf.random.set_seed`.
+        critic: a model or a function of a batch that returns one number per sample: (n,) or (n, 1, ...).
+        real, fake: batches of the same shape (n, ...); no gradient flows back into them.
+        weight: weight of the penalty, lambda in the paper.
+        target: the desired norm.
+        one_sided: penalise only norms above the target: ``max(0, norm - target)^2``.
+        alpha: interpolation weights in [0, 1], one per sample or one for all; by default drawn uniformly.
+        generator: a `tf.random.Generator` for alpha; by default the global one, see `tf.random.set_seed`.
 
     Returns:
         The penalty, 0-d.
@@ -42,6 +42,8 @@ def gradient_penalty(
     Raises:
         ArgumentError: shapes or dtypes do not fit, a number is out of range, or the critic's output does not
             depend on its input.
+
+    Source: Gulrajani et al. 2017, arXiv:1704.00028.
 
     >>> import tensorflow as tf
     >>> slope = tf.constant([3.0, 4.0])

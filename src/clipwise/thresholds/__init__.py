@@ -1,7 +1,8 @@
-"""Threshold policies: what the norm of a gradient may not exceed, step by step. One policy a file.
+"""Threshold policies: rules that give the largest norm a gradient may have in each step.
 
 A policy is a frozen dataclass with two pure functions, ``init(xp, shape)`` and ``update(xp, state, seen)``;
-see `Threshold` and `Observation`. To add one: a file here, an export line below, a row in the tests' table.
+see `Threshold` and `Observation`. To add one, write a file in this folder, export it below, and add a row to
+the table in the tests.
 """
 
 from clipwise.checks import check_number

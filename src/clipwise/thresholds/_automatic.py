@@ -1,4 +1,4 @@
-"""Every norm brought to nearly one size (automatic clipping), for single examples."""
+"""Automatic clipping of per-example gradients: all norms become nearly equal."""
 
 import math
 from dataclasses import dataclass
@@ -12,17 +12,19 @@ from clipwise.thresholds._base import NOTHING, Observation, Stateless
 
 @dataclass(frozen=True)
 class automatic:
-    """Automatic clipping: ``g <- g * size / (||g|| + gamma)``, for the gradient of each example.
+    """Automatic clipping of per-example gradients: ``g <- g * size / (||g|| + gamma)``.
 
-    The threshold is ``T = size * n / (n + gamma)``, and the gradient is multiplied by ``T / n`` also where
-    that is above 1: examples with a small gradient count more than before, and none more than ``size``.
-    Only for `clipwise.torch.per_example` and `clipwise.jax.per_example`: other clips never enlarge.
+    The threshold is ``T = size * n / (n + gamma)`` with n the norm of the example's gradient, and the
+    gradient is multiplied by ``T / n`` even if that is above 1. Examples with a small gradient therefore
+    count more than without clipping, and no example counts for more than ``size``. Only
+    `clipwise.torch.per_example` and `clipwise.jax.per_example` accept this policy, since other clips never
+    enlarge a gradient.
 
     Args:
-        size: what every norm comes near to, above 0.
-        gamma: above 0; a gradient far below it stays small.
+        size: the norm that all gradients come close to, above 0.
+        gamma: stability constant, above 0. A gradient far smaller than gamma stays small.
 
-    Source: AUTO-S of Bu et al. 2022, "Automatic Clipping", arXiv:2206.07136 (gamma .01).
+    Source: AUTO-S of Bu et al. 2022, "Automatic Clipping", arXiv:2206.07136 (gamma 0.01).
 
     >>> import numpy as np
     >>> policy = automatic(1.0, gamma=1.0)
@@ -53,5 +55,5 @@ class automatic:
         return norm * self.coefficient(norm), state
 
     def coefficient(self, norm: Array) -> Array:
-        """What a gradient of this norm is multiplied by."""
+        """The factor for a gradient of this norm."""
         return self.size / (norm + self.gamma)

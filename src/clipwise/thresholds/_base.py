@@ -1,4 +1,4 @@
-"""What a policy sees, and what every policy offers."""
+"""What a policy is given in each step, and the interface that every policy implements."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,25 +11,25 @@ NOTHING: frozenset[str] = frozenset()
 
 @dataclass(frozen=True, kw_only=True)
 class Observation:
-    """What a policy may look at in one step.
+    """What a policy is given in one step.
 
     Attributes:
         norm: norm of each group of gradient entries before clipping; any shape, ``()`` for a global norm.
-        step: how many steps there were before this one (0 for the first), skipped ones included; a number of
-            the wide float, so ``0.5**seen.step`` is one too.
-        global_norm: the norm over all groups together.
-        weight_norm: norm of the weights of each group, same shape as ``norm``.
-        weight_count: number of weights behind ``weight_norm``.
-        learning_rate: the optimizer's learning rate; the largest, where its groups differ.
-        momentum: the optimizer's momentum in [0, 1).
-        scale_free: the optimizer divides by the gradient's own size (Adam, RMSprop), so that learning rate
-            times gradient says nothing about the size of the step.
+        step: number of earlier steps, skipped ones included (0 in the first step). It is a number of the wide
+            float, so that ``0.5**seen.step`` is one too.
+        global_norm: the joint norm of all groups.
+        weight_norm: norm of the weights of each group; same shape as ``norm``.
+        weight_count: number of weights that ``weight_norm`` was computed from.
+        learning_rate: the optimizer's learning rate; the largest one if its parameter groups differ.
+        momentum: the optimizer's momentum, in [0, 1).
+        scale_free: whether the optimizer divides the gradient by an estimate of its size (Adam, RMSprop). The
+            learning rate times the gradient then says nothing about the length of the step.
         loss: the training loss of this step.
-        moment_ratio: of an update of Adam, ``sqrt(mean(g^2 / max(v, eps^2)))`` of each tensor; same shape as
+        moment_ratio: for an update of Adam, ``sqrt(mean(g^2 / max(v, eps^2)))`` of each tensor; same shape as
             ``norm``.
-        of_losses: ``norm`` is the loss itself, of any sign, whose steps are to be judged.
+        of_losses: True if ``norm`` holds the loss of the step, which may be negative, and not a norm.
 
-    A back end leaves at ``None`` what it does not know.
+    A field that a back end does not know is None.
     """
 
     norm: Array
@@ -49,23 +49,25 @@ class Observation:
 class Threshold(Protocol):
     """A rule that gives the threshold of each step: a frozen dataclass with two pure functions.
 
-    They use array namespace operations only and never branch on a value, so the same policy runs on plain
-    floats, on a GPU without waiting for it, and inside a compiled step. Every array of the state begins with
-    the axes ``shape`` given to `init`, one entry a group. With ``per="element"`` the entries of one tensor
-    after the other are shown, each time as groups of the tensor's shape, if the policy needs the weights'
-    norm; if not, all entries have one threshold, and the norm is that of everything.
+    The functions use operations of the array namespace only and never branch on the value of an array. So the
+    same policy runs on plain floats, on a GPU without a host-device sync, and inside a compiled step. Every
+    array of the state begins with the axes ``shape`` that were given to `init`, one entry per group.
 
-    Where the gradient of each example is clipped by itself, a policy that watches norms is shown those of one
-    example after the other. It may have an ``update_many(xp, state, norms) -> state`` as well, which is then
-    given those of all examples of a step at once, along axis 0.
+    With ``per="element"``, a policy that needs the norm of the weights is called once per tensor, and each
+    entry is a group. Any other policy is called once, with the norm of all entries, and gives one threshold
+    for all of them.
+
+    In per-example clipping, a policy that uses norms is called with the norms of the examples one after the
+    other. If it also has ``update_many(xp, state, norms) -> state``, that is called once per step with the
+    norms of all examples along axis 0.
 
     A policy whose threshold may have several reasons derives from `WithReasons`, so that the report says
     which it was.
 
     Attributes:
-        needs: fields of `Observation` that must be there.
-        wants: fields that it uses where they are there.
-        remembers: whether the threshold depends on earlier steps or on the step's number.
+        needs: fields of `Observation` that must be given.
+        wants: fields of `Observation` that are used if they are given.
+        remembers: whether the threshold depends on earlier steps or on the step number.
         watches_norm: whether the threshold depends on the norms of the gradient.
     """
 
@@ -75,10 +77,10 @@ class Threshold(Protocol):
     watches_norm: ClassVar[bool]
 
     def init(self, xp: Any, shape: tuple[int, ...]) -> Any:
-        """The state before the first step: a (nested) NamedTuple of arrays."""
+        """The state before the first step: a NamedTuple of arrays, which may be nested."""
 
     def update(self, xp: Any, state: Any, seen: Observation) -> tuple[Array, Any]:
-        """The threshold for this step, broadcastable to ``seen.norm``, and the next state."""
+        """The threshold of this step, of a shape that broadcasts to ``seen.norm``, and the next state."""
 
 
 Conditions: TypeAlias = Callable[[], Sequence[Array]]
@@ -139,9 +141,9 @@ class Stateless(NamedTuple):
 
 
 def usable(xp: Any, norm: Array) -> Array:
-    """Which norms may enter a history: finite, and not exactly 0.
+    """Which norms may enter a history: those that are finite and not exactly 0.
 
-    A norm of 0 says that no gradient arrived (a frozen tensor, an expert that was not chosen). If such zeros
-    counted, a low percentile would become 0 and the tensor could never move again.
+    A norm of 0 means that no gradient arrived (a frozen tensor, an expert that was not selected). If such
+    zeros counted, a low percentile would become 0, and the tensor could never move again.
     """
     return xp.isfinite(norm) & (norm > 0)

@@ -10,9 +10,9 @@ from clipwise.thresholds._base import NOTHING, Observation, Stateless
 
 @dataclass(frozen=True)
 class fixed:
-    """The same threshold at every step: ``T = value``.
+    """The same threshold in every step: ``T = value``.
 
-    A plain number does the same; this is for places that want a policy.
+    A plain number does the same. Use this where a policy is required.
 
     >>> import numpy as np
     >>> policy = fixed(1.0)

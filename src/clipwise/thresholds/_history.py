@@ -1,11 +1,11 @@
-"""A bounded history of norms, one a group, and its percentiles: exact while short, a sketch when long.
+"""A history of norms in bounded memory, one per group, with its percentiles: exact at first, then a sketch.
 
-The values that count are kept sorted: one that comes or goes moves the others by one place, so a percentile
-is two reads and nothing is ever sorted. Where the whole history counts, every norm is also counted in a
-logarithmic histogram; once there are more norms than the sorted places, percentiles are read from there,
-with a relative error of at most `SKETCH_ERROR`, and never beyond the smallest and largest norm. So the state
-has a fixed size, needs no sync, and never has to be traced again. Source of the histogram: DDSketch,
-Masson, Rim and Lee 2019, arXiv:1908.10693.
+The values are kept in ascending order: adding or removing one moves the others by one place, so a percentile
+is two reads, and nothing is ever sorted. If all norms count, each is also counted in a logarithmic histogram.
+Once there are more norms than the sorted array holds, percentiles are read from the histogram, with a
+relative error of at most `SKETCH_ERROR`, and never outside of the smallest and largest norm. So the state has
+a fixed size, needs no host-device sync, and is traced once. Source of the histogram: DDSketch, Masson, Rim
+and Lee 2019, arXiv:1908.10693.
 """
 
 import math
@@ -28,12 +28,11 @@ class History(NamedTuple):
     """``shape`` stands for the groups' axes.
 
     Attributes:
-        ordered: the values that count in ascending order, inf in free places behind; ``shape + (size,)``.
-        ring: the same values by time, the n-th in place n % size; ``shape + (size,)``, or no places where
-            only the whole history counts: then the first ``size`` values stay in ``ordered``.
-        count: how many values were added; ``shape``.
-        so_far: how many of them fell into each bin or one below; ``shape + (bins,)``, no bins where only the
-            last values count.
+        ordered: the values in ascending order, padded with inf; ``shape + (size,)``.
+        ring: the same values as a ring buffer, the n-th at index n % size; ``shape + (size,)``. Empty if all
+            values count: then the first ``size`` values stay in ``ordered``.
+        count: number of values that were added; ``shape``.
+        so_far: cumulative counts of the bins; ``shape + (bins,)``. No bins if only recent values count.
         lowest, highest: the smallest and the largest value in the bins; ``shape``.
     """
 
@@ -80,9 +79,9 @@ def add(xp: Any, history: History, value: Array, accept: Array) -> History:
 
 
 def percentile_of(xp: Any, history: History, q: float) -> Array:
-    """The q-th percentile (0 to 100), linear between neighbours as numpy's; inf where nothing was added.
+    """The q-th percentile (0 to 100), with linear interpolation as in numpy; inf for an empty history.
 
-    Of all values where all count, else of the last.
+    It is that of all values if all count, otherwise that of the recent values.
     """
     ordered, _, count, so_far, lowest, highest = history
     if not so_far.shape[-1]:
@@ -96,29 +95,29 @@ def percentile_of(xp: Any, history: History, q: float) -> Array:
 
 
 def percentile_of_sorted(xp: Any, ordered: Array, count: Array, q: float) -> Array:
-    """The q-th percentile of the ``count`` first of these ascending values, of all if there are fewer."""
+    """The q-th percentile of the first ``count`` of these ascending values, or of all if there are fewer."""
     size = ordered.shape[-1]
     ranks, share, some = _ranks(xp, xp.where(count < size, count, size), q, ordered)
     return _between(xp, _at(xp, ordered, ranks), share, some)
 
 
 def _removed(xp: Any, ordered: Array, value: Array) -> Array:
-    """One of the places that hold ``value`` closed up; nothing where it is inf."""
+    """``value`` removed and the gap closed; nothing changes if it is inf."""
     after = xp.concat([ordered[..., 1:], xp.full((*ordered.shape[:-1], 1), math.inf)], axis=-1)
     return xp.where(ordered < value[..., None], ordered, after)
 
 
 def _inserted(xp: Any, ordered: Array, value: Array) -> Array:
-    """``value`` in its place, those above it one further; the last falls out."""
+    """``value`` inserted in order; the last value is dropped."""
     size = ordered.shape[-1]
     before = xp.concat([xp.full((*ordered.shape[:-1], 1), -math.inf), ordered[..., : size - 1]], axis=-1)
     return xp.minimum(xp.maximum(before, value[..., None]), ordered)
 
 
 def _ranks(xp: Any, count: Array, q: float, like: Array) -> tuple[Array, Array, Array]:
-    """The ranks (0 for the smallest) that the percentile lies between, ``shape + (2,)``.
+    """The two ranks (0 for the smallest) between which the percentile lies, ``shape + (2,)``.
 
-    And how far it is from the one to the other, and whether there is any value at all.
+    Also the weight of the second one, and whether the history holds any value.
     """
     some = count > 0
     last = count - xp.astype(some, xp.int32)
@@ -135,7 +134,7 @@ def _at(xp: Any, ordered: Array, ranks: Array) -> Array:
 
 
 def _of_bins(xp: Any, so_far: Array, ranks: Array, like: Array) -> Array:
-    """The middles of the bins that hold the values of these ranks."""
+    """The centres of the bins that hold the values of these ranks."""
     low, high = (
         xp.sum(xp.astype(so_far <= rank, xp.int32), axis=-1, keepdims=True, dtype=xp.int32)
         for rank in (ranks[..., :1], ranks[..., 1:])

@@ -1,4 +1,4 @@
-"""Does the loss jump? A robust test against the recent losses, shared by the policies that listen to it."""
+"""A robust test for jumps of the loss, used by the policies that follow the loss."""
 
 from typing import Any
 
@@ -12,11 +12,13 @@ _SIGMA_PER_MAD = 1.4826  # of a normal distribution
 
 
 def jumped(xp: Any, losses: _history.History, loss: Array, z: float) -> tuple[Array, Array, _history.History]:
-    """Whether the loss is not finite or above ``median + z * 1.4826 * MAD`` of the last, itself included.
+    """Whether a loss jumps: it is not finite, or above ``median + z * 1.4826 * MAD`` of the recent losses.
+
+    The recent losses include this one.
 
     Returns:
-        whether it jumped, whether that can be told yet, and the losses with this one added. A loss that is
-        not finite is always a jump and never enters.
+        Whether it jumped; whether there are enough losses to tell; and the losses with this one added. A loss
+        that is not finite always counts as a jump and is never added.
     """
     finite = xp.isfinite(loss)
     losses = _history.add(xp, losses, loss, finite)

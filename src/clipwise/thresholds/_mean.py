@@ -1,4 +1,4 @@
-"""A threshold slightly above the average norm."""
+"""A threshold relative to the moving average of the norms."""
 
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
@@ -9,7 +9,7 @@ from clipwise.thresholds._base import NOTHING, Conditions, Observation, WithReas
 
 
 class MeanState(NamedTuple):
-    """``average`` is not yet corrected for its start at 0; ``weight`` is what it sums to."""
+    """``average``: the moving average without bias correction; ``weight``: the sum of its weights."""
 
     average: Array
     weight: Array
@@ -17,16 +17,19 @@ class MeanState(NamedTuple):
 
 @dataclass(frozen=True)
 class mean(WithReasons):
-    """A factor times the running average of the norms before: ``T_t = factor * m_{t-1}``.
+    """A factor times an exponential moving average of the earlier norms: ``T_t = factor * m_{t-1}``.
 
-    ``m_t = (decay * a_{t-1} + (1 - decay) * n_t) / (1 - decay^t)``, with a the running sum: corrected for its
-    start, so that it is the plain mean while it is young. A single spike lifts it by (1 - decay) of its size;
-    `percentile` and `zscore` yield less. The first step, without an average, is not clipped. A norm that is
-    NaN, Inf or exactly 0 never enters.
+    ::
+
+        a_t = decay * a_{t-1} + (1 - decay) * n_t        a_0 = 0
+        m_t = a_t / (1 - decay^t)                        bias correction, as in Adam
+
+    A single spike raises the average by (1 - decay) of its size; `percentile` and `zscore` are more robust.
+    The first step has no average and is not clipped. A norm that is NaN, Inf or exactly 0 is ignored.
 
     Args:
-        factor: how far above the average, at least 0.
-        decay: of the running average, in [0, 1).
+        factor: how far above the average a norm may be, at least 0.
+        decay: decay of the moving average, in [0, 1).
 
     >>> import numpy as np
     >>> policy = mean(factor=1.5)

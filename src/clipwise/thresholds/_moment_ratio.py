@@ -1,4 +1,4 @@
-"""StableAdamW's threshold: an update may be as long as it would be if Adam's second moment had kept up."""
+"""StableAdamW's threshold: updates are shortened where Adam's second moment lags behind the gradient."""
 
 import math
 from dataclasses import dataclass
@@ -11,15 +11,15 @@ from clipwise.thresholds._base import NOTHING, Observation, Stateless
 
 @dataclass(frozen=True)
 class moment_ratio:
-    """An update of Adam, shortened where its second moment is too small for the gradient of this step.
+    """StableAdamW: shorten an update of Adam where the second moment is too small for this step's gradient.
 
-    ``T_t = limit * ||u_t|| / rho_t`` where ``rho_t > limit``, otherwise inf, with
-    ``rho_t = sqrt(mean(g_t^2 / max(v_t, eps^2)))`` of each tensor: so ``u_t`` is divided by
-    ``max(1, rho_t / limit)``. ``v_t`` is the second moment with ``g_t`` in it and its bias corrected. Only
-    for ``updates=`` of `clipwise.torch.attach` and ``per="tensor"``.
+    With ``rho_t = sqrt(mean(g_t^2 / max(v_t, eps^2)))`` of each tensor, the update ``u_t`` is divided by
+    ``max(1, rho_t / limit)``: the threshold is ``T_t = limit * ||u_t|| / rho_t`` if ``rho_t > limit``, and
+    inf otherwise. ``v_t`` is the bias-corrected second moment that includes ``g_t``. Only for ``updates=`` of
+    `clipwise.torch.attach`, with ``per="tensor"``.
 
     Args:
-        limit: the largest ratio that shortens nothing, above 0.
+        limit: the largest ratio at which an update is not shortened, above 0.
 
     Source: Wortsman et al. 2023, "Stable and low-precision training for large-scale vision-language models",
     arXiv:2304.13013, algorithm 2; see `clipwise.stable_adamw`.

@@ -1,4 +1,4 @@
-"""A threshold at a percentile of the norms seen (AutoClip)."""
+"""A threshold at a percentile of all norms so far (AutoClip)."""
 
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -11,21 +11,23 @@ from clipwise.thresholds._base import NOTHING, Observation, usable
 
 @dataclass(frozen=True)
 class percentile:
-    """The q-th percentile of the norms so far, the current one included: ``T_t = P_q(n_1, ..., n_t)``.
+    """The q-th percentile of all norms so far, the current one included: ``T_t = P_q(n_1, ..., n_t)``.
 
-    With a high q only unusual gradients are clipped, but a run of exploded norms enters the history and
-    lifts the threshold. With AutoClip's q = 10 nearly every step is clipped, and nothing lifts it.
+    With a high q only unusual gradients are clipped, but a series of exploded norms enters the history and
+    raises the threshold. With AutoClip's q = 10 nearly every step is clipped, and explosions do not raise the
+    threshold.
 
     Args:
-        q: 0 to 100.
-        window: how many of the last norms count; None for all. A window is exact, at two floats a norm. All
-            are exact up to 1,000 norms; from there on they are counted in bins, and the threshold is within
-            0.5 per cent (for norms from 1e-12 to 1e12), at about 30 kB a group however long the run.
+        q: the percentile, 0 to 100.
+        window: number of recent norms that count; None for all. A window is exact and takes two floats per
+            norm. Without one, the percentile is exact up to 1,000 norms. After that, norms are counted in
+            bins, and the threshold is exact to 0.5 per cent (for norms from 1e-12 to 1e12). Memory is
+            bounded, about 30 kB per group however long the run.
 
-    Before it has a history the threshold is the norm itself: the first step is never clipped. A norm that is
-    NaN, Inf or exactly 0 never enters.
+    While the history is empty the threshold is the norm itself, so the first step is never clipped. A norm
+    that is NaN, Inf or exactly 0 is not added to the history.
 
-    Source: Seetharaman et al. 2020, arXiv:2007.14469; linear between neighbours as ``numpy.percentile``.
+    Source: Seetharaman et al. 2020, arXiv:2007.14469; with linear interpolation, as in ``numpy.percentile``.
 
     >>> import numpy as np
     >>> policy = percentile(50)

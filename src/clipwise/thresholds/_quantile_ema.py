@@ -1,4 +1,4 @@
-"""A threshold that walks to a quantile of the norms without keeping them (Andrew et al.)."""
+"""A threshold that tracks a quantile of the norms with a single number of memory (Andrew et al.)."""
 
 import math
 from dataclasses import dataclass
@@ -10,25 +10,25 @@ from clipwise.thresholds._base import NOTHING, Observation, usable
 
 
 class QuantileState(NamedTuple):
-    """The threshold itself."""
+    """The threshold."""
 
     threshold: Array
 
 
 @dataclass(frozen=True)
 class quantile_ema:
-    """A geometric walk towards a quantile: ``C <- C * exp(-rate * (b - quantile))``, b = 1 if n <= C else 0.
+    """Track a quantile of the norms: ``C <- C * exp(-rate * (b - quantile))`` with b = 1 if n <= C, else 0.
 
-    The threshold of a step is C before the walk. It is above a share ``quantile`` of the norms in the long
-    run, needs one number of memory, and moves by at most a factor exp(rate) a step, so no spike can lift it.
-    A norm that is NaN, Inf or exactly 0 does not move it.
+    The threshold of a step is C before this update. In the long run a share ``quantile`` of the norms is
+    below it. The state is one number, and C changes by a factor of at most exp(rate) per step, so a single
+    spike cannot raise it much. A norm that is NaN, Inf or exactly 0 does not change it.
 
     Args:
-        quantile: 0 to 1.
-        rate: step of the walk on the log scale, at least 0.
+        quantile: the quantile, 0 to 1.
+        rate: learning rate of log C, at least 0.
         start: first threshold, above 0.
 
-    Source: Andrew et al. 2021, arXiv:1905.03871 (rate .2, start .1, median).
+    Source: Andrew et al. 2021, arXiv:1905.03871 (rate 0.2, start 0.1, the median).
 
     >>> import numpy as np
     >>> policy = quantile_ema(start=1.0)
@@ -63,10 +63,10 @@ class quantile_ema:
         return threshold, QuantileState(xp.where(usable(xp, norm), moved, threshold))
 
     def update_many(self, xp: Any, state: QuantileState, norms: Array) -> QuantileState:
-        """The next state after the norms of the examples of one step, along axis 0: one walk, by their share.
+        """The next state from the norms of the examples of one step, along axis 0, in one update.
 
-        ``C <- C * exp(-rate * (b - quantile))`` with b the share of the examples with ``n <= C``, which is
-        the rule as Andrew et al. have it, there with noise added to b.
+        ``C <- C * exp(-rate * (b - quantile))`` with b the share of the examples with ``n <= C``. This is the
+        rule of Andrew et al., who also add noise to b.
         """
         threshold = state.threshold
         there = xp.astype(usable(xp, norms), norms.dtype)

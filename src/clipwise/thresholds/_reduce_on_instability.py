@@ -1,4 +1,4 @@
-"""A threshold that shrinks when the loss jumps around."""
+"""A threshold that is reduced when the loss becomes unstable."""
 
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
@@ -12,7 +12,7 @@ from clipwise.thresholds._losses import ENOUGH, jumped
 
 
 class InstabilityState(NamedTuple):
-    """The threshold, the last losses, and the jumps counted since the last reduction."""
+    """The threshold, the recent losses, and the jumps since the last reduction."""
 
     threshold: Array
     losses: _history.History
@@ -24,17 +24,17 @@ class InstabilityState(NamedTuple):
 class reduce_on_instability(WithReasons):
     """``T <- max(floor, factor * T)`` each time the loss has jumped ``patience`` times.
 
-    A jump is a loss that is NaN, Inf, or above ``median + z * 1.4826 * MAD`` of the last ``window`` losses,
-    itself included; it needs 10 losses before it can tell. Jumps are forgotten after ``window`` steps without
-    one. The loss of each step must be given: ``clipper.observe(loss)`` before the step.
+    A loss jumps if it is NaN, Inf, or above ``median + z * 1.4826 * MAD`` of the last ``window`` losses,
+    itself included; this takes at least 10 losses. After ``window`` steps without a jump, the count starts
+    again at 0. The loss of each step must be given: ``clipper.observe(loss)`` before the step.
 
     Args:
         start: first threshold, at least ``floor``.
-        factor: what it is multiplied by, in (0, 1).
-        patience: jumps for one reduction.
-        floor: it never falls below, at least 0.
-        window: number of losses that count as recent, at least 10.
-        z: how many robust standard deviations are still usual.
+        factor: factor of a reduction, in (0, 1).
+        patience: number of jumps before a reduction.
+        floor: lower bound of the threshold, at least 0.
+        window: number of recent losses, at least 10.
+        z: number of robust standard deviations above the median.
 
     >>> import numpy as np
     >>> policy = reduce_on_instability(1.0, 0.5, patience=1)

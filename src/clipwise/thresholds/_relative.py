@@ -11,13 +11,14 @@ from clipwise.thresholds._base import NOTHING, Conditions, Observation, Stateles
 
 @dataclass(frozen=True)
 class relative(WithReasons):
-    """A share of the weights' norm: ``T = ratio * max(||w||, eps)``, for each group.
+    """A threshold proportional to the norm of the weights: ``T = ratio * max(||w||, eps)``, for each group.
 
     Args:
-        ratio: the share, at least 0.
-        eps: floor of the weights' norm, above 0, so that weights that start at 0 can move at all.
+        ratio: the largest ratio of the gradient's norm to the weights' norm, at least 0.
+        eps: lower bound of the weights' norm, above 0, so that weights that start at 0 can move.
 
-    Source: adaptive gradient clipping, Brock et al. 2021, arXiv:2102.06171, there with ``per="unit"``.
+    Source: adaptive gradient clipping, Brock et al. 2021, arXiv:2102.06171, where it is used with
+    ``per="unit"``.
 
     >>> import numpy as np
     >>> policy = relative(0.01)

@@ -1,4 +1,4 @@
-"""A threshold some standard deviations above the mean of the last norms."""
+"""A threshold a number of standard deviations above the mean of the recent norms."""
 
 import math
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ _LEAST = 1e-6
 
 
 class RollingState(NamedTuple):
-    """The last norms, the n-th in place n % window (``shape + (window,)``), and how many there were."""
+    """The recent norms, the n-th at index n % window (``shape + (window,)``), and their number."""
 
     ring: Array
     count: Array
@@ -21,16 +21,16 @@ class RollingState(NamedTuple):
 
 @dataclass(frozen=True)
 class rolling_zscore(WithReasons):
-    """The mean of the last ``window`` norms plus z of their standard deviations.
+    """Mean plus z standard deviations of the recent norms: ``T_t = mu + z * max(sigma, 1e-6 * |mu|)``.
 
-    ``T_t = mu + z * max(sigma, 1e-6 * |mu|)``, mu and sigma (with n - 1 in the denominator) of the norms
-    before this one. It acts once there are half a window of them, and at least 2; until then it is inf. A
-    norm that is NaN, Inf or exactly 0 never enters. Losses, of any sign, take the place of norms in
-    ``Clip(..., action="skip", on="loss")``; of these only NaN and Inf do not enter.
+    mu and sigma (with n - 1 in the denominator) are those of the last ``window`` norms before this step.
+    Until there are half a window of norms, and at least 2, the threshold is inf. A norm that is NaN, Inf or
+    exactly 0 is not added. In ``Clip(..., action="skip", on="loss")`` the losses take the place of the norms;
+    they may be negative or 0, and only NaN and Inf are not added.
 
     Args:
-        z: how many standard deviations are still usual, above 0.
-        window: number of norms that are remembered, at least 2.
+        z: number of standard deviations above the mean, above 0.
+        window: number of recent norms, at least 2.
 
     Source: the rule of OLMo-core's ``SkipStepOptimizer`` (``sigma_factor=6``,
     ``rolling_interval_length=128``); see `clipwise.skip_spikes`.

@@ -1,4 +1,4 @@
-"""Thresholds that follow the step: start high while gradients are wild, end low to fine-tune."""
+"""Thresholds that depend on the step number only: high at the start of a run, say, and low at its end."""
 
 import math
 import numbers
@@ -16,7 +16,7 @@ from clipwise.thresholds._base import NOTHING, Observation, Stateless
 
 @dataclass(frozen=True)
 class _Schedule:
-    """From ``start`` to ``stop`` over ``steps`` steps, then ``stop`` for good."""
+    """From ``start`` to ``stop`` over ``steps`` steps, constant after that."""
 
     start: float
     stop: float
@@ -51,7 +51,7 @@ class _Schedule:
 
 @dataclass(frozen=True)
 class linear(_Schedule):
-    """A straight line: ``T_t = start + (stop - start) * min(t / steps, 1)``.
+    """Linear schedule: ``T_t = start + (stop - start) * min(t / steps, 1)``, t = 0 in the first step.
 
     >>> import numpy as np
     >>> policy = linear(5.0, 1.0, steps=100)
@@ -65,9 +65,9 @@ class linear(_Schedule):
 
 @dataclass(frozen=True)
 class cosine(_Schedule):
-    """Half a cosine: ``T_t = stop + (start - stop) * (1 + cos(pi * min(t / steps, 1))) / 2``.
+    """Cosine schedule: ``T_t = stop + (start - stop) * (1 + cos(pi * min(t / steps, 1))) / 2``.
 
-    Source: Loshchilov and Hutter 2017, arXiv:1608.03983, there for the learning rate.
+    Source: Loshchilov and Hutter 2017, arXiv:1608.03983, where it is a schedule of the learning rate.
 
     >>> import numpy as np
     >>> policy = cosine(5.0, 1.0, steps=100)
@@ -81,7 +81,7 @@ class cosine(_Schedule):
 
 @dataclass(frozen=True)
 class exponential(_Schedule):
-    """The same ratio at every step: ``T_t = start * (stop / start) ** min(t / steps, 1)``; both above 0.
+    """Exponential schedule: ``T_t = start * (stop / start) ** min(t / steps, 1)``; both ends are above 0.
 
     >>> import numpy as np
     >>> policy = exponential(4.0, 1.0, steps=100)
@@ -102,11 +102,11 @@ class exponential(_Schedule):
 
 @dataclass(frozen=True)
 class schedule:
-    """Any callable of the step: ``T_t = function(t)``, t = 0 for the first step.
+    """A schedule given as a function: ``T_t = function(t)``, t = 0 in the first step.
 
-    Where arrays are values t is a 0-d integer, in a compiled step a traced one; else it is a Python int. A
-    number below 0 or NaN is an error; arrays of a framework are taken as they are, since looking at them
-    would wait for the device.
+    In `clipwise.torch` t is a Python int. In the other back ends it is a 0-d integer array, which is traced
+    in a compiled step. A result that is a Python number must be at least 0; otherwise ThresholdError is
+    raised. A result that is an array is not checked, since that would need a host-device sync.
 
     >>> import numpy as np
     >>> policy = schedule(lambda step: 5.0 if step < 1000 else 1.0)

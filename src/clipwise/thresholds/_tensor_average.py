@@ -1,4 +1,4 @@
-"""A threshold for each tensor, relative to an average of its own clipped norms (AdaGC)."""
+"""A threshold for each tensor, relative to a moving average of its clipped norms (AdaGC)."""
 
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
@@ -9,7 +9,7 @@ from clipwise.thresholds._base import NOTHING, Conditions, Observation, WithReas
 
 
 class TensorAverageState(NamedTuple):
-    """``gamma``: the average of the clipped norms; ``count``: how many norms entered it."""
+    """``gamma``: the average of the clipped norms; ``count``: the number of norms in it."""
 
     gamma: Array
     count: Array
@@ -17,23 +17,29 @@ class TensorAverageState(NamedTuple):
 
 @dataclass(frozen=True)
 class tensor_average(WithReasons):
-    """A factor times a moving average of the group's own clipped norms.
+    """A factor times a moving average of each group's own clipped norms (AdaGC).
 
-    In the first ``warmup`` steps all gradients are clipped together to a global norm of ``start``, and gamma
-    is the smallest clipped norm seen; then ``T_t = factor * gamma_{t-1}`` for each group::
+    In the first ``warmup`` steps all gradients are clipped by their global norm to ``start``, and gamma is
+    the smallest clipped norm so far. After that, ``T_t = factor * gamma_{t-1}`` for each group::
 
         t <= warmup:  c_t = n_t * min(1, start / global norm)
                       gamma_t = min(gamma_{t-1}, c_t)
         t >  warmup:  c_t = min(n_t, factor * gamma_{t-1})
                       gamma_t = decay * gamma_{t-1} + (1 - decay) * c_t
 
-    A norm that is NaN, Inf or exactly 0 never enters: a tensor whose first gradients are 0 (the second factor
-    of a low-rank adapter) would otherwise stay at 0 forever. The warm-up counts each group's own norms,
-    from 1, so that ``warmup`` of them are clipped together: as in the authors' own code (``steps <=
-    start_clip_steps``, github.com/lishuai-97/AdaGC). pytorch_optimizer's AdaGC ends it one step before
-    (``step < warmup_steps``): its 100 are 99 here.
+    A norm that is NaN, Inf or exactly 0 is ignored. Otherwise a tensor whose first gradients are 0, such as
+    the second factor of a low-rank adapter, would stay at 0 forever.
 
-    Source: Wang et al. 2025, arXiv:2502.11034 (factor 1.05, decay .98, 100 steps).
+    Args:
+        factor: how far above its average a norm may be, at least 0.
+        decay: decay of the moving average, in [0, 1).
+        warmup: number of warm-up steps, counted from 1 for each group over the norms that are not ignored.
+            This agrees with the authors' code (``steps <= start_clip_steps``, github.com/lishuai-97/AdaGC).
+            In pytorch_optimizer's AdaGC the warm-up is one step shorter (``step < warmup_steps``): its 100 is
+            99 here.
+        start: threshold of the global norm during the warm-up.
+
+    Source: Wang et al. 2025, arXiv:2502.11034 (factor 1.05, decay 0.98, 100 steps).
 
     >>> import numpy as np
     >>> policy = tensor_average(warmup=1)

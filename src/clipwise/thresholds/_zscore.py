@@ -1,4 +1,4 @@
-"""A threshold that only reacts to norms far above their running mean (ZClip)."""
+"""A threshold for norms far above their moving average (ZClip)."""
 
 import math
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ _EPS = 1e-6
 
 
 class ZScoreState(NamedTuple):
-    """Mean and variance of the norms, and how many there were."""
+    """Mean and variance of the norms, and their number."""
 
     mean: Array
     variance: Array
@@ -21,22 +21,22 @@ class ZScoreState(NamedTuple):
 
 @dataclass(frozen=True)
 class zscore(WithReasons):
-    """Clip what lies more than z standard deviations above the mean, and the more the further above.
+    """ZClip: clip norms more than z standard deviations above the moving average, extreme ones the most.
 
-    ``z_t = (n_t - mu) / (sigma + 1e-6)``; where ``z_t > z``: ``T_t = mu + z^2 * sigma / z_t``. Then mu and
-    sigma^2 move towards the clipped norm with (1 - decay), so that a spike hardly lifts them::
+    ``z_t = (n_t - mu) / (sigma + 1e-6)``; if ``z_t > z``: ``T_t = mu + z^2 * sigma / z_t``. Then mu and
+    sigma^2 are updated with the clipped norm n, so that a spike hardly raises them::
 
         mu      <- decay * mu + (1 - decay) * n
         sigma^2 <- decay * sigma^2 + (1 - decay) * (n - mu)^2        with the new mu
 
-    They start as the mean and the population variance of the first ``warmup`` norms, in which nothing is
-    clipped. Where a step is not clipped, the reported threshold is the level that would have been:
-    ``mu + z * (sigma + 1e-6)``. A norm that is NaN, Inf or exactly 0 never enters.
+    Their first values are the mean and the population variance of the first ``warmup`` norms, during which
+    nothing is clipped. In a step that is not clipped the reported threshold is ``mu + z * (sigma + 1e-6)``,
+    above which the step would have been clipped. A norm that is NaN, Inf or exactly 0 is ignored.
 
     Args:
-        z: how many standard deviations are still usual, above 0.
-        decay: of mean and variance, in [0, 1).
-        warmup: number of norms before it acts.
+        z: number of standard deviations above the mean, above 0.
+        decay: decay of mean and variance, in [0, 1).
+        warmup: number of norms that are collected before anything is clipped.
 
     Source: Kumar et al. 2025, arXiv:2504.02507, "adaptive scaling". The authors' code also clips to a fixed
     norm of 1; for that, chain it: ``chain(zclip(), clip_by_global_norm(1.0))``.

@@ -1,6 +1,6 @@
-"""Clipping in PyTorch: `attach` for a training loop, `clip_` for one step, and torch's own names.
+"""Clipping in PyTorch: `attach` for training loops, `clip_` for one step, and drop-in replacements.
 
-Every back end offers the same names; here the functions with a trailing underscore work in place.
+All back ends use the same names. Functions whose name ends in an underscore change their argument in place.
 """
 
 from clipwise.torch.activations import (

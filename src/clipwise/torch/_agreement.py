@@ -1,4 +1,4 @@
-"""What ranks tell each other in words: their tables, once, and what went wrong on one of them, on all."""
+"""What ranks exchange as objects: their tables of parameters, once, and errors, so that all ranks raise."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -28,17 +28,17 @@ __all__ = ["agreed", "raise_everywhere"]
 def agreed(
     parameters: Mapping[str, Tensor], slots: Sequence[Slot], given: ProcessGroups | None
 ) -> tuple[Cover, list[Entry]]:
-    """The ranks that clip together, and the parameters of all of them: two exchanges, once.
+    """The ranks that clip together, and the parameters of all of them; two exchanges, once.
 
-    What is wrong on one rank is an error on every one that is asked.
+    An error on one rank is raised on every rank that takes part.
 
     Args:
         parameters: of this rank.
-        slots: of them.
-        given: ``process_groups=``; with it all ranks of the run are asked, otherwise those of the meshes.
+        slots: their slots.
+        given: ``process_groups=``; with it all ranks of the run take part, otherwise those of the meshes.
 
     Raises:
-        ArgumentError, ParameterError: as `Declared` and `merged`, or a layout that is not taken.
+        ArgumentError, ParameterError: as for `Declared` and `merged`, or a placement is not supported.
     """
     table, declared, error = None, None, None
     asked = cover_of_meshes(parameters) if given is None else _everyone()
@@ -104,7 +104,7 @@ def _gathered(cover: Cover, own: Any) -> list[Any]:
 
 
 def raise_everywhere(cover: Cover, error: ClipwiseError | None) -> None:
-    """Raise on every rank what went wrong on one of them. All of them ask at the same time."""
+    """Raise an error of one rank on all of them. All ranks call it at the same time."""
     told = None if error is None else (type(error), str(error))
     _raise_first(_gathered(cover, told), error, cover.ranks)
 

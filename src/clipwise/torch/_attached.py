@@ -31,11 +31,11 @@ from clipwise.torch.weights import WeightClipper
 
 
 class AttachedClipper(AroundSteps):
-    """A `Clipper` that acts before every step of an optimizer, or of several. Made by `attach`.
+    """A `Clipper` that acts before every step of one or several optimizers. Created by `attach`.
 
     Attributes:
-        weights: the `Clipper` of the weights after every step, None without one.
-        updates: the `UpdateClipper` of what every step did, None without one.
+        weights: the `Clipper` of the weights after every step; None without one.
+        updates: the `UpdateClipper` of every step's update; None without one.
     """
 
     def __init__(
@@ -141,10 +141,10 @@ class AttachedClipper(AroundSteps):
         self._unseen = Unseen((), "a copy")
 
     def detach(self) -> None:
-        """Stop clipping; the report and the counts stay.
+        """Stop clipping; the report and the counts are kept.
 
         Warns:
-            UserWarning: no gradient was seen, and the weights moved.
+            UserWarning: no gradient was seen although the weights changed.
         """
         if self._handles:
             self._unseen.say()
@@ -167,12 +167,12 @@ class AttachedClipper(AroundSteps):
     # Checkpoints.
 
     def state_dict(self) -> dict[str, Any]:
-        """As `Clipper.state_dict`, parameters that came to the optimizer since the last step included."""
+        """As `Clipper.state_dict`, including parameters added to the optimizer since the last step."""
         self._follow_optimizers()
         return super().state_dict() | {name: one.state_dict() for name, one in self._after_steps.items()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """As `Clipper.load_state_dict`; add parameter groups to the optimizer before, as they were."""
+        """As `Clipper.load_state_dict`; first add the parameter groups that were added later."""
         self._follow_optimizers()
         for name in ("weights", "updates"):
             has = isinstance(state, Mapping) and name in state
@@ -206,7 +206,7 @@ class AttachedClipper(AroundSteps):
 
 
 def clipper_of(optimizer: Optimizer) -> "AttachedClipper | None":
-    """The clipper that is attached to an optimizer, None where there is none."""
+    """The clipper that is attached to an optimizer; None if there is none."""
     for hook in getattr(optimizer, "_optimizer_step_pre_hooks", {}).values():
         hooks = getattr(hook, "__self__", None)
         if isinstance(hooks, StepHooks) and isinstance(hooks.owner, AttachedClipper):

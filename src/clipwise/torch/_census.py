@@ -1,7 +1,7 @@
-"""The first step: how the gradients lie on all ranks, and whether those that should be the same are.
+"""The first step: how gradients are placed on all ranks, and whether replicas have equal gradients.
 
-Ranks tell each other a few whole numbers for each parameter, in one collective of the largest. A number ``n``
-is sent with ``~n``, which is largest where ``n`` is smallest: all that have one have the same if both agree.
+Ranks exchange a few integers per parameter in one collective (MAX). A number ``n`` is sent together with
+``~n``, whose maximum belongs to the smallest ``n``: the numbers are equal on all ranks if both maxima agree.
 """
 
 from collections.abc import Sequence
@@ -33,8 +33,8 @@ class Census(NamedTuple):
     """What the ranks found out.
 
     Attributes:
-        ways: for each parameter how its gradient lies on every rank that has one; None: nobody has one.
-        complete: somebody has a gradient, and all that were to be compared are finite.
+        ways: for each parameter how its gradient is placed on every rank that has one; None: no rank has one.
+        complete: some rank has a gradient, and all gradients to be compared are finite.
     """
 
     ways: list[Ways | None]
@@ -48,18 +48,18 @@ def census(
     ways: Sequence[Ways | None],
     error: ClipwiseError | None,
 ) -> Census:
-    """Ask all ranks. They wait for the device.
+    """Ask all ranks; needs a host-device sync.
 
     Args:
         sharding: of all parameters.
-        parameters: for each of its entries that of this rank, or None.
-        gradients: theirs, or None.
-        ways: how those lie; None where there is none.
-        error: one of them lies in no way that is taken.
+        parameters: for each entry the parameter of this rank, or None.
+        gradients: their gradients, or None.
+        ways: how those are placed; None where there is none.
+        error: a gradient of this rank has a placement that is not supported.
 
     Raises:
-        ParameterError: on every rank: a gradient lies otherwise on some ranks than on others, or those of a
-            parameter that nothing says is another one on each rank differ.
+        ParameterError: on every rank: the placements of a gradient differ between ranks, or the gradients of
+            a parameter that is not declared to differ between ranks differ.
     """
     lies = [_NONE if way is None else _number(way) for way in ways]
     sums: list[Tensor | int] = []
@@ -118,7 +118,7 @@ def _way(number: int, parameter: Tensor | None) -> Ways:
 
 
 def _checksum(gradient: Tensor) -> Tensor:
-    """The sum of its entries' bits as whole numbers: the same for copies, on whatever device."""
+    """The sum of the bits of its entries as integers: equal for copies, on any device."""
     if gradient.is_sparse:
         gradient = gradient.coalesce()
         places = gradient._indices().sum()

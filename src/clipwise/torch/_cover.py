@@ -1,4 +1,4 @@
-"""The ranks that decide together: the smallest group that covers every mesh and every declared group."""
+"""The ranks that decide together: the smallest group that contains every mesh and every declared group."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -38,12 +38,12 @@ class Places(NamedTuple):
 
 
 class Cover(NamedTuple):
-    """Some ranks, and how they speak.
+    """Some ranks and how they communicate.
 
     Attributes:
-        ranks: of the world, ascending.
-        group: theirs; None: this is the only one.
-        device: from where it sends; None: from wherever the numbers are.
+        ranks: in the world, ascending.
+        group: their process group; None: this is the only rank.
+        device: device that it sends from; None: any.
     """
 
     ranks: tuple[int, ...]
@@ -73,9 +73,9 @@ def places_of(parameters: Mapping[str, Tensor]) -> Places:
 
 
 def cover_of_meshes(parameters: Mapping[str, Tensor]) -> Cover:
-    """That of ranks that know of each other by the meshes alone, without asking any.
+    """The cover of ranks that know each other from the meshes alone, without communication.
 
-    If the meshes are of different ranks and none covers the others, all ranks of the run.
+    If no mesh contains the others, all ranks of the run.
     """
     spans = spans_of(parameters)
     widest = max(spans, key=len)
@@ -129,10 +129,10 @@ def _sending_device(places: Places, group: Any) -> torch.device | None:
 
 
 def connected(spans: Sequence[Sequence[tuple[int, ...] | None]]) -> list[list[int]]:
-    """The ranks that are connected with each other, by groups that have one in common.
+    """The ranks that are connected by groups with common members.
 
     Args:
-        spans: for each rank the ranks of the groups it is in; None: of all.
+        spans: for each rank the ranks of the groups it is in; None: all ranks.
     """
     count = len(spans)
     if any(span is None for own in spans for span in own):

@@ -1,4 +1,4 @@
-"""What steps did to parameters, in an engine's hands: in place of gradients, on one device and on many."""
+"""Changes of parameters as an engine reads them, in place of gradients, on one device or on several ranks."""
 
 from collections.abc import Container
 
@@ -12,11 +12,11 @@ __all__ = ["Differences", "ShardedDifferences"]
 
 
 class Differences(Gradients):
-    """The differences that it is given, in place of gradients.
+    """Given changes in place of gradients.
 
     Attributes:
-        given: by the parameter's id.
-        kept: what the parameters were before, by the parameter's id.
+        given: by id of the parameter.
+        kept: the old values of the parameters, by id of the parameter.
     """
 
     given: dict[int, Tensor]
@@ -31,11 +31,11 @@ class Differences(Gradients):
 
 
 class ShardedDifferences(ShardedGradients):
-    """What this rank holds of the differences of all parameters.
+    """This rank's part of the changes of all parameters.
 
     Attributes:
-        given: by the parameter's id.
-        kept: what the parameters were before, as this rank holds them, by the parameter's id.
+        given: by id of the parameter.
+        kept: this rank's part of the old values of the parameters, by id of the parameter.
     """
 
     given: dict[int, Tensor]

@@ -1,8 +1,8 @@
-"""Noticing that the loop or the trainer clips too, so that it can be said once.
+"""Notices that the loop or the trainer clips too, so that the user can be warned once.
 
-While something listens, torch's own functions are wrapped in one that tells the threshold and then does what
-it did. `clip_grad_norm_` is wrapped where it looks up its own parts, so that those who imported it by name
-are heard as well.
+While a listener exists, torch's clipping functions are wrapped: the wrapper reports the threshold and calls
+the original. `clip_grad_norm_` is wrapped where it looks up its own parts, so that code that imported it by
+name is noticed as well.
 """
 
 import functools
@@ -41,7 +41,7 @@ _FUNCTIONS = {
 
 
 def listen(listener: Listener) -> None:
-    """Tell a listener, for as long as it lives, of every clipping of its parameters from outside."""
+    """Report every clipping of a listener's parameters by other code, as long as the listener exists."""
     # In this order: of what is called when it dies, the latest comes first.
     weakref.finalize(listener, _unwrap_unless_needed)
     _listeners.add(listener)
@@ -56,7 +56,7 @@ def listen(listener: Listener) -> None:
 
 
 def stop_listening(listener: Listener) -> None:
-    """Tell it no more; with the last one torch's functions are as they were."""
+    """End the reports; after the last listener torch's functions are the original ones."""
     _listeners.discard(listener)
     _unwrap_unless_needed()
 
@@ -72,7 +72,7 @@ def _unwrap_unless_needed() -> None:
 
 
 def hear(function: str, parameters: Any, threshold: float) -> None:
-    """Pass on that a function is about to clip; an infinite threshold only measures."""
+    """Report that a function is about to clip; an infinite threshold only measures."""
     # A graph holds no warning, and one that is made now may be used when nobody listens.
     if torch.compiler.is_compiling() or not _listeners or threshold == math.inf:
         return
@@ -100,13 +100,13 @@ def _telling(function: Callable[..., Any], name: str) -> Callable[..., Any]:
 
 
 def behind(module: ModuleType, name: str) -> Callable[..., Any]:
-    """The function with this name, without what tells of it."""
+    """The function with this name, without the wrapper."""
     there = getattr(module, name)
     return there.__wrapped__ if hasattr(there, "tells") else there  # type: ignore[no-any-return]
 
 
 def put(module: ModuleType, name: str, function: Callable[..., Any]) -> None:
-    """Put a function there, behind what tells of it."""
+    """Put a function in the place of the wrapped one."""
     there = getattr(module, name)
     if hasattr(there, "tells"):
         there.__wrapped__ = function

@@ -1,8 +1,8 @@
-"""What a fused optimizer is told for one step: to divide the gradients by a scale, to leave the step out.
+"""Passes a gradient scale, or the decision to skip the step, to a fused optimizer for one step.
 
-This is the way in which `torch.amp.GradScaler` talks to fused optimizers (the attributes ``grad_scale`` and
-``found_inf``). A coefficient that goes this way costs no pass of its own over the gradients, and a step that
-is not to happen is left out on the device, without the host waiting to hear of it.
+This uses the protocol of `torch.amp.GradScaler` (the attributes ``grad_scale`` and ``found_inf``). A
+coefficient passed in this way needs no pass of its own over the gradients, and a step is skipped on the
+device, without a host-device sync.
 """
 
 from typing import Any
@@ -21,7 +21,7 @@ _KNOWN = (Adam, AdamW, SGD, Adagrad)
 
 
 def is_fused(optimizer: Optimizer) -> bool:
-    """Whether it takes a scale and heeds ``found_inf``, and nobody else sees the gradients before it."""
+    """Whether it accepts a scale and ``found_inf``, and no other hook sees the gradients before it."""
     return (
         type(optimizer) in _KNOWN
         and all(group.get("fused") for group in optimizer.param_groups)
@@ -43,12 +43,12 @@ def _starts_momentum(optimizer: Optimizer) -> bool:
 
 
 class FusedStep:
-    """What an optimizer was told for one step, to be taken back after it.
+    """What was passed to an optimizer for one step, to be removed after it.
 
     Args:
-        optimizer: a fused one; a gradient scaler may have told it something already.
-        multiply_by: a coefficient that the gradients are to be used with.
-        skip_if: leave the step out if this is true, as well as if the scaler found an overflow.
+        optimizer: a fused one; a gradient scaler may have passed something already.
+        multiply_by: coefficient for the gradients.
+        skip_if: skip the step if this is true, or if the scaler found an overflow.
     """
 
     def __init__(self, optimizer: Optimizer, *, multiply_by: Array | None, skip_if: Array | None) -> None:
@@ -67,11 +67,11 @@ class FusedStep:
 
     @property
     def left_out(self) -> Tensor | None:
-        """Above 0 if the optimizer leaves the step out, on its device; None: it was not told to."""
+        """Above 0 if the optimizer skips the step, on its device; None: it was not asked to."""
         return self._told.get("found_inf")
 
     def take_back(self) -> None:
-        """Let the optimizer be as it was before."""
+        """Restore the optimizer's attributes."""
         for name, value in self._before.items():
             now = getattr(self._optimizer, name, None)
             if now is not self._told[name]:

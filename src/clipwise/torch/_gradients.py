@@ -1,4 +1,4 @@
-"""The gradients that are there in this step, in an engine's hands."""
+"""The current gradients, as an engine reads them."""
 
 from collections.abc import Container, Mapping, Sequence
 from typing import Any
@@ -13,14 +13,14 @@ from clipwise.torch.engines import AnyBatch, gather, make_batch
 
 
 class Gradients:
-    """Collects the gradients of some parameters, and keeps what stays the same from step to step.
+    """Collects the gradients of some parameters, and caches what does not change between steps.
 
     Args:
         parameters: by name, in the order of the slots.
-        slots: of them.
+        slots: their slots.
 
     Attributes:
-        layout: of the gradients that were there at the last `collect`; the same while that is so.
+        layout: layout of the gradients at the last `collect`; the same object while nothing changes.
     """
 
     layout: Layout
@@ -35,10 +35,10 @@ class Gradients:
         return vars(self) | {"_known": False}
 
     def collect(self, only: Container[int] | None = None) -> AnyBatch | None:
-        """The gradients as they are now; None if there are none. Kept by nobody: they are freed as ever.
+        """The current gradients; None if there are none. No reference is kept, so they are freed as usual.
 
         Args:
-            only: of the parameters with these ids; None: of all.
+            only: ids of the parameters to use; None: all.
         """
         places, batch = self._take(only)
         if batch is None:
@@ -69,10 +69,10 @@ class Weights(Gradients):
 
 
 def make_writable(parameters: list[Tensor], batch: AnyBatch | Traced) -> bool:
-    """Bring gradients into a form that can be changed in place: in the parameters' ``grad``.
+    """Replace gradients that cannot be changed in place, in the parameters' ``grad``.
 
-    Sparse ones are coalesced; those whose entries share memory, and lazily conjugated or negated ones,
-    are copied.
+    Sparse ones are coalesced; those whose entries share memory, and lazily conjugated or negated ones, are
+    copied.
 
     Returns:
         Whether any was replaced.
@@ -90,7 +90,7 @@ def make_writable(parameters: list[Tensor], batch: AnyBatch | Traced) -> bool:
 
 
 def writable(gradient: Tensor) -> Tensor:
-    """The gradient in a form that can be changed in place: itself, where it is in one."""
+    """The gradient in a form that can be changed in place: itself if possible."""
     if gradient.is_sparse:
         return gradient if gradient.is_coalesced() else gradient.coalesce()
     plain = gradient.resolve_conj().resolve_neg()

@@ -1,4 +1,4 @@
-"""One clipping for several optimizers that step one after the other on the gradients of one backward pass."""
+"""One clip for several optimizers that step one after the other with the gradients of one backward pass."""
 
 from collections.abc import Iterator, Sequence
 
@@ -13,10 +13,10 @@ from clipwise.torch.engines._arrays import array_on
 
 
 class JointStep:
-    """Which optimizers still have to step on gradients that were clipped together, and whether they may.
+    """The optimizers that have not stepped yet with gradients that were clipped together.
 
     Attributes:
-        skipped: the clipping leaves the step out, so that none of them is to step.
+        skipped: the step is skipped, so none of them steps.
         bounded: whether weights were clipped since it began.
     """
 
@@ -26,12 +26,12 @@ class JointStep:
         self._held_back: dict[int, list[tuple[Tensor, Tensor]]] = {}
 
     def start(self, others: Sequence[Optimizer], *, skipped: bool) -> None:
-        """All gradients were just clipped, for the step of another optimizer than these."""
+        """All gradients were just clipped, when another optimizer than these stepped."""
         self.skipped, self.bounded = skipped, False
         self._waiting = {id(one): _gradients(one) for one in others}
 
     def goes_on(self, optimizer: Optimizer) -> bool:
-        """Whether this optimizer steps on the gradients that were clipped with the others'."""
+        """Whether this optimizer steps with gradients that were clipped together with those of the others."""
         clipped = self._waiting.pop(id(optimizer), None)
         if clipped is None:
             return False
@@ -41,7 +41,7 @@ class JointStep:
         )
 
     def unscale(self, optimizer: Optimizer, others: Sequence[Optimizer]) -> None:
-        """Take the scale of a gradient scaler off all gradients: it does so for the one that steps only."""
+        """Unscale all gradients, since a gradient scaler unscales only those of the optimizer that steps."""
         scale = getattr(optimizer, "grad_scale", None)
         if scale is not None:  # a fused optimizer would take it off itself
             gradients = [gradient for gradient, _ in _gradients(optimizer)]
@@ -59,14 +59,14 @@ class JointStep:
                 scaler.unscale_(other)
 
     def hold_back(self, optimizer: Optimizer) -> None:
-        """Take the gradients away: every optimizer leaves a parameter without one, and its state, alone."""
+        """Remove the gradients: an optimizer does not change a parameter without one, nor its state."""
         held = [(p, p.grad) for p in _parameters(optimizer) if p.grad is not None]
         self._held_back[id(optimizer)] = held
         for parameter, _ in held:
             parameter.grad = None
 
     def give_back(self, optimizer: Optimizer) -> None:
-        """Put back what was held back, unless there was a backward pass since (the step had raised)."""
+        """Restore the removed gradients, unless there was a backward pass since (the step had raised)."""
         held = self._held_back.pop(id(optimizer), ())
         if held and not _gradients(optimizer):
             for parameter, gradient in held:

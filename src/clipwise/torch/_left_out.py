@@ -1,10 +1,9 @@
-"""Leaving a step of an optimizer out: it does not run at all.
+"""Skips a step of an optimizer: it does not run at all.
 
-Taking the gradients away is not enough: without them some optimizers write zeros, decay weights, count the
-step, divide by their norm. A hook before the step can only change what the step is given, which hooks that
-come later may change again; so what torch's wrapper of the steps of a class calls is exchanged, once a class
-and for good, for a function that looks whether its optimizer has a `StepGuard`, and otherwise is the step it
-was.
+Removing the gradients is not enough: without gradients some optimizers write zeros, decay weights, count the
+step, or divide by their norm. A hook before the step can only change the arguments of the step, which later
+hooks may change again. So the function that torch's wrapper calls is replaced, once per class and
+permanently, by one that checks whether its optimizer has a `StepGuard`, and otherwise runs the original step.
 """
 
 import functools
@@ -16,7 +15,7 @@ from torch.optim import Optimizer
 
 
 class StepLeftOut(BaseException):
-    """Ends a step after the first evaluation of its closure. No error: nobody may swallow it on the way.
+    """Ends a step after the first evaluation of its closure. A BaseException, which no handler swallows.
 
     Args:
         guard: of the step.
@@ -29,11 +28,11 @@ class StepLeftOut(BaseException):
 
 
 class StepGuard:
-    """What a hook has to say of the step that is about to begin; the step takes it from its optimizer.
+    """A hook's decision about the step that is about to begin.
 
     Args:
         optimizer: whose step it is.
-        left_out: the step is not to run; otherwise it runs and may end by `StepLeftOut`.
+        left_out: the step does not run; otherwise it runs and may end by `StepLeftOut`.
     """
 
     def __init__(self, optimizer: Optimizer, *, left_out: bool = False) -> None:
@@ -42,7 +41,7 @@ class StepGuard:
 
     @_disable_dynamo
     def run(self, step: Callable[..., Any], optimizer: Any, *args: Any, **kwargs: Any) -> Any:
-        """The step of the optimizer, or nothing; what it returns."""
+        """Run the step of the optimizer, or nothing; returns its result."""
         take_guard(optimizer)
         if self.left_out:
             return None
@@ -55,12 +54,12 @@ class StepGuard:
 
 
 def take_guard(optimizer: Optimizer) -> None:
-    """Let the next step of the optimizer run as it is."""
+    """Remove the guard: the next step of the optimizer runs normally."""
     vars(optimizer).pop(_GUARD, None)
 
 
 def can_leave_out(optimizer: Optimizer) -> None:
-    """See to it that steps of the optimizer's class may be left out, with all that they do."""
+    """Prepare the optimizer's class so that its steps can be skipped completely."""
     kind: Any = type(optimizer)
     if not _has_hooks_around_it(kind):
         kind.step = Optimizer.profile_hook_step(kind.step)

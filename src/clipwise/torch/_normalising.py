@@ -1,9 +1,9 @@
-"""Which parameters have an optimizer that normalises the gradient itself, so that it has no size to clip.
+"""Finds parameters whose optimizer normalises the gradient itself, so that clipping has no effect.
 
-The length of their step does not depend on that of the gradient: Muon makes the gradient, or its momentum,
-orthogonal, and Rprop and signSGD without momentum look at signs alone. Adam, SOAP and the like divide by an
-average of earlier gradients, and Lion takes the sign of one, entry by entry: there a gradient that is far
-larger than those before is felt, so these are clipped as any other.
+The length of such a step does not depend on the size of the gradient: Muon orthogonalises the gradient or its
+momentum; Rprop and signSGD without momentum use signs only. Adam, SOAP and similar optimizers divide by an
+average of earlier gradients, and Lion uses the sign of one: there a gradient far larger than earlier ones has
+an effect, so their gradients are clipped.
 """
 
 from collections.abc import Iterator, Mapping, Sequence

@@ -28,12 +28,12 @@ from clipwise.torch.reports import in_torch
 
 
 class Outcome(NamedTuple):
-    """What one step did, and what is left to what follows it.
+    """The result of one step.
 
     Attributes:
-        report: in torch's tensors.
-        coefficient: what all gradients are still to be multiplied by; None: nothing is left to do.
-        skip: whether to leave the step out, where only the device knows (0-d); None: the report says.
+        report: with torch tensors.
+        coefficient: a factor that is still to be applied to all gradients; None if there is none.
+        skip: whether to skip the step if only the device knows (0-d); None: the report says so.
     """
 
     report: ClipReport

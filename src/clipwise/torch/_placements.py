@@ -141,7 +141,7 @@ def partial_axes(name: str, parameter: Any, gradient: Any) -> tuple[str, ...]:
         for one in (found, wanted)
     ]
     raise ParameterError(
-        f"the gradient of {name!r} lies over the ranks {placed[0]} and its parameter {placed[1]}:"
+        f"the gradient of {name!r} is distributed {placed[0]} and its parameter {placed[1]}:"
         " redistribute the gradient to the parameter's placements before the step"
     )
 

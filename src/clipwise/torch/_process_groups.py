@@ -1,4 +1,4 @@
-"""What no mesh says: which parameters are different ones on each rank of a group, as the user declares it."""
+"""The user's declaration of parameters that differ between the ranks of a group, which no mesh describes."""
 
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
@@ -15,12 +15,12 @@ ProcessGroups: TypeAlias = Mapping[str, Any]
 
 
 class Standing(NamedTuple):
-    """What is declared of one parameter.
+    """The declaration for one parameter.
 
     Attributes:
-        key: its name, or that of the parameter that it is tied to.
-        pattern: that speaks of it; empty: another is tied to it; None: nothing is declared.
-        position: of this rank where each rank has another one; (): all that have it have the same.
+        key: its name, or that of the parameter it is tied to.
+        pattern: the matching pattern; empty: another parameter is tied to it; None: nothing is declared.
+        position: position of this rank if each rank has a different parameter; (): all have the same.
     """
 
     key: str
@@ -29,19 +29,19 @@ class Standing(NamedTuple):
 
 
 class Declared:
-    """What ``process_groups=`` says; the first pattern that matches a name wins.
+    """The content of ``process_groups=``; the first pattern that matches a name wins.
 
     Args:
         given: the mapping.
 
     Attributes:
-        patterns: in their order.
+        patterns: in order.
         spans: the ranks of each group.
-        kinds: the types of devices of the meshes among them.
+        kinds: device types of the meshes among them.
 
     Raises:
-        ArgumentError: it is no such mapping, torch.distributed is not initialised, or this rank is not in one
-            of the groups.
+        ArgumentError: it is not such a mapping, torch.distributed is not initialised, or this rank is not in
+            one of the groups.
     """
 
     def __init__(self, given: ProcessGroups) -> None:
@@ -93,10 +93,10 @@ class Declared:
 
 
 def as_mapping(given: Any) -> ProcessGroups | None:
-    """What every rank can check by itself, before any is asked.
+    """The checks that every rank can make by itself.
 
     Raises:
-        ArgumentError: it is no mapping from patterns, or there is no process group at all.
+        ArgumentError: it is not a mapping from patterns, or there is no process group at all.
     """
     if given is None:
         return None

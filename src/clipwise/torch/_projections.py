@@ -89,8 +89,8 @@ class Projections:
         found = self.rows()
         if self._spread and not is_sharded(found[0][0].parameter):
             raise ArgumentError(
-                "the projections are gathered for a forward pass, and what is done to them now would be lost:"
-                " call reshard() of the module that was given to fully_shard first"
+                "the projections are still gathered from a forward pass, and a change now would be lost: call"
+                " reshard() of the module that was given to fully_shard first"
             )
         return found
 
@@ -134,8 +134,8 @@ def _of(module: nn.Module, name: str) -> Tensor:
     found = getattr(module, name)
     if not isinstance(found, nn.Parameter):  # scaled in vain: the next pass makes it anew
         raise ArgumentError(
-            f"{name} of {type(module).__name__} is no parameter: QKClip cannot scale what is parametrized, "
-            "as by weight_norm or spectral_norm"
+            f"{name} of {type(module).__name__} is not a parameter: QKClip cannot scale weights that are "
+            "parametrized, as by weight_norm or spectral_norm"
         )
     return found.detach()
 

@@ -1,7 +1,7 @@
-"""Replicas of one model (DistributedDataParallel): thresholds that follow the loss follow the mean loss.
+"""DistributedDataParallel: thresholds that follow the loss use the mean loss over the ranks.
 
-Under DDP every rank has the same gradients, but a loss of its own. Thresholds that follow it would differ
-over the ranks, and with them the weights, without a word.
+Under DDP every rank has the same gradients, but its own loss. Thresholds that follow it would silently differ
+between ranks, and so would the weights.
 """
 
 import gc
@@ -18,10 +18,10 @@ from clipwise.torch.engines._arrays import wide
 
 
 class LossOfReplicas:
-    """The mean loss over the ranks of the DistributedDataParallel that has some parameters.
+    """The mean loss over the ranks of the DistributedDataParallel that contains some parameters.
 
-    It is looked for at the first step, since it may be made after the clipper. Ranks observe a loss in every
-    step or in none: that is what its collective relies on, and what is asked once.
+    It is looked for in the first step, since it may be created after the clipper. Ranks must observe a loss
+    in every step or in none, since the mean is a collective; this is checked once.
 
     Args:
         parameters: those of the clipper.
@@ -36,10 +36,10 @@ class LossOfReplicas:
         return {"_parameters": self._parameters, "_group": None, "_begun": False}  # a group is its process'
 
     def mean(self, losses: Sequence[Tensor]) -> Sequence[Tensor]:
-        """The losses of this rank's step, as one that is the mean over the ranks; as they are without DDP.
+        """The losses of this rank's step, replaced by their mean over the ranks; unchanged without DDP.
 
         Raises:
-            ArgumentError: some ranks observe a loss and others do not. Every rank says so.
+            ArgumentError: some ranks observe a loss and others do not. All ranks raise.
         """
         if not self._begun:
             self._begun, self._group = True, _group_over(self._parameters)

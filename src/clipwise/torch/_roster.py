@@ -1,4 +1,4 @@
-"""All parameters of all ranks: who holds which, made of the tables that the ranks show each other once."""
+"""The parameters of all ranks, merged from the tables that the ranks exchange once."""
 
 import dataclasses
 import difflib
@@ -18,16 +18,16 @@ __all__ = ["Entry", "Row", "Table", "merged", "refuse_unmatched", "table_of"]
 
 
 class Row(NamedTuple):
-    """One parameter as a rank has it, in plain values that can be sent and compared.
+    """One parameter of a rank, in plain values that can be sent and compared.
 
     Attributes:
-        standing: what is declared of it.
+        standing: its declaration.
         slot: of the whole parameter.
-        dtype: its own.
+        dtype: its dtype.
         placements: on its mesh, in words; empty: a plain tensor.
-        pieces: into how many it is split there.
-        ranks: how many its mesh has, of which alone its placements speak.
-        in_order: each rank has rows that follow each other.
+        pieces: number of shards.
+        ranks: number of ranks of its mesh.
+        in_order: whether each rank has consecutive rows.
     """
 
     standing: Standing
@@ -44,7 +44,7 @@ class Row(NamedTuple):
 
 
 class Table(NamedTuple):
-    """What a rank has.
+    """The parameters of a rank.
 
     Attributes:
         rows: its parameters.
@@ -63,13 +63,13 @@ class Entry(NamedTuple):
     """One parameter of all ranks together.
 
     Attributes:
-        slot: of the whole parameter, by the name that all ranks know it by.
+        slot: of the whole parameter, with the name that all ranks use.
         share: one over the number of ranks that hold the same numbers.
-        dtype: its own.
-        in_order: as of `Row`.
+        dtype: its dtype.
+        in_order: as in `Row`.
         name: of this rank's own parameter; None: it has none.
-        compared: nobody says that the ranks that have it have the same, and they are taken to.
-        pieces: into how many it is split.
+        compared: equality on all ranks is assumed and not declared, so it is checked.
+        pieces: number of shards.
     """
 
     slot: Slot
@@ -82,7 +82,7 @@ class Entry(NamedTuple):
 
 
 def table_of(parameters: Mapping[str, Tensor], slots: Sequence[Slot], declared: Declared | None) -> Table:
-    """This rank's table; it has nothing that only this rank's place in a mesh says."""
+    """This rank's table; it does not depend on the rank's position in a mesh."""
     rows = []
     layouts: dict[Any, tuple[str, int, int, bool]] = {}
     for (name, parameter), slot in zip(parameters.items(), slots, strict=True):
@@ -104,11 +104,11 @@ def merged(tables: Sequence[tuple[Sequence[int], Table]], rank: int) -> list[Ent
     """The parameters of all ranks, in an order that is the same on all of them.
 
     Args:
-        tables: different ones, each with the ranks that have it, those of the first rank first.
+        tables: different ones, each with the ranks that have it, that of the first rank first.
         rank: this one.
 
     Raises:
-        ArgumentError: ranks have other parameters than each other, and nothing says that they may.
+        ArgumentError: the ranks have different parameters, and nothing declares it.
     """
     count = sum(len(ranks) for ranks, _ in tables)
     first: dict[Any, tuple[int, Row]] = {}
@@ -183,11 +183,11 @@ def _refuse_different(
 
 
 def refuse_unmatched(tables: Sequence[tuple[Sequence[int], Table]]) -> None:
-    """Ask whether what all ranks of a run say in ``process_groups=`` is about their parameters.
+    """Check that ``process_groups=`` of all ranks fits their parameters.
 
     Raises:
-        ArgumentError: they give other patterns than each other.
-        ParameterError: a pattern, or a name in their place, is that of no parameter.
+        ArgumentError: the ranks give different patterns.
+        ParameterError: a pattern, or a parameter name in place of a group, matches no parameter.
     """
     patterns = tables[0][1].patterns
     for ranks, table in tables:

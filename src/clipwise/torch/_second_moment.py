@@ -1,4 +1,4 @@
-"""How far a gradient is beyond what Adam's second moment expects, by tensor: what StableAdamW divides by."""
+"""The ratio of squared gradients to Adam's second moment, per tensor, by which StableAdamW divides."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -15,7 +15,7 @@ __all__ = ["refuse_other_than_adam", "squares_over_moment"]
 
 
 def refuse_other_than_adam(optimizers: Sequence[Optimizer]) -> None:
-    """ArgumentError if one keeps no second moment of whole tensors, as torch's Adam does."""
+    """ArgumentError if an optimizer keeps no second moment of whole tensors, as torch's Adam does."""
     for one in optimizers:
         if not isinstance(one, Adam | AdamW | NAdam | RAdam):
             raise ArgumentError(

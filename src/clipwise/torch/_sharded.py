@@ -1,7 +1,7 @@
-"""Parameters spread over ranks: an engine works on what is here, and norms are those of the whole.
+"""Sharded parameters: an engine works on the local shards, and norms are those of the whole tensors.
 
-A local norm becomes the norm of the whole in one place, before any formula sees it; so every clip and every
-policy works on shards as it does on one device.
+Local norms are combined in one place, before any formula uses them, so every clip and every policy works on
+shards as it does on one device.
 """
 
 from collections.abc import Sequence
@@ -24,12 +24,12 @@ __all__ = ["ShardedTensors"]
 
 
 class Clamped(NamedTuple):
-    """What clamping will have done.
+    """The result of a clamping, computed in advance.
 
     Attributes:
         bounds: low and high.
-        after: the 2-norms of whole tensors.
-        beyond: how many entries of all of them were beyond, 0-d.
+        after: the 2-norms of the whole tensors.
+        beyond: number of entries beyond, over all tensors, 0-d.
     """
 
     bounds: tuple[float, float]
@@ -38,16 +38,16 @@ class Clamped(NamedTuple):
 
 
 class ShardedTensors(MeasuredTensors):
-    """A `MeasuredTensors` of the parts that this rank holds, whose norms are those of the whole tensors.
+    """A `MeasuredTensors` of this rank's shards, with norms of the whole tensors.
 
-    What is asked of it is asked on every rank, since all of them decide from the same numbers: that is what
-    its collectives rely on.
+    Every rank calls the same methods, since all of them decide from the same numbers; the collectives rely on
+    it.
 
     Args:
-        tensors: the parts that are here, at least one, some of them perhaps empty.
+        tensors: the local shards, at least one, some of which may be empty.
         layout: of the whole tensors.
         sharding: of all parameters.
-        places: of these among all parameters.
+        places: indices of these among all parameters.
         batch, scale: as for `MeasuredTensors`.
     """
 

@@ -1,4 +1,4 @@
-"""Gradients that are spread over ranks, as the drop-ins ask an engine for them."""
+"""Sharded gradients as the drop-in replacements pass them to an engine."""
 
 import operator
 from collections.abc import Sequence
@@ -19,15 +19,15 @@ __all__ = ["ShardedBatch"]
 
 
 class ShardedBatch:
-    """An engine's batch of what this rank holds, whose norm is that of the whole.
+    """An engine's batch of this rank's shards, with the norm of the whole tensors.
 
     Args:
-        parameters: the same ones on every rank, at least one of them a DTensor; each counts once.
-        gradients: theirs, None where this rank has none.
+        parameters: the same on every rank, at least one of them a DTensor; each counts once.
+        gradients: their gradients, None where this rank has none.
 
     Raises:
-        ArgumentError: a parameter is laid out in a way that is not taken.
-        ParameterError: a gradient lies over the ranks in another way than its parameter.
+        ArgumentError: a placement of a parameter is not supported.
+        ParameterError: the placements of a gradient differ from those of its parameter.
     """
 
     odd: Sequence[int] = ()

@@ -1,4 +1,4 @@
-"""The gradients of parameters that are spread over ranks: what this rank holds of them, for an engine."""
+"""The gradients of sharded parameters: this rank's part, as an engine reads it."""
 
 import operator
 from collections.abc import Container, Mapping, Sequence
@@ -19,7 +19,7 @@ __all__ = ["ShardedGradients", "ShardedWeights", "batch_of", "nothing_of"]
 
 
 class ShardedGradients(Gradients):
-    """What this rank holds of the gradients of all parameters; an empty tensor where it has none.
+    """This rank's part of the gradients of all parameters; an empty tensor where it has none.
 
     Args:
         parameters: of this rank, by name.
@@ -27,7 +27,7 @@ class ShardedGradients(Gradients):
 
     Attributes:
         here: for each parameter of all ranks whether this one has a gradient, from the last `collect`.
-        error: what is wrong with a gradient of this rank, which the others are still to hear of; or None.
+        error: a problem with a gradient of this rank that the others do not know yet; or None.
     """
 
     error: ClipwiseError | None
@@ -47,13 +47,13 @@ class ShardedGradients(Gradients):
         self.error = None
 
     def collect(self, only: Container[int] | None = None) -> AnyBatch | None:
-        """One tensor for each parameter. Partial gradients are reduced.
+        """One tensor per parameter. Partial gradients are reduced.
 
-        In the first step in which there is any gradient, one collective tells whether they lie, and where
-        they should be the same are the same, on all ranks.
+        In the first step with gradients, one collective checks the placements on all ranks, and that replicas
+        have equal gradients.
 
         Raises:
-            ParameterError: they are not. Every rank says so, and nothing was touched.
+            ParameterError: a check failed. All ranks raise, and nothing was changed.
         """
         if not self._own:
             return None

@@ -1,9 +1,9 @@
-"""Parameters that are spread over ranks: who holds what, and the one small collective that makes norms whole.
+"""Sharded parameters: which rank holds what, and the one small collective that computes whole norms.
 
-The structure is read once, and all ranks agree on it. What is sent in a step follows from it alone and never
-from the gradients that happen to be there, so that no rank waits for one that has none. Powers of norms are
-summed in float64, each rank's share weighted by one over the number of ranks that hold the same numbers: a
-replica counts once, and all ranks end up with the same bits.
+The structure is read once, and all ranks agree on it. What is sent in a step depends on the structure only,
+and never on which gradients exist, so that no rank waits for one that has none. Powers of norms are summed in
+float64, each rank's contribution weighted by one over the number of ranks that hold the same numbers: a
+replica counts once, and all ranks get bit-identical results.
 """
 
 import math
@@ -30,13 +30,14 @@ _SAFE_ORDER = 4.0
 
 
 class LocalNorms(NamedTuple):
-    """Norms of this rank's parts of some parameters.
+    """Norms of this rank's shards of some parameters.
 
     Attributes:
         norms: one vector, wide.
         order: p of the p-norm.
-        shares: what each counts in a sum over the ranks: one over the number of ranks that hold the same.
-        wide: some of the entries may be float64, whose powers may leave its range.
+        shares: weight of each in a sum over the ranks: one over the number of ranks that hold the same
+            numbers.
+        wide: whether entries may be float64, whose powers may overflow.
     """
 
     norms: Tensor
@@ -46,14 +47,14 @@ class LocalNorms(NamedTuple):
 
 
 class Sharding:
-    """How some parameters are spread over the ranks that clip them together.
+    """How some parameters are sharded over the ranks that clip them together.
 
     Args:
         cover: those ranks.
         shares: for each parameter one over the number of ranks that hold the same numbers.
         dtypes: of each.
         entries: the parameters of all ranks, in an order that is the same on all of them, if they agreed.
-        rows: for each of them what `rows_of` says; an empty range where this rank has none.
+        rows: for each of them the result of `rows_of`; an empty range where this rank has none.
 
     Attributes:
         slots: of the whole parameters.
@@ -106,8 +107,7 @@ class Sharding:
     ) -> tuple[list[Tensor], Tensor | None]:
         """The norms of whole parameters on every rank, and the sum of some numbers over the ranks.
 
-        One all-reduce; one more, of the largest, where a norm is the infinity norm or where powers could
-        leave the range of float64.
+        One all-reduce; another one (MAX) for the infinity norm, or if powers could overflow float64.
 
         Args:
             parts: the same ones on every rank.
@@ -175,9 +175,9 @@ class Sharding:
     # What went wrong on one rank.
 
     def hear(self, flag: Tensor, error: ClipwiseError | None) -> None:
-        """Raise what went wrong on any rank, before anything was touched on the CPU.
+        """Raise an error of any rank, on the CPU before anything was changed.
 
-        On a device nobody waits for the flag: the rank itself raises, the others in a later step.
+        On a device the flag is not waited for: the rank itself raises at once, the others in a later step.
 
         Args:
             flag: 0-d, above 0 on every rank if there was an error on one.
@@ -203,11 +203,11 @@ class Sharding:
 def sharding_of(
     parameters: Mapping[str, Tensor], slots: Sequence[Slot], process_groups: ProcessGroups | None
 ) -> Sharding | None:
-    """How these are spread over ranks; None if none is a DTensor and no group is declared.
+    """How these parameters are sharded; None if none is a DTensor and no group is declared.
 
     Raises:
-        ArgumentError, ParameterError: a layout that is not taken, ranks that have other parameters than each
-            other, or groups that say nothing of them. Every rank says so.
+        ArgumentError, ParameterError: a placement is not supported, or the ranks have different parameters
+            that no group declares. All ranks raise.
     """
     given = as_mapping(process_groups)
     if given is None and not any(map(is_sharded, parameters.values())):

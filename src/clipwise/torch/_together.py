@@ -96,15 +96,14 @@ def refuse_on_shards(plan: Plan, sharding: Sharding) -> None:
         for slot in stage.slots if stage.clip.per == "unit" else ():
             if not slot.has_rows or not (in_order[slot.name] or len(slot.shape) < 2):
                 raise ArgumentError(
-                    "per='unit' takes parameters that are spread over ranks (DTensor) if their units lie"
-                    f" along axis 0 and each rank has some that follow each other, which {slot.name!r}"
-                    " does not: use per='tensor'"
+                    "per='unit' takes sharded parameters (DTensor) only if their units lie along axis 0 and"
+                    f" each rank holds consecutive units, unlike {slot.name!r}: use per='tensor'"
                 )
         policy = stage.thresholds.policy
         if stage.thresholds.by_entry and policy is not None and policy.remembers:
             raise ArgumentError(
-                f"{policy!r} with per='element' remembers something of every entry, and does not take"
-                " parameters that are spread over ranks (DTensor): use per='tensor'"
+                f"{policy!r} with per='element' keeps a state for every entry, and does not take sharded"
+                " parameters (DTensor): use per='tensor'"
             )
 
 
@@ -183,6 +182,6 @@ def _refuse_missing_judges(count: Tensor, ranks: int, judged: bool) -> None:
     """
     if (judged or count.device.type == "cpu") and 0 < int(count) < ranks:
         raise ArgumentError(
-            f"a veto, as rules that leave a step out have it, is there on {int(count)} of {ranks} ranks: give"
-            " each rank a Monitor with the same rules"
+            f"{int(count)} of {ranks} ranks have a veto, such as a rule that skips steps: give each rank a"
+            " Monitor with the same rules"
         )

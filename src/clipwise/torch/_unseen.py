@@ -35,7 +35,7 @@ class Unseen:
         if any(p.device == old.device and not torch.equal(p.detach(), old) for p, old in there):
             self.end()
             warn(
-                f"{self._what} saw no gradient, and yet the weights moved: nothing is clipped. Whatever moves"
-                " them takes no step of this optimizer, or takes the gradients away before it",
+                f"{self._what} saw no gradient, and yet the weights moved: nothing is clipped. They are"
+                " updated without a step of this optimizer, or their gradients are removed before it",
                 past=("torch",),
             )

@@ -106,7 +106,7 @@ def _refuse_without_hooks(one: Any) -> None:
     if not isinstance(one, Optimizer):
         if inside is not None and hasattr(one, "step"):
             raise ArgumentError(
-                f"{name} is no torch.optim.Optimizer and calls no hooks: attach to its .{inside}, with"
+                f"{name} is not a torch.optim.Optimizer and calls no hooks: attach to its .{inside}, with"
                 " nonfinite='zero', since the wrapper cannot skip a step"
             )
         raise ArgumentError(f"attach takes a torch.optim.Optimizer, or several of them, got {name}")

@@ -1,4 +1,4 @@
-"""QK-Clip: the weights behind the queries and keys, head by head, so that no attention logit passes tau."""
+"""QK-Clip: scale the query and key projections of each head so that no attention logit exceeds tau."""
 
 import math
 from collections.abc import Sequence
@@ -17,13 +17,13 @@ __all__ = ["QKClip"]
 
 
 class QKClip:
-    """QK-Clip on the projections of one attention module, after each step of the optimizer.
+    """QK-Clip on the projections of one attention module, applied after each optimizer step.
 
-    For each head ``gamma = min(1, tau / its largest logit)``; the rows of the query projection (weights and
-    bias) are multiplied with ``gamma**alpha``, those of the key projection with ``gamma**(1 - alpha)``.
-    On the inputs that were observed the largest logit is then tau, to rounding; heads that were not above
-    are not touched by one bit. It is so where what lies between the projections and the logits is linear, as
-    rotary embeddings are; a normalisation of q or k in between undoes it, and has no need of it.
+    For each head ``gamma = min(1, tau / largest logit)``. The rows of the query projection (weight and bias)
+    are multiplied by ``gamma**alpha``, those of the key projection by ``gamma**(1 - alpha)``. On the observed
+    inputs the largest logit is then tau, up to rounding. Heads at or below tau are left bit-identical. This
+    holds if everything between the projections and the logits is linear, such as rotary embeddings. If q or k
+    is normalised in between, QK-Clip has no effect and is not needed.
 
     ::
 
@@ -32,28 +32,29 @@ class QKClip:
         optimizer.step()
         QKClip.step_together_(qk)
 
+    Weights may be sharded (DTensors of ``fully_shard`` and tensor parallelism). Heads are then those of the
+    whole projection, and each rank scales the rows that it holds. A rank that sees only some of the heads
+    passes -inf for the others to `observe_logits`.
+
     Args:
-        q_proj, k_proj: linear modules, whose weight is ``(heads * d, inputs)``; or one
-            `torch.nn.MultiheadAttention`, which says its heads itself.
-        heads: how many heads the queries have.
-        kv_heads: how many the keys have; as many by default. Fewer: neighbouring heads of q share one of k.
-        tau: the bound, above 0.
-        alpha: which share q has of it, from 0 to 1.
-        shared: who gives way where heads share a key: ``"query"`` (q alone, so each head ends at tau) or
-            ``"min"`` (k by the least gamma of its heads), see `qk_clip_factors` in
+        q_proj, k_proj: linear modules with weights of shape ``(heads * d, inputs)``; or one
+            `torch.nn.MultiheadAttention` as ``q_proj`` alone, which knows its number of heads.
+        heads: number of query heads.
+        kv_heads: number of key heads, by default as many as query heads. With fewer, neighbouring query heads
+            share one key head (grouped-query attention).
+        tau: upper bound of the logits, above 0.
+        alpha: exponent of gamma for the queries, from 0 to 1; the keys get ``1 - alpha``.
+        shared: what is scaled when query heads share a key head: ``"query"`` (only q, so that each head ends
+            at tau) or ``"min"`` (k is scaled by the smallest gamma of its heads). See `qk_clip_factors` in
             `clipwise.functional.attention`.
 
     Attributes:
         largest: the largest logit of each head since the last step, ``(heads,)``, on the device, in float32
-            or wider; None before any was observed.
+            or wider; None if nothing was observed.
 
     Raises:
         ArgumentError: a projection is not a linear module, or its rows do not divide into the heads; an
-            argument is outside what is allowed; a weight is parametrized, as by ``weight_norm``.
-
-    Weights may be spread over ranks (DTensors of ``fully_shard`` and tensor parallelism): heads are those of
-    the whole projections, and each rank scales the rows that it holds. One that sees some of the heads only
-    tells -inf for the others, by `observe_logits`.
+            argument is not allowed; a weight is parametrized, as by ``weight_norm``.
 
     >>> attention = nn.MultiheadAttention(8, 2, batch_first=True)
     >>> qk = QKClip(attention, tau=1.0)
@@ -102,26 +103,26 @@ class QKClip:
         mask: Tensor | None = None,
         causal: bool = False,
     ) -> None:
-        """Take note of the logits of one forward pass; several before a step count as one batch.
+        """Record the largest logits of one forward pass. Several passes before a step count as one batch.
 
         Args:
-            q, k, scale, mask, causal: as for `clipwise.functional.attention.max_logits`: q of shape
-                ``(..., heads, queries, d)``, as it goes into the product.
+            q, k, scale, mask, causal: as for `clipwise.functional.attention.max_logits`. q has the shape
+                ``(..., heads, queries, d)``, after rotary embeddings if there are any.
 
         Raises:
-            ArgumentError: the shapes do not fit; ``q`` has another number of heads.
+            ArgumentError: the shapes do not fit, or ``q`` has another number of heads.
         """
         with torch.no_grad():
             self.observe_logits(max_logits(q, k, scale=scale, mask=mask, causal=causal))
 
     def observe_logits(self, largest: Tensor) -> None:
-        """Take note of the largest logits of one forward pass, where the attention kernel knows them.
+        """Record the largest logits of one forward pass, for attention kernels that return them.
 
         Args:
-            largest: after the scale, before the softmax, of shape ``(heads,)``.
+            largest: largest logits after scaling and before the softmax, of shape ``(heads,)``.
 
         Raises:
-            ArgumentError: the shape is another.
+            ArgumentError: the shape does not fit.
         """
         if tuple(largest.shape) != (self.heads,):
             raise ArgumentError(
@@ -133,19 +134,21 @@ class QKClip:
     def observe_inputs(
         self, query: Tensor, key: Tensor | None = None, *, mask: Tensor | None = None, causal: bool = False
     ) -> None:
-        """Take note of what comes into the projections, without anything between them and the logits.
+        """Record the largest logits, computed from the inputs of the projections.
 
-        It projects once more, as a MultiheadAttention does not show its q and k.
+        For attention that does nothing between the projections and the logits. The projections are computed a
+        second time, since a MultiheadAttention does not expose its q and k.
 
         Args:
             query: ``(batch, queries, inputs)``, or as the MultiheadAttention takes it.
-            key: what the keys are made of; the query by default.
-            mask: True where a query sees a key. (A MultiheadAttention's own ``attn_mask`` says the opposite.)
-            causal: a query sees the keys up to its own place only.
+            key: input of the key projection; ``query`` by default.
+            mask: True where a query attends to a key. (In a MultiheadAttention's own ``attn_mask`` True means
+                the opposite.)
+            causal: each query attends to the keys up to its own position only.
 
         Raises:
-            ArgumentError: the weights lie on several ranks, as those of ``fully_shard`` do outside the
-                forward pass.
+            ArgumentError: the weights are sharded, as those of ``fully_shard`` are outside of the forward
+                pass.
         """
         key = query if key is None else key
         module = self._projections.module
@@ -159,39 +162,42 @@ class QKClip:
             self.observe(q.transpose(-2, -3), k.transpose(-2, -3), mask=mask, causal=causal)
 
     def step_(self, *, group: Any = None) -> Tensor:
-        """Scale the projections by what was observed since the last step, and forget it.
+        """Scale the projections by the logits observed since the last step, and reset the observation.
 
-        Over the processes of a group the largest logit of all counts, so that they stay equal; one that
-        observed nothing takes part. Nothing waits for the device. Several modules: `step_together_`.
+        In a process group the largest logit over all processes counts, so that the weights stay equal. A
+        process that observed nothing takes part too. No host-device sync is needed. For several modules use
+        `step_together_`.
 
         Args:
             group: the processes that hold the same heads, such as those of data parallelism: a process group
-                of `torch.distributed`; None is the default group, where there is one. False is this process
-                alone, as where tensor parallelism gives each its own heads.
+                of `torch.distributed`. None is the default group if there is one. False is this process
+                alone, for tensor parallelism in which each process has its own heads.
 
         Returns:
-            gamma of each head, ``(heads,)``: 1 where nothing was done, as for a logit of NaN or Inf.
+            gamma of each head, ``(heads,)``: 1 for a head that was not scaled, also if its logit is NaN or
+            Inf.
 
         Raises:
-            StateError: nothing was observed since the last step, by any process.
-            ArgumentError: the weights are parametrized, or those of ``fully_shard`` as a forward pass without
-                a backward pass has left them; the group is no group.
+            StateError: no process observed anything since the last step.
+            ArgumentError: the weights are parametrized, or are still gathered because a forward pass of
+                ``fully_shard`` was not followed by a backward pass; or ``group`` is not a process group.
         """
         return self.step_together_([self], group=group)[0]
 
     @staticmethod
     def step_together_(clips: Sequence["QKClip"], *, group: Any = None) -> list[Tensor]:
-        """`step_` of several modules, with one collective for all of them.
+        """`step_` for several modules, with one collective for all of them.
 
         Args:
             clips: the same modules in the same order on every process of the group.
             group: as for `step_`.
 
         Returns:
-            gamma of each, as `step_` gives it.
+            gamma of each module, as `step_` returns it.
 
         Raises:
-            StateError, ArgumentError: as `step_`, before any is scaled; one is given twice.
+            StateError, ArgumentError: as for `step_`, before any module is scaled; or a module is given
+                twice.
         """
         if len(set(map(id, clips))) < len(clips):
             raise ArgumentError("one QKClip is given twice, and would be scaled twice")

@@ -1,4 +1,4 @@
-"""A module that brings the inputs of a model within bounds, learnt once and saved with its weights."""
+"""A module that clips the inputs of a model to bounds that are saved with its weights."""
 
 from typing import Any
 
@@ -14,22 +14,23 @@ __all__ = ["ClipValues"]
 
 
 class ClipValues(nn.Module):
-    """``y = min(max(x, low), high)``, for all values alike or for each feature of the last axis.
+    """``y = min(max(x, low), high)``, with one bound for all values or one for each feature of the last axis.
 
     The bounds are buffers: they move with the model and are part of its ``state_dict``. NaN stays NaN. The
     gradient is that of `torch.clamp`: 1 from ``low`` to ``high``, 0 outside.
 
     Args:
-        low, high: a number, or ``(F,)`` one a feature, such as ``lower_`` and ``upper_`` of a fitted
-            `clipwise.data.Clipper`; None, -inf and inf where there is no bound. Kept in float32, or in
-            float64 where they come as a float64 tensor.
+        low, high: a number, or an array ``(F,)`` with one bound per feature, such as ``lower_`` and
+            ``upper_`` of a fitted `clipwise.data.Clipper`; None, -inf or inf for no bound. Stored in float32,
+            or in float64 if given as a float64 tensor.
 
     Warns:
-        UserWarning: a feature's two bounds are the same, as where a rule was given a mostly constant column.
+        UserWarning: the two bounds of a feature are equal, so that all of its values become the same. This
+            happens if bounds were learned from a column that is mostly constant.
 
     Raises:
-        ArgumentError: a bound is NaN or no number, the two are crossed or differ in length; an input is not
-            of floats, or its last axis does not fit.
+        ArgumentError: a bound is NaN or not a number, low is above high, or they differ in length; an input
+            is not floating-point, or its last axis does not fit.
 
     >>> ClipValues([-1.0, None], [1.0, 5.0])(torch.tensor([[-3.0, -3.0], [0.5, 9.0]]))
     tensor([[-1.0000, -3.0000],
@@ -51,7 +52,7 @@ class ClipValues(nn.Module):
         self.register_buffer("high", second)
 
     def forward(self, x: Tensor) -> Tensor:
-        """The values of any shape within the bounds, in their own type."""
+        """Clip an input of any shape ``(..., F)``; the dtype is kept."""
         if not x.is_floating_point():
             raise ArgumentError(f"expected floating-point values, got {x.dtype}")
         if self.low.ndim and (not x.ndim or x.shape[-1] != self.low.shape[0]):

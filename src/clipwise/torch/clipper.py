@@ -1,4 +1,4 @@
-"""A clip at work on one set of parameters: its history, its counts, its last report."""
+"""A clip for one set of parameters, with its state, its counts and its last report."""
 
 import copy
 from collections.abc import Callable, Mapping
@@ -35,10 +35,10 @@ Veto: TypeAlias = Callable[["Clipper", float, float | None], bool]
 
 
 class Clipper(OneStep):
-    """Clips the gradients of some parameters each time `clip_` is called, and remembers between the calls.
+    """Clips the gradients of some parameters each time `clip_` is called, and keeps the state between calls.
 
-    For a plain loop `clipwise.torch.attach` is one line less. Use this where there is no optimizer to attach
-    to, or where the moment of clipping is yours to choose::
+    For a plain training loop `clipwise.torch.attach` is simpler. Use this class if there is no optimizer to
+    attach to, or to choose the moment of clipping::
 
         clipper = Clipper(model.named_parameters(), clipwise.autoclip(10))
         ...
@@ -49,31 +49,32 @@ class Clipper(OneStep):
 
     Args:
         parameters: a module, tensors, or (name, tensor) pairs; a tensor that is listed twice counts once.
-        clip: what to do; a string or a mapping is read by `clipwise.config.parse`.
-        nonfinite: what happens to gradients that hold NaN or Inf: ``"skip"`` leaves them and reports
-            ``skipped``; ``"zero"`` puts 0 in place of such entries and clips the rest; ``"error"`` raises
-            before anything is touched; ``"propagate"`` clips as if nothing were wrong. All but the last wait
-            for the device once a step.
-        direction: measure the cosine between the gradients before and after even where it is not free; it
-            costs a copy of the gradients.
-        model: tells which weights are embeddings, for `clipwise.auto`, and which are those of transposed
+        clip: the clip; a string or a mapping is read by `clipwise.config.parse`.
+        nonfinite: what to do about gradients that hold NaN or Inf. ``"skip"``: leave the gradients unchanged
+            and report ``skipped``. ``"zero"``: replace such entries by 0 and clip the rest. ``"error"``:
+            raise before anything is changed. ``"propagate"``: nothing. All but the last need one host-device
+            sync per step.
+        direction: report the cosine between the gradients before and after clipping even if this takes a copy
+            of the gradients.
+        model: tells which weights are embeddings, for `clipwise.auto`, and which belong to transposed
             convolutions, for ``per="unit"``.
-        unit_axes: shell patterns of names to the axes along which output units lie, where they are not:
-            axis 0 of a weight (axis 1 of a transposed convolution of the model), all of a vector. A number,
-            several, or None: all of it is one unit. The first match wins; for ``per="unit"`` only.
-        process_groups: shell patterns of names to process groups: parameters that match are others on each
-            rank of the group (experts or stages of a pipeline), of which each rank has some or none. A
-            `DeviceMesh` counts as the group of its ranks; None: the same on all ranks that have it, such as
-            tied weights; the name of another parameter: tied to that one. The first match wins. Every rank of
-            the run gives the same patterns.
+        unit_axes: for ``per="unit"``: maps shell patterns of names to the axes along which output units lie,
+            where the default is wrong: an axis, several, or None if the whole weight is one unit. The first
+            match wins. The default is axis 0 of a weight (axis 1 of a transposed convolution of ``model``); a
+            vector is one unit.
+        process_groups: maps shell patterns of names to process groups, for parameters that differ between the
+            ranks of a group (experts or pipeline stages) and of which a rank may have none. A `DeviceMesh`
+            means the group of its ranks; None means the same parameter on all ranks that have it, such as
+            tied weights; the name of another parameter means tied to that one. The first match wins. All
+            ranks of the run must give the same patterns.
 
     Attributes:
-        report: the `ClipReport` of the last call, None before the first.
-        steps: calls so far.
+        report: the `ClipReport` of the last call; None before the first.
+        steps: number of calls.
 
     Raises:
-        ArgumentError: the clip or ``nonfinite`` is not one, or an axis is none of its weight.
-        ParameterError: a pattern of `by_name`, of ``unit_axes`` or of ``process_groups`` matches nothing.
+        ArgumentError: the clip or ``nonfinite`` is not valid, or a weight does not have a given axis.
+        ParameterError: a pattern of `by_name`, ``unit_axes`` or ``process_groups`` matches nothing.
     """
 
     _of_updates = False
@@ -133,84 +134,81 @@ class Clipper(OneStep):
 
     @property
     def clipped(self) -> dict[str, Tensor]:
-        """The parameters that enter the norm, by name: all but those whose optimizer normalises them."""
+        """The parameters that enter the norm, by name: all except those whose optimizer normalises them."""
         left = {slot.name for slot in self._own_slots if slot.normalised}
         return {name: p for name, p in self.parameters.items() if name not in left}
 
     @property
     def order(self) -> Norm:
-        """How the norms of the report as a whole are measured: 2.0, another order, or ``"rms"``."""
+        """The norm of the report's joint norm: 2.0, another order, or ``"rms"``."""
         return self._plan.norm
 
     @property
     def clipped_steps(self) -> int:
-        """How many steps were clipped; reading it waits for the device."""
+        """Number of clipped steps; reading it needs a host-device sync."""
         return int(self._clipped_steps)
 
     @property
     def skipped_steps(self) -> int:
-        """How many steps were skipped; reading it may wait for the device."""
+        """Number of skipped steps; reading it may need a host-device sync."""
         return int(self._skipped_steps)
 
     def observe(self, loss: Tensor | float) -> None:
-        """Tell the loss of the coming step, for thresholds that react to it.
+        """Pass the loss of the coming step to thresholds that follow the loss.
 
-        Call it before the step, once for each micro-batch; several losses count as their mean. Under
-        DistributedDataParallel every rank calls it, and a threshold follows the mean over the ranks.
+        Call it before the step, once per micro-batch; the mean of several losses counts. Under
+        DistributedDataParallel every rank calls it, and thresholds follow the mean over the ranks.
         """
         self._losses.append(as_loss(loss))
 
     @property
     def followers(self) -> tuple["Follower", ...]:
-        """The functions that are called after each step, in their order."""
+        """The functions that are called after each step, in order."""
         return tuple(self._followers)
 
     def follow(self, follower: "Follower") -> Callable[[], None]:
-        """Have a function called after each step.
+        """Register a function that is called after each step.
 
-        It is given this clipper, the report, and the last loss that was observed, or None. It runs in the
-        training's own thread, so it should not wait for the device.
+        It receives this clipper, the report, and the last observed loss or None. It is called in the training
+        thread, so it should avoid host-device syncs.
 
         Returns:
-            What ends it.
+            A function that unregisters it.
         """
         self._followers.append(follower)
         return lambda: self._followers.remove(follower) if follower in self._followers else None
 
     def veto(self, judge: "Veto") -> Callable[[], None]:
-        """Have a function asked before each step whether to leave it out.
+        """Register a function that decides before each step whether to skip it.
 
-        It is given this clipper, the norm of the gradients, and the last loss that was observed, or None.
-        Where it says so, the step is reported as ``skipped``, the gradients are as they were, and `attach`
-        leaves the optimizer's step out. This waits for the device once a step.
+        It receives this clipper, the norm of the gradients, and the last observed loss or None. If it returns
+        True, the step is reported as ``skipped``, the gradients stay unchanged, and `attach` skips the
+        optimizer's step. This needs one host-device sync per step.
 
-        Of parameters that are spread over ranks (DTensor) each rank needs one, the step is left out on all
-        where any of them says so, and the loss is the mean of those that the ranks observed. A step of which
-        some ranks have none raises `ArgumentError` on the others.
+        For sharded parameters (DTensor) every rank must register one. The step is skipped on all ranks if any
+        of them says so, and the loss is the mean of the losses that the ranks observed. If only some ranks
+        have one, the others raise `ArgumentError`.
 
         Returns:
-            What ends it.
+            A function that unregisters it.
         """
         self._vetoes.append(judge)
         return lambda: self._vetoes.remove(judge) if judge in self._vetoes else None
 
     @property
     def decides_together(self) -> bool:
-        """Whether every process of the training takes part in each decision, as its parameters lie on all."""
+        """Whether all processes of the training take part in each decision: they hold shards of it."""
         return self._sharding is not None and (
             len(self._sharding.cover.ranks) == torch.distributed.get_world_size()
         )
 
     def clip_(self) -> ClipReport:
-        """Clip the gradients as they are now, in place, and report.
+        """Clip the current gradients in place and return the report.
 
         Raises:
-            NonFiniteError: a gradient is NaN or Inf and ``nonfinite="error"``; nothing was touched.
-            ParameterError: the threshold follows the loss and `observe` was not called; or these are
-                gradients in place of parameters.
-
-        Warns:
-            UserWarning: once, if none of the first calls found a gradient that no step had used yet.
+            NonFiniteError: a gradient is NaN or Inf and ``nonfinite="error"``. Nothing was changed.
+            ParameterError: the threshold follows the loss and `observe` was not called; or gradients were
+                passed in place of parameters.
         """
         self._look_at_first_calls()
         return self._step(None).report
@@ -224,9 +222,10 @@ class Clipper(OneStep):
     # Checkpoints.
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that the next step depends on: counts and the histories of the thresholds.
+        """All that the next step depends on: counts and the histories of the thresholds.
 
-        Holds tensors, numbers, lists and dicts only, so ``torch.load(..., weights_only=True)`` reads it.
+        It contains tensors, numbers, lists and dicts only, so ``torch.load(..., weights_only=True)`` can read
+        it.
         """
         return {
             "version": VERSION,
@@ -237,12 +236,12 @@ class Clipper(OneStep):
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue where `state_dict` was taken; the run goes on as if it had never stopped.
+        """Continue from a `state_dict`, as if the run had never been interrupted.
 
-        The numbers of a policy may differ from those it was taken with (another percentile, say).
+        The arguments of a policy may have changed, such as its percentile.
 
         Raises:
-            StateError: it was taken with another kind of clip, or with other parameters. Nothing is changed.
+            StateError: the state belongs to another kind of clip or to other parameters. Nothing is changed.
         """
         refuse_other_states(state, VERSION, COUNTS)
         loaded = self._state.read(state["thresholds"])

@@ -1,11 +1,16 @@
-"""torch's own clipping functions, with torch's signatures, defaults, results and its 1e-6.
+"""Drop-in replacements for torch's clipping functions: same signatures, defaults, results and epsilon (1e-6).
 
-They differ from `torch.nn.utils` only where that loses the gradient: norms are measured in float64, so that
-neither half precision nor large float32 values turn a finite gradient into zeros; a tensor that is listed
-twice is measured and scaled once; an expanded gradient is scaled once; what has no entries or no gradient is
-no error; a threshold below 0, and gradients in place of parameters, are refused. What they say and raise
-besides is torch's to the letter, since programs match it. Of DTensors the norm is that of the whole, a plain
-tensor. Under `torch.compile` they are traced, as torch's are.
+They differ from `torch.nn.utils` only where torch's result is wrong or missing:
+
+- Norms are computed in float64, so that neither half precision nor large float32 values turn finite gradients
+  into zeros.
+- A tensor that is listed twice is measured and scaled once; an expanded gradient is scaled once.
+- Empty tensors and tensors without a gradient are no error.
+- A negative threshold, and gradients in place of parameters, are refused.
+- The norm of DTensors is that of the whole gradient, returned as a plain tensor.
+
+All other messages and errors are torch's, word for word, since programs match them. Under `torch.compile` the
+functions are traced, as torch's are.
 """
 
 import math
@@ -51,14 +56,14 @@ def get_total_norm(
     """The norm of all tensors as if they were one vector: `torch.nn.utils.get_total_norm`.
 
     Args:
-        tensors: tensors, such as gradients.
+        tensors: an iterable of tensors, such as gradients.
         norm_type: order of the norm; ``math.inf`` or ``"inf"`` for the largest magnitude.
         error_if_nonfinite: raise RuntimeError if the norm is NaN or Inf.
-        foreach: accepted for compatibility; what is computed does not depend on it.
+        foreach: accepted for compatibility; it does not change the result.
 
     Returns:
-        0-d, on the first tensor's device, in the widest real dtype among the tensors and at least float32
-        (torch returns half precision for half precision and so an infinite norm).
+        The norm, 0-d, on the device of the first tensor, in the widest real dtype of the tensors and at least
+        float32. (torch returns half precision for half precision, where the norm may overflow to Inf.)
 
     >>> get_total_norm([torch.tensor([3.0]), torch.tensor([4.0])])
     tensor(5.)
@@ -92,17 +97,17 @@ def clip_grad_norm_(
     """`torch.nn.utils.clip_grad_norm_`: ``g <- g * min(1, max_norm / (norm + 1e-6))`` over all gradients.
 
     Args:
-        parameters: a tensor or tensors; those without a gradient are left out.
-        max_norm: what the norm may not exceed, at least 0.
+        parameters: a tensor or an iterable of tensors; those without a gradient are ignored.
+        max_norm: largest norm of all gradients together, at least 0.
         norm_type, error_if_nonfinite, foreach: as for `get_total_norm`.
 
     Returns:
-        The norm before clipping, as `get_total_norm` gives it.
+        The norm before clipping, as `get_total_norm` returns it.
 
     Raises:
-        ThresholdError: ``max_norm`` is negative or NaN (torch would turn the gradient round).
-        ParameterError: these are gradients in place of parameters (torch would do nothing).
-        RuntimeError: the norm is not finite and ``error_if_nonfinite``; the gradients are untouched.
+        ThresholdError: ``max_norm`` is negative or NaN (torch would reverse the gradient).
+        ParameterError: gradients were passed in place of parameters (torch would do nothing).
+        RuntimeError: the norm is not finite and ``error_if_nonfinite`` is set. The gradients are unchanged.
 
     >>> weight = torch.zeros(2, requires_grad=True)
     >>> weight.grad = torch.tensor([3.0, 4.0])
@@ -127,20 +132,20 @@ def clip_grad_norm_(
 def clip_grads_with_norm_(
     parameters: TensorOrTensors, max_norm: float, total_norm: Tensor, foreach: bool | None = None
 ) -> None:
-    """Scale by a norm that is known: `torch.nn.utils.clip_grads_with_norm_`.
+    """Scale gradients by a norm that is already known: `torch.nn.utils.clip_grads_with_norm_`.
 
     ``g <- g * min(1, max_norm / (total_norm + 1e-6))``.
 
     Args:
-        parameters: a tensor or tensors; those without a gradient are left out.
-        max_norm: what the norm may not exceed, at least 0.
-        total_norm: of all gradients, such as `get_total_norm` gives it; 0-d.
-        foreach: accepted for compatibility.
+        parameters: a tensor or an iterable of tensors; those without a gradient are ignored.
+        max_norm: largest norm of all gradients together, at least 0.
+        total_norm: norm of all gradients, 0-d, as `get_total_norm` returns it.
+        foreach: accepted for compatibility; it does not change the result.
 
     Raises:
         ThresholdError: ``max_norm`` is negative or NaN.
-        ParameterError: these are gradients in place of parameters (torch would do nothing).
-        RuntimeError: ``total_norm`` is several numbers.
+        ParameterError: gradients were passed in place of parameters (torch would do nothing).
+        RuntimeError: ``total_norm`` is not a single number.
 
     >>> weight = torch.zeros(2, requires_grad=True)
     >>> weight.grad = torch.tensor([3.0, 4.0])
@@ -171,16 +176,16 @@ def clip_grads_with_norm_(
 
 
 def clip_grad_value_(parameters: TensorOrTensors, clip_value: float, foreach: bool | None = None) -> None:
-    """Bound every entry to [-clip_value, clip_value]: `torch.nn.utils.clip_grad_value_`.
+    """Clip every entry to [-clip_value, clip_value]: `torch.nn.utils.clip_grad_value_`.
 
     Args:
-        parameters: a tensor or tensors; those without a gradient are left out.
-        clip_value: the largest magnitude an entry may keep, at least 0.
-        foreach: accepted for compatibility.
+        parameters: a tensor or an iterable of tensors; those without a gradient are ignored.
+        clip_value: largest magnitude of an entry, at least 0.
+        foreach: accepted for compatibility; it does not change the result.
 
     Raises:
         ThresholdError: ``clip_value`` is negative or NaN.
-        ParameterError: these are gradients in place of parameters (torch refuses them, too).
+        ParameterError: gradients were passed in place of parameters (torch refuses them too).
 
     >>> weight = torch.zeros(2, requires_grad=True)
     >>> weight.grad = torch.tensor([3.0, -0.1])

@@ -1,4 +1,4 @@
-"""One clip, once: for a step that keeps nothing in mind."""
+"""Clip the gradients once, with no state between steps."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -28,22 +28,26 @@ def clip_(
     unit_axes: UnitAxes | None = None,
     process_groups: ProcessGroups | None = None,
 ) -> ClipReport:
-    """Clip the gradients of some parameters in place, once, and report.
+    """Clip the gradients of some parameters in place, once, and return a report.
 
     ``g <- g * min(1, threshold / norm(g))`` for each group of entries; see `clipwise.Clip`.
 
     Args:
-        parameters: a module, a tensor, tensors, or (name, tensor) pairs. Those without a gradient are left
-            out; a tensor that is listed twice counts once.
-        clip: what to do; a string or a mapping is read by `clipwise.config.parse`. Its threshold must not
-            depend on earlier steps: something would have to remember them, which `attach` and `Clipper` do.
-        nonfinite, direction, unit_axes: as for `Clipper`; ``"skip"`` leaves the gradients as they are.
-        process_groups: as for `Clipper`; each call asks all ranks again who has what.
+        parameters: a module, a tensor, an iterable of tensors, or (name, tensor) pairs. Parameters without a
+            gradient are ignored; a tensor that is listed twice counts once.
+        clip: the clip; a string or a mapping is read by `clipwise.config.parse`. Its threshold must not
+            depend on earlier steps, since nothing is kept between calls; for such thresholds use `attach` or
+            `Clipper`.
+        nonfinite, direction, unit_axes: as for `Clipper`; ``"skip"`` leaves the gradients unchanged.
+        process_groups: as for `Clipper`. Each call compares the parameters of all ranks again.
+
+    Returns:
+        The `ClipReport` of this step.
 
     Raises:
-        StateError: the threshold depends on earlier steps. Nothing was touched.
-        NonFiniteError: a gradient is NaN or Inf and ``nonfinite="error"``. Nothing was touched.
-        ParameterError: these are gradients in place of parameters.
+        StateError: the threshold depends on earlier steps. Nothing was changed.
+        NonFiniteError: a gradient is NaN or Inf and ``nonfinite="error"``. Nothing was changed.
+        ParameterError: gradients were passed in place of parameters.
 
     >>> import torch, clipwise
     >>> weight = torch.zeros(2, requires_grad=True)

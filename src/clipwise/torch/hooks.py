@@ -1,4 +1,4 @@
-"""Acting just before and after an optimizer's step, through its own hooks."""
+"""Callbacks just before and after an optimizer's step, through its own hooks."""
 
 import functools
 from collections.abc import Callable
@@ -15,20 +15,20 @@ from clipwise.torch._left_out import StepGuard, StepLeftOut, can_leave_out, take
 
 
 class StepHooks:
-    """Calls back around every real step of an optimizer.
+    """Calls functions around every real step of an optimizer.
 
-    torch calls the hooks of a step once for each class whose ``step`` runs: an optimizer whose step calls
-    that of its parent calls them twice. Only the outermost call counts. It is known by the stack, since a
-    step that raises never tells that it has ended. Nor does a step count that `torch.distributed.checkpoint`
-    makes of an optimizer without state, on gradients of 0 and at a learning rate of 0.
+    torch calls the step hooks once for each class whose ``step`` runs: twice if ``step`` calls the parent's
+    ``step``. Only the outermost call counts. It is found on the call stack, since a step that raises never
+    reports its end. The step that `torch.distributed.checkpoint` makes of an optimizer without state, with
+    gradients of 0 and a learning rate of 0, does not count either.
 
     Args:
         begin: called first.
         again: called before each evaluation of a closure.
-        ready: called when the gradients are those that the step is about to use: at once, or after each
-            evaluation of a closure, with the loss that it returned. True: leave the step out.
-        halt: called in place of leaving the step out where it is half done: after a further evaluation,
-            or when it moved the parameters before the first.
+        ready: called when the gradients are those that the step will use: at once, or after each evaluation
+            of a closure, with the loss that it returned. It returns True to skip the step.
+        halt: called instead of skipping when the step is half done: after a further evaluation, or if the
+            step moved the parameters before the first one.
         end: called after the step.
     """
 
@@ -46,11 +46,11 @@ class StepHooks:
 
     @property
     def owner(self) -> Any:
-        """The object whose methods are called back, None where they are functions."""
+        """The object whose methods are called; None if they are functions."""
         return getattr(self._begin, "__self__", None)
 
     def register(self, optimizer: Optimizer) -> list[RemovableHandle]:
-        """Begin with an optimizer; removing the handles ends it."""
+        """Register the hooks with an optimizer; removing the returned handles ends it."""
         can_leave_out(optimizer)
         self._leaves_out = True
         return [
@@ -114,7 +114,7 @@ def _is_nested(optimizer: Optimizer) -> bool:
 
 
 def only_makes_state(optimizer: Optimizer) -> bool:
-    """Whether `get_optimizer_state_dict` or the like makes the step, to have a state to load into."""
+    """Whether `get_optimizer_state_dict` or the like makes the step, only to create the optimizer's state."""
     makers = () if optimizer.state else frames_of("_init_optim_state")
     return any(frame.f_globals.get("__name__") == _CHECKPOINTS for frame in makers)
 

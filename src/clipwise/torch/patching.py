@@ -1,4 +1,4 @@
-"""clipwise's functions in place of torch's, in a program that cannot be changed."""
+"""Replaces torch's clipping functions by clipwise's, for programs that cannot be changed."""
 
 from types import TracebackType
 from typing import Any
@@ -12,14 +12,14 @@ __all__ = ["Patch", "patch"]
 
 
 def patch() -> "Patch":
-    """Put `clip_grad_norm_`, `clip_grad_value_` and the other two in place of torch's, from now on.
+    """Replace torch's four clipping functions by those of clipwise, from now on.
 
-    Code that calls ``torch.nn.utils.clip_grad_norm_``, trainers included, then runs clipwise's. So does
-    code that imported `clip_grad_norm_` by name before, since torch's function looks up its parts (torch
-    2.6 or newer). Code that imported `clip_grad_value_` by name before keeps torch's.
+    Code that calls ``torch.nn.utils.clip_grad_norm_``, trainers included, then runs clipwise's. So does code
+    that imported `clip_grad_norm_` by name before, since torch's function looks up its parts when called
+    (torch 2.6 or newer). Code that imported `clip_grad_value_` by name before keeps torch's function.
 
     Returns:
-        A `Patch`: ``undo()`` puts torch's functions back; so does the end of a ``with`` block.
+        A `Patch`. Its ``undo()``, or the end of its ``with`` block, restores torch's functions.
 
     >>> import torch, clipwise
     >>> with clipwise.torch.patch():
@@ -32,7 +32,7 @@ def patch() -> "Patch":
 
 
 class Patch:
-    """Functions that were exchanged, until `undo`. Made by `patch`."""
+    """Functions that have been replaced, until `undo`. Created by `patch`."""
 
     def __init__(self) -> None:
         self._before: list[tuple[Any, str, Any, Any]] = []
@@ -54,7 +54,7 @@ class Patch:
         )
 
     def undo(self) -> None:
-        """Put back what was there, unless somebody else exchanged it since."""
+        """Restore the original functions, except where other code has replaced ours since."""
         for module, name, before, ours in self._before:
             if _foreign_clipping.behind(module, name) is ours:
                 _foreign_clipping.put(module, name, before)

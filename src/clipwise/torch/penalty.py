@@ -21,32 +21,33 @@ def gradient_penalty(
     alpha: Tensor | float | None = None,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """``weight mean((||grad critic(x)|| - target)^2)`` at random points x between real and generated samples.
+    """``weight * mean((||grad critic(x)|| - target)^2)`` at random points x between real and fake samples.
 
-    Added to the critic's loss it holds the critic near slope 1, as the Wasserstein distance wants it, where
-    weight clipping would only bound it (Gulrajani et al. 2017, arXiv:1704.00028). Each x is
-    ``alpha real + (1 - alpha) fake`` with one alpha a sample. Norms are of a sample's whole gradient, over
-    all axes but the first, in float32 or wider; where a norm is 0, so is its derivative.
+    The gradient penalty of WGAN-GP: added to the critic's loss it keeps the norm of the critic's gradient
+    near ``target``. Each x is ``alpha * real + (1 - alpha) * fake``, with one alpha per sample. The norm is
+    taken over all axes of a sample, in float32 or wider; where it is 0, so is its derivative.
 
-    Call it inside or outside of `torch.autocast`: the critic runs as it would, the norms are never in half
-    precision. Norms are of the critic itself, so a `torch.amp.GradScaler` scales the finished loss only.
-    It can be differentiated to any order that the critic allows; under `torch.no_grad` it is a plain number.
+    It may be called inside or outside of `torch.autocast`: norms are never computed in half precision. With a
+    `torch.amp.GradScaler`, add the penalty to the loss before the loss is scaled. The penalty can be
+    differentiated as often as the critic allows. Under `torch.no_grad` it is a constant.
 
     Args:
-        critic: a module or a function of a batch, one number a sample: (n,) or (n, 1, ...).
-        real, fake: batches of one shape (n, ...) and any rank; no gradient flows back into them.
-        weight: of the penalty, the paper's lambda.
-        target: the norm that is wanted.
-        one_sided: whether norms below the target cost nothing: ``max(0, norm - target)^2``.
-        alpha: where the points lie, a number in [0, 1] a sample, or one for all; without it drawn uniformly.
-        generator: that alpha is drawn with.
+        critic: a module or a function of a batch that returns one number per sample: (n,) or (n, 1, ...).
+        real, fake: batches of the same shape (n, ...); no gradient flows back into them.
+        weight: weight of the penalty, lambda in the paper.
+        target: the desired norm.
+        one_sided: penalise only norms above the target: ``max(0, norm - target)^2``.
+        alpha: interpolation weights in [0, 1], one per sample or one for all; by default drawn uniformly.
+        generator: random number generator for alpha.
 
     Returns:
         The penalty, 0-d.
 
     Raises:
-        ArgumentError: shapes or dtypes do not fit, a number is out of range, or the critic's output does not
-            depend on its input; or this is inference mode.
+        ArgumentError: shapes or dtypes do not fit, a number is out of range, the critic's output does not
+            depend on its input, or inference mode is on.
+
+    Source: Gulrajani et al. 2017, arXiv:1704.00028.
 
     >>> import torch
     >>> slope = torch.tensor([3.0, 4.0])
@@ -55,7 +56,7 @@ def gradient_penalty(
     """
     if torch.is_inference_mode_enabled():
         raise ArgumentError(
-            "torch.inference_mode allows no gradient, which the penalty consists of: use torch.no_grad"
+            "torch.inference_mode allows no gradients, which the penalty needs: use torch.no_grad"
         )
 
     def draw(real: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
-"""Optimizers that hold a part of the model only, or take no steps: a clip of those would be wrong unnoticed.
+"""Refuses optimizers that hold a part of the model only or take no steps: a clip would be silently wrong.
 
-Engines that split optimizer state over ranks keep an ordinary optimizer inside that sees its own shard only.
-A norm over it is not the norm of the gradient. They clip themselves; the setting is named.
+Engines that shard the optimizer state keep an ordinary optimizer inside that sees only its own shard, and the
+norm of a shard is not the norm of the gradient. These engines clip themselves; the message names the setting.
 """
 
 from collections.abc import Mapping
@@ -23,7 +23,7 @@ _ZERO = "torch.distributed.optim.zero_redundancy_optimizer"
 
 
 def refuse_engines(optimizer: Any) -> None:
-    """ArgumentError if this is an engine's optimizer, or one that holds an engine's shards."""
+    """ArgumentError if the optimizer belongs to an engine, or holds shards of one."""
     for kind in type(optimizer).__mro__:
         _refuse(kind.__module__, type(optimizer).__name__)
     for group in getattr(optimizer, "param_groups", []):
@@ -33,7 +33,7 @@ def refuse_engines(optimizer: Any) -> None:
 
 
 def refuse_steps_elsewhere(optimizer: Any) -> None:
-    """ArgumentError if the weights are moved inside backward, and not by a step of this optimizer."""
+    """ArgumentError if the weights are updated inside ``backward`` and not by this optimizer's step."""
     name = type(optimizer).__name__
     if callable(getattr(optimizer, "fused_backward", None)):
         raise ArgumentError(
@@ -62,7 +62,7 @@ def refuse_steps_elsewhere(optimizer: Any) -> None:
 
 
 def refuse_updates(optimizer: Optimizer) -> None:
-    """ArgumentError if what a step does to the parameters must not be changed after it, or has no measure."""
+    """ArgumentError if the result of a step must not be changed, or an update cannot be measured."""
     names = [kind.__name__ for kind in type(optimizer).__mro__]
     name = names[0]
     for known, why in _KEEPS_POSITIONS.items():
@@ -91,7 +91,7 @@ _KEEPS_POSITIONS = {
 
 
 def refuse_flat_shards(parameters: Mapping[str, Tensor]) -> None:
-    """ArgumentError if these are parts of FullyShardedDataParallel's flat parameters."""
+    """ArgumentError if the parameters are flat parameters of FullyShardedDataParallel."""
     for name, parameter in parameters.items():
         if _is_flat_shard(parameter):
             raise ArgumentError(
@@ -102,7 +102,7 @@ def refuse_flat_shards(parameters: Mapping[str, Tensor]) -> None:
 
 
 def refuse_engine_of_caller(optimizer: Optimizer) -> None:
-    """ArgumentError if this step was called by an engine around the optimizer."""
+    """ArgumentError if an engine around the optimizer called this step."""
     for frame in frames_of("step"):
         caller = frame.f_locals.get("self")
         if caller is not None and caller is not optimizer:

@@ -1,4 +1,4 @@
-"""A report with its values as torch's tensors, whatever the step was computed on."""
+"""Converts a report's values to torch tensors."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -15,7 +15,7 @@ _NUMBERS = ("norm", "norm_after", "threshold", "clip_fraction", "nonfinite", "di
 
 
 def in_torch(report: ClipReport) -> ClipReport:
-    """The same report, of 0-d tensors on the gradients' device."""
+    """The same report with 0-d tensors on the device of the gradients."""
     if isinstance(report.norm, Tensor):
         return report
     values = vars(report)

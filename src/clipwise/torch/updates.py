@@ -1,4 +1,4 @@
-"""Update clipping: what a step did to the parameters is bounded, whatever optimizer made it."""
+"""Update clipping: bounds the change that a step makes to the parameters, for any optimizer."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -47,28 +47,29 @@ class _Kept(NamedTuple):
 
 
 class UpdateClipper(AfterStep):
-    """A `Clipper` of updates: after each step the difference that it made to the parameters is bounded.
+    """A `Clipper` for updates: after each step, the change of the parameters is measured and clipped.
 
-    With p the parameters, and lr the learning rate of their group::
+    With p the parameters and lr the learning rate of their group::
 
-        u = (p_after - p_before) / lr            what is measured and clipped
-        p = p_before + lr * clipped(u)           where the clip changed u; otherwise p_after, bit for bit
+        u = (p_after - p_before) / lr            is measured and clipped
+        p = p_before + lr * clipped(u)           if the clip changed u; otherwise p_after, bit for bit
 
-    So ``clip_by_block_rms(d)`` is Adafactor's ``u / max(1, RMS(u) / d)`` for any optimizer. Decoupled weight
-    decay is a part of the difference. Made by ``clipwise.torch.attach(optimizer, updates=...)``.
+    So ``clip_by_block_rms(d)`` applies Adafactor's ``u / max(1, RMS(u) / d)`` to any optimizer. Decoupled
+    weight decay is part of the change. Created by ``clipwise.torch.attach(optimizer, updates=...)``.
 
-    It takes one copy of the parameters while the step is under way, and one more of the differences until it
-    is clipped. Parameters in half precision are subtracted in float32, and rounded once. A group whose
-    learning rate is 0 is measured as if it were 1.
+    Memory: one copy of the parameters during the step, and one of the changes until they are clipped.
+    Parameters in half precision are subtracted in float32 and rounded once. For a group with a learning rate
+    of 0, lr is taken as 1.
 
     Attributes:
-        report: of the last step: norms are those of u. With ``nonfinite="skip"`` a step whose update holds
-            NaN or Inf is taken back and ``skipped``: the parameters are what they were before it; the state
-            of the optimizer is not.
+        report: report of the last step, with the norms of u. With ``nonfinite="skip"``, a step whose update
+            holds NaN or Inf is undone and reported as ``skipped``: the parameters are restored, the state of
+            the optimizer is not.
 
     Raises:
-        ArgumentError: the clip follows the loss or skips steps; the optimizer is refused, see `attach`; it
-            needs the updates of several optimizers at once, or a second moment that one of them has not.
+        ArgumentError: the clip follows the loss or skips steps; the optimizer is not supported, see `attach`;
+            or the clip needs the updates of several optimizers at once, or a second moment that an optimizer
+            does not have.
 
     Source: Shazeer and Stern 2018, arXiv:1804.04235, section 6.
 
@@ -127,7 +128,7 @@ class UpdateClipper(AfterStep):
 
     @torch.no_grad()
     def keep(self, optimizer: Optimizer) -> None:
-        """Remember the parameters as they are before a step of their optimizer."""
+        """Save the parameters before a step of their optimizer."""
         self._kept = {}
         for group in optimizer.param_groups:
             rate = _divisor(group["lr"])
@@ -135,12 +136,12 @@ class UpdateClipper(AfterStep):
                 self._kept[id(parameter)] = _Kept(parameter, local(parameter).detach().clone(), rate, group)
 
     def forget(self) -> None:
-        """Let go of what was remembered: the step did not happen."""
+        """Drop the saved parameters: the step did not take place."""
         self._kept = {}
 
     @torch.no_grad()
     def clip_after(self, optimizer: Optimizer, *, again: bool = False) -> ClipReport | None:
-        """Clip what a step of the optimizer did since `keep`; None without parameters."""
+        """Clip the change since `keep`; None if there are no parameters."""
         kept, own = self._kept, self._gradients
         self._kept = {}
         updates = {key: _update(one) for key, one in kept.items()}

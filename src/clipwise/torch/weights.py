@@ -1,4 +1,4 @@
-"""The same clips on the weights themselves: WGAN's weight clipping, the max-norm constraint."""
+"""Clipping of the weights themselves: WGAN's weight clipping, the max-norm constraint."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -29,7 +29,7 @@ __all__ = ["WeightClipper"]
 
 
 class WeightClipper(AfterStep):
-    """A `Clipper` of weights: each call of `clip_` bounds the parameters and leaves their gradients alone.
+    """A `Clipper` for weights: each call of `clip_` clips the parameters and leaves their gradients alone.
 
     ``clip_by_value(0.01)`` is WGAN's weight clipping (Arjovsky et al. 2017, arXiv:1701.07875),
     ``Clip(3.0, per="unit")`` the max-norm constraint.
@@ -38,11 +38,11 @@ class WeightClipper(AfterStep):
         parameters, clip, model, unit_axes, process_groups: as for `Clipper`.
 
     Attributes:
-        report: of the last call, with ``at_bound``, the share of the weights that it clipped (entries, units
-            or tensors, as the clip has them) that stand at the bound, NaN where each has its own. That is
-            counted when the report is looked at, from the weights as they are then, and on their device; a
-            step that nobody looks at costs nothing more. Of weights that are spread over ranks (DTensor) it
-            is counted in the step, since every rank takes part: of single entries in one more collective.
+        report: report of the last call. Its ``at_bound`` is the share of the clipped entries, units or
+            tensors (depending on the clip's ``per``) that are at the bound, NaN if each has its own bound. It
+            is computed when it is read, from the weights at that time, on their device, and costs nothing in
+            the step. For sharded weights (DTensor) it is computed in the step, since all ranks must take
+            part; for ``per="element"`` this takes one more collective.
 
     >>> import torch, clipwise
     >>> weight = torch.nn.Parameter(torch.tensor([0.5, -0.002]))

@@ -1,4 +1,4 @@
-"""The norms of gradients that are spread over ranks, which stay as they are."""
+"""The norms of sharded gradients, read without changing them."""
 
 import math
 from collections.abc import Container, Mapping
@@ -26,8 +26,8 @@ class Norms(NamedTuple):
 
     Attributes:
         xp: the namespace of the norms.
-        names: of those that any rank has.
-        norms: ``(names,)``, wide.
+        names: parameters that have a gradient on any rank.
+        norms: ``(names,)``, in float64 where the device has it.
     """
 
     xp: Namespace
@@ -36,16 +36,16 @@ class Norms(NamedTuple):
 
 
 class WholeNorms:
-    """Reads the p-norm of each whole gradient, ``(sum over all ranks |g|^p)^(1/p)``, replicas counted once.
+    """Reads the p-norm of each whole gradient, ``(sum over all ranks |g|^p)^(1/p)``; replicas count once.
 
-    Each rank has one and reads it at the same steps, with a gradient or without: one collective each time,
-    two where the order is infinite or above 4. Nothing is changed.
+    Every rank creates one and calls `read` at the same steps, even without a gradient. A call takes one
+    collective, or two if the order is infinite or above 4. Nothing is changed.
 
     Args:
-        parameters: by name, some of them DTensors, the same on every rank.
+        parameters: by name, some of them DTensors; the same on every rank.
 
     Raises:
-        ArgumentError: a layout that is not taken, or ranks that have other parameters. Every rank says so.
+        ArgumentError: a placement is not supported, or the ranks have different parameters. All ranks raise.
 
     ::
 
@@ -65,14 +65,14 @@ class WholeNorms:
         self._plans: dict[float, Plan] = {}
 
     def read(self, order: float) -> Norms | None:
-        """The norms as they are now; None if no rank has a gradient.
+        """The norms of the current gradients; None if no rank has a gradient.
 
         Args:
             order: p, above 0; ``math.inf`` for the largest magnitude.
 
         Raises:
-            ParameterError: a gradient lies over the ranks in another way than its parameter, as a partial sum
-                does. Every rank says so.
+            ParameterError: the placements of a gradient differ from those of its parameter, as with a partial
+                sum. All ranks raise.
         """
         batch = self._gradients.collect()
         assert batch is not None
@@ -106,7 +106,7 @@ class _Untouched(ShardedGradients):
 
 
 def plain(gradient: Any) -> Tensor:
-    """What is here of a gradient, in a form whose entries can be read: itself, or a copy."""
+    """The local part of a gradient in a form whose entries can be read: itself, or a copy."""
     found: Any = gradient.to_local() if hasattr(gradient, "to_local") else gradient
     if found.is_sparse:
         return found if found.is_coalesced() else found.coalesce()  # type: ignore[no-any-return]
@@ -114,7 +114,7 @@ def plain(gradient: Any) -> Tensor:
 
 
 def is_spread(parameter: Any) -> bool:
-    """Whether this is a DTensor of which parts are elsewhere, or may be."""
+    """Whether this is a DTensor of which other ranks hold parts, or may hold them."""
     if not is_sharded(parameter):
         return False
     alone = parameter.device_mesh.size() == 1 or all(p.is_replicate() for p in parameter.placements)

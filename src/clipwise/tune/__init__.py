@@ -1,1 +1,1 @@
-"""A search for the clip that does best: method, threshold and, if asked, learning rate together (Optuna)."""
+"""Search for the best clip: method, threshold and, optionally, learning rate together (Optuna)."""

@@ -1,4 +1,4 @@
-"""Trials of a configuration of the lab."""
+"""Trials with a configuration of the lab."""
 
 import math
 import statistics
@@ -18,15 +18,15 @@ LOOKS = 10
 
 
 class ConfigObjective:
-    """Trains a configuration; its value is the held-out metric at the end, the median over the seeds.
+    """Trains a configuration; the value is the final held-out metric, the median over the seeds.
 
-    A run that diverges has the worst value that there is.
+    A run that diverges gets the worst possible value.
 
     Args:
-        config: what is trained; its seed is the first.
-        seeds: how many.
+        config: the configuration; its seed is the first one.
+        seeds: number of seeds.
         target: where the runs are recorded.
-        lower_is_better: of its metric.
+        lower_is_better: whether a lower metric is better.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Trials of any training script: run under ``clipwise observe``, the metric read from what it logs."""
+"""Trials with any training script under ``clipwise observe``; the metric is read from its output or log."""
 
 import itertools
 import math
@@ -32,20 +32,20 @@ TAIL = 12
 
 
 class ScriptObjective:
-    """Runs a command with a clip put into it.
+    """Runs a command under ``clipwise observe`` with a clip.
 
     Args:
-        command: as for ``clipwise observe``; ``{rate}`` in a word is the learning rate of the trial.
+        command: as for ``clipwise observe``; ``{rate}`` in an argument is the learning rate of the trial.
         metric: the name of a recorded series (``loss``), whose last tenth counts, or a regular expression
             with one group, whose last match in the output is the value.
         db: the recording.
         folder: for the outputs of the trials.
 
     Attributes:
-        name: what people call the metric.
+        name: name of the metric for people.
 
     Raises:
-        ArgumentError: the metric is no regular expression, or has not one group.
+        ArgumentError: the metric is not a valid regular expression, or does not have exactly one group.
     """
 
     def __init__(self, command: Sequence[str], metric: str, db: Path, folder: Path) -> None:
@@ -56,7 +56,7 @@ class ScriptObjective:
             try:
                 self._pattern = re.compile(metric)
             except re.error as error:
-                raise ArgumentError(f"the metric {metric!r} is no regular expression: {error}") from error
+                raise ArgumentError(f"the metric {metric!r} is not a regular expression: {error}") from error
             if self._pattern.groups != 1:
                 raise ArgumentError(
                     f"the metric {metric!r} must have one group, such as 'val_loss: ([0-9.]+)', and has"
@@ -125,7 +125,7 @@ class ScriptObjective:
             raise TrialFailed(f"nothing in the output matches the metric {self._metric!r}: see {output}")
         value = _number(found[-1])
         if value is None:
-            raise TrialFailed(f"{self._metric!r} found {found[-1]!r}, which is no number")
+            raise TrialFailed(f"{self._metric!r} found {found[-1]!r}, which is not a number")
         return value if math.isfinite(value) else math.inf
 
     def _recorded(self, name: str) -> float:

@@ -1,4 +1,4 @@
-"""What a search found: in words, as a configuration to use, and as a picture of quality over threshold."""
+"""The result of a search: in words, as a configuration, and as a chart of quality over threshold."""
 
 import json
 import math
@@ -19,14 +19,14 @@ MARKS = "osD^vP"
 
 
 def configuration(best: Trial) -> dict[str, Any]:
-    """What to put into a configuration file."""
+    """The best clip as the text of a configuration file."""
     clip = parse(best.chosen.clip)
     found: dict[str, Any] = {"gradient_clipping": None if clip is None else to_dict(clip)}
     return found if best.chosen.rate is None else found | {"learning_rate": best.chosen.rate}
 
 
 def sentences(trials: Sequence[Trial], best: Trial, metric: str, lower_is_better: bool) -> list[str]:
-    """The best one, and beside it `auto` and no clipping: the best that each reached."""
+    """The best trial, and beside it the best trials of `auto` and of no clipping."""
     said = [f"Best: {_title(best)}, {metric} {number(best.value)} (trial {best.number})."]
     for method, name in ((AUTO, "auto()"), (NONE, "no clipping")):
         own = _best_of(trials, method, lower_is_better)
@@ -64,9 +64,9 @@ def _best_of(trials: Sequence[Trial], method: str, lower_is_better: bool) -> Tri
 
 
 def picture(trials: Sequence[Trial], title: str, metric: str, lower_is_better: bool) -> bytes:
-    """Quality over threshold, one panel a method that has one; `auto` and no clipping are lines across.
+    """Quality over threshold, one panel per method with a number; lines for `auto` and no clipping.
 
-    Trials that diverged stand at the edge, as crosses. PNG.
+    Trials that diverged are crosses at the edge. Returns PNG bytes.
     """
     methods = list(dict.fromkeys(one.chosen.method for one in trials if one.chosen.number is not None))
     lines = {
@@ -89,7 +89,7 @@ def picture(trials: Sequence[Trial], title: str, metric: str, lower_is_better: b
         )
         far = [one.chosen.number for one in own if one not in near]
         axis.scatter(
-            far, [ends[lower_is_better]] * len(far), color=BAD, marker="x", s=60, label="off the picture"
+            far, [ends[lower_is_better]] * len(far), color=BAD, marker="x", s=60, label="outside the chart"
         )
         for (name, reached), dashes in zip(lines.items(), ("-", "--"), strict=True):
             if reached is not None:
@@ -123,7 +123,7 @@ def _ends(trials: Sequence[Trial], lower_is_better: bool) -> tuple[float, float]
 
 
 def write(folder: Path, drawn: bytes, found: dict[str, Any]) -> list[Path]:
-    """Write picture and configuration into a folder."""
+    """Write the picture and the configuration to a folder."""
     folder.mkdir(parents=True, exist_ok=True)
     places = [folder / "tune.json", folder / "tune.png"]
     for place, content in zip(places, (json.dumps(found, indent=2).encode() + b"\n", drawn), strict=True):

@@ -1,4 +1,4 @@
-"""What is searched: for each method the range of its one number."""
+"""The search space: for each method the range of its one number."""
 
 import math
 from collections.abc import Collection, Mapping, Sequence
@@ -34,13 +34,13 @@ DIGITS = 3
 
 @dataclass(frozen=True)
 class Candidate:
-    """What one trial trains with.
+    """What one trial uses.
 
     Attributes:
         clip: in its string form; ``"none"`` for no clipping.
-        method: its method.
-        number: its threshold, ratio, percentile or z; None where it has none.
-        rate: the learning rate; None: as it is.
+        method: the method.
+        number: its threshold, ratio, percentile or z; None if it has none.
+        rate: the learning rate; None: unchanged.
     """
 
     clip: str
@@ -51,14 +51,14 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Space:
-    """What may be chosen.
+    """The search space.
 
     Args:
         methods: some of `RANGES`.
-        rates: the least and the largest learning rate; None: it stays as it is.
+        rates: the smallest and the largest learning rate; None: it is not searched.
 
     Raises:
-        ArgumentError: an unknown method, none at all, or rates that are not ascending and above 0.
+        ArgumentError: a method is unknown, there is none, or the rates are not ascending and above 0.
     """
 
     methods: Sequence[str] = USUAL
@@ -80,11 +80,11 @@ class Space:
         return [dict(one) for one in FIRST if one["method"] in self.methods]
 
     def choose(self, trial: "optuna.trial.Trial", tried: Collection[str] = ()) -> Candidate:
-        """What a trial trains with.
+        """The candidate of a trial.
 
         Args:
-            trial: Optuna's.
-            tried: methods without a number that need no second trial.
+            trial: Optuna's trial.
+            tried: methods without a number, which need no second trial.
         """
         method = trial.suggest_categorical("method", list(self.methods))
         others = [one for one in self.methods if RANGES[one] is not None]

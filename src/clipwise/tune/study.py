@@ -1,4 +1,4 @@
-"""The search itself: trials until there are enough, in one storage that several processes may share."""
+"""The search: runs trials until there are enough, in a storage that several processes may share."""
 
 import os
 import subprocess
@@ -17,15 +17,15 @@ FAILURES = 3
 
 
 class Pruned(Exception):
-    """A trial is hopeless and was ended; raised by an objective."""
+    """Raised by an objective: the trial is hopeless and was ended early."""
 
 
 class TrialFailed(ClipwiseError, RuntimeError):
-    """A trial gave no value; the others go on."""
+    """A trial gave no value; the others continue."""
 
 
 class Objective(Protocol):
-    """What trains with a candidate and says how good it was."""
+    """Trains with a candidate and returns its value."""
 
     def __call__(self, chosen: Candidate, number: int, report: Callable[[int, float], None]) -> float:
         """The value of the metric.
@@ -42,12 +42,12 @@ class Objective(Protocol):
 
 @dataclass(frozen=True)
 class Trial:
-    """A trial that has ended.
+    """A finished trial.
 
     Attributes:
         number: counted from 0.
-        chosen: what it trained with.
-        value: of the metric; None for one that was pruned or failed.
+        chosen: the candidate.
+        value: value of the metric; None if it was pruned or failed.
         state: ``"complete"``, ``"pruned"`` or ``"failed"``.
     """
 
@@ -58,20 +58,20 @@ class Trial:
 
 
 class Search:
-    """A study of Optuna's in a storage, begun or gone on with.
+    """An Optuna study in a storage, new or continued.
 
     Args:
-        storage: an URL of SQLAlchemy's, such as ``sqlite:///tune.db`` or ``postgresql://...``.
-        name: of the study.
-        space: what may be chosen.
-        lower_is_better: of the metric.
-        about: what is trained and measured: a study of something else is not gone on with.
-        seed: of the choice.
+        storage: a URL of SQLAlchemy, such as ``sqlite:///tune.db`` or ``postgresql://...``.
+        name: name of the study.
+        space: the search space.
+        lower_is_better: whether a lower metric is better.
+        about: what is trained and measured; a study about something else is not continued.
+        seed: seed of the search.
 
     Raises:
         MissingPackageError: Optuna is not installed.
         StoreError: the storage cannot be used.
-        ArgumentError: the study already exists and is about something else.
+        ArgumentError: a study of this name exists and is about something else.
     """
 
     def __init__(
@@ -136,15 +136,15 @@ class Search:
                 )
 
     def run(self, objective: Objective, trials: int, told: Callable[[Trial], None] | None = None) -> None:
-        """Try until the study has so many trials that ended well or were pruned, of all processes together.
+        """Run trials until the study has so many that were completed or pruned, over all processes.
 
         Args:
             objective: trains.
-            trials: how many.
-            told: is shown each trial of this process when it has ended.
+            trials: number of trials.
+            told: called with each finished trial of this process.
 
         Raises:
-            TrialFailed: the first trials all failed; with the last one's reason.
+            TrialFailed: the first trials all failed; with the reason of the last one.
         """
         optuna = self._optuna
         states = optuna.trial.TrialState
@@ -186,7 +186,7 @@ class Search:
             ]
 
     def count(self) -> int:
-        """Trials that ended well or were pruned, of all processes."""
+        """Number of completed or pruned trials, over all processes."""
         return len(self.trials())
 
     def trials(self) -> list[Trial]:
@@ -203,7 +203,7 @@ class Search:
         return {one.chosen.method for one in self.trials() if one.chosen.number is None}
 
     def best(self) -> Trial | None:
-        """The one with the best value; None where none has ended."""
+        """The trial with the best value; None if none is finished."""
         ended = [one for one in self.trials() if one.value is not None and one.value == one.value]
         sign = 1.0 if self.lower_is_better else -1.0
         return min(ended, key=lambda one: sign * (one.value or 0.0), default=None)
@@ -227,6 +227,6 @@ def _unusable(storage: str, error: Exception) -> StoreError:
 
 
 def helpers(words: Sequence[str], jobs: int) -> list[subprocess.Popen[bytes]]:
-    """Further processes that take part in the same study: ``clipwise tune`` with these words."""
+    """Starts further processes for the same study: ``clipwise tune`` with these arguments."""
     command = [sys.executable, "-m", "clipwise", "tune", *words]
     return [subprocess.Popen(command, stdout=subprocess.DEVNULL) for _ in range(jobs - 1)]

@@ -91,7 +91,7 @@ def test_more_axes():
         (lambda: ratios.ppo_clip(LOGP, OLD, np.ones(9)), r"advantages must .* \(6,\), got \(9,\)"),
         (lambda: ratios.ppo_clip(LOGP[0], OLD[0], np.ones(1)), r"advantages must .* \(9,\), .* got \(1,\)"),
         (lambda: ratios.ppo_clip(LOGP, OLD, WORTH, mask=MASK[0]), r"mask must .* \(6, 9\), got \(9,\)"),
-        (lambda: ratios.gspo(LOGP, OLD, WORTH), r"one advantage a sequence, of shape \(6,\), got \(6, 9\)"),
+        (lambda: ratios.gspo(LOGP, OLD, WORTH), r"one advantage per sequence, of shape \(6,\), got \(6, 9\)"),
         (lambda: ratios.ppo_clip([0.1], OLD, WORTH), "logp must be an array of numpy, torch, .* got list"),
         (lambda: ratios.ppo_clip(LOGP, None, WORTH), "old_logp must be an array .* got NoneType"),
         (lambda: ratios.ppo_clip(LOGP, OLD, 1.0), "advantages must be an array .* got float"),

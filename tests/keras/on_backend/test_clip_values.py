@@ -50,7 +50,7 @@ def test_an_input_that_does_not_fit_is_named():
 
 
 def test_a_feature_that_is_wiped_out_is_warned_of():
-    says = r"feature 1: its bounds, 2\.0 and 2\.0, make 2\.0 of all values; give others"
+    says = r"feature 1: its bounds, 2\.0 and 2\.0, set all values to 2\.0; give others"
     with pytest.warns(UserWarning, match=says) as caught:
         ClipValues([0, 2], [1, 2])
     assert [warning.filename for warning in caught] == [__file__]

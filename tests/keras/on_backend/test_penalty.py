@@ -131,9 +131,9 @@ def test_zero_slopes_and_seeds():
 def test_refused():
     two = np.zeros((2, 3), "float32")
     for change, said in (
-        ({"fake": two[:, :2]}, r"one shape, got \(2, 3\) and \(2, 2\)"),
+        ({"fake": two[:, :2]}, r"the same shape, got \(2, 3\) and \(2, 2\)"),
         ({"real": two.astype("int32")}, r"real must be a tensor of floats, got (torch\.)?int32"),
-        ({"critic": keras.ops.mean}, r"gave the shape \(\)"),
+        ({"critic": keras.ops.mean}, r"got the shape \(\)"),
         ({"alpha": 2.0}, "between 0 and 1"),
         ({"alpha": np.zeros(3, "float32")}, r"got the shape \(3,\)"),
         ({"weight": -1}, "weight must be"),

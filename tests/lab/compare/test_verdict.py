@@ -82,7 +82,7 @@ def test_never_fired_and_the_same_run() -> None:
     path = {"norm": [3.0, 1.0, 3.15, 2.0], "held_out": [2.0]}
     lines = said(record(**path), clipped("clip_by_global_norm(5.0)", threshold=5.0, **path))
     assert lines[1] == (
-        "clip_by_global_norm(5.0) never fired: the largest norm was 3.15; it is the same run as without"
+        "clip_by_global_norm(5.0) never clipped: the largest norm was 3.15; it is the same run as without"
         " clipping."
     )
 
@@ -91,7 +91,7 @@ def test_never_fired_and_yet_another_run() -> None:
     lines = said(
         record(held_out=[2.0]), clipped("clip_by_global_norm(5.0)", threshold=5.0, loss=[4.0, 3.0, 2.0, 1.1])
     )
-    assert lines[1].endswith("any difference from the run without clipping has other causes.")
+    assert lines[1].endswith("a difference from the run without clipping has other causes.")
 
 
 def test_never_fired_by_tensor_does_not_compare_the_joint_norm_with_the_threshold() -> None:
@@ -99,14 +99,14 @@ def test_never_fired_by_tensor_does_not_compare_the_joint_norm_with_the_threshol
         clipped("clip_by_norm(1.0)", threshold=1.0, norm=[1.2] * 4, fraction=[0.0] * 4, held_out=[2.0])
     )
     assert line == (
-        "clip_by_norm(1.0) never fired: no single group reached its threshold (the largest norm of all"
+        "clip_by_norm(1.0) never clipped: no single group reached its threshold (the largest norm of all"
         " gradients together was 1.2); it ended at 2 bits."
     )
 
 
-def test_a_clip_that_fired_once_did_fire() -> None:
+def test_a_clip_that_clipped_once_did_clip() -> None:
     lines = said(record(held_out=[2.0]), clipped(norm=[0.1, 0.1, 0.1, 0.6], held_out=[1.0]))
-    assert not any("never fired" in line for line in lines)
+    assert not any("never clipped" in line for line in lines)
 
 
 def test_nearly_normalised() -> None:
@@ -152,7 +152,7 @@ def test_skipped_steps_are_said() -> None:
 def test_a_clip_that_diverged_too() -> None:
     lines = said(record(loss=[1.0, NAN]), clipped(loss=[1.0, 1.0, NAN], norm=[1.0, 1.0, NAN]))
     assert lines[1] == "clip_by_global_norm(0.5) diverged too at step 3 (loss NaN)."
-    assert lines[-2].startswith("Every run diverged: no clip tried here is enough")
+    assert lines[-2].startswith("Every run diverged: none of these clips is enough")
 
 
 def test_interrupted() -> None:

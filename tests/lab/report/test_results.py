@@ -46,7 +46,7 @@ def test_figures_and_records_are_in_one_order(tmp_path: Path) -> None:
 def test_load_refuses_what_is_no_result(tmp_path: Path, content: str) -> None:
     path = tmp_path / "x.json"
     path.write_text(content)
-    with pytest.raises(DataError, match=r"x\.json is no result of clipwise"):
+    with pytest.raises(DataError, match=r"x\.json is not a result of clipwise"):
         load(path)
     with pytest.raises(DataError, match="cannot read"):
         load(tmp_path / "none.json")

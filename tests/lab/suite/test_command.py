@@ -123,7 +123,7 @@ def test_a_place_that_cannot_be_written_is_said_before_anything_runs(
         main(["lab", "run", TASK, "--budget", "tiny", "--out", str(tmp_path), "--db", str(tmp_path / "r.db")])
         == 2
     )
-    assert "is no store of clipwise lab" in capsys.readouterr().err
+    assert "is not a store of clipwise lab" in capsys.readouterr().err
     assert (tmp_path / "lab.db").read_text().startswith("mine")
 
 

@@ -165,7 +165,7 @@ def test_what_is_no_store_is_refused_in_one_sentence_and_left_alone(tmp_path: Pa
         db.execute("CREATE TABLE theirs (a)")
     before = [path.read_bytes() for path in (broken, foreign)]
     for path in (broken, foreign):
-        with pytest.raises(StoreError, match=r"is no store of clipwise lab.*(--out|move)"):
+        with pytest.raises(StoreError, match=r"is not a store of clipwise lab.*(--out|move)"):
             SuiteStore(path)
     assert [path.read_bytes() for path in (broken, foreign)] == before
     with pytest.raises(StoreError, match="run clipwise lab run first"):

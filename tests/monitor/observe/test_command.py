@@ -147,8 +147,8 @@ def test_mistakes_are_said_before_anything_starts(tmp_path):
         database.execute("PRAGMA user_version = 999")
     before = {path: path.read_bytes() for path in (text, foreign, newer)}
     cases = [
-        (["--db", text], "no recording"),
-        (["--db", foreign], "is no recording of clipwise"),
+        (["--db", text], "not a recording"),
+        (["--db", foreign], "is not a recording of clipwise"),
         (["--db", newer], "newer clipwise"),
         (["--db", tmp_path / "none" / "a.db"], "there is no folder"),
         (["--db", tmp_path], "folder"),

@@ -156,7 +156,7 @@ def test_another_loss(path, capsys):
         (["nobody"], "no run 'nobody'"),
         (["spikd"], "Did you mean 'spiked'?"),
         (["--db", "none.db"], "there is no recording 'none.db'"),
-        (["--db", "text.txt"], "'text.txt' is no recording"),
+        (["--db", "text.txt"], "'text.txt' is not a recording"),
         (["--db", "."], "a folder"),
         (["logs"], "run 'logs' has no gradient norms"),
         (["empty"], "run 'empty' has no gradient norms"),

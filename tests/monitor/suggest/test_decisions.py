@@ -143,7 +143,7 @@ def test_there_and_back_is_a_drift_too():
 
 def test_norms_that_rise_while_the_loss_falls_are_no_explosion():
     norms = np.concatenate([noise(100), 30 * noise(300)])
-    assert said(suggest(norms), "broke down at step 101:", "only the loss could say")
+    assert said(suggest(norms), "broke down at step 101:", "Only the loss could tell")
     with_losses = suggest(norms, losses=falling(400))
     assert with_losses.clip == auto()
     assert not said(with_losses, "broke down")

@@ -125,14 +125,14 @@ def test_one_veto_leaves_the_step_out_on_all_ranks(ranks):
         np.testing.assert_allclose(found["veto"]["heard"], expected["heard"], rtol=1e-5)
         torch.testing.assert_close(found["veto"]["parameters"], expected["parameters"], rtol=1e-6, atol=1e-6)
         assert {*found["veto"]["sent"][1:]} == {2}
-        assert "is there on 1 of 4 ranks" in found["veto of one"]
+        assert "1 of 4 ranks have a veto" in found["veto of one"]
 
 
 def test_entries_bounded_by_their_weights(ranks):
     expected = around.of_entries(None)
     assert_alike(ranks, "entries", expected)
     assert {*ranks[0]["entries"]["sent"][1:]} == {3}
-    assert all("remembers something of every entry" in found["entries refused"] for found in ranks)
+    assert all("keeps a state for every entry" in found["entries refused"] for found in ranks)
 
 
 def test_gradients_in_the_place_of_parameters_are_refused(ranks):

@@ -256,7 +256,7 @@ def test_what_is_refused_is_refused_on_every_rank(ranks):
         assert "the ranks have different parameters: rank 0" in found["different"]
         assert "'plain'" in found["different"]
         assert "call model.clip_grad_norm_(max_norm)" in found["flat"]
-        assert "which 'first.weight' does not" in found["units"]
+        assert "unlike 'first.weight'" in found["units"]
 
 
 @pytest.fixture

@@ -1,9 +1,9 @@
 """Bounded activations on arrays of numpy, torch, JAX and TensorFlow.
 
-Each is a pure function of arrays, differentiable in its framework and the same under `torch.compile`,
-`jax.jit` and `tf.function`. Where a framework has the function itself the result is its own to the bit.
+They are pure and differentiable functions, with the same results under `torch.compile`, `jax.jit` and
+`tf.function`. Where a framework has the function itself, the result is bit-identical to it.
 
-The gradient at a bound is 0, as in `torch.nn.functional.hardtanh`: an entry on a bound is saturated.
+The gradient at a bound is 0, as in `torch.nn.functional.hardtanh`: an entry at a bound is saturated.
 """
 
 from clipwise.functional.activations.bounded import clipped_relu, hard_tanh, pact

@@ -1,4 +1,4 @@
-"""Activations between two bounds: given ones, or one that is learned."""
+"""Activations between two bounds, given or learned."""
 
 import numpy as np
 
@@ -16,11 +16,14 @@ def clipped_relu(x: Array, bound: float = 6.0) -> Array:
     The gradient is 1 strictly between 0 and the bound, and 0 elsewhere. NaN stays NaN.
 
     Args:
-        x: floats of any shape.
-        bound: above 0, a number; inf is plain ReLU.
+        x: a floating-point array of any shape.
+        bound: a number above 0; inf gives plain ReLU.
+
+    Returns:
+        An array of the shape and dtype of ``x``.
 
     Raises:
-        ArgumentError: ``x`` is not of floats, or the bound is NaN or not above 0.
+        ArgumentError: ``x`` is not floating-point, or the bound is NaN or not above 0.
 
     >>> import numpy as np
     >>> clipped_relu(np.array([-1.0, 0.5, 7.0, np.inf]))
@@ -37,20 +40,24 @@ def clipped_relu(x: Array, bound: float = 6.0) -> Array:
 def hard_tanh(
     x: Array, low: Array | float = -1.0, high: Array | float = 1.0, *, axis: int | None = None
 ) -> Array:
-    """``min(max(x, low), high)``, with bounds for all entries or for each: as `numpy.clip`.
+    """``min(max(x, low), high)``, with one bound for all entries or one for each, as in `numpy.clip`.
 
-    The gradient is 1 strictly between the bounds, and 0 elsewhere. (That of `jax.nn.hard_tanh` is 1 at
-    exactly -1 and 1, too.) What is at a bound or beyond moves the bound, where that is an array. NaN stays
-    NaN.
+    The gradient is 1 strictly between the bounds, and 0 elsewhere. (In `jax.nn.hard_tanh` it is also 1 at
+    exactly -1 and 1.) If a bound is an array, it receives the gradient of the entries at or beyond it. NaN
+    stays NaN.
 
     Args:
-        x: floats of any shape.
-        low, high: numbers, ``low < high``; either may be infinite. Or arrays, as ``alpha`` of `pact` may be;
-            nobody looks whether those are crossed: the upper one counts then.
+        x: a floating-point array of any shape.
+        low, high: numbers with ``low < high``, either of which may be infinite; or arrays, of the shapes that
+            ``alpha`` of `pact` may have. Arrays are not checked for ``low < high``; where low is above high,
+            the result is high.
         axis: the axis of ``x`` that arrays of shape ``(x.shape[axis],)`` lie along.
 
+    Returns:
+        An array of the shape and dtype of ``x``.
+
     Raises:
-        ArgumentError: ``x`` is not of floats, a shape does not fit, or numbers are NaN, equal or crossed.
+        ArgumentError: ``x`` is not floating-point, a shape does not fit, or numbers are NaN or not ascending.
 
     >>> import numpy as np
     >>> hard_tanh(np.array([-3.0, 0.25, 2.0]), high=1.5)
@@ -70,21 +77,24 @@ def hard_tanh(
 
 
 def pact(x: Array, alpha: Array | float, *, axis: int | None = None) -> Array:
-    """ReLU with an upper bound that is learned: ``y = min(max(x, 0), alpha)``.
+    """ReLU with a learned upper bound: ``y = min(max(x, 0), alpha)``.
 
-    The paper's gradient: ``dy/dalpha = 1`` where ``x >= alpha``, else 0; ``dy/dx = 1`` where
-    ``0 < x < alpha``, else 0. So an entry at the bound moves the bound, and nothing behind it.
+    The gradient is that of the paper: ``dy/dalpha = 1`` where ``x >= alpha``, else 0; ``dy/dx = 1`` where
+    ``0 < x < alpha``, else 0. So an entry at the bound changes alpha, and nothing flows back through it.
 
     Args:
-        x: floats of any shape.
+        x: a floating-point array of any shape.
         alpha: a number above 0, or an array: of shape ``()`` or ``(1,)``, of a shape that broadcasts to that
-            of ``x``, or, with ``axis``, ``(x.shape[axis],)``. It is taken in the dtype of x, its gradient is
-            summed in float32 at least. Nothing keeps one that is learned above 0; below, ``y`` is alpha where
-            ``x >= alpha`` and else 0.
+            of ``x``, or, with ``axis``, of shape ``(x.shape[axis],)``. It is converted to the dtype of x; its
+            gradient is summed in float32 or wider. A learned alpha is not kept above 0. If it is below, ``y``
+            is alpha where ``x >= alpha``, else 0.
         axis: the axis of ``x`` that ``alpha`` lies along: 1 for channels in PyTorch, -1 in Keras.
 
+    Returns:
+        An array of the shape and dtype of ``x``.
+
     Raises:
-        ArgumentError: ``x`` is not of floats, a shape does not fit, or a number is NaN or not above 0.
+        ArgumentError: ``x`` is not floating-point, a shape does not fit, or a number is NaN or not above 0.
 
     >>> import numpy as np
     >>> pact(np.array([[-1.0, 2.0], [3.0, 4.0]]), np.array([1.0, 3.0]), axis=1)

@@ -11,20 +11,25 @@ __all__ = ["clamped_swiglu", "split_gate_up"]
 def clamped_swiglu(
     gate: Array, up: Array, *, limit: float = 7.0, alpha: float = 1.702, offset: float = 1.0
 ) -> Array:
-    """``g * sigmoid(alpha * g) * (u + offset)``, of ``g = min(gate, limit)`` and ``u`` = up within +-limit.
+    """``g * sigmoid(alpha * g) * (u + offset)``: g is ``min(gate, limit)``, u is ``up`` clipped to +-limit.
 
-    The gate is clamped from above only: below, the sigmoid closes it. The offset is 1, as in gpt-oss, so that
-    an ``up`` of 0 lets the gate through; ``offset=0`` is the plain product. The gradient at a limit is 0.
-    With ``gate = -inf`` the result is NaN, as ``-inf * sigmoid(-inf)`` is.
+    The gate is clamped from above only, since below 0 the sigmoid closes it. The offset is 1, as in gpt-oss,
+    so that the gate passes where ``up`` is 0; ``offset=0`` gives the plain product. The gradient at a limit
+    is 0. With ``gate = -inf`` the result is NaN, as ``-inf * sigmoid(-inf)`` is.
 
     Args:
-        gate, up: floats of one shape: the two halves of a projection, see `split_gate_up`.
-        limit: above 0; inf does not clamp.
-        alpha: above 0 and finite: 1.702 makes the gate nearly a GELU, 1 makes it a SiLU.
-        offset: what is added to ``u``.
+        gate, up: floating-point arrays of the same shape: the two halves of a projection, see
+            `split_gate_up`.
+        limit: a number above 0; inf does not clamp.
+        alpha: a finite number above 0. With 1.702 the gate is nearly a GELU, with 1 it is a SiLU.
+        offset: added to ``u``.
+
+    Returns:
+        An array of the shape and dtype of the inputs.
 
     Raises:
-        ArgumentError: the shapes or frameworks differ, the entries are no floats, or a number is not allowed.
+        ArgumentError: the shapes or frameworks differ, the arrays are not floating-point, or a number is not
+            allowed.
 
     >>> import numpy as np
     >>> clamped_swiglu(np.array([1.0, 50.0, -50.0]), np.array([0.0, 50.0, 3.0])).round(4)
@@ -37,21 +42,25 @@ def clamped_swiglu(
     xp, gate = floating("gate", gate)
     theirs, up = floating("up", up)
     if theirs.framework != xp.framework:
-        raise ArgumentError(f"gate and up must be of one framework, got {type(gate)} and {type(up)}")
+        raise ArgumentError(f"gate and up must be of the same framework, got {type(gate)} and {type(up)}")
     shapes = shape_of("gate", gate), shape_of("up", up)
     if shapes[0] != shapes[1]:
-        raise ArgumentError(f"gate and up must have one shape, got {shapes[0]} and {shapes[1]}")
+        raise ArgumentError(f"gate and up must have the same shape, got {shapes[0]} and {shapes[1]}")
     gate = xp.between(gate, -float("inf"), limit)
     up = xp.between(up, -limit, limit)
     return (up + offset) * (gate * xp.sigmoid(gate * alpha))
 
 
 def split_gate_up(x: Array, *, interleaved: bool = True) -> tuple[Array, Array]:
-    """The two halves of a projection's last axis, ``(gate, up)``.
+    """The two halves of the last axis, ``(gate, up)``.
 
     Args:
-        x: of shape ``(..., 2 * width)``.
-        interleaved: gate, up, gate, up, ... as in gpt-oss; otherwise first all gates, then all ups.
+        x: an array of shape ``(..., 2 * width)``.
+        interleaved: True if gate and up alternate along the axis, as in gpt-oss; False if the gates come
+            first.
+
+    Returns:
+        Two arrays of shape ``(..., width)``.
 
     Raises:
         ArgumentError: there is no last axis, or its length is odd.
@@ -66,7 +75,7 @@ def split_gate_up(x: Array, *, interleaved: bool = True) -> tuple[Array, Array]:
     namespace_for("x", x)
     shape = shape_of("x", x)
     if not shape or shape[-1] is None or shape[-1] % 2:
-        raise ArgumentError(f"the last axis must be of an even length, got the shape {shape}")
+        raise ArgumentError(f"the last axis must have an even length, got the shape {shape}")
     if interleaved:
         return x[..., ::2], x[..., 1::2]
     half = shape[-1] // 2

@@ -1,4 +1,4 @@
-"""What clipping does to the arrays of each framework whose arrays are values."""
+"""Array operations of clipping for each framework with immutable arrays."""
 
 import importlib
 from collections.abc import Iterable
@@ -14,7 +14,7 @@ FRAMEWORKS = {"jax": "JaxArithmetic", "tensorflow": "TensorFlowArithmetic", "tor
 
 
 def arithmetic_of(arrays: Iterable[Array | None]) -> Arithmetic:
-    """The arithmetic of the framework that the arrays are of; numpy's where there is none.
+    """The arithmetic for the framework of the arrays; numpy's if there is none.
 
     >>> import numpy as np
     >>> arithmetic_of([None, np.ones(2)]).xp.float_dtype

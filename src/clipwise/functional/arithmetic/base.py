@@ -1,8 +1,8 @@
-"""The arithmetic of clipping on arrays that are values: norms, scaling, clamping. Pure, in any framework.
+"""Array operations of clipping: norms, scaling and clamping. Pure functions, in any framework.
 
-Norms and coefficients are computed in a wider float than the gradients' where there is one, and without
-overflow or underflow of the squares where there is none. A framework that can do a thing better says how in a
-subclass: see `arithmetic_of`.
+Norms and coefficients are computed in a wider float than the gradients' if there is one; otherwise squares
+are scaled so that they neither overflow nor underflow. A framework that can do better has a subclass: see
+`arithmetic_of`.
 """
 
 import itertools
@@ -18,10 +18,10 @@ Axes = tuple[int, ...] | None
 
 
 class Arithmetic:
-    """What clipping does to arrays of one framework.
+    """Array operations of clipping for one framework.
 
     Args:
-        xp: the framework's namespace, bound to the float in which norms and thresholds are computed.
+        xp: the framework's namespace, bound to the float type of norms and thresholds.
     """
 
     def __init__(self, xp: Namespace) -> None:
@@ -34,22 +34,22 @@ class Arithmetic:
     # What a framework may do better.
 
     def cond(self, flag: Array, yes: Callable[[], Any], no: Callable[[], Any]) -> Any:
-        """The outcome of one of two functions without arguments, of the same structure."""
+        """The result of one of two functions without arguments; both results have the same structure."""
         return yes() if flag else no()
 
     def settled(self, array: Array) -> Array:
-        """The same array, which many others are about to be computed from."""
+        """The same array, marked as a value from which many others will be computed."""
         return array
 
     def is_complex(self, array: Array) -> bool:
         return bool(self.xp.isdtype(array.dtype, "complex floating"))
 
     def may_overflow(self, array: Array) -> bool:
-        """Whether its squares may leave the range of the wide float."""
+        """Whether squares of the array may overflow the wide float."""
         return bool(float(self.xp.finfo(array.dtype).max) ** 0.5 > self.highest**0.25)
 
     def squares_fit(self, array: Array) -> bool:
-        """Whether the square of its norm, with up to a billion entries, is in the range of the wide float."""
+        """Whether the square of the norm of up to a billion entries fits the wide float."""
         return bool(float(self.xp.finfo(array.dtype).max) ** 0.5 * 1e5 < self.highest**0.25)
 
     def wide(self, array: Array) -> Array:
@@ -63,19 +63,19 @@ class Arithmetic:
         return self.xp.sum(wide * wide, axis=axes)
 
     def multiplied(self, array: Array, coefficient: Array) -> Array:
-        """An array times a real coefficient of the wide float that can be broadcast to it."""
+        """An array times a real coefficient of the wide float that broadcasts to it."""
         xp = self.xp
         if self.is_complex(array) or array.dtype == xp.float_dtype:
             return xp.astype(array * coefficient, array.dtype)
         return xp.astype(xp.astype(array, xp.float_dtype) * coefficient, array.dtype)
 
     def chosen(self, arrays: Sequence[Array], coefficients: Sequence[Array]) -> list[Array]:
-        """The arrays times their coefficients, and to the bit as they were where a coefficient is 1."""
+        """The arrays times their coefficients; bit-identical where a coefficient is 1."""
         pairs = zip(arrays, coefficients, strict=True)
         return [self.xp.where(c == 1.0, array, self.multiplied(array, c)) for array, c in pairs]
 
     def clamped(self, array: Array, low: Array, high: Array) -> tuple[Array, Array]:
-        """A real array between two bounds of the wide float, and how many entries lay beyond."""
+        """A real array clamped between bounds of the wide float, and how many entries were beyond."""
         xp = self.xp
         low, high = xp.astype(low, array.dtype), xp.astype(high, array.dtype)
         out = (array < low) | (array > high)
@@ -83,7 +83,7 @@ class Arithmetic:
         return bounded, xp.sum(xp.astype(out, xp.float_dtype))
 
     def clamped_moduli(self, array: Array, low: Array, high: Array) -> tuple[Array, Array]:
-        """A complex array with its moduli bounded by ``high``, and how many were beyond."""
+        """A complex array with its moduli clamped to ``high``, and the number of entries that were beyond."""
         xp = self.xp
         moduli = self.wide(array)
         out = moduli > high
@@ -91,11 +91,11 @@ class Arithmetic:
         return self.chosen([array], [coefficients])[0], xp.sum(xp.astype(out, xp.float_dtype))
 
     def emptied(self, arrays: Sequence[Array], flag: Array) -> list[Array]:
-        """Zeros in place of arrays where a flag is set, else the arrays."""
+        """Zeros in place of the arrays if a flag is set, otherwise the arrays."""
         return [self.xp.where(flag, self.xp.zeros_like(array), array) for array in arrays]
 
     def only_finite(self, array: Array) -> Array:
-        """The array with 0 in place of NaN and Inf."""
+        """The array with NaN and Inf replaced by 0."""
         return self.xp.where(self.xp.isfinite(array), array, self.xp.zeros_like(array))
 
     def dot(self, first: Array, second: Array, a: Array, b: Array) -> Array:
@@ -109,7 +109,7 @@ class Arithmetic:
     # What is the same for all.
 
     def norms(self, arrays: Sequence[Array], p: float) -> Array:
-        """The p-norm of each of several arrays, one vector of the wide float."""
+        """The p-norms of several arrays, one vector in the wide float."""
         return self.xp.stack(self.norms_along(arrays, p, [None] * len(arrays)))
 
     def norms_along(self, arrays: Sequence[Array], p: float, axes: Sequence[Axes]) -> list[Array]:

@@ -1,4 +1,4 @@
-"""The arithmetic on JAX arrays, traced or not, in float64 where that is enabled and else in float32."""
+"""Array operations on JAX arrays, traced or not; in float64 if that is enabled, otherwise in float32."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -17,10 +17,10 @@ SMALL = 1 << 15
 
 
 class JaxArithmetic(Arithmetic):
-    """JAX' arrays, on any device, sharded or not.
+    """JAX arrays on any device, sharded or not.
 
-    XLA computes a small thing anew wherever it is used. So what is made of hundreds of norms is kept behind
-    a barrier, or it would be computed, and compiled, once for every gradient.
+    XLA recomputes cheap values wherever they are used. A value that depends on hundreds of norms is therefore
+    kept behind a barrier; otherwise it would be computed, and compiled, once per gradient.
     """
 
     def __init__(self, like: Array = None) -> None:

@@ -1,4 +1,4 @@
-"""The arithmetic on TensorFlow's tensors: eager, traced, or compiled by XLA. Norms are float64."""
+"""Array operations on TensorFlow tensors: eager, traced, or compiled by XLA. Norms are float64."""
 
 import itertools
 import math
@@ -35,7 +35,7 @@ SMALLEST = 1e-30
 
 
 class TensorFlowArithmetic(Arithmetic):
-    """TensorFlow's tensors. Whole gradients of float32 stay float32; their sums and norms are float64."""
+    """TensorFlow tensors. Gradients in float32 stay float32; their sums and norms are float64."""
 
     def __init__(self, like: Array = None) -> None:
         super().__init__(make_namespace("tensorflow", tf.float64))
@@ -107,7 +107,7 @@ class TensorFlowArithmetic(Arithmetic):
         return super()._norm(array, p, axes)
 
     def multiplied(self, array: Array, coefficient: Array, dtype: Any = tf.float64) -> Array:
-        """An array times a coefficient; one that is not float64 is multiplied in ``dtype``."""
+        """An array times a coefficient, computed in ``dtype`` if that is not float64."""
         if self.is_complex(array):
             real, imaginary = (
                 self.multiplied(f(array), coefficient, dtype) for f in (tf.math.real, tf.math.imag)

@@ -1,6 +1,6 @@
-"""The arithmetic on PyTorch's tensors as values, in float64 where the device has it, without waiting for one.
+"""Array operations on PyTorch tensors as values, in float64 if the device has it, without host-device sync.
 
-`clipwise.torch` does not use it: it writes into gradients, with engines of its own. Keras on PyTorch does.
+Used by Keras on PyTorch. `clipwise.torch` writes into gradients and has its own engines.
 """
 
 from collections.abc import Callable, Sequence
@@ -25,10 +25,10 @@ _NARROW = (torch.float16, torch.bfloat16)
 
 
 class TorchArithmetic(Arithmetic):
-    """PyTorch's tensors on one device.
+    """PyTorch tensors on one device.
 
-    On the CPU a value can be looked at, so what need not be done is not done. Elsewhere looking would wait
-    for the device: gradients whose squares may leave the range are measured with care each time.
+    On the CPU values can be read, so unnecessary work is skipped. On other devices reading needs a sync, so
+    gradients whose squares might overflow are always measured with scaling.
     """
 
     def __init__(self, like: Array) -> None:

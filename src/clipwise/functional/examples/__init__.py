@@ -1,1 +1,1 @@
-"""The gradients of single examples, by their norms alone: coefficients, thresholds, reports, sensitivity."""
+"""Per-example clipping from norms alone: coefficients, thresholds, reports, sensitivity."""

@@ -1,4 +1,4 @@
-"""What every back end's `per_example` is told, checked."""
+"""The options of `per_example`, checked; the same in every back end."""
 
 import math
 from dataclasses import dataclass
@@ -16,15 +16,15 @@ WhenNonFinite: TypeAlias = Literal["propagate", "drop", "error"]
 
 @dataclass(frozen=True)
 class Options:
-    """What to do with the gradients of single examples.
+    """The options of per-example clipping.
 
     Attributes:
-        clip: by global norm or by tensor.
+        clip: clips by global norm or by tensor.
         loss: whether clipped gradients are averaged or summed.
-        batch_size: what a sum is divided by for a mean; None: the number of examples.
-        micro_batch: how many examples at a time; None: chosen.
-        nonfinite: what becomes of examples with NaN or Inf.
-        noise_multiplier: the standard deviation of the noise over the sensitivity.
+        batch_size: divisor of the sum for a mean; None: the number of examples.
+        micro_batch: number of examples at a time; None: chosen automatically.
+        nonfinite: what to do about examples with NaN or Inf.
+        noise_multiplier: standard deviation of the noise divided by the sensitivity.
     """
 
     clip: AnyClip
@@ -44,10 +44,10 @@ class Options:
         nonfinite: WhenNonFinite,
         noise_multiplier: float,
     ) -> "Options":
-        """Options from arguments; the clip is one that `clipwise.config.arguments.as_example_clip` takes.
+        """Options from arguments; ``clip`` is a result of `clipwise.config.arguments.as_example_clip`.
 
         Raises:
-            ArgumentError: one is not allowed, or they do not fit together.
+            ArgumentError: an argument is not allowed, or the arguments do not fit together.
         """
         one_of("loss", loss, Reduction)
         one_of("nonfinite", nonfinite, WhenNonFinite)
@@ -74,19 +74,19 @@ class Options:
         )
 
     def refuse_unbounded(self, sensitivity: float) -> None:
-        """ArgumentError for noise where nothing bounds an example."""
+        """ArgumentError for noise if the clip does not bound every example."""
         if not math.isfinite(sensitivity):
             raise ArgumentError(
-                f"{self.clip!r} leaves an example without a bound, and noise has nothing to go by: give every"
-                " parameter a finite threshold"
+                f"{self.clip!r} leaves an example without a bound, so the scale of the noise is unknown: give"
+                " every parameter a finite threshold"
             )
 
     @property
     def divisor(self) -> int:
-        """What a sensitivity is divided by.
+        """The divisor of a sensitivity.
 
         Raises:
-            ArgumentError: a mean whose divisor is the number of examples has none.
+            ArgumentError: it is unknown, because a mean is divided by the number of examples.
         """
         if self.loss == "sum":
             return 1
@@ -96,6 +96,6 @@ class Options:
 
 
 def one_of(name: str, value: object, kinds: Any) -> None:
-    """ArgumentError if a value is none of those that a `Literal` allows."""
+    """ArgumentError if a value is not allowed by a `Literal`."""
     if value not in get_args(kinds):
         raise ArgumentError(f"{name} must be one of {', '.join(get_args(kinds))}, got {value!r}")

@@ -168,8 +168,8 @@ class ExamplePlan:
                 if stage.thresholds.policy is not None and stage.thresholds.policy.watches_norm
             )
             raise ArgumentError(
-                f"{policy!r} follows the norms of the examples, so its threshold tells something of them and"
-                " has no sensitivity: use a number, a schedule, relative or automatic"
+                f"{policy!r} follows the norms of the examples, so its threshold depends on them and the"
+                " sensitivity is unknown: use a number, a schedule, relative or automatic"
             )
         return bound(xp, self.plan, iter(zip(self._placed, thresholds, strict=True)), self.slots)
 

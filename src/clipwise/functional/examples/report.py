@@ -1,4 +1,4 @@
-"""What a step did to the gradients of single examples."""
+"""The report of one step of per-example clipping."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -16,19 +16,21 @@ QUANTILES = (0.0, 0.25, 0.5, 0.75, 0.9, 0.99, 1.0)
 
 @dataclass(frozen=True, kw_only=True)
 class ExampleReport:
-    """The norm of the gradient of each example of a step, and what the clip made of it.
+    """The gradient norm of each example of a step, and the effect of the clip.
 
-    Values stay on the device until someone reads them: `quantiles`, `largest`, `metrics` and ``str`` wait.
+    Values stay on the device until they are read: `quantiles`, `largest`, `metrics` and ``str`` need a
+    host-device sync.
 
     Attributes:
-        losses: of the examples, ``(examples,)``.
-        norms: of the whole gradient of each before clipping, in the order of the clip's first part.
+        losses: loss of each example, ``(examples,)``.
+        norms: norm of each example's whole gradient before clipping, with the ``norm`` of the clip's first
+            part.
         norms_after: the same after clipping.
-        threshold: what a norm could not exceed; the smallest, where several were in force.
-        tensor_norms: by parameter, ``(examples, parameters)``.
-        names: of the parameters.
-        keys: what the caller calls the examples; None: nothing.
-        mask: which rows are examples, and not padding; None: all.
+        threshold: the largest norm allowed; the smallest threshold if there are several.
+        tensor_norms: norms by parameter, ``(examples, parameters)``.
+        names: names of the parameters.
+        keys: the caller's names of the examples; None without names.
+        mask: which rows are examples and not padding; None: all.
     """
 
     losses: Array
@@ -50,7 +52,7 @@ class ExampleReport:
         return cls(names=metadata[0], keys=metadata[1], **dict(zip(_ARRAYS, components, strict=True)))
 
     def __len__(self) -> int:
-        """How many examples there are, without padding."""
+        """Number of examples without padding."""
         return int(self.norms.shape[0]) if self.mask is None else int(on_host(self.mask).sum())
 
     def _rows(self, array: Array) -> np.ndarray[Any, np.dtype[np.float64]]:
@@ -58,7 +60,7 @@ class ExampleReport:
         return rows if self.mask is None else rows[np.asarray(on_host(self.mask), dtype=bool)]
 
     def quantiles(self, q: Sequence[float] = QUANTILES) -> dict[float, float]:
-        """Quantiles of the norms before clipping, linear between neighbours; NaN and Inf are left out."""
+        """Quantiles of the norms before clipping, with linear interpolation; NaN and Inf are ignored."""
         norms = self._rows(self.norms)
         finite = norms[np.isfinite(norms)]
         values = np.quantile(finite, q) if len(finite) else np.full(len(q), np.nan)
@@ -66,11 +68,11 @@ class ExampleReport:
 
     @property
     def largest(self) -> int | None:
-        """The place in the batch of the first example with NaN or Inf, or else of the largest norm."""
+        """Index of the first example with NaN or Inf, otherwise of the one with the largest norm."""
         return next(iter(self.places(1)), None)
 
     def places(self, k: int = 5) -> list[int]:
-        """The places of the k examples with the largest norms, the largest first; NaN and Inf before all."""
+        """Indices of the k examples with the largest norms, in descending order; NaN and Inf come first."""
         norms = self._rows(self.norms)
         order = np.argsort(np.where(np.isfinite(norms), norms, np.inf), kind="stable")
         ends = np.isfinite(norms).sum()
@@ -80,7 +82,7 @@ class ExampleReport:
         return found.tolist()  # type: ignore[no-any-return]
 
     def examples(self, k: int = 5) -> list[tuple[Any, float, str]]:
-        """For the k examples with the largest norms: key or place, norm, parameter with the largest part."""
+        """The k examples with the largest norms: key or index, norm, parameter with the largest part."""
         norms, parts = _host(self.norms), _host(self.tensor_norms)
         found: list[tuple[Any, float, str]] = []
         for place in self.places(k):
@@ -92,13 +94,13 @@ class ExampleReport:
 
     @property
     def clip_fraction(self) -> float:
-        """The share of the examples whose gradient was made smaller."""
+        """The share of the examples that were clipped."""
         if not len(self):
             return 0.0
         return float(np.mean(self._rows(self.norms_after) < self._rows(self.norms) * (1 - 1e-6)))
 
     def metrics(self) -> dict[str, float]:
-        """Numbers for a logger: ``clipwise/example/norm/0.5`` and the other quantiles, and more."""
+        """Values for a logger: ``clipwise/example/norm/0.5`` and the other quantiles, and more."""
         found = {f"clipwise/example/norm/{q:g}": value for q, value in self.quantiles().items()}
         norms = self._rows(self.norms)
         found["clipwise/example/nonfinite"] = float((~np.isfinite(norms)).sum())

@@ -1,14 +1,14 @@
-"""Clipped policy ratios: PPO and what came after, on numpy, torch, JAX and TensorFlow arrays alike.
+"""Clipped policy ratios (PPO and its successors) on arrays of numpy, torch, JAX and TensorFlow.
 
 ::
 
     loss, figures = ppo_clip(logp, old_logp, advantages, low=0.2)
     value_loss, _ = value_clip(values, old_values, returns, epsilon=0.2)
 
-Every loss is to be minimised, takes a mask, bounds the log-ratio before the exponential, and comes with the
-figures that people log. `ppo_clip` does all but `cispo`, `sapo`, `gmpo`, `clip_cov` and `value_clip`; the
-others name its settings. Where another engine draws the samples, `rollout_weights`, `rejected` and
-`off_policy` say how much each token counts.
+Every loss is to be minimised, takes a mask, bounds the log-ratio before the exponential, and returns the
+figures that are usually logged. The presets (`grpo`, `dapo`, `gspo`, ...) are settings of `ppo_clip`;
+`cispo`, `sapo`, `gmpo`, `clip_cov` and `value_clip` have formulas of their own. If another engine samples the
+actions, `rollout_weights`, `rejected` and `off_policy` weight or remove tokens.
 """
 
 from clipwise.functional.ratios._aggregate import Aggregate, aggregate

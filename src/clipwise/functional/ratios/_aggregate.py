@@ -1,4 +1,4 @@
-"""One number from the terms of many tokens: who weighs how much."""
+"""Aggregation of per-token terms into one loss, and the weight that each token gets."""
 
 from typing import Literal, TypeAlias, get_args
 
@@ -14,26 +14,29 @@ Aggregate: TypeAlias = Literal["token_mean", "sequence_mean", "constant"]
 def aggregate(
     values: Array, how: Aggregate = "token_mean", *, mask: Array | None = None, length: float | None = None
 ) -> Array:
-    """The mean of the terms of a loss, in one of three ways; m is the mask, T ``length``.
+    """The mean of per-token terms, in one of three ways; m is the mask, T is ``length``.
 
     ::
 
-        token_mean      sum(m x) / sum(m)                        every token weighs the same (DAPO)
-        sequence_mean   mean over sequences of sum(m x) / sum(m) every sequence weighs the same (GRPO)
-        constant        mean over sequences of sum(m x) / T      a token weighs 1/T, always (Dr. GRPO)
+        token_mean      sum(m x) / sum(m)                        every token has the same weight (DAPO)
+        sequence_mean   mean over sequences of sum(m x) / sum(m) every sequence has the same weight (GRPO)
+        constant        mean over sequences of sum(m x) / T      every token has the weight 1/T (Dr. GRPO)
 
-    Tokens lie along the last axis. A sequence without a token counts as a term of 0; without any token at
-    all the result is 0, and so are its gradients.
+    Tokens lie along the last axis. A sequence without unmasked tokens counts as a term of 0. If no token is
+    left, the result and its gradients are 0.
 
     Args:
-        values: one term a token, of any framework.
-        how: one of the three.
-        mask: of the same shape; what is False or 0 does not count and may hold anything, NaN too.
-        length: T, the longest that a sequence may be; for ``"constant"`` only.
+        values: one term per token, an array of any framework.
+        how: ``"token_mean"``, ``"sequence_mean"`` or ``"constant"``.
+        mask: of the same shape. Entries that are False or 0 are ignored and may hold anything, also NaN.
+        length: T, the maximum length of a sequence; for ``"constant"`` only.
+
+    Returns:
+        The mean, 0-d.
 
     Raises:
-        ArgumentError: a shape that does not fit, another word, ``length`` without ``"constant"`` or the
-            other way round.
+        ArgumentError: a shape does not fit, ``how`` is unknown, or ``length`` is missing for ``"constant"``
+            or given for another one.
 
     Source: GRPO arXiv:2402.03300, DAPO arXiv:2503.14476, Dr. GRPO arXiv:2503.20783.
 
@@ -51,7 +54,7 @@ def aggregate(
 
 
 def check_aggregate(how: str, length: float | None, axes: int) -> None:
-    """ArgumentError unless the way is known and has what it takes."""
+    """ArgumentError unless the aggregation is known and has the arguments that it needs."""
     if how not in get_args(Aggregate):
         raise ArgumentError(f"aggregate must be one of {', '.join(get_args(Aggregate))}, got {how!r}")
     if how != "token_mean" and axes < 2:
@@ -69,7 +72,7 @@ def check_aggregate(how: str, length: float | None, axes: int) -> None:
 
 
 def total(xp: Namespace, values: Array, kept: Array, how: str, length: float | None) -> Array:
-    """As `aggregate`, of arrays that are known to fit."""
+    """Like `aggregate`, for arrays whose shapes are known to fit."""
     if how == "token_mean":
         return masked_mean(xp, values, kept)
     sums = xp.sum(xp.where(kept, values, xp.zeros(())), axis=-1)
@@ -80,6 +83,6 @@ def total(xp: Namespace, values: Array, kept: Array, how: str, length: float | N
 
 
 def masked_mean(xp: Namespace, values: Array, kept: Array) -> Array:
-    """The mean of what counts; 0 where nothing does."""
+    """The mean of the unmasked entries; 0 if there are none."""
     count = xp.sum(xp.astype(kept, xp.float_dtype))
     return xp.sum(xp.where(kept, values, xp.zeros(()))) / xp.where(count > 0, count, xp.full((), 1.0))

@@ -1,4 +1,4 @@
-"""CISPO: the ratio is clipped as a weight, and every token keeps its gradient."""
+"""CISPO: the clipped ratio is a constant weight, and every token keeps its gradient."""
 
 from typing import Literal
 
@@ -25,32 +25,36 @@ def cispo(
     step: Array | None = None,
     bound: float = BOUND,
 ) -> RatioLoss:
-    """CISPO's loss: ``-mean(stop_gradient(w) A logp)``, w the clipped ratio ``r = exp(logp - old_logp)``.
+    """CISPO's loss: ``-mean(stop_gradient(w) A logp)`` with w the clipped ratio ``r = exp(logp - old_logp)``.
 
     ::
 
         paper   w = clip(r, 1 - low, 1 + high)
-        trl     w = min(r, high)                the bound itself, not its distance from 1
+        trl     w = min(r, high)                high is the bound itself
 
-    so ``high=4`` is the paper's way to say what ``high=5`` is in TRL's.
+    ``high=4`` in the paper's convention is ``high=5`` in TRL's.
 
     Args:
-        logp: log-probabilities of the taken actions under the policy that learns; only it is differentiated.
-        old_logp: the same under the policy that acted.
-        advantages: of the same shape, or one a sequence: ``logp.shape[:-1]``.
-        high: see above; at least 0. The paper gives no number: it has none as a default here.
-        low: within [0, 1]; None for no lower bound, as in the paper's experiments and in TRL.
-        convention: whose ``high`` it is.
-        mask: of the shape of ``logp``; what is False or 0 does not count and may hold anything, NaN too.
+        logp: log-probabilities of the actions under the current policy. Only they are differentiated.
+        old_logp: log-probabilities of the actions under the policy that sampled them.
+        advantages: of the same shape, or one per sequence: ``logp.shape[:-1]``.
+        high: see above; at least 0. It has no default, since the paper gives none.
+        low: in [0, 1]; None for no lower bound, as in the paper's experiments and in TRL.
+        convention: ``"paper"`` or ``"trl"``: the meaning of ``high``.
+        mask: of the shape of ``logp``. Entries that are False or 0 are ignored and may hold anything, also
+            NaN.
         weights: as for `ppo_clip`.
         aggregate: see `clipwise.functional.ratios.aggregate`.
         length: for ``aggregate="constant"``.
-        step: for an epsilon that follows it.
-        bound: the log-ratio is brought into [-bound, bound] before the exponential. No gradient is lost.
+        step: step number, for bounds that depend on it.
+        bound: the log-ratio is clamped to [-bound, bound] before the exponential. This removes no gradient.
+
+    Returns:
+        A `RatioLoss`: the loss, 0-d, and its figures.
 
     Raises:
-        ArgumentError: a shape or an argument that does not fit, ``low`` with TRL's convention.
-        ThresholdError: low outside [0, 1], high below 0.
+        ArgumentError: a shape or an argument does not fit, or ``low`` is given with TRL's convention.
+        ThresholdError: low is outside of [0, 1], or high is below 0.
 
     Source: MiniMax-M1, arXiv:2506.13585, equations 4 and 5; TRL's ``GRPOConfig(loss_type="cispo")``.
 

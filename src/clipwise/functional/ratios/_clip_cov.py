@@ -1,4 +1,4 @@
-"""Clip-Cov: PPO's clip, and no gradient for a few tokens that would take much entropy away."""
+"""Clip-Cov: PPO's clip, with no gradient for a few tokens that would reduce the entropy most."""
 
 import math
 
@@ -29,28 +29,31 @@ def clip_cov(
     step: Array | None = None,
     bound: float = BOUND,
 ) -> RatioLoss:
-    """Clip-Cov's loss: `ppo_clip`, in which a random few of the tokens with a large covariance count as 0.
+    """Clip-Cov's loss: `ppo_clip` with the terms of a few randomly chosen high-covariance tokens set to 0.
 
     ::
 
-        cov_t = (A_t - mean(A)) (logp_t - mean(logp)),    means over what counts
+        cov_t = (A_t - mean(A)) (logp_t - mean(logp)),    means over the unmasked tokens
 
-    Of the tokens whose cov lies within ``between``, its ends left out, and that the clip did not change,
-    ``max(1, floor(share n))`` are chosen at random, n the number of tokens that count; their terms are 0
-    and stay in the denominator.
+    Candidates are the tokens whose cov lies strictly inside ``between`` and that the clip did not change. Of
+    these, ``max(1, floor(share n))`` are chosen at random, with n the number of unmasked tokens. Their terms
+    are 0 and stay in the denominator.
 
     Args:
         logp, old_logp, advantages, low, high, mask, weights, length, step, bound: as for `ppo_clip`.
-        noise: random numbers of the shape of ``logp``, uniform within [0, 1), new ones each step: the chosen
-            tokens are those with the smallest. So the choice is the same in every framework and can be
-            repeated.
-        share: of the tokens, within (0, 1].
-        between: of the covariances, ascending.
+        noise: random numbers of the shape of ``logp``, uniform in [0, 1), new in each step. The candidates
+            with the smallest numbers are chosen, so that the choice is reproducible and the same in every
+            framework.
+        share: share of the tokens, in (0, 1].
+        between: range of covariances, ascending.
         aggregate: see `clipwise.functional.ratios.aggregate`.
 
+    Returns:
+        A `RatioLoss`: the loss, 0-d, and its figures.
+
     Raises:
-        ArgumentError: a shape or an argument that does not fit.
-        ThresholdError: a share outside (0, 1], low outside [0, 1], high below 0.
+        ArgumentError: a shape or an argument does not fit.
+        ThresholdError: share is outside of (0, 1], low is outside of [0, 1], or high is below 0.
 
     Source: "The Entropy Mechanism of Reinforcement Learning for Reasoning Language Models",
     arXiv:2505.22617; verl's ``loss_mode="clip_cov"``: 2e-4, 1 and 5.

@@ -1,4 +1,4 @@
-"""How far a ratio may go: a number, or a rule that follows the step."""
+"""The clipping range of a ratio: a number, or a function of the step."""
 
 import math
 import numbers
@@ -23,10 +23,10 @@ _HERE = (np.ndarray, np.generic)  # as a union torch's compiler could not read i
 def epsilon_at(
     xp: Namespace, name: str, epsilon: Epsilon, step: Array | None, *, high: float = math.inf
 ) -> Array:
-    """The value for this step, 0-d, within [0, high].
+    """The value for this step, 0-d, in [0, high].
 
-    A number outside is a ThresholdError, whether fixed or from a function. A number that only the device
-    knows is brought inside, since reading it would need a host-device sync.
+    A Python number outside of this range raises ThresholdError, whether it is given or returned by a
+    function. A number on a device is clamped instead, since checking it would need a host-device sync.
 
     >>> import numpy as np
     >>> from clipwise.namespace import namespace_of
@@ -41,7 +41,7 @@ def epsilon_at(
 def epsilon_here(
     xp: Namespace, name: str, epsilon: Epsilon, step: Array | None, *, high: float = math.inf
 ) -> float | Array:
-    """`epsilon_at`, as a plain number where that is what it is."""
+    """`epsilon_at`, as a plain number if it is one."""
     value: Any = epsilon
     if hasattr(value, "dtype"):
         pass

@@ -1,4 +1,4 @@
-"""What people log of a policy's ratios."""
+"""Figures of policy ratios that are usually logged."""
 
 from typing import NamedTuple
 
@@ -8,26 +8,27 @@ from clipwise.namespace import Array, stop_gradient
 
 
 class RatioFigures(NamedTuple):
-    """What was clipped, and how far the policy has moved: 0-d arrays, constants to differentiation.
+    """Clip fractions and the change of the policy: 0-d arrays without gradients.
 
-    "Clipped" is said in two senses. A ratio is *outside* when it left the region, whatever its advantage
-    (CleanRL's and Stable-Baselines3's ``clip_fraction``); a clip is *binding* when it changes the term, which
-    in PPO takes an advantage of the right sign (TRL's ``clip_ratio/region_mean``). Shares and ratios are of
-    what the clip looks at: tokens, or sequences for a ratio by sequence. The KL is always over tokens.
+    Two meanings of "clipped" are in use. A ratio is *outside* if it has left the range, whatever its
+    advantage (``clip_fraction`` of CleanRL and Stable-Baselines3). A clip is *binding* if it changes the
+    term, which in PPO also depends on the sign of the advantage (``clip_ratio/region_mean`` of TRL). Shares
+    and ratios are over tokens, or over sequences for a ratio per sequence. The KL is always over tokens.
 
     Attributes:
-        outside: share of the ratios outside ``[1 - low, 1 + high]``; its two sides follow.
-        outside_low: below ``1 - low``.
-        outside_high: above ``1 + high``.
-        binding: share of the terms that the clip changed; its two sides follow.
-        binding_low: below, with a negative advantage (in CISPO any but 0).
-        binding_high: above, with a positive advantage (in CISPO any but 0).
-        dual: share of the terms that the bound for negative advantages changed.
-        kl_k1: ``mean(-log r)``: unbiased, can be negative.
-        kl_k3: ``mean((r - 1) - log r)``: unbiased, never negative, less noisy; r is bounded, as in the loss.
-        ratio_min: the smallest ratio; 1 where nothing counts, as are the next two.
+        outside: share of the ratios outside of ``[1 - low, 1 + high]``.
+        outside_low: share below ``1 - low``.
+        outside_high: share above ``1 + high``.
+        binding: share of the terms that the clip changed.
+        binding_low: share clipped from below, with a negative advantage (in CISPO any advantage but 0).
+        binding_high: share clipped from above, with a positive advantage (in CISPO any advantage but 0).
+        dual: share of the terms that the dual clip changed.
+        kl_k1: KL estimate ``mean(-log r)``: unbiased, may be negative.
+        kl_k3: KL estimate ``mean((r - 1) - log r)``: unbiased, never negative, with less variance; r is
+            clamped as in the loss.
+        ratio_min: the smallest ratio. This and the next two are 1 if every token is masked.
         ratio_max: the largest ratio.
-        ratio_mean: the mean; far from 1, the two policies have little in common.
+        ratio_mean: the mean ratio; far from 1, the two policies have little in common.
 
     Source: k1 and k3: Schulman 2020, joschu.net/blog/kl-approx.html.
     """
@@ -46,7 +47,7 @@ class RatioFigures(NamedTuple):
     ratio_mean: Array
 
     def metrics(self, prefix: str = "ratio/") -> dict[str, float]:
-        """The figures as plain numbers by name, for any logger; this waits for the device.
+        """The figures as plain numbers by name, for any logger; needs a host-device sync.
 
         >>> import numpy as np
         >>> from clipwise.functional.ratios import ppo_clip

@@ -1,4 +1,4 @@
-"""GMPO: the geometric mean of a sequence's ratios, each clipped before."""
+"""GMPO: the geometric mean of a sequence's ratios, each of which is clipped first."""
 
 from clipwise.checks import check_number
 from clipwise.functional.ratios._figures import RatioLoss, figures_of
@@ -16,24 +16,28 @@ def gmpo(
     mask: Array | None = None,
     weights: Array | None = None,
 ) -> RatioLoss:
-    """GMPO's loss: ``-mean_sequences(A exp(mean_tokens(l)))``, l the log-ratio after its clip.
+    """GMPO's loss: ``-mean_sequences(A exp(mean_tokens(l)))`` with l the clipped log-ratio.
 
     ::
 
         l = s min(s d, s clip(d, -low, high)),    d = logp - old_logp, s the sign of the token's advantage
 
-    A geometric mean is moved less by single tokens than GRPO's arithmetic one, so that the clip may be wider.
-    A sequence's A is the mean of its tokens' advantages. A sequence without a token counts as a term of 0.
+    A single token changes a geometric mean less than GRPO's arithmetic mean, so the clip may be wider. A is
+    the mean of the advantages of the sequence's tokens. A sequence without unmasked tokens counts as a term
+    of 0.
 
     Args:
         logp, old_logp, advantages, mask: as for `ppo_clip`.
-        low, high: of the log-ratio, at least 0: the ratio stays within [exp(-low), exp(high)].
-        weights: constants by which each sequence's term is multiplied; one a sequence, or one a token, whose
-            mean counts.
+        low, high: bounds of the log-ratio, at least 0: the ratio stays in [exp(-low), exp(high)].
+        weights: constants that multiply the term of each sequence: one per sequence, or one per token, of
+            which the mean is taken.
+
+    Returns:
+        A `RatioLoss`: the loss, 0-d, and its figures.
 
     Raises:
-        ArgumentError: a shape or an argument that does not fit.
-        ThresholdError: low or high below 0.
+        ArgumentError: a shape or an argument does not fit.
+        ThresholdError: low or high is below 0.
 
     Source: "Geometric-Mean Policy Optimization", arXiv:2507.20673, equation 4: clip to (exp(-0.4), exp(0.4));
     verl's ``loss_mode="geo_mean"``.

@@ -1,4 +1,4 @@
-"""What is given, made ready: one dtype and device, shapes that fit, nothing of what the mask leaves out."""
+"""Checks and converts the arguments of the losses: one dtype and device, fitting shapes, 0 where masked."""
 
 from dataclasses import dataclass
 
@@ -13,16 +13,16 @@ BOUND = 20.0
 
 @dataclass(frozen=True)
 class Policies:
-    """Log-probabilities of two policies, and what the actions were worth.
+    """Log-probabilities under two policies, and advantages.
 
     Attributes:
-        xp: the namespace, bound to the dtype that everything is computed in.
-        logp: of the policy that learns; 0 where the mask leaves out.
-        log_ratio: ``logp - old_logp``, not bounded; 0 where the mask leaves out.
-        advantages: of every entry; 0 where the mask leaves out.
-        by_sequence: the advantages with one entry along the last axis, where they were given by sequence.
-        counted: which entries count.
-        weights: of the terms, 0 where the mask leaves out; None: all are 1.
+        xp: the namespace, bound to the dtype of the computation.
+        logp: under the current policy; 0 where masked.
+        log_ratio: ``logp - old_logp``, not clamped; 0 where masked.
+        advantages: one per entry; 0 where masked.
+        by_sequence: the advantages with a last axis of 1, if one per sequence was given.
+        counted: which entries are unmasked.
+        weights: weights of the terms, 0 where masked; None if all are 1.
     """
 
     xp: Namespace
@@ -34,7 +34,7 @@ class Policies:
     weights: Array | None = None
 
     def weighed(self, terms: Array) -> Array:
-        """Terms of the loss, by token or by sequence, times their weights: one a token."""
+        """Terms of the loss, per token or per sequence, times their weights: one per token."""
         if self.weights is not None:
             terms = terms * self.weights
         return self.xp.where(self.counted, terms, self.xp.zeros(()))
@@ -76,7 +76,7 @@ def _by_token_or_sequence(xp: Namespace, name: str, value: Array, shape: Shape) 
         return value, value
     if not same_shape(found, shape):
         raise ArgumentError(
-            f"{name} must have the shape of logp, {written(shape)}, or one entry a sequence,"
+            f"{name} must have the shape of logp, {written(shape)}, or one entry per sequence,"
             f" {written(shape[:-1])}, got {written(found)}"
         )
     return value, None
@@ -101,9 +101,9 @@ def like(xp: Namespace, name: str, value: Array) -> Array:
 
 
 def mean_by_sequence(xp: Namespace, values: Array, kept: Array) -> tuple[Array, Array]:
-    """The mean of what counts of each sequence, 0 where nothing does, and whether something does.
+    """The mean of each sequence's unmasked entries (0 if there are none), and whether there are any.
 
-    Both with one entry along the last axis.
+    Both have a last axis of 1.
     """
     counts = xp.sum(xp.astype(kept, xp.float_dtype), axis=-1, keepdims=True)
     some = counts > 0
@@ -112,7 +112,7 @@ def mean_by_sequence(xp: Namespace, values: Array, kept: Array) -> tuple[Array, 
 
 
 def counted(xp: Namespace, array: Array, mask: Array | None) -> Array:
-    """Which entries count, as booleans: all of them without a mask, and else those that are not 0."""
+    """Which entries are unmasked, as booleans: all without a mask, otherwise those that are not 0."""
     if mask is None:
         return xp.ones_like(array) > 0
     own = namespace_for("mask", mask)
@@ -122,16 +122,16 @@ def counted(xp: Namespace, array: Array, mask: Array | None) -> Array:
 
 
 def check_bound(bound: float) -> float:
-    """How far a log-ratio may go; above 40 its exponential times an advantage may leave float32."""
+    """The bound of a log-ratio. Above 40 its exponential times an advantage may overflow float32."""
     if not check_number("bound", bound, high=40.0) > 0:
         raise ThresholdError(f"bound must be above 0, got {bound!r}")
     return float(bound)
 
 
 def clamp(xp: Namespace, x: Array, low: Array, high: Array) -> Array:
-    """``min(max(x, low), high)``; its derivative is 1 from bound to bound, both included, 0 beyond them.
+    """``min(max(x, low), high)``; the derivative is 1 from bound to bound, both included, and 0 outside.
 
-    With the frameworks' own functions the derivative on a bound would be 1, 1/2 or 0.
+    With the frameworks' own functions the derivative at a bound would be 1, 1/2 or 0.
     """
     return xp.where(x > high, high, xp.where(x < low, low, x))
 

@@ -1,4 +1,4 @@
-"""PPO's clip of the probability ratio, and everything that differs from it in a parameter."""
+"""PPO's clip of the probability ratio, and the methods that differ from it in a parameter."""
 
 import numbers
 from typing import Literal
@@ -30,41 +30,48 @@ def ppo_clip(
 ) -> RatioLoss:
     """PPO's loss: ``-mean(min(r A, clip(r, 1 - low, 1 + high) A))``, ``r = exp(logp - old_logp)``.
 
-    With ``dual`` the term inside is ``max(that, dual * A)`` where A < 0. With ``per="sequence"`` r is
-    ``exp(mean(logp - old_logp))``, the mean over what counts of a sequence, and every token has its term;
-    with ``per="sequence_token"`` each token's r has that value and the gradient of its own ``logp``.
+    With ``dual``, the term becomes ``max(term, dual * A)`` where A < 0. With ``per="sequence"``, r is
+    ``exp(mean(logp - old_logp))``, with the mean over the unmasked tokens of a sequence, and applies to each
+    of its tokens. With ``per="sequence_token"``, r has the same value, but its gradient is that of the
+    token's own ``logp``.
 
-    Only ``logp`` is differentiated; the rest are constants. Tokens (or samples) lie along the last axis.
-    Everything is computed in the dtype of ``logp``, in float32 at least.
+    Only ``logp`` is differentiated. Tokens (or samples) lie along the last axis. The computation is in the
+    dtype of ``logp``, and in float32 or wider.
 
     Args:
-        logp: log-probabilities of the taken actions under the policy that learns; numpy, torch, JAX,
+        logp: log-probabilities of the actions under the current policy; an array of numpy, torch, JAX or
             TensorFlow.
-        old_logp: the same under the policy that acted. To learn from one's own actions, give ``logp`` again.
-        advantages: of the same shape, or one a sequence: ``logp.shape[:-1]``, or that with a last axis of 1.
-            A ratio by sequence takes the latter.
-        low: how far below 1 a ratio may go, within [0, 1]; a number, a 0-d array, a function of the step, or
-            a policy of `clipwise.thresholds` that follows the step.
-        high: how far above 1, at least 0; as ``low`` without it. ``low=1, high=math.inf`` clips nothing.
-        dual: above 1, a number or a 0-d array; bounds what a large ratio does where the advantage is
-            negative. None: nothing.
-        per: a ratio for each token, or one for each sequence; ``"sequence_token"``: the sequence's value for
-            each token, whose advantages may differ.
-        mask: of the shape of ``logp``; what is False or 0 does not count and may hold anything, NaN too.
-        weights: constants by which the terms are multiplied after the clip, as `rollout_weights` gives them;
-            shaped as the advantages. A term of weight 0 is 0 and stays in the denominator.
+        old_logp: log-probabilities under the policy that sampled the actions. For on-policy learning pass
+            ``logp`` again.
+        advantages: of the same shape, or one per sequence: ``logp.shape[:-1]``, or that with a last axis of
+            1. ``per="sequence"`` takes one per sequence.
+        low: how far the ratio may fall below 1, in [0, 1]: a number, a 0-d array, a function of the step, or
+            a schedule of `clipwise.thresholds`.
+        high: how far the ratio may rise above 1, at least 0; by default the same as ``low``.
+            ``low=1, high=math.inf`` clips nothing.
+        dual: dual clip: a number or 0-d array above 1 that limits the effect of a large ratio where the
+            advantage is negative. None for no dual clip.
+        per: ``"token"``, ``"sequence"`` or ``"sequence_token"``, see above. With the last one, tokens of a
+            sequence may have different advantages.
+        mask: of the shape of ``logp``. Entries that are False or 0 are ignored and may hold anything, also
+            NaN.
+        weights: constants that multiply the terms after the clip, as `rollout_weights` returns them; shaped
+            like the advantages. A term with weight 0 stays in the denominator.
         aggregate: see `clipwise.functional.ratios.aggregate`.
         length: for ``aggregate="constant"``.
-        step: for an epsilon that follows it.
-        bound: the log-ratio is brought into [-bound, bound] before the exponential. Beyond, the ratio is a
-            constant: its gradient is 0.
+        step: step number, for bounds that depend on it.
+        bound: the log-ratio is clamped to [-bound, bound] before the exponential. Beyond that the gradient is
+            0.
+
+    Returns:
+        A `RatioLoss`: the loss, 0-d, and its figures.
 
     Raises:
-        ArgumentError: a shape or an argument that does not fit.
-        ThresholdError: low outside [0, 1], high below 0, dual not above 1.
+        ArgumentError: a shape or an argument does not fit.
+        ThresholdError: low is outside of [0, 1], high is below 0, or dual is not above 1.
 
-    Source: Schulman et al. 2017, arXiv:1707.06347, equation 7; asymmetric: DAPO, arXiv:2503.14476; dual: Ye
-    et al. 2020, arXiv:1912.09729; by sequence: GSPO, arXiv:2507.18071.
+    Source: Schulman et al. 2017, arXiv:1707.06347, equation 7. Asymmetric range: DAPO, arXiv:2503.14476. Dual
+    clip: Ye et al. 2020, arXiv:1912.09729. Ratio per sequence: GSPO, arXiv:2507.18071.
 
     >>> import numpy as np
     >>> loss, figures = ppo_clip(np.log([0.6, 0.1]), np.log([0.4, 0.1]), np.asarray([1.0, -1.0]))
@@ -108,7 +115,7 @@ def _by_sequence(given: Policies) -> tuple[Array, Array, Array]:
     if given.by_sequence is None:
         shape = shape_of("logp", given.logp)
         raise ArgumentError(
-            "a ratio by sequence takes one advantage a sequence, of shape"
+            "a ratio per sequence takes one advantage per sequence, of shape"
             f" {written(shape[:-1])}, got {written(shape_of('advantages', given.advantages))}"
         )
     mean, kept = mean_by_sequence(xp, given.log_ratio, given.counted)

@@ -1,4 +1,4 @@
-"""The field's own names for settings of `ppo_clip`, which has all their arguments."""
+"""Settings of `ppo_clip` under the names of the field. They accept all its other arguments."""
 
 from typing import TypedDict, Unpack
 
@@ -12,13 +12,13 @@ from clipwise.namespace import Array
 
 
 class Others(TypedDict, total=False):
-    """What every preset passes on to `ppo_clip`: see there.
+    """Arguments that every preset passes on to `ppo_clip`, where they are described.
 
     Attributes:
         mask: which entries count; all by default.
-        weights: of the terms, such as those of `rollout_weights`.
-        step: for an epsilon that follows it.
-        bound: of the log-ratio, 20 by default.
+        weights: weights of the terms, such as those of `rollout_weights`.
+        step: step number, for bounds that depend on it.
+        bound: bound of the log-ratio, 20 by default.
     """
 
     mask: Array | None
@@ -37,9 +37,12 @@ def dual_clip(
     high: Epsilon | None = None,
     **others: Unpack[Others],
 ) -> RatioLoss:
-    """Dual-clip PPO: `ppo_clip`, and where A < 0 ``max(min(r A, clip(r) A), dual A)``.
+    """Dual-clip PPO: `ppo_clip` with the term ``max(min(r A, clip(r) A), dual A)`` where A < 0.
 
-    Source: Ye et al. 2020, arXiv:1912.09729, equation 5, c = 3.
+    Args:
+        logp, old_logp, advantages, dual, low, high, others: as for `ppo_clip`.
+
+    Source: Ye et al. 2020, arXiv:1912.09729, equation 5, with c = 3.
 
     >>> import numpy as np
     >>> float(dual_clip(np.log([0.8]), np.log([0.1]), np.asarray([-1.0])).loss)
@@ -60,10 +63,15 @@ def two_sided(
 ) -> RatioLoss:
     """Two-sided clip: ``-mean(min(min(r, delta) A, clip(r, 1 - low, 1 + high) A))``, delta above 1 + high.
 
-    With such a delta the inner minimum matters only where A < 0 and r > delta: it is `dual_clip` with
-    ``dual=delta``, and computed as that. Where only the device knows ``high``, delta is 1 + high at least.
+    With such a delta the inner minimum matters only where A < 0 and r > delta. So this is `dual_clip` with
+    ``dual=delta``, and is computed that way. If ``high`` is on a device, delta is raised to 1 + high if it is
+    below.
 
-    Source: INTELLECT-2, arXiv:2505.07291; TRL's ``GRPOConfig(delta=...)``, where it has no default either.
+    Args:
+        delta: upper bound of the ratio where A < 0, above 1 + high.
+        logp, old_logp, advantages, low, high, others: as for `ppo_clip`.
+
+    Source: INTELLECT-2, arXiv:2505.07291; TRL's ``GRPOConfig(delta=...)``, which has no default either.
 
     >>> import numpy as np
     >>> float(two_sided(np.log([0.8]), np.log([0.1]), np.asarray([-1.0]), delta=4.0).loss)
@@ -91,9 +99,13 @@ def grpo(
     high: Epsilon | None = None,
     **others: Unpack[Others],
 ) -> RatioLoss:
-    """GRPO's policy term: `ppo_clip`, the mean over sequences of their means over tokens.
+    """GRPO's policy term: `ppo_clip` averaged over the tokens of each sequence, then over sequences.
 
-    The advantages are the rewards within a group, standardised; a KL penalty to a reference is a term beside.
+    The advantages are rewards standardised within a group. A KL penalty to a reference policy is a separate
+    term that you add.
+
+    Args:
+        logp, old_logp, advantages, low, high, others: as for `ppo_clip`.
 
     Source: Shao et al. 2024, arXiv:2402.03300, equation 3.
 
@@ -115,7 +127,10 @@ def dr_grpo(
     high: Epsilon | None = None,
     **others: Unpack[Others],
 ) -> RatioLoss:
-    """Dr. GRPO: `ppo_clip`, every sequence divided by the same ``length``, so that none gains by being long.
+    """Dr. GRPO: `ppo_clip` with every sequence divided by the same ``length``: length is not rewarded.
+
+    Args:
+        logp, old_logp, advantages, length, low, high, others: as for `ppo_clip`.
 
     Source: Liu et al. 2025, arXiv:2503.20783.
 
@@ -138,9 +153,12 @@ def dapo(
     high: Epsilon = 0.28,
     **others: Unpack[Others],
 ) -> RatioLoss:
-    """DAPO's clip-higher: `ppo_clip` with more room above than below, the mean over all tokens.
+    """DAPO's clip-higher: `ppo_clip` with a wider range above 1 than below, averaged over all tokens.
 
-    Source: Yu et al. 2025, arXiv:2503.14476: 0.2 and 0.28.
+    Args:
+        logp, old_logp, advantages, low, high, others: as for `ppo_clip`.
+
+    Source: Yu et al. 2025, arXiv:2503.14476, with 0.2 and 0.28.
 
     >>> import numpy as np
     >>> round(float(dapo(np.log([[0.6]]), np.log([[0.4]]), np.asarray([1.0])).loss), 12)
@@ -158,11 +176,14 @@ def gspo(
     high: Epsilon = 4e-4,
     **others: Unpack[Others],
 ) -> RatioLoss:
-    """GSPO: one ratio a sequence, ``s = exp(mean(logp - old_logp))``, clipped as in PPO; the mean over them.
+    """GSPO: one ratio per sequence, ``s = exp(mean(logp - old_logp))``, clipped as in PPO; mean over them.
 
-    Every advantage is that of a whole sequence. Ratios by sequence lie near 1, hence the small defaults.
+    There is one advantage per sequence. Ratios per sequence are close to 1, hence the small defaults.
 
-    Source: Zheng et al. 2025, arXiv:2507.18071, equations 5 to 7 and section 5.1 for 3e-4 and 4e-4.
+    Args:
+        logp, old_logp, advantages, low, high, others: as for `ppo_clip`.
+
+    Source: Zheng et al. 2025, arXiv:2507.18071, equations 5 to 7, and section 5.1 for 3e-4 and 4e-4.
 
     >>> import numpy as np
     >>> loss, figures = gspo(np.log([[0.6, 0.4]]), np.log([[0.4, 0.6]]), np.asarray([2.0]))
@@ -183,9 +204,13 @@ def gspo_token(
     high: Epsilon = 4e-4,
     **others: Unpack[Others],
 ) -> RatioLoss:
-    """GSPO-token: the value of GSPO's ratio for every token, the gradient of its own ``logp``.
+    """GSPO-token: the value of GSPO's ratio for every token, with the gradient of the token's own ``logp``.
 
-    With one advantage a sequence, value and gradient are those of `gspo`; tokens may have their own.
+    With one advantage per sequence, value and gradient are those of `gspo`. Tokens may also have advantages
+    of their own.
+
+    Args:
+        logp, old_logp, advantages, low, high, others: as for `ppo_clip`.
 
     Source: Zheng et al. 2025, arXiv:2507.18071, equations 13 to 15.
 
@@ -215,9 +240,12 @@ def luspo(
     high: Epsilon = 4e-4,
     **others: Unpack[Others],
 ) -> RatioLoss:
-    """LUSPO: GSPO's term of each sequence times the sequence's length; the mean over sequences.
+    """LUSPO: GSPO's term of each sequence times the sequence's length, averaged over sequences.
 
-    A long sequence is no longer worth less a token than a short one. The defaults are GSPO's.
+    So a token in a long sequence has the same weight as one in a short sequence. The defaults are GSPO's.
+
+    Args:
+        logp, old_logp, advantages, low, high, others: as for `ppo_clip`.
 
     Source: "Length-Unbiased Sequence Policy Optimization", github.com/murphy4122/LUSPO; TRL's
     ``GRPOConfig(loss_type="luspo", importance_sampling_level="sequence")``.

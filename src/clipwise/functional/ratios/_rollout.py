@@ -1,7 +1,8 @@
-"""Where one engine draws the samples and another trains: weights for the difference, and what to leave out.
+"""Corrections for samples that a separate rollout engine drew: importance weights, and tokens to leave out.
 
-The two give the same token other probabilities (kernels, precision, a policy that is some steps older). Both
-functions compare the trainer's log-probabilities of the policy that acted with those of the rollout engine.
+The rollout engine and the trainer assign different probabilities to the same token (kernels, precision, a
+policy that is some steps old). `rollout_weights` and `rejected` compare the log-probabilities that both
+compute for the policy that sampled the actions.
 """
 
 from typing import Literal, NamedTuple, TypeAlias, get_args
@@ -40,13 +41,13 @@ Criterion: TypeAlias = Literal[
 
 
 class RolloutWeights(NamedTuple):
-    """Importance weights; constants to differentiation.
+    """Importance weights, without gradients.
 
     Attributes:
-        weights: one a token, of the shape of the log-probabilities; 0 where the mask leaves out.
-        kept: which tokens count and have a weight above 0.
+        weights: one per token, of the shape of the log-probabilities; 0 where masked.
+        kept: which tokens are unmasked and have a weight above 0.
         outside: share of the tokens (or sequences) whose ratio was outside of the range, 0-d.
-        mean: of the ratios before anything was done to them, 0-d.
+        mean: mean of the ratios before truncation or masking, 0-d.
     """
 
     weights: Array
@@ -66,32 +67,36 @@ def rollout_weights(
     mask: Array | None = None,
     bound: float = BOUND,
 ) -> RolloutWeights:
-    """Truncated or masked importance weights ``w = exp(old_logp - rollout_logp)`` for `ppo_clip` and others.
+    """Truncated or masked importance weights ``w = exp(old_logp - rollout_logp)``, for `ppo_clip` and others.
 
     ::
 
         truncate   min(max(w, low), high)             TIS
-        mask       w within [low, high], else 0       MIS, IcePop
+        mask       w if within [low, high], else 0    MIS, IcePop
 
-    By sequence w is the product over its tokens, for each of them. The defaults are TRL's
-    (``vllm_importance_sampling_mode="sequence_mask"``); verl truncates by token at 2.
+    With ``per="sequence"``, w is the product over the tokens of a sequence and applies to each of them. The
+    defaults are TRL's (``vllm_importance_sampling_mode="sequence_mask"``); verl truncates per token at 2.
 
-    Where a token is rejected, ``ppo_clip(..., weights=found.weights)`` makes its term 0 and leaves it in the
-    denominator, as TRL does. ``ppo_clip(..., weights=found.weights, mask=found.kept)`` takes it out of the
-    denominator too.
+    With ``ppo_clip(..., weights=found.weights)`` the term of a rejected token is 0 and stays in the
+    denominator, as in TRL. With ``ppo_clip(..., weights=found.weights, mask=found.kept)`` it is removed from
+    the denominator too.
 
     Args:
-        old_logp: log-probabilities of the taken actions under the policy that acted, by the trainer.
-        rollout_logp: the same, as the engine that drew the actions has them; of the same shape.
-        per: a ratio for each token, or one for each sequence, along the last axis.
-        action: what happens outside of the range.
-        low, high: the range, at least 0, ``low`` below ``high``.
-        mask: of the same shape; what is False or 0 does not count and may hold anything, NaN too.
-        bound: the log-ratio (by sequence: its sum) is brought into [-bound, bound] before the exponential.
+        old_logp: log-probabilities, computed by the trainer, of the actions under the policy that sampled
+            them.
+        rollout_logp: the same, computed by the rollout engine; of the same shape.
+        per: ``"token"`` or ``"sequence"``, along the last axis.
+        action: ``"truncate"`` or ``"mask"``: what happens outside of the range.
+        low, high: the range; at least 0, ``low`` below ``high``.
+        mask: of the same shape. Entries that are False or 0 are ignored and may hold anything, also NaN.
+        bound: the log-ratio (per sequence: its sum) is clamped to [-bound, bound] before the exponential.
+
+    Returns:
+        A `RolloutWeights`.
 
     Raises:
-        ArgumentError: a shape or a word that does not fit.
-        ThresholdError: low below 0 or not below high.
+        ArgumentError: a shape does not fit, or ``per`` or ``action`` is unknown.
+        ThresholdError: low is below 0 or not below high.
 
     Source: Yao et al. 2025, "Your efficient RL framework secretly brings you off-policy RL training" (TIS);
     IcePop, arXiv:2510.18855; TRL's GRPOConfig; verl's rollout correction.
@@ -134,28 +139,32 @@ def rejected(
     mask: Array | None = None,
     bound: float = BOUND,
 ) -> Array:
-    """Rejection sampling: the tokens that count and are to be left out, as booleans.
+    """Rejection sampling: the unmasked tokens that should be left out, as booleans.
 
     ::
 
-        k1   the ratio w = exp(old_logp - rollout_logp) outside [low, high]
+        k1   the ratio w = exp(old_logp - rollout_logp) outside of [low, high]
         k2   .5 (log w)^2 above high
         k3   w - 1 - log w above high
 
-    By token; or of a whole sequence by the sum, the mean or the largest of its tokens' values, where k1's sum
-    and mean are those of log w. ``mask=mask & ~rejected(...)`` takes them out of numerator and denominator,
-    as verl does.
+    The criterion applies per token, or to whole sequences by the sum, mean or maximum over their tokens (for
+    k1, sum and mean are taken of log w). ``mask=mask & ~rejected(...)`` removes the tokens from numerator and
+    denominator, as verl does.
 
     Args:
         old_logp, rollout_logp, mask: as for `rollout_weights`.
-        criterion: verl's name of the rule.
-        high: the upper bound; above 0.
-        low: of k1 only; 1 / high when left out.
-        bound: the log-ratio (k1's sum) is brought into [-bound, bound] before the exponential.
+        criterion: verl's name of the criterion.
+        high: upper bound, above 0.
+        low: lower bound, for k1 only; 1 / high by default.
+        bound: the log-ratio (for k1 its sum) is clamped to [-bound, bound] before the exponential.
+
+    Returns:
+        A boolean array of the shape of ``old_logp``.
 
     Raises:
-        ArgumentError: a shape or a word that does not fit, ``low`` without k1.
-        ThresholdError: high not above 0, low below 0 or not below high.
+        ArgumentError: a shape does not fit, the criterion is unknown, or ``low`` is given for another
+            criterion than k1.
+        ThresholdError: high is not above 0, or low is below 0 or not below high.
 
     Source: verl's ``rollout_rs`` and ``rollout_rs_threshold``; k1, k2, k3: Schulman 2020,
     joschu.net/blog/kl-approx.html.
@@ -197,29 +206,34 @@ def rejected(
 def off_policy(
     logp: Array, old_logp: Array, advantages: Array, delta: float = 0.5, *, mask: Array | None = None
 ) -> Array:
-    """The tokens of sequences with A < 0 from which the policy has moved far away, as booleans.
+    """Off-policy sequence masking: tokens of sequences with A < 0 that the policy has moved far away from.
 
     ::
 
         A < 0  and  mean over the sequence of (old_logp - logp) > delta
 
-    A bad sample that the policy would hardly draw any more teaches nothing. ``ppo_clip(..., weights=~found)``
-    makes their terms 0 and leaves them in the denominator, as TRL does; ``mask=mask & ~found`` takes them out
-    of it.
+    A bad sample that the current policy would hardly draw any more carries little information.
+    ``ppo_clip(..., weights=~found)`` sets the terms of these tokens to 0 and keeps them in the denominator,
+    as TRL does; ``mask=mask & ~found`` removes them from it.
 
     Args:
-        logp: under the policy that learns; nothing is differentiated here.
-        old_logp: under the policy that acted; best as the engine that drew the samples has it.
-        advantages: of the same shape, or one a sequence.
-        delta: at least 0, in nats a token.
-        mask: of the shape of ``logp``; what is False or 0 does not count and may hold anything, NaN too.
+        logp: log-probabilities under the current policy; nothing is differentiated here.
+        old_logp: log-probabilities under the policy that sampled the actions, ideally as computed by the
+            rollout engine.
+        advantages: of the same shape, or one per sequence.
+        delta: at least 0, in nats per token.
+        mask: of the shape of ``logp``. Entries that are False or 0 are ignored and may hold anything, also
+            NaN.
+
+    Returns:
+        A boolean array of the shape of ``logp``.
 
     Raises:
-        ArgumentError: a shape that does not fit.
-        ThresholdError: delta below 0.
+        ArgumentError: a shape does not fit.
+        ThresholdError: delta is below 0.
 
-    Source: DeepSeek-V3.2, arXiv:2512.02556, section 3.1 (off-policy sequence masking; it gives no number);
-    TRL's ``GRPOConfig(off_policy_mask_threshold=...)``, whose documentation begins with 0.5.
+    Source: DeepSeek-V3.2, arXiv:2512.02556, section 3.1 (off-policy sequence masking, without a value for
+    delta); TRL's ``GRPOConfig(off_policy_mask_threshold=...)``, whose documentation starts with 0.5.
 
     >>> import numpy as np
     >>> logp, old = np.log([[0.1, 0.1], [0.1, 0.1]]), np.log([[0.3, 0.3], [0.3, 0.3]])

@@ -1,4 +1,4 @@
-"""SAPO: a smooth gate in place of the clip."""
+"""SAPO: a smooth gate instead of the clip."""
 
 from clipwise.checks import check_number
 from clipwise.errors import ThresholdError
@@ -23,20 +23,21 @@ def sapo(
 ) -> RatioLoss:
     """SAPO's loss: ``-mean((4 / tau) sigmoid(tau (r - 1)) A)``, ``r = exp(logp - old_logp)``.
 
-    tau is ``tau_positive`` where A > 0, else ``tau_negative``. Where r = 1 the derivative by r is A, as in
-    PPO; it fades as r leaves 1, on either side, and never ends at once.
+    tau is ``tau_positive`` where A > 0, else ``tau_negative``. At r = 1 the derivative with respect to r is
+    A, as in PPO; away from 1 it decreases smoothly on both sides.
 
     Args:
         logp, old_logp, advantages, mask, weights, length, bound: as for `ppo_clip`.
-        tau_positive, tau_negative: above 0; the larger, the narrower the gate.
+        tau_positive, tau_negative: temperatures, above 0; larger values make the gate narrower.
         aggregate: see `clipwise.functional.ratios.aggregate`.
 
     Returns:
-        The loss and its figures. There is no region, so nothing is outside of it and nothing binds.
+        A `RatioLoss`: the loss, 0-d, and its figures. There is no clipping range, so the shares of terms
+        outside and of binding clips are 0.
 
     Raises:
-        ArgumentError: a shape or an argument that does not fit.
-        ThresholdError: a tau that is not above 0.
+        ArgumentError: a shape or an argument does not fit.
+        ThresholdError: a tau is not above 0.
 
     Source: "Soft Adaptive Policy Optimization", arXiv:2511.20347: 1 and 1.05; TRL's
     ``GRPOConfig(loss_type="sapo")``.

@@ -1,4 +1,4 @@
-"""The value function's loss, clipped around what it said when the data were gathered."""
+"""The value loss, clipped around the value estimates from the time of sampling."""
 
 from typing import Literal, NamedTuple
 
@@ -11,18 +11,18 @@ from clipwise.namespace import Array, stop_gradient
 
 
 class ValueFigures(NamedTuple):
-    """What was clipped: 0-d arrays, constants to differentiation.
+    """What was clipped: 0-d arrays without gradients.
 
     Attributes:
-        outside: share of the values farther than epsilon from the old ones.
-        binding: share of the values that the clip left without a gradient.
+        outside: share of the values that differ from the old ones by more than epsilon.
+        binding: share of the values that get no gradient because of the clip.
     """
 
     outside: Array
     binding: Array
 
     def metrics(self, prefix: str = "value/") -> dict[str, float]:
-        """The figures as plain numbers by name, for any logger; this waits for the device."""
+        """The figures as plain numbers by name, for any logger; needs a host-device sync."""
         return {prefix + name: float(value) for name, value in zip(self._fields, self, strict=True)}
 
 
@@ -43,30 +43,33 @@ def value_clip(
     mask: Array | None = None,
     step: Array | None = None,
 ) -> ValueLoss:
-    """The clipped loss of a value function, ``V' = Vold + clip(V - Vold, -epsilon, epsilon)``, R the returns.
+    """The clipped loss of a value function: ``V' = Vold + clip(V - Vold, -epsilon, epsilon)``, R the returns.
 
     ::
 
         max       .5 mean(max((V - R)^2, (V' - R)^2))    OpenAI Baselines, CleanRL, TRL, verl
         clipped      mean((V' - R)^2)                    Stable-Baselines3
 
-    The second has no half, and gives no gradient to any value that has moved by more than epsilon; the first
-    does to those that moved away from the returns. Only ``values`` is differentiated.
+    The second has no factor 1/2, and gives no gradient to a value that has moved by more than epsilon. The
+    first gives one to values that moved away from the returns. Only ``values`` is differentiated.
 
     Args:
-        values: of the value function that learns; numpy, torch, JAX, TensorFlow.
-        old_values: what it said when the data were gathered, of the same shape.
-        returns: what it should have said, of the same shape.
-        epsilon: at least 0, in the unit of the values, so that no number fits every reward; a number, a 0-d
-            array, a function of the step, or a policy of `clipwise.thresholds` that follows the step.
-            `math.inf` clips nothing.
-        convention: one of the two.
-        mask: of the same shape; what is False or 0 does not count and may hold anything, NaN too.
-        step: for an epsilon that follows it.
+        values: output of the value function; an array of numpy, torch, JAX or TensorFlow.
+        old_values: its output at the time of sampling, of the same shape.
+        returns: the targets, of the same shape.
+        epsilon: at least 0, in the units of the values, so that no default suits every reward: a number, a
+            0-d array, a function of the step, or a schedule of `clipwise.thresholds`. `math.inf` clips
+            nothing.
+        convention: ``"max"`` or ``"clipped"``, see above.
+        mask: of the same shape. Entries that are False or 0 are ignored and may hold anything, also NaN.
+        step: step number, for an epsilon that depends on it.
+
+    Returns:
+        A `ValueLoss`: the loss, 0-d, and its figures.
 
     Raises:
-        ArgumentError: a shape or an argument that does not fit.
-        ThresholdError: epsilon below 0.
+        ArgumentError: a shape or an argument does not fit.
+        ThresholdError: epsilon is below 0.
 
     Source: OpenAI Baselines, ppo2; Stable-Baselines3, ``PPO(clip_range_vf=...)``.
 

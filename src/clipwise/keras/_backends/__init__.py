@@ -1,16 +1,16 @@
-"""What Keras' back ends do differently around a clipped step; only the one that Keras runs on is loaded.
+"""Differences between Keras' back ends around a clipped step; only the module of the active one is loaded.
 
 Each module has the same names:
 
-- ``read(variable)``: its value, to be used before the variable is given another; ``snapshot(variable)``: its
-  value for good, which nothing waits for; ``like()``: any array.
-- ``prepare(optimizer, gradients, whole)``: gradients as plain arrays, the same on all replicas, and a
-  function that gives them their form again; ``whole``: sparse ones as dense.
-- ``is_traced(arrays)``: whether they are being compiled, so that their values cannot be looked at.
-- ``unless(optimizer, skip, act, *arguments)``: do something unless the variable ``skip`` is 1.
-- ``undone(skip, variables)``: a context after which the variables are as before it where ``skip`` is 1.
-- ``as_it_is(function)``: the function, which no compiler is to rewrite.
-- ``write(optimizer, variables, arrays)``: give weights other values, in all replicas.
+- ``read(variable)``: its value, to be used before the variable is changed; ``snapshot(variable)``: a copy of
+  its value, without a sync; ``like()``: any array.
+- ``prepare(optimizer, gradients, whole)``: gradients as plain arrays, equal on all replicas, and a function
+  that restores their form; with ``whole``, sparse ones become dense.
+- ``is_traced(arrays)``: whether they are tracers, whose values cannot be read.
+- ``unless(optimizer, skip, act, *arguments)``: call ``act`` unless the variable ``skip`` is 1.
+- ``undone(skip, variables)``: a context after which the variables are restored if ``skip`` is 1.
+- ``as_it_is(function)``: the function, protected from being rewritten by a compiler.
+- ``write(optimizer, variables, arrays)``: assign new values to weights, in all replicas.
 """
 
 import importlib

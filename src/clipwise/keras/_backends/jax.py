@@ -1,4 +1,4 @@
-"""Keras on JAX: all is values, so a step that is left out is one whose results are not chosen."""
+"""Keras on JAX: arrays are immutable, so a step is skipped by not selecting its results."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -20,7 +20,7 @@ def read(variable: Any) -> Any:
     """The value of a variable.
 
     Raises:
-        StateError: Keras has taken it out of the variable for the time of ``fit``.
+        StateError: Keras has removed it from the variable during ``fit``.
     """
     try:
         return variable.value

@@ -1,4 +1,4 @@
-"""Keras on TensorFlow: graphs, gradients that are rows of a table, and several replicas."""
+"""Keras on TensorFlow: graphs, sparse gradients, and several replicas."""
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -24,7 +24,7 @@ snapshot = read
 def prepare(
     optimizer: Any, gradients: Sequence[Any], whole: bool
 ) -> tuple[list[Any], Callable[[Sequence[Any]], list[Any]]]:
-    """Sums over the replicas, which Keras would take after clipping, and over slices of the same row."""
+    """Sums over the replicas, which Keras would compute after clipping, and over slices of the same row."""
     gradients = [g if isinstance(g, tf.IndexedSlices) else tf.convert_to_tensor(g) for g in gradients]
     replica = tf.distribute.get_replica_context()
     if replica is not None and replica.num_replicas_in_sync > 1:
@@ -69,7 +69,7 @@ def is_traced(arrays: Sequence[Any]) -> bool:
 
 
 def unless(optimizer: Any, skip: Any, act: Callable[..., Any], *arguments: Any) -> None:
-    """Where replicas meet while they act, the choice must be made by what stands above them."""
+    """If replicas synchronise inside of ``act``, the decision must be made outside of them."""
     if not _replicas_meet():
         tf.cond(skip.value > 0, _nothing, lambda: _then_nothing(act, *arguments))
         return
@@ -111,7 +111,7 @@ def as_it_is(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def write(optimizer: Any, variables: Sequence[Any], arrays: Sequence[Any]) -> None:
-    """In the way in which Keras itself updates variables that several replicas may hold."""
+    """Assign in the way in which Keras itself updates variables that several replicas may hold."""
 
     def everywhere(strategy: Any, arrays: Sequence[Any]) -> None:
         for variable, array in zip(variables, arrays, strict=True):

@@ -1,4 +1,4 @@
-"""Keras on PyTorch: everything happens at once, so a step is left out by a plain ``if``."""
+"""Keras on PyTorch: everything is eager, so a step is skipped with a plain ``if``."""
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -14,12 +14,12 @@ def like() -> Any:
 
 
 def read(variable: Any) -> Any:
-    """The value of a variable, in the memory in which the next value is put."""
+    """The value of a variable; the same memory receives the next value."""
     return variable.value.detach()
 
 
 def snapshot(variable: Any) -> Any:
-    """The value of a variable as it is now, copied on its device."""
+    """A copy of the value of a variable, on its device."""
     return variable.value.detach().clone()
 
 

@@ -1,1 +1,1 @@
-"""Several runs side by side: which are run, the figures people decide by, and what they say in words."""
+"""Comparison of several runs: which ones to run, the figures of each, and the conclusions in words."""

@@ -1,4 +1,4 @@
-"""The command worth trying after what was seen."""
+"""Suggests a command to try next."""
 
 import math
 import shlex
@@ -13,16 +13,16 @@ __all__ = ["next_command"]
 
 
 def next_command(groups: Sequence[Group], config_path: str, options: Sequence[str] = ()) -> str:
-    """The command worth trying next.
+    """The command to try next.
 
-    A smaller threshold where every run diverged, one near the 95th percentile of the norms where no clip that
-    was asked for ever fired, several seeds where there was one, and otherwise a training with the best clip.
-    A comparison keeps the clips that were given and the seeds, and adds no clip that was among them.
+    A smaller threshold if every run diverged; one near the 95th percentile of the norms if no given clip ever
+    clipped; several seeds if there was one; otherwise a training with the best clip. A comparison keeps the
+    given clips and seeds, and adds no clip that was already among them.
 
     Args:
-        groups: what was measured.
+        groups: the results.
         config_path: the configuration, as it was given.
-        options: the other options of the command that was run, kept.
+        options: the other options of the command, which are kept.
     """
     best = best_of(groups)
     count = max((len(each.runs) for each in groups), default=1)
@@ -63,7 +63,7 @@ def _smaller(groups: Sequence[Group]) -> str:
 
 
 def _firing(groups: Sequence[Group]) -> str | None:
-    """A clip that one step in twenty exceeds, if none of those asked for ever fired and it is new."""
+    """A clip that one step in twenty exceeds, if none of the given clips ever clipped and it is new."""
     asked = [each for each in groups if each.role in ("configured", "given")]
     idle = next((each for each in asked if not each.diverged), None)
     if idle is None or not all(each.never_fired for each in asked):

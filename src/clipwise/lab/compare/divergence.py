@@ -1,4 +1,4 @@
-"""Whether and where a run diverged, by its losses and by what was held out."""
+"""Whether and where a run diverged, judged by its losses and its held-out metrics."""
 
 import math
 
@@ -22,16 +22,16 @@ def finite(values: Floats) -> Floats:
 
 
 def usable(evaluation: Evaluation, metric: str) -> bool:
-    """Whether the model could still be evaluated: its metric, and the held-out loss if any, are finite."""
+    """Whether the model could still be evaluated: its metric (and held-out loss, if any) is finite."""
     values = evaluation.metrics
     return math.isfinite(values.get(metric, math.nan)) and math.isfinite(values.get("loss", 0.0))
 
 
 def diverged_at(record: RunRecord) -> int | None:
-    """The step from which on the loss had diverged, as `clipwise.monitor.suggest.divergence.diverged` has it.
+    """The step from which on the loss had diverged, see `clipwise.monitor.suggest.divergence.diverged`.
 
-    Or the last one, where its update broke the weights: its own loss, taken before that, looks innocent. None
-    where the run did not diverge.
+    If only the last step's update broke the weights, it is the last step, although its loss, computed before
+    that, is normal. None if the run did not diverge.
     """
     loss = column(record, "loss")
     if not len(loss):

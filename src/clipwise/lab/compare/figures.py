@@ -1,7 +1,7 @@
-"""The figures people decide by, computed from what a run left behind.
+"""The figures of a run, computed from its record.
 
-Everything here is arithmetic on a `RunRecord`; nothing is drawn or printed. A run that diverged keeps its
-place in every figure: what cannot be known is NaN, and over several seeds NaN counts as the worst value.
+Only arithmetic on a `RunRecord`; nothing is drawn or printed. A run that diverged keeps its place in every
+figure: what cannot be computed is NaN, and over several seeds NaN counts as the worst value.
 """
 
 import math
@@ -61,7 +61,7 @@ DEFINITIONS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Figures:
-    """The figures of one run. `DEFINITIONS` says what each is; a step is counted from 1."""
+    """The figures of one run. `DEFINITIONS` defines each; steps are counted from 1."""
 
     label: str
     clip: str | None
@@ -102,7 +102,7 @@ class Figures:
 
     @property
     def learned(self) -> bool:
-        """Whether the training loss ended below where it began."""
+        """Whether the training loss ended below its first value."""
         return not self.diverged and self.final_loss < self.first_loss
 
 
@@ -112,7 +112,7 @@ def measure(record: RunRecord, *, baseline: RunRecord | None = None, target: flo
     Args:
         record: the run.
         baseline: the run without clipping and with the same seed, for the error reduction.
-        target: the value of the held-out metric whose first reaching is looked for.
+        target: a value of the held-out metric; the first step that reaches it is a figure.
     """
     loss, norm = column(record, "loss"), column(record, "norm")
     at = diverged_at(record)
@@ -160,14 +160,14 @@ def measure(record: RunRecord, *, baseline: RunRecord | None = None, target: flo
 
 
 def error(value: float, *, lower_is_better: bool) -> float:
-    """What is to be reduced: the metric, or 1 - metric where more of it is better (accuracy, F1, AUC)."""
+    """The error: the metric, or 1 - metric if a higher one is better (accuracy, F1, AUC)."""
     return value if lower_is_better else 1.0 - value
 
 
 def error_reduction(base: float, value: float, *, lower_is_better: bool) -> float | None:
-    """Per cent by which the error fell: ``(e0 - e) / e0 * 100``; negative where it rose.
+    """Reduction of the error in per cent: ``(e0 - e) / e0 * 100``; negative if the error rose.
 
-    None where it is undefined: a value is not finite, or there was no error to reduce.
+    None if it is undefined: a value is not finite, or there was no error to reduce.
 
     >>> error_reduction(8.0, 2.0, lower_is_better=True)
     75.0
@@ -187,8 +187,9 @@ def error_reduction(base: float, value: float, *, lower_is_better: bool) -> floa
 def find_target(records: Iterable[RunRecord]) -> float | None:
     """A value of the held-out metric that every good run reached.
 
-    The worst final value among the runs whose final error is at most 1.1 times the best one, so that the time
-    to the target compares all good runs and the others show that they never arrived. None if all diverged.
+    It is the worst final value among the runs whose final error is at most 1.1 times the best one. So the
+    time to the target can be compared for all good runs, and the others never reach it. None if all runs
+    diverged.
     """
     finals = []
     lower = True
@@ -212,8 +213,9 @@ def spikes(
     """Which losses stand out from those before them.
 
     ``loss[t] > median + z * max(1.4826 * MAD, 0.01 * |median|)`` of the last ``window`` finite losses before
-    t; nothing before ``warmup`` of them. The floor keeps a nearly constant loss from counting its rounding. A
-    loss that is not finite is no spike and enters no history: it is counted by itself.
+    t; none before ``warmup`` of them. The lower limit of the deviation keeps rounding of a nearly constant
+    loss from counting. A loss that is not finite is not a spike and is not added to the history; it is
+    counted separately.
     """
     values = np.asarray(loss, dtype=np.float64)
     found = np.zeros(len(values), dtype=bool)

@@ -1,4 +1,4 @@
-"""The runs of one clip over all seeds, taken together: median and range of each figure."""
+"""The runs of one clip over all seeds: median and range of each figure."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -22,7 +22,7 @@ class Spread:
 
     @classmethod
     def of(cls, values: Iterable[float | None], *, missing: float = math.inf) -> "Spread":
-        """What is None or NaN counts as ``missing``, the worst value: no seed is dropped because it diverged.
+        """The spread of some values; None and NaN count as ``missing``, so no diverged seed is dropped.
 
         >>> Spread.of([2.5, 2.4, float("nan")])
         Spread(median=2.5, low=2.4, high=inf)
@@ -33,7 +33,7 @@ class Spread:
 
 @dataclass(frozen=True)
 class Group:
-    """One clip, all seeds."""
+    """One clip with all seeds."""
 
     runs: tuple[Figures, ...]
 
@@ -67,25 +67,25 @@ class Group:
 
     @property
     def never_fired(self) -> bool:
-        """Whether there was a clip, and it is known that it never clipped anything."""
+        """Whether there was a clip that is known to have never clipped anything."""
         return self.role != "baseline" and all(run.clipped_steps == 0 for run in self.runs)
 
     @property
     def worst(self) -> float:
-        """What an unknown metric counts as."""
+        """The value that an unknown metric counts as."""
         return math.inf if self.lower_is_better else -math.inf
 
     @property
     def final(self) -> Spread:
-        """The held-out metric at the end; a run that diverged counts as infinitely bad."""
+        """The held-out metric at the end; infinitely bad for a run that diverged."""
         return Spread.of((run.final for run in self.runs), missing=self.worst)
 
     def spread(self, name: str) -> Spread:
-        """Any figure by its name; unknown values count as infinite, which for all of them is the worst."""
+        """Any figure by its name; unknown values count as infinite, the worst value for all of them."""
         return self.final if name == "final" else Spread.of(getattr(run, name) for run in self.runs)
 
     def reduction(self, baseline: "Group | None") -> float | None:
-        """Error reduction in per cent between the medians over the seeds; None where it is undefined."""
+        """Error reduction in per cent between the medians over the seeds; None if it is undefined."""
         if baseline is None or baseline is self:
             return None
         for side in (self, baseline):
@@ -95,11 +95,11 @@ class Group:
 
 
 def group(records: Sequence[RunRecord], *, target: float | None = None) -> list[Group]:
-    """Measure every run and put the seeds of one clip together, in the order of first appearance.
+    """Compute the figures of every run and group the seeds of each clip, in order of first appearance.
 
     Args:
         records: the runs.
-        target: the value whose first reaching is looked for; found by `find_target` if not given.
+        target: value of the held-out metric to reach; by default from `find_target`.
     """
     if target is None:
         target = find_target(records)
@@ -112,14 +112,14 @@ def group(records: Sequence[RunRecord], *, target: float | None = None) -> list[
 
 
 def baseline_of(groups: Iterable[Group]) -> Group | None:
-    """The runs without clipping, if there are any."""
+    """The runs without clipping; None if there are none."""
     return next((each for each in groups if each.role == "baseline"), None)
 
 
 def best_of(groups: Iterable[Group]) -> Group | None:
     """The clip with the best median held-out metric among those whose median run did not diverge.
 
-    At a tie the first, so that a clip that changes nothing is not preferred to none.
+    Of equal clips the first one, so that a clip that changes nothing is not preferred to none.
     """
     candidates = [
         each

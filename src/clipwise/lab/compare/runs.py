@@ -1,4 +1,4 @@
-"""Which runs a comparison consists of, and how they are trained one after the other."""
+"""The runs of a comparison, and their training one after the other."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -18,7 +18,7 @@ __all__ = ["Job", "Train", "Watcher", "label_of", "plan", "run", "single", "take
 
 
 class Train(Protocol):
-    """What trains one run; `clipwise.lab.training.train.train`."""
+    """A function that trains one run; `clipwise.lab.training.train.train`."""
 
     def __call__(
         self,
@@ -35,7 +35,7 @@ class Train(Protocol):
 
 
 class Watcher(Protocol):
-    """Someone who looks at the runs as they go; `clipwise.cli.display` has two."""
+    """Is told about the progress of the runs; `clipwise.cli.display` has two."""
 
     def begin(self, job: "Job", index: int, count: int) -> Progress: ...
 
@@ -62,15 +62,15 @@ def plan(
 ) -> list[Job]:
     """The runs of a comparison: no clipping, as configured, each given clip, and auto; each for every seed.
 
-    A clip that occurs twice is run once. All clips of one seed come before the next seed, so that
-    an interrupted comparison is still one.
+    A clip that occurs twice is run once. All clips of one seed come before the next seed, so that an
+    interrupted comparison is still a comparison.
 
     Args:
-        config: what is trained; its clip is the configured one, its seed the first.
+        config: the configuration; it contains the configured clip and the first seed.
         clips: further clips in their string form.
-        seeds: how many seeds.
-        auto: whether `auto` is among them.
-        baseline: whether no clipping is.
+        seeds: number of seeds.
+        auto: whether to include `auto`.
+        baseline: whether to include no clipping.
 
     Raises:
         ConfigError: a clip cannot be understood, or nothing is left to run.
@@ -93,7 +93,7 @@ def plan(
 
 
 def single(config: LabConfig, clip: str | None = None) -> Job:
-    """The one run of a training: with the clip given, or else the configured one."""
+    """The run of a training: with the given clip, otherwise with the configured one."""
     chosen = config.clip if clip is None else _given(clip)
     if chosen is None or never_clips(chosen):
         return Job(label_of(None), "baseline", None, config.seed)
@@ -111,17 +111,17 @@ def run(
     recording: RecordingTarget | None = None,
     earlier: Sequence[RunRecord | None] = (),
 ) -> Iterator[RunRecord]:
-    """Train one job after the other and yield each record as soon as it is there.
+    """Train one job after the other and yield each record when it is complete.
 
-    After an interrupted run nothing further is started; its record, with what was trained so far, comes last.
+    After an interrupted run no further one is started; its record, with what was trained so far, comes last.
 
     Args:
-        jobs: what is trained.
-        config: with which configuration.
-        train: trains one.
-        watcher: looks on.
+        jobs: the runs.
+        config: their configuration.
+        train: trains one run.
+        watcher: is told about the progress.
         recording: where the runs are recorded.
-        earlier: for each job its record, if there is one already, as `taken_over` gives them.
+        earlier: an existing record for each job, or None, as `taken_over` returns them.
     """
     for index, job in enumerate(jobs, start=1):
         progress = watcher.begin(job, index, len(jobs))
@@ -143,7 +143,7 @@ def run(
 
 
 def taken_over(jobs: Sequence[Job], records: Iterable[RunRecord]) -> list[RunRecord | None]:
-    """For each job the first record with its clip and its seed, under the job's label; None where none is."""
+    """For each job the first record with the same clip and seed, under the job's label, or None."""
     found: dict[tuple[str | None, int], RunRecord] = {}
     for record in records:
         found.setdefault((record.clip, record.seed), record)
@@ -155,7 +155,7 @@ def taken_over(jobs: Sequence[Job], records: Iterable[RunRecord]) -> list[RunRec
 
 
 def label_of(clip: AnyClip | None) -> str:
-    """How people call a clip: ``"no clipping"``, ``"auto"``, ``"clip_by_global_norm(5.0)"``.
+    """The name of a clip for people: ``"no clipping"``, ``"auto"``, ``"clip_by_global_norm(5.0)"``.
 
     >>> label_of(presets.auto()), label_of(None)
     ('auto', 'no clipping')

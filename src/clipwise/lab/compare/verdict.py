@@ -1,6 +1,6 @@
-"""Sentences that say what happened, and no more than that.
+"""Sentences that state the results.
 
-Each rule is one small function from the measured groups to a sentence or None; `verdict` asks them in order.
+Each rule is a small function from the groups to a sentence or None; `verdict` applies them in order.
 """
 
 import math
@@ -24,7 +24,7 @@ NORMALISED = 0.85
 
 
 def verdict(groups: Sequence[Group]) -> list[str]:
-    """What happened, in order: without clipping, with each clip, what to take, and how sure that is."""
+    """The results in order: without clipping, with each clip, which clip to use, and how certain that is."""
     baseline = baseline_of(groups)
     sentences = [] if baseline is None else [_baseline(baseline)]
     for each in groups:
@@ -43,7 +43,7 @@ def _multiple(groups: Sequence[Group]) -> str | None:
 
 
 def headline(groups: Sequence[Group]) -> str:
-    """The outcome in one line, for a title."""
+    """The result in one line, for a title."""
     baseline, best = baseline_of(groups), best_of(groups)
     if best is None:
         unfinished = any(each.interrupted for each in groups)
@@ -123,12 +123,12 @@ def _idle(group: Group, baseline: Group | None) -> str:
         )
     if baseline is None:
         return (
-            f"{group.label} never fired: {found}; it ended at {value_of(group.metric, group.final.median)}."
+            f"{group.label} never clipped: {found}; it ended at {value_of(group.metric, group.final.median)}."
         )
     if _same_runs(group, baseline):
-        return f"{group.label} never fired: {found}; it is the same run as without clipping."
+        return f"{group.label} never clipped: {found}; it is the same run as without clipping."
     return (
-        f"{group.label} never fired: {found}; any difference from the run without clipping has other causes."
+        f"{group.label} never clipped: {found}; a difference from the run without clipping has other causes."
     )
 
 
@@ -167,7 +167,7 @@ def _conclusion(groups: Sequence[Group], baseline: Group | None) -> str | None:
     best = best_of(groups)
     if best is None:
         return (
-            "Every run diverged: no clip tried here is enough; lower the learning rate, or look at the data."
+            "Every run diverged: none of these clips is enough; lower the learning rate, or check the data."
         )
     if best is baseline:
         same = all(_close(each, best) for each in finished if each is not best)

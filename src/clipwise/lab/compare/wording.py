@@ -1,4 +1,4 @@
-"""Metrics as people read them."""
+"""Names of metrics for people."""
 
 from clipwise.wording import number
 
@@ -18,12 +18,12 @@ HEADINGS = {
 
 
 def metric_name(metric: str) -> str:
-    """How a metric is written in a table."""
+    """The name of a metric in a table."""
     return NAMES.get(metric, metric.replace("_", " "))
 
 
 def heading(metric: str) -> str:
-    """A metric as the title of a picture."""
+    """The name of a metric as the title of a chart."""
     return HEADINGS.get(metric, metric_name(metric))
 
 

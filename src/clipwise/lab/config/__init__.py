@@ -1,1 +1,1 @@
-"""What a lab configuration may say: the keys, their defaults, and one clear line for each mistake."""
+"""The configuration of the lab: its keys, their defaults, and one clear line for each mistake."""

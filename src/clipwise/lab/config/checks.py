@@ -1,4 +1,4 @@
-"""Defaults that follow from other keys, and what keys may not say together; `ConfigError` names the key."""
+"""Defaults that depend on other keys, and combinations that are not allowed; `ConfigError` names the key."""
 
 import math
 
@@ -10,7 +10,7 @@ __all__ = ["check_data", "check_model", "check_strategy", "check_training"]
 
 
 def check_model(model_type: str, size: ModelParameters) -> None:
-    """Fill in the heads of a Transformer, and refuse those that do not fit."""
+    """Fill in the number of heads of a Transformer, and refuse numbers that do not fit."""
     if model_type == "Transformer":
         size.heads = size.heads or math.gcd(4, size.hidden_size)
         if size.hidden_size % size.heads:
@@ -24,7 +24,7 @@ def check_model(model_type: str, size: ModelParameters) -> None:
 
 
 def check_data(task: Task, data: DataConfig) -> None:
-    """Fill in the source, and refuse keys that the task, or the data, has no use for."""
+    """Fill in the source, and refuse keys that the task or the data does not use."""
     for key in data.model_fields_set:
         if getattr(data, key) is not None and key not in DATA_KEYS[task]:
             raise ConfigError(
@@ -52,7 +52,7 @@ def check_data(task: Task, data: DataConfig) -> None:
 
 
 def check_training(training: TrainingParameters, task: Task, data: DataConfig, devices: int) -> None:
-    """Fill in the task's defaults, and refuse what contradicts itself."""
+    """Fill in the task's defaults, and refuse contradictions."""
     defaults = DEFAULTS[task]
     if training.epochs is not None and training.steps is not None:
         raise ConfigError(
@@ -86,6 +86,6 @@ def check_training(training: TrainingParameters, task: Task, data: DataConfig, d
 
 
 def check_strategy(strategy: str, precision: str) -> None:
-    """Refuse a precision that parts of a model are not trained in."""
+    """Refuse a precision that sharded models cannot be trained in."""
     if strategy == "fsdp" and precision == "16":
         raise ConfigError("precision: '16' is not for strategy 'fsdp'; use 'bf16' or '32'")

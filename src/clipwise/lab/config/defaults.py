@@ -1,4 +1,4 @@
-"""What each task may be given, and what it gets where nothing is said."""
+"""The keys that each task accepts, and their defaults."""
 
 __all__ = ["DATA_KEYS", "DEFAULTS", "LEARNING_RATES", "LOSSES", "SOURCES"]
 

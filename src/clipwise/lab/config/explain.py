@@ -1,4 +1,4 @@
-"""pydantic's findings as one line a mistake: ``training_parameters.batch_size: must be ..., got ...``."""
+"""pydantic's errors as one line per mistake: ``training_parameters.batch_size: must be ..., got ...``."""
 
 import difflib
 from collections.abc import Sequence
@@ -34,11 +34,11 @@ RULES = {
 
 
 def explain(error: ValidationError, model: type[BaseModel]) -> str:
-    """One line for each mistake, in the order of the configuration; unknown keys get the nearest known one.
+    """One line per mistake, in the order of the configuration; for unknown keys with the nearest known one.
 
     Args:
-        error: what pydantic found.
-        model: the model it was checked against, whose field names are the known keys.
+        error: the errors that pydantic found.
+        model: the model that was validated, whose field names are the known keys.
     """
     return "\n".join(_line(detail, model) for detail in error.errors(include_url=False))
 
@@ -71,6 +71,6 @@ def _keys(model: type[BaseModel], path: Sequence[int | str]) -> list[str]:
 
 
 def shown(value: Any) -> str:
-    """A value as a message shows it: its repr, cut short where it is long."""
+    """The repr of a value for a message, shortened if it is long."""
     text = repr(value)
     return text if len(text) <= 60 else text[:57] + "..."

@@ -1,4 +1,4 @@
-"""A lab configuration: read, checked, and with every default filled in."""
+"""A lab configuration: read, validated, and with all defaults filled in."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -28,16 +28,16 @@ __all__ = ["LabConfig", "load_config", "parse_config"]
 
 
 class LabConfig(Section):
-    """A whole configuration with every default filled in; made by `load_config` or `parse_config`.
+    """A complete configuration with all defaults filled in; created by `load_config` or `parse_config`.
 
     Attributes:
-        model_type: LSTM, GRU, RNN (tanh) or Transformer, in any case.
-        task: Language_Modeling, Sequence_Classification or Time_Series_Forecasting, in any case.
+        model_type: LSTM, GRU, RNN (tanh) or Transformer; case is ignored.
+        task: Language_Modeling, Sequence_Classification or Time_Series_Forecasting; case is ignored.
         model_parameters, data, training_parameters: see the sections.
-        seed: fixes the weights at the start and the order of the data.
-        device: ``"auto"`` takes a CUDA GPU, then Apple's, then the CPU.
-        devices: how many of them.
-        strategy: what each of several holds: the whole model (``"ddp"``) or a part of it (``"fsdp"``).
+        seed: seed of the initial weights and the order of the data.
+        device: ``"auto"`` uses a CUDA GPU if there is one, then Apple's GPU, then the CPU.
+        devices: number of devices.
+        strategy: what each of several devices holds: the whole model (``"ddp"``) or a shard (``"fsdp"``).
         precision: ``"32"``, ``"bf16"`` (autocast) or ``"16"`` (autocast with a gradient scaler; CUDA only).
     """
 
@@ -61,24 +61,24 @@ class LabConfig(Section):
 
     @property
     def clip(self) -> AnyClip | None:
-        """The clip that ``training_parameters.gradient_clipping`` describes; None for no clipping."""
+        """The clip in ``training_parameters.gradient_clipping``; None for no clipping."""
         return parse(
             {"training_parameters": {"gradient_clipping": self.training_parameters.gradient_clipping}}
         )
 
     @property
     def batch_size(self) -> int:
-        """``training_parameters.batch_size``, filled in."""
+        """``training_parameters.batch_size``, with its default filled in."""
         return self.training_parameters.batch_size or DEFAULTS[self.task]["batch_size"]
 
     @property
     def sequence_length(self) -> int:
-        """``training_parameters.sequence_length``, filled in."""
+        """``training_parameters.sequence_length``, with its default filled in."""
         return self.training_parameters.sequence_length or DEFAULTS[self.task]["sequence_length"]
 
     @property
     def data_path(self) -> Path | None:
-        """The user's own file, found from the folder of the configuration file; ``~`` is the home folder."""
+        """The path of the user's file, relative to the configuration file; ``~`` is the home folder."""
         if self.data.path is None:
             return None
         try:
@@ -89,11 +89,11 @@ class LabConfig(Section):
             ) from error
 
     def says(self, key: str) -> bool:
-        """Whether this top-level key was given, by the file or by an option."""
+        """Whether this top-level key was given, in the file or by an option."""
         return key in self._given
 
     def to_dict(self) -> dict[str, Any]:
-        """Every key with its value, defaults filled in, as plain values that JSON can hold."""
+        """All keys with their values, defaults included, in types that JSON can hold."""
         plain = self.model_dump()
         given = self.training_parameters.gradient_clipping
         if isinstance(given, Clip | Chain | ByName):
@@ -103,7 +103,7 @@ class LabConfig(Section):
     def override(
         self, *, steps: int | None = None, learning_rate: float | None = None, **top: Any
     ) -> "LabConfig":
-        """A copy with other ``steps`` (in place of epochs), rate or top-level keys; None leaves one as it is.
+        """A copy with other ``steps`` (instead of epochs), rate or top-level keys; None keeps a value.
 
         >>> config = parse_config({"model_type": "GRU", "task": "Language_Modeling"})
         >>> config.override(seed=3, steps=200).training_parameters.evaluate_every
@@ -121,15 +121,15 @@ class LabConfig(Section):
 
 
 def parse_config(data: Mapping[str, Any], *, folder: Path | None = None) -> LabConfig:
-    """A mapping as a checked configuration with its defaults filled in.
+    """A mapping as a validated configuration with its defaults filled in.
 
     Args:
-        data: the keys of `LabConfig`; only ``model_type`` and ``task`` must be there. ``gradient_clipping``
-            may also stand at the top, outside ``training_parameters``.
-        folder: what ``data.path`` is relative to; the working folder when left out.
+        data: the keys of `LabConfig`; only ``model_type`` and ``task`` are required. ``gradient_clipping``
+            may also be at the top level, outside of ``training_parameters``.
+        folder: folder that ``data.path`` is relative to; by default the working folder.
 
     Raises:
-        ConfigError: one line for each mistake, beginning with the path of its key.
+        ConfigError: one line per mistake, beginning with the path of its key.
 
     >>> parse_config({"model_type": "gru", "task": "language_modeling"}).training_parameters.learning_rate
     0.001
@@ -156,7 +156,7 @@ def load_config(path: str | Path) -> LabConfig:
     """A configuration from a JSON or YAML file; ``data.path`` in it is relative to the file's folder.
 
     Raises:
-        ConfigError: the file is missing or malformed, or says something that is not allowed.
+        ConfigError: the file does not exist or is malformed, or holds something that is not allowed.
     """
     path = Path(path)
     return parse_config(read_mapping(path), folder=path.parent)

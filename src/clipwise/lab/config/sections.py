@@ -1,4 +1,4 @@
-"""The sections of a lab configuration: their keys, and what is allowed for each."""
+"""The sections of a lab configuration: their keys and allowed values."""
 
 from typing import Annotated, Any, Literal, TypeAlias
 
@@ -23,7 +23,7 @@ Decay: TypeAlias = Literal["constant", "linear", "cosine"]
 
 
 def named(*names: str) -> BeforeValidator:
-    """Take any spelling of a name: upper or lower case."""
+    """Accept a name in upper or lower case."""
     by_lower = {name.lower(): name for name in names}
     return BeforeValidator(
         lambda value: by_lower.get(value.lower(), value) if isinstance(value, str) else value
@@ -31,7 +31,7 @@ def named(*names: str) -> BeforeValidator:
 
 
 class Section(BaseModel):
-    """Unknown keys, NaN, Inf and values of another type are refused."""
+    """Refuses unknown keys, NaN, Inf and values of another type."""
 
     model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
 
@@ -41,11 +41,11 @@ class ModelParameters(Section):
 
     Attributes:
         hidden_size: width of the core.
-        layers: how many are stacked.
-        embedding_size: width of a symbol's embedding, and at most of a category's.
-        heads: attention heads (Transformer only); they divide hidden_size; at most 4 when left out.
+        layers: number of stacked layers.
+        embedding_size: width of a symbol's embedding, and the largest width of a category's.
+        heads: attention heads (Transformer only), which must divide hidden_size; by default at most 4.
         dropout: share of activations dropped, in [0, 1).
-        layer_norm: normalise what enters a recurrent core and what leaves it; a Transformer always does.
+        layer_norm: normalise the input and output of a recurrent core; a Transformer always does.
     """
 
     hidden_size: Positive = 128
@@ -57,18 +57,19 @@ class ModelParameters(Section):
 
 
 class DataConfig(Section):
-    """Where the data comes from: a named ``source``, or a file of your own at ``path``.
+    """The data: a named ``source``, or a file of your own at ``path``.
 
     Attributes:
         source: ``"shakespeare"``, ``"chatterbot"``, ``"online_retail"`` or ``"beijing_pm25"``.
-        path: a text file, or a CSV file, also packed (``.gz``, ``.xz``); relative to the configuration file.
-        sequence_key: the column that says which rows belong together.
-        time_column: the column that orders them; numbers or times.
-        target: the column to predict, two or more classes.
+        path: a text or CSV file, which may be compressed (``.gz``, ``.xz``); relative to the configuration
+            file.
+        sequence_key: the column that identifies the sequence of a row.
+        time_column: the column that orders the rows; numbers or times.
+        target: the column to predict, with two or more classes.
         value_column: the series to forecast.
-        features: columns the model sees; for classification all others when left out, for forecasting none.
-        max_characters: only the first so many characters of a text.
-        max_rows: only the first so many rows of a table.
+        features: columns that the model sees; by default all others for classification, none for forecasting.
+        max_characters: use only the first so many characters of a text.
+        max_rows: use only the first so many rows of a table.
     """
 
     source: Literal["shakespeare", "chatterbot", "online_retail", "beijing_pm25"] | None = None
@@ -83,24 +84,24 @@ class DataConfig(Section):
 
 
 class TrainingParameters(Section):
-    """How it is trained.
+    """The training.
 
     Attributes:
         optimizer: SGD, Adam, AdamW, RMSprop or Adagrad.
-        learning_rate: torch's default for the optimizer, 0.1 for SGD.
+        learning_rate: by default torch's for the optimizer, 0.1 for SGD.
         momentum: for SGD and RMSprop.
         weight_decay: as in torch.
-        warmup: steps over which the learning rate rises to its full value, along a straight line.
-        decay: what it does after them: nothing, or it falls to 0 at the end of the run.
-        loss: one that fits the task. Left out for classes of your own it stays None, which means
-            ``"binary_cross_entropy"`` where there are two and ``"cross_entropy"`` where there are more.
-        epochs, steps: how long: one of the two. A step is one update of the weights.
-        batch_size: sequences an update, over all devices and accumulated batches.
+        warmup: steps of linear warm-up of the learning rate.
+        decay: what follows the warm-up: a constant learning rate, or a decay to 0 at the end of the run.
+        loss: a loss that fits the task. By default ``"binary_cross_entropy"`` for two classes and
+            ``"cross_entropy"`` for more; for classes of your own it stays None until the data is read.
+        epochs, steps: length of the training; one of the two. A step is one update of the weights.
+        batch_size: sequences per update, over all devices and accumulated batches.
         sequence_length: steps of a sequence: characters, rows of one key, or values of the series.
-        accumulate: in how many batches a step's sequences are worked through.
-        gradient_clipping: anything `clipwise.config.parse` reads; none when left out.
-        nonfinite: what happens to a gradient with NaN or Inf; without clipping it always goes through.
-        evaluate_every: steps between two looks at the held-out data; a tenth of the run when left out.
+        accumulate: number of micro-batches per update (gradient accumulation).
+        gradient_clipping: anything that `clipwise.config.parse` reads; none by default.
+        nonfinite: what to do about gradients with NaN or Inf; without clipping they are always used.
+        evaluate_every: steps between evaluations on the held-out data; by default a tenth of the run.
     """
 
     optimizer: Annotated[Literal["SGD", "Adam", "AdamW", "RMSprop", "Adagrad"], named(*LEARNING_RATES)] = (

@@ -1,4 +1,4 @@
-"""``gradient_clipping`` at the top of a configuration, where other libraries have it, means the section's."""
+"""Accepts ``gradient_clipping`` at the top level, where other libraries have it."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,10 +10,10 @@ __all__ = ["with_clipping_in_its_section"]
 
 
 def with_clipping_in_its_section(data: Mapping[str, Any]) -> dict[str, Any]:
-    """A copy in which a ``gradient_clipping`` at the top has moved into ``training_parameters``.
+    """A copy in which a top-level ``gradient_clipping`` has been moved to ``training_parameters``.
 
     Raises:
-        ConfigError: it stands in both places.
+        ConfigError: the key is in both places.
 
     >>> with_clipping_in_its_section({"seed": 1, "gradient_clipping": "auto"})
     {'seed': 1, 'training_parameters': {'gradient_clipping': 'auto'}}

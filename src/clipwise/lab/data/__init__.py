@@ -1,1 +1,1 @@
-"""Real data: fetched out of packages by version and hash, or read from your files, and prepared once."""
+"""Real data: downloaded from packages by version and hash, or read from the user's files; prepared once."""

@@ -1,4 +1,4 @@
-"""Where downloaded and prepared data is kept, and how a file gets there whole or not at all."""
+"""The folder for downloaded and prepared data, and atomic writing to it."""
 
 import os
 from collections.abc import Callable
@@ -11,10 +11,10 @@ from clipwise.files import replacing
 
 
 def cache_folder() -> Path:
-    """The folder for data: ``$CLIPWISE_CACHE``, or ``clipwise`` in the platform's own cache folder.
+    """The folder for data: ``$CLIPWISE_CACHE``, or ``clipwise`` in the platform's cache folder.
 
-    That is ``$XDG_CACHE_HOME`` or ``~/.cache`` on Linux, ``~/Library/Caches`` on macOS and
-    ``%LOCALAPPDATA%`` on Windows. The folder can be deleted at any time.
+    That is ``$XDG_CACHE_HOME`` or ``~/.cache`` on Linux, ``~/Library/Caches`` on macOS and ``%LOCALAPPDATA%``
+    on Windows. The folder can be deleted at any time.
     """
     if chosen := os.environ.get("CLIPWISE_CACHE"):
         return Path(chosen).expanduser()
@@ -22,7 +22,7 @@ def cache_folder() -> Path:
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> Path:
-    """Call ``write`` with what `replacing` gives, in a folder made where there is none; return ``path``.
+    """Call ``write`` with the path that `replacing` gives, creating the folder if needed; return ``path``.
 
     Raises:
         DataError: the folder or the file cannot be written.

@@ -1,4 +1,4 @@
-"""The bytes of a user's file, unpacked where its name says that it is packed."""
+"""Reads a user's file, decompressed if its name says so."""
 
 import gzip
 import lzma
@@ -20,10 +20,10 @@ PACKED: dict[str, tuple[str, Callable[[Path], lzma.LZMAFile | gzip.GzipFile]]] =
 
 
 def read_file(path: Path) -> bytes:
-    """The content of a file; ``.gz`` and ``.xz`` are unpacked.
+    """The content of a file; ``.gz`` and ``.xz`` are decompressed.
 
     Raises:
-        DataError: the file cannot be read, is not packed as its name says, or holds more than a gibibyte.
+        DataError: the file cannot be read, is not in the format of its name, or holds more than a gibibyte.
     """
     kind, unpacked = PACKED.get(path.suffix.lower(), ("", None))
     try:

@@ -1,4 +1,4 @@
-"""Tables from CSV files: read whatever is there, and say in one sentence what is not."""
+"""Tables from CSV files, with clear errors for what is missing."""
 
 import io
 from collections.abc import Sequence
@@ -20,10 +20,10 @@ def read_csv(path: Path, *, text_columns: Sequence[str] = ()) -> pl.DataFrame:
 
     Args:
         path: the file.
-        text_columns: columns that stay text although they look like numbers, such as keys.
+        text_columns: columns that stay text even if they look like numbers, such as keys.
 
     Raises:
-        DataError: the file is missing, empty, binary, or no table.
+        DataError: the file does not exist, is empty or binary, or is not a table.
     """
     content = _content(path)
     try:
@@ -50,7 +50,7 @@ def _content(path: Path) -> bytes:
 
 
 def require_columns(frame: pl.DataFrame, columns: Sequence[tuple[str, str]], where: str) -> None:
-    """Check that each ``(key, column)`` is there; ``key`` is the setting that asked for the column."""
+    """Check that each column of ``(key, column)`` exists; ``key`` is the setting that names it."""
     for key, column in columns:
         if column not in frame.columns:
             raise DataError(
@@ -59,7 +59,7 @@ def require_columns(frame: pl.DataFrame, columns: Sequence[tuple[str, str]], whe
 
 
 def numbers(frame: pl.DataFrame, key: str, column: str, where: str) -> pl.Series:
-    """A column as float64 with missing and infinite values as null; DataError where it is no number."""
+    """A column as float64, with missing and infinite values as null; DataError if it is not numeric."""
     series = frame[column]
     values = series.cast(pl.Float64, strict=False) if _is_like_numbers(series.dtype) else None
     wrong = series.is_not_null() if values is None else series.is_not_null() & values.is_null()

@@ -1,11 +1,11 @@
-"""Rows of a table as labelled sequences: by key, in order of time, split by time.
+"""Rows of a table as labelled sequences: grouped by key, ordered by time, split by time.
 
-What an example is follows from the target. If it is the same in all rows of every sequence (a label for a
-customer, a device, a session), each whole sequence is one example. If it changes within sequences (a label
-for a transaction), every row is one: the row itself and the rows of its sequence before it, none after it.
+The target decides what an example is. If it is constant in every sequence (a label for a customer, a device,
+a session), each sequence is one example. If it changes within sequences (a label for a transaction), each row
+is one example: the row and the earlier rows of its sequence.
 
-The latest fifth of the examples is held out. Means, deviations and known categories come from rows up to that
-moment alone.
+The latest fifth of the examples is held out. Means, deviations and known categories are computed from rows
+before that.
 """
 
 from collections.abc import Sequence
@@ -37,14 +37,14 @@ class SequenceData:
 
     Attributes:
         numeric: ``(N, F)`` standardised features.
-        categories: ``(N, C)`` numbered text features, 0 for a value unknown in training.
-        sizes: number of values of each text feature, the unknown one included.
-        first: ``(N,)`` the first row of the sequence that each row belongs to.
+        categories: ``(N, C)`` text features as numbers, 0 for a value that is unknown in training.
+        sizes: number of values of each text feature, including the unknown one.
+        first: ``(N,)`` the first row of each row's sequence.
         labels: ``(N,)`` the class of each row.
-        train, held_out: the rows on which the examples of either part end.
-        classes: the value of the target behind each class.
+        train, held_out: the last rows of the examples of each part.
+        classes: the target's value for each class.
         features: names of the numeric, then of the text features.
-        name: what it is, for messages.
+        name: description for messages.
         summary: what was read and how it was split.
     """
 
@@ -76,12 +76,12 @@ def make_sequences(
     Args:
         frame: the table, in any order.
         key, time, target: its columns.
-        features: the columns the model sees; None: all others.
-        name: what it is, for messages.
-        gaps: add the time since the row before as a feature, ``log(1 + difference)``.
+        features: the columns that the model sees; None: all others.
+        name: description for messages.
+        gaps: add the time since the previous row as a feature, ``log(1 + difference)``.
 
     Raises:
-        DataError: a column is missing, the target has one class or far too many, or a part is empty.
+        DataError: a column is missing, the target has one class or too many, or a part is empty.
     """
     others = [column for column in frame.columns if column not in (key, time, target)]
     columns = [("sequence_key", key), ("time_column", time), ("target", target)]

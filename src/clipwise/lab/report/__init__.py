@@ -1,1 +1,1 @@
-"""What is shown: tables, the picture, the page, and the files they are saved in."""
+"""The results of a call: tables, the picture, the page, and their files."""

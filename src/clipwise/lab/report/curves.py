@@ -1,4 +1,4 @@
-"""What the picture draws: each run up to where it diverged, smoothed, and the middle of several seeds."""
+"""The curves of the picture: each run until it diverged, smoothed, and the median over seeds."""
 
 import math
 from collections.abc import Sequence
@@ -31,7 +31,7 @@ POINTS = 4000
 
 @dataclass(frozen=True)
 class Curve:
-    """Values over steps; not finite where there is nothing to draw."""
+    """Values over steps; not finite where nothing is drawn."""
 
     steps: NDArray[Any]
     values: Floats
@@ -39,7 +39,7 @@ class Curve:
 
 @dataclass(frozen=True)
 class DrawnClip:
-    """The runs of one clip, each cut where it diverged, with their colour, dashes and mark."""
+    """The runs of one clip, each cut where it diverged, with their colour, dashes and marker."""
 
     label: str
     role: str
@@ -51,9 +51,9 @@ class DrawnClip:
 
 
 def until_divergence(run: RunRecord) -> tuple[RunRecord, int | None]:
-    """The run up to and with the step at which it diverged, and that step; all of it if it did not.
+    """The run up to the step at which it diverged (included), and that step; the whole run if it did not.
 
-    What follows it is noise over many powers of ten, which would flatten everything else.
+    Later values span many powers of ten and would flatten everything else.
     """
     at = diverged_at(run)
     if at is None:
@@ -72,19 +72,19 @@ def held_out(run: RunRecord) -> Curve:
 
 
 def step_curve(run: RunRecord, column: str) -> Curve:
-    """One column of the steps; infinity is nothing to draw."""
+    """One column of the steps; infinite values are not drawn."""
     values = np.asarray(run.steps[column], dtype=np.float64)
     return Curve(np.arange(1, len(values) + 1), np.where(np.isinf(values), np.nan, values))
 
 
 def thinned(curve: Curve) -> Curve:
-    """As many points as a screen shows, and not one spike lost."""
+    """As many points as a screen can show, without losing a spike."""
     few = thin(curve.steps, curve.values, buckets=POINTS // 4)
     return Curve(few.steps, few.values)
 
 
 def smooth(curve: Curve) -> Curve:
-    """Running median of the finite values over a fortieth of the run; of a long one, at every n-th step."""
+    """Running median of the finite values over a fortieth of the run; thinned for a long run."""
     every = max(1, len(curve.values) // POINTS)
     curve = Curve(curve.steps[::every], curve.values[::every])
     window = len(curve.values) // 40
@@ -99,9 +99,9 @@ def smooth(curve: Curve) -> Curve:
 
 
 def middle(curves: Sequence[Curve], *, missing: float = math.inf) -> Curve:
-    """The median over the seeds; a seed that has no value at a step counts there as ``missing``, the worst.
+    """The median over the seeds; a seed without a value at a step counts as ``missing``, the worst value.
 
-    So the line ends where half of the seeds have diverged, and is not that of the survivors.
+    So the line ends where half of the seeds have diverged, and is not biased towards the survivors.
     """
     if len(curves) == 1:
         return curves[0]
@@ -114,7 +114,7 @@ def middle(curves: Sequence[Curve], *, missing: float = math.inf) -> Curve:
 
 
 def limits(curves: Sequence[Curve], low: float = 0.0, high: float = 100.0) -> tuple[float, float] | None:
-    """The given percentiles of all finite values; None where there are none."""
+    """The given percentiles of all finite values; None if there are none."""
     values = np.concatenate([curve.values for curve in curves]) if curves else np.zeros(0)
     values = values[np.isfinite(values)]
     return (float(np.percentile(values, low)), float(np.percentile(values, high))) if len(values) else None

@@ -1,4 +1,4 @@
-"""The files of a result: JSON with everything, CSV with one row a run, the picture, and the page."""
+"""The files of a result: JSON with everything, CSV with one row per run, the picture, and the page."""
 
 import platform
 from importlib import metadata
@@ -28,7 +28,7 @@ def files(results: Results) -> dict[str, str | bytes]:
 
 
 def environment(config: LabConfig) -> dict[str, str]:
-    """The versions and the kind of device that the numbers depend on."""
+    """The versions and the device that the numbers depend on."""
     import torch
 
     device = config.device

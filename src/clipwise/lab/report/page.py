@@ -1,4 +1,4 @@
-"""One self-contained page: verdict, picture, tables, configuration, how to reproduce it. It loads nothing."""
+"""One self-contained page: verdict, picture, tables, configuration, and how to reproduce it."""
 
 import base64
 import json
@@ -79,7 +79,7 @@ def _list(sentences: Iterable[str]) -> str:
 
 
 def picture_pair(light: bytes, dark: bytes, text: str) -> str:
-    """A picture in two versions, for light and for dark pages, with a text for who cannot see it."""
+    """A picture in two versions, for light and dark pages, with an alternative text."""
 
     def address(png: bytes) -> str:
         return "data:image/png;base64," + base64.b64encode(png).decode("ascii")

@@ -27,7 +27,7 @@ __all__ = ["clipped", "loss", "metric", "norm"]
 
 
 def metric(axes: Axes, series: Sequence[DrawnClip], look: Look) -> None:
-    """The held-out metric over the steps, with the final values at the right."""
+    """The held-out metric over the steps, with the final values on the right."""
     first = series[0].runs[0]
     better = "lower is better" if first.lower_is_better else "higher is better"
     caption(axes, f"{heading(first.metric)} on held-out data", better, look)
@@ -66,7 +66,7 @@ def loss(axes: Axes, series: Sequence[DrawnClip], look: Look) -> None:
 
 
 def norm(axes: Axes, series: Sequence[DrawnClip], look: Look) -> None:
-    """The gradient norm before clipping, and what it was not to exceed, on a logarithmic scale."""
+    """The gradient norm before clipping and the threshold, on a logarithmic scale."""
     _logarithmic(axes, *_norm_limits(series))
     caption(axes, "Gradient norm before clipping", "dotted: the threshold", look)
     for s in series:
@@ -78,7 +78,7 @@ def norm(axes: Axes, series: Sequence[DrawnClip], look: Look) -> None:
 
 
 def clipped(axes: Axes, series: Sequence[DrawnClip], groups: Sequence[Group], look: Look) -> None:
-    """A bar for each clip: the share of its steps that were clipped."""
+    """A bar per clip: the share of its steps that were clipped."""
     caption(axes, "Steps clipped", "share of all steps", look)
     rows = [(s, g) for s, g in zip(series, groups, strict=True) if s.role != "baseline"]
     axes.grid(False, axis="y")

@@ -1,6 +1,6 @@
-"""The picture: held-out metric, training loss, gradient norm with thresholds, and how often each clip fired.
+"""The picture: held-out metric, training loss, gradient norm with thresholds, and how often each clip acted.
 
-The colours are those of Okabe and Ito, which colour-blind people can tell apart; line styles differ as well.
+The colours are those of Okabe and Ito, which are safe for colour-blind readers; line styles differ as well.
 """
 
 import math
@@ -25,7 +25,7 @@ Theme = Literal["light", "dark"]
 
 @dataclass(frozen=True)
 class Palette:
-    """The colours of the clips by role, and those of the rest."""
+    """The colours of the clips by role, and the other colours."""
 
     look: Look
     baseline: str

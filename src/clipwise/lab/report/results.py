@@ -1,4 +1,4 @@
-"""Results on disk: written beside their place and moved there at the end; earlier ones stay till then."""
+"""Results on disk: written to temporary files, then moved into place; earlier results stay until then."""
 
 import csv
 import io
@@ -26,19 +26,19 @@ __all__ = ["Results", "check_folder", "interrupted_folder", "load", "save", "ste
 
 @dataclass(frozen=True)
 class Results:
-    """Everything a table, picture or page shows of one call of ``clipwise train`` or ``clipwise compare``.
+    """All that a table, picture or page shows for one call of ``clipwise train`` or ``clipwise compare``.
 
     Attributes:
         name: stem of the files, ``"comparison"`` or ``"training"``.
         records: the runs.
         config_path: the configuration file, as it was given.
         config: its content.
-        settings: the same with the options of the command and every default filled in.
-        command: the whole command, for reproducing it.
-        options: its options that a next command should keep.
-        target: the target asked for, or None for the automatic one.
-        environment: versions and the device.
-        going_on: the command that goes on, where not all was trained: then it is the next one.
+        settings: the same with the options of the command and all defaults filled in.
+        command: the whole command, to reproduce it.
+        options: its options that a suggested next command should keep.
+        target: the given target, or None for the automatic one.
+        environment: versions and device.
+        going_on: the command that continues an incomplete training; it is then the next command.
     """
 
     name: str
@@ -53,7 +53,7 @@ class Results:
     going_on: str = ""
 
     def the_target(self) -> float | None:
-        """The target asked for, or else a value that every good run reached."""
+        """The given target, otherwise a value that every good run reached."""
         return find_target(self.records) if self.target is None else self.target
 
     def groups(self) -> list[Group]:
@@ -63,9 +63,9 @@ class Results:
         return self.going_on or next_command(self.groups(), self.config_path, self.options)
 
     def to_json(self) -> str:
-        """All figures and all records as standard JSON; NaN and Infinity are written as these strings.
+        """All figures and records as standard JSON; NaN and Infinity become these strings.
 
-        Both lists are in the order of the tables: clip by clip, and for each the seeds as they were run.
+        Both lists have the order of the tables: by clip, then by seed as they were run.
         """
         groups = self.groups()
         order = {each.label: index for index, each in enumerate(groups)}
@@ -86,10 +86,10 @@ class Results:
 
 
 def load(path: Path) -> list[RunRecord]:
-    """The records of a ``comparison.json`` or ``training.json``, numbers as they were.
+    """The records of a ``comparison.json`` or ``training.json``, with exact numbers.
 
     Raises:
-        DataError: the file is missing or is not one of these.
+        DataError: the file does not exist or is not one of these.
     """
     try:
         records = json.loads(path.read_text(encoding="utf-8"))["records"]
@@ -97,19 +97,19 @@ def load(path: Path) -> list[RunRecord]:
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror}") from error
     except (ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path} is no result of clipwise: {error}") from error
+        raise DataError(f"{path} is not a result of clipwise: {error}") from error
 
 
 def save(folder: Path, files: Mapping[str, str | bytes], *, extra: Sequence[Path] = ()) -> None:
-    """Write all files beside their places, then move each there; other files in the folder stay.
+    """Write all files beside their places, then move each into place; other files in the folder stay.
 
     Args:
-        folder: where they go; made if it is not there.
-        files: name to content.
-        extra: files to move along, made elsewhere on the same disk.
+        folder: the folder, created if it does not exist.
+        files: content by name.
+        extra: other files to move into it, written elsewhere on the same disk.
 
     Raises:
-        ArgumentError: the folder cannot be written. Nothing in it was touched then.
+        ArgumentError: the folder cannot be written. Nothing in it was changed.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -124,10 +124,10 @@ def save(folder: Path, files: Mapping[str, str | bytes], *, extra: Sequence[Path
 
 
 def check_folder(folder: Path) -> None:
-    """Refuse a place that results could not be written to, before hours are spent on training.
+    """Refuse a folder that results could not be written to, before hours are spent on a training.
 
     Raises:
-        ArgumentError: the path is a file, or neither it nor the nearest folder above it can be written.
+        ArgumentError: the path is a file, or neither it nor the nearest existing parent can be written.
     """
     try:
         folder.stat()
@@ -153,7 +153,7 @@ def check_folder(folder: Path) -> None:
 
 
 def interrupted_folder(folder: Path) -> Path:
-    """Where partial results go: the folder if it is empty or new, else ``<name>-interrupted``, numbered."""
+    """The folder for partial results: the given one if it is empty, else ``<name>-interrupted``, numbered."""
     candidate, number = folder, 1
     while candidate.exists() and any(candidate.iterdir()):
         candidate = folder.with_name(f"{folder.name}-interrupted" + (f"-{number}" if number > 1 else ""))

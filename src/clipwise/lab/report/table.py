@@ -1,7 +1,7 @@
-"""The figures as tables: in the terminal, as CSV, and as rows that the page shows.
+"""The figures as tables: for the terminal, as CSV, and as rows for the page.
 
-Three tables of about five columns each fit a terminal of 80 characters and a telephone: what came out, what
-the gradients were, and what the training loss did.
+Three tables of about five columns each fit a terminal of 80 characters and a phone: the results, the
+gradients, and the training loss.
 """
 
 import csv
@@ -26,7 +26,7 @@ __all__ = ["Cell", "Sheet", "csv_text", "rich_table", "sheets"]
 
 @dataclass(frozen=True)
 class Cell:
-    """One entry; ``mood`` is ``"best"``, ``"bad"``, ``"quiet"`` or empty, ``range`` that over the seeds."""
+    """One entry; ``mood`` is ``"best"``, ``"bad"``, ``"quiet"`` or empty; ``range`` is over the seeds."""
 
     text: str
     mood: str = ""
@@ -35,7 +35,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Sheet:
-    """A table without a look: rows of cells, the first column the label of the clip."""
+    """A table without formatting: rows of cells, with the label of the clip in the first column."""
 
     title: str
     header: tuple[str, ...]
@@ -46,7 +46,7 @@ Show = Callable[[float], str]
 
 
 def sheets(groups: Sequence[Group], *, target: float | None = None) -> list[Sheet]:
-    """All three tables; over several seeds a cell holds the median and the range."""
+    """All three tables; with several seeds a cell holds the median and the range."""
     return [_outcome(groups, target), _gradients(groups), _loss(groups)]
 
 
@@ -190,7 +190,7 @@ GAP = 2
 def rich_table(sheet: Sheet, *, width: int, ranges: bool = True) -> Table:
     """One sheet for a terminal of ``width`` characters; without ``ranges`` only the medians.
 
-    Where it is too wide the labels are folded and the cells broken at their spaces: nothing is cut off.
+    If it is too wide, labels are folded and cells are wrapped at spaces: nothing is cut off.
     """
     table = Table(
         title=sheet.title,
@@ -236,7 +236,7 @@ def _styled(cell: Cell, ranges: bool) -> Text:
 
 
 def csv_text(groups: Sequence[Group]) -> str:
-    """One row a run with every figure, unrounded; an empty cell where a figure is undefined."""
+    """One row per run with every figure, not rounded; an empty cell for an undefined figure."""
     runs = [run for each in groups for run in each.runs]
     held_out = sorted({name for run in runs for name in run.held_out})
     names = [f.name for f in fields(Figures) if f.name not in ("held_out", "multiple")]

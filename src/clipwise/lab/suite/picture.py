@@ -70,7 +70,7 @@ def _finals(axis: Any, board: Board, look: Look) -> None:
     axis.set_ylim(len(board.rows) - 0.4, -0.6)
     axis.set_xlim(*ends)
     axis.set_xlabel(
-        "a dot a seed, a bar their median; a cross diverged or is off the picture", color=look.quiet
+        "a dot is a seed, a bar the median; a cross has diverged or is outside the chart", color=look.quiet
     )
 
 

@@ -107,14 +107,14 @@ def _check(db: sqlite3.Connection, path: Path, write: bool) -> None:
         (tables,) = db.execute("SELECT count(*) FROM sqlite_master").fetchone()
         if application == APPLICATION and version != VERSION:
             raise StoreError(
-                f"the store {str(path)!r} is of another version of clipwise ({version}, this one has"
-                f" {VERSION}): name another folder with --out"
+                f"the store {str(path)!r} was made by another version of clipwise (version {version}, this"
+                f" one reads {VERSION}): name another folder with --out"
             )
         if application != APPLICATION:
             if tables or application or not write:
                 raise StoreError(
-                    f"{str(path)!r} is no store of clipwise lab: name another folder with --out, or move this"
-                    " file away"
+                    f"{str(path)!r} is not a store of clipwise lab: name another folder with --out, or move"
+                    " this file away"
                 )
             db.execute(TABLE)
             db.execute(f"PRAGMA application_id = {APPLICATION}")
@@ -137,11 +137,11 @@ def _explained(path: Path) -> Iterator[None]:
         place = repr(str(path))
         if code in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
             raise StoreError(
-                f"{place} is no store of clipwise lab, or it is damaged ({error}): move it away, or name"
+                f"{place} is not a store of clipwise lab, or is damaged ({error}): move it away, or name"
                 " another folder with --out"
             ) from error
         if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM):
             raise StoreError(
-                f"the store {place} cannot be written ({error}): name a folder that can with --out"
+                f"the store {place} cannot be written ({error}): name another folder with --out"
             ) from error
-        raise StoreError(f"the store {place} cannot be used just now ({error}): try again") from error
+        raise StoreError(f"the store {place} cannot be used at the moment ({error}): try again") from error

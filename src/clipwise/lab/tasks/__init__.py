@@ -1,1 +1,1 @@
-"""What is learned: the models, and each task with its batches, its loss and its held-out figures."""
+"""The tasks: models, batches, losses and held-out metrics."""

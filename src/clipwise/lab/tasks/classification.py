@@ -21,11 +21,11 @@ EVALUATED = 4096
 
 
 class SequenceClassification(Task):
-    """The last ``sequence_length`` rows of a sequence to the class of its last row.
+    """Predict the class of the last row of a sequence from its last ``sequence_length`` rows.
 
-    With two classes AUC decides: it needs no cut-off, and where one class is rare, as the cancellations of
-    the default data, accuracy hardly moves and F1 depends on the cut-off chosen. With more classes macro F1
-    decides. See `metrics.classification`.
+    For two classes the main metric is the AUC: it needs no cut-off. If one class is rare, as cancellations in
+    the default data, accuracy hardly changes and F1 depends on the cut-off. For more classes it is the macro
+    F1. See `metrics.classification`.
     """
 
     lower_is_better = False

@@ -1,4 +1,4 @@
-"""Time series forecasting: from the last values to the next one."""
+"""Time series forecasting: the next value from the last ones."""
 
 from collections.abc import Callable, Iterator
 
@@ -26,7 +26,10 @@ LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 
 
 class TimeSeriesForecasting(Task):
-    """``sequence_length`` values to the next one; RMSE in deviations of the training part decides."""
+    """Predict the next value from the last ``sequence_length``; the metric is the standardised RMSE.
+
+    It is in standard deviations of the training part.
+    """
 
     metric = "rmse"
     lower_is_better = True

@@ -19,10 +19,10 @@ EVALUATED = 50_000
 
 
 class LanguageModeling(Task):
-    """Character by character; held-out bits a character decide.
+    """Character by character; the metric is held-out bits per character.
 
-    A recurrent model reads ``batch_size`` continuous streams of the text and keeps its state from one step to
-    the next, detached: truncated backpropagation through time. A Transformer, which has no state, reads
+    A recurrent model reads ``batch_size`` continuous streams of the text and carries its detached state from
+    one step to the next: truncated backpropagation through time. A Transformer, which has no state, reads
     windows from random places.
     """
 

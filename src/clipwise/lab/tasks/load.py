@@ -1,4 +1,4 @@
-"""From a configuration to its task, reading each data set once a process."""
+"""Creates the task of a configuration; a process reads each data set once."""
 
 from functools import lru_cache
 from pathlib import Path
@@ -20,10 +20,10 @@ __all__ = ["load_task"]
 
 
 def load_task(config: LabConfig) -> Task:
-    """The task that a configuration describes, with its data; fetches the data where it has to.
+    """The task of a configuration, with its data, which is downloaded if needed.
 
-    Runs of one configuration with several clips and seeds read the data once: it is kept until a
-    configuration with other data comes.
+    The data is kept until a configuration with other data comes, so that runs with several clips and seeds
+    read it once.
 
     Raises:
         DataError: the data cannot be found, verified or understood.

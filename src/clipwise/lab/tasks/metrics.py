@@ -1,4 +1,4 @@
-"""The figures on held-out data, NaN where the predictions are not finite: a diverged model has no score."""
+"""Metrics on held-out data; NaN if the predictions are not finite, since a diverged model has no score."""
 
 import math
 from typing import Any, TypeAlias
@@ -13,9 +13,9 @@ Labels: TypeAlias = np.ndarray[Any, np.dtype[np.int64]]
 
 
 def language(loss: float, accuracy: float) -> dict[str, float]:
-    """Figures of a language model from its mean negative log-likelihood a symbol, in nats.
+    """Metrics of a language model from its mean negative log-likelihood per symbol, in nats.
 
-    ``bits = loss / ln 2``, ``perplexity = exp(loss)``; accuracy is the share of symbols guessed right.
+    ``bits = loss / ln 2``, ``perplexity = exp(loss)``; accuracy is the share of correctly predicted symbols.
 
     >>> language(math.log(2), 0.5)["bits"]
     1.0
@@ -28,18 +28,18 @@ def language(loss: float, accuracy: float) -> dict[str, float]:
 def classification(logits: Floats, labels: Labels, classes: int, base_rate: float) -> dict[str, float]:
     """F1, AUC and accuracy of a classifier; ``loss`` is the mean cross-entropy in nats.
 
-    Two classes: the area under the ROC curve needs no cut-off and decides; accuracy calls positive what is
-    more likely than not; F1 is of the positive class and calls positive what is more likely than
-    ``base_rate``, its share in training, since with few positives hardly any is more likely than not.
-    More classes: F1 is macro-averaged and decides, AUC is one against the rest, macro-averaged.
+    Two classes: the main metric is the area under the ROC curve, which needs no cut-off. Accuracy predicts
+    the more likely class. F1 is that of the positive class; a prediction is positive if it is more likely
+    than ``base_rate``, its share in training, since rare positives are hardly ever more likely than not. More
+    classes: the main metric is the macro-averaged F1; the AUC is one against the rest, macro-averaged.
 
     Args:
         logits: ``(n, classes)``, before the softmax.
         labels: ``(n,)``, in ``0 .. classes - 1``.
         classes: number of classes.
-        base_rate: share of class 1 in training; only used with two classes.
+        base_rate: share of class 1 in training; only used for two classes.
 
-    AUC is NaN where the held-out labels do not hold every class.
+    The AUC is NaN if a class is missing in the held-out labels.
     """
     names = ("f1", "auc", "accuracy", "loss")
     if not np.isfinite(logits).all():
@@ -60,7 +60,7 @@ def classification(logits: Floats, labels: Labels, classes: int, base_rate: floa
 
 
 def forecasting(predicted: Floats, actual: Floats, scale: float) -> dict[str, float]:
-    """RMSE and MAE of a forecast in standardised units, and in the series' own (times ``scale``).
+    """RMSE and MAE of a forecast in standardised units, and in the series' own units (times ``scale``).
 
     >>> forecasting(np.array([0.0, 2.0]), np.array([0.0, 0.0]), 10.0)["mae_original"]
     10.0

@@ -1,4 +1,4 @@
-"""The networks: an encoder for what comes in, a recurrent or attention core, and a linear head.
+"""The networks: an encoder of the input, a recurrent or attention core, and a linear head.
 
 Shapes: ``B`` sequences of ``T`` steps. A core maps ``(B, T, features)`` to ``(B, T, hidden_size)``.
 """
@@ -19,16 +19,16 @@ State: TypeAlias = Tensor | tuple[Tensor, Tensor] | None
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSpec:
-    """Everything that fixes the shapes of a model, so that it can be built again without the data.
+    """All that determines the shapes of a model, so that it can be rebuilt without the data.
 
     Attributes:
         kind: the core: ``"LSTM"``, ``"GRU"``, ``"RNN"`` (tanh) or ``"Transformer"``.
-        outputs: numbers that come out: classes, or 1.
-        vocabulary: number of symbols, where the input is one symbol a step; else 0.
-        numeric: number of real features a step.
+        outputs: number of outputs: classes, or 1.
+        vocabulary: number of symbols if the input is one symbol per step; else 0.
+        numeric: number of real features per step.
         categories: number of values of each categorical feature.
         per_step: whether every step has an output (language), or only the last one of a sequence.
-        sequence_length: the longest sequence; positions beyond it are unknown to a Transformer.
+        sequence_length: the longest sequence; a Transformer has no positions beyond it.
         hidden_size, layers, embedding_size, heads, dropout, layer_norm: as in the configuration.
     """
 
@@ -59,7 +59,7 @@ def _has_bfloat16_cells() -> bool:
 
 
 class RecurrentCore(nn.Module):
-    """LSTM, GRU or tanh RNN; it carries its state from one chunk of a stream to the next."""
+    """LSTM, GRU or tanh RNN; its state is carried from one chunk of a stream to the next."""
 
     def __init__(self, spec: ModelSpec, input_size: int) -> None:
         super().__init__()
@@ -153,8 +153,8 @@ class SequenceModel(nn.Module):
 
         Args:
             x: symbols ``(B, T)``, or real features ``(B, T, numeric)``.
-            state: the state after the chunk before this one.
-            lengths: steps of each sequence ``(B,)``; the rest is padding. None: all of them.
+            state: the state after the previous chunk.
+            lengths: number of steps of each sequence ``(B,)``; the rest is padding. None: all steps.
             categories: categorical features ``(B, T, len(spec.categories))``.
 
         Returns:
@@ -183,7 +183,7 @@ def build_model(spec: ModelSpec) -> SequenceModel:
 
 
 def detached(state: State) -> State:
-    """The state without its graph: truncated backpropagation through time stops here."""
+    """The state detached from its graph, for truncated backpropagation through time."""
     if state is None:
         return None
     return tuple(s.detach() for s in state) if isinstance(state, tuple) else state.detach()  # type: ignore[return-value]

@@ -1,4 +1,4 @@
-"""What training needs to know of a task: the model's shapes, the batches, the loss, the held-out figures."""
+"""The interface of a task: the model's shapes, batches, loss and held-out metrics."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -15,21 +15,21 @@ __all__ = ["Autocast", "SequenceBatch", "Task", "evaluating"]
 
 
 class Autocast(Protocol):
-    """Gives the context in which the model computes, for its precision."""
+    """Returns the context in which the model computes, depending on the precision."""
 
     def __call__(self) -> AbstractContextManager[Any]: ...
 
 
 @dataclass(frozen=True)
 class SequenceBatch:
-    """Sequences of one step, with one entry a sequence along the first axis of every tensor.
+    """The sequences of one step; the first axis of every tensor has one entry per sequence.
 
     Attributes:
         x: symbols ``(B, T)`` or real features ``(B, T, F)``.
-        y: what to predict: ``(B, T)`` symbols, ``(B,)`` classes or ``(B,)`` values.
-        lengths: steps of each sequence, where they differ; the rest is padding.
+        y: targets: ``(B, T)`` symbols, ``(B,)`` classes or ``(B,)`` values.
+        lengths: number of steps of each sequence if they differ; the rest is padding.
         categories: categorical features ``(B, T, C)``.
-        continues: each sequence goes on where the one of the step before ended.
+        continues: whether each sequence continues the one of the previous step.
     """
 
     x: Tensor
@@ -69,15 +69,15 @@ class SequenceBatch:
 
 
 class Task(ABC):
-    """One task on one data set; it holds no weights and no random state, so runs can share it.
+    """One task on one data set. It holds no weights and no random state, so runs can share it.
 
     Attributes:
         spec: the shapes of the model.
-        metric: the held-out figure people decide by, a key of what `evaluate` returns.
-        lower_is_better: whether less of it is better.
-        steps_per_epoch: steps that see the training data once.
-        summary: a few words about the data: how much, how it was split, what was missing.
-        details: what it takes to use the trained model elsewhere (symbols, means, ...), as plain values.
+        metric: the main held-out metric, a key of the result of `evaluate`.
+        lower_is_better: whether a lower metric is better.
+        steps_per_epoch: number of steps in one pass over the training data.
+        summary: a short description of the data: size, split, missing values.
+        details: what is needed to use the trained model elsewhere (symbols, means, ...), as plain values.
     """
 
     spec: ModelSpec
@@ -89,7 +89,7 @@ class Task(ABC):
 
     @abstractmethod
     def batches(self, seed: int) -> Iterator[SequenceBatch]:
-        """Batches of the training part without end, in an order that depends on the seed alone."""
+        """Endless batches of the training part, in an order that depends on the seed only."""
 
     @abstractmethod
     def loss(self, outputs: Tensor, y: Tensor) -> Tensor:
@@ -97,12 +97,12 @@ class Task(ABC):
 
     @abstractmethod
     def evaluate(self, model: nn.Module, device: torch.device, autocast: Autocast) -> dict[str, float]:
-        """Figures on a bounded number of held-out batches, the same ones every time."""
+        """Metrics on a bounded number of held-out batches, always the same ones."""
 
 
 @contextmanager
 def evaluating(model: nn.Module, autocast: Autocast) -> Iterator[None]:
-    """No gradient, no dropout, in the precision of the training; the model trains on afterwards."""
+    """A context without gradients and dropout, in the training precision; then back to training mode."""
     model.eval()
     try:
         with torch.inference_mode(), autocast():

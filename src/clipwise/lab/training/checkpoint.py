@@ -1,4 +1,4 @@
-"""A trained model on disk, with what it takes to use it: configuration, shapes, symbols, clip state."""
+"""A trained model on disk, with what is needed to use it: configuration, shapes, symbols, clip state."""
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,15 +18,15 @@ VERSION = 1
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a training left.
+    """The result of a training.
 
     Attributes:
-        config: the configuration it was trained with.
+        config: its configuration.
         model: the model with its trained weights, on the CPU, in evaluation mode.
         clipper: the state of the clipper, for its ``load_state_dict``.
-        clip: the clip in its short string form, None for none.
-        seed: the seed of the run.
-        step: steps it was trained.
+        clip: the clip in its string form, None for no clipping.
+        seed: seed of the run.
+        step: number of training steps.
         metrics: its last held-out figures.
         details: symbols, classes or scale of the data, as the task gave them.
     """
@@ -42,7 +42,7 @@ class Checkpoint:
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> Path:
-    """Write a checkpoint; an earlier file at ``path`` stays whole until the new one is."""
+    """Write a checkpoint; an existing file at ``path`` is replaced when the new one is complete."""
     content = {
         "version": VERSION,
         "config": checkpoint.config.to_dict(),
@@ -59,10 +59,10 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> Path:
 
 
 def load_checkpoint(path: str | Path) -> Checkpoint:
-    """Read a checkpoint, without running any code it might hold, and build its model.
+    """Read a checkpoint without executing any code in it, and build its model.
 
     Raises:
-        DataError: the file is missing, or no checkpoint of this version.
+        DataError: the file does not exist, or is not a checkpoint of this version.
     """
     path = Path(path)
     try:

@@ -1,4 +1,4 @@
-"""Numbers too small for a float, which a training that diverges makes by the million, counted as 0."""
+"""Flushes denormal numbers to 0, which a diverging training produces in large numbers."""
 
 import contextlib
 import ctypes
@@ -11,10 +11,10 @@ __all__ = ["denormals_as_zero"]
 
 @contextlib.contextmanager
 def denormals_as_zero() -> Iterator[None]:
-    """While it is entered, floats below 1.2e-38 (doubles below 2.2e-308) are 0 in this thread and its team.
+    """A context in which floats below 1.2e-38 (doubles below 2.2e-308) are 0, in this thread and its team.
 
-    Intel's processors compute such numbers in microcode: a step of weights that have diverged takes several
-    times as long with them. At the end all is as it was.
+    Intel's processors compute with such numbers in microcode, so a step with diverged weights takes several
+    times as long. The previous mode is restored at the end.
     """
     before = bool(torch.full((), 1e-39) * 1.0 == 0.0)
     _set(True)

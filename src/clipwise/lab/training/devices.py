@@ -1,4 +1,4 @@
-"""Which devices a run gets, and in which precision: Lightning Fabric, asked only for what is there."""
+"""Devices and precision of a run, through Lightning Fabric; only devices that exist are requested."""
 
 import logging
 from typing import Any
@@ -17,7 +17,7 @@ PRECISIONS = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
 
 
 def chosen_device(config: LabConfig) -> str:
-    """``"cuda"``, ``"mps"`` or ``"cpu"``; ConfigError where it is not here as configured."""
+    """``"cuda"``, ``"mps"`` or ``"cpu"``; ConfigError if the configured one does not exist here."""
     wanted = _here(config)
     there = {
         "cuda": torch.cuda.device_count(),
@@ -40,12 +40,12 @@ def chosen_device(config: LabConfig) -> str:
 
 
 def quiet() -> None:
-    """Keep Fabric from announcing each run and process on the terminal; its warnings stay."""
+    """A context in which Fabric does not print a message for each run and process; its warnings are kept."""
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
 
 
 def make_fabric(config: LabConfig) -> Fabric:
-    """The Fabric of a configuration: one process a device, those of ``torchrun`` where it started it."""
+    """The Fabric of a configuration: one process per device, or those that ``torchrun`` has started."""
     quiet()
     by_others = launched()
     return Fabric(

@@ -1,4 +1,4 @@
-"""Ctrl-C as a question that is answered between two steps."""
+"""Handles Ctrl-C between two steps."""
 
 import signal
 import threading
@@ -9,14 +9,14 @@ __all__ = ["Interrupt"]
 
 
 class Interrupt:
-    """While it is entered, the first Ctrl-C only sets ``asked``; the second raises KeyboardInterrupt at once.
+    """A context in which the first Ctrl-C only sets ``asked``, and the second one raises KeyboardInterrupt.
 
-    So a step is finished or not begun, and what was trained can be saved. Outside the main thread, where
-    Python delivers no signal, it does nothing.
+    So a step is never interrupted halfway, and what was trained can be saved. Outside of the main thread,
+    where Python delivers no signals, it does nothing.
 
     Args:
         tell: called on the first Ctrl-C, to pass it on.
-        insists: whether the second raises; if not, it means nothing.
+        insists: whether the second one raises; if not, it is ignored.
     """
 
     def __init__(self, tell: Callable[[], None] | None = None, *, insists: bool = True) -> None:

@@ -1,4 +1,4 @@
-"""Processes that ``torchrun`` has started, one for each device: which of them this is."""
+"""The processes that ``torchrun`` has started, one per device, and which of them this is."""
 
 import os
 from typing import NamedTuple
@@ -13,9 +13,9 @@ class Launched(NamedTuple):
     """This process among those of a launcher.
 
     Attributes:
-        rank: its number; the first one, 0, speaks for all.
-        size: how many there are.
-        nodes: on how many machines.
+        rank: its number; rank 0 writes all output.
+        size: number of processes.
+        nodes: number of machines.
     """
 
     rank: int
@@ -24,7 +24,7 @@ class Launched(NamedTuple):
 
 
 def launched() -> Launched | None:
-    """What ``torchrun`` said to this process; None if it did not start it, or started no other."""
+    """What ``torchrun`` has told this process; None if it did not start it, or started no other one."""
     if "TORCHELASTIC_RUN_ID" not in os.environ:
         return None
     rank, size, here = (int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE"))
@@ -35,7 +35,7 @@ def on_all_devices(config: LabConfig) -> LabConfig:
     """A configuration with as many devices as there are processes.
 
     Raises:
-        ConfigError: it names another number of them.
+        ConfigError: the configuration has another number of devices.
     """
     here = launched()
     if here is None or config.devices == here.size:

@@ -1,4 +1,4 @@
-"""The training loop itself: one process's part of one run."""
+"""The training loop of one process of a run."""
 
 import math
 import re
@@ -40,20 +40,20 @@ SHOWN = ("norm", "threshold", "clip_fraction")
 
 
 class TrainingRun:
-    """One run: a fresh model, its optimizer, and the clip attached to it.
+    """One run: a new model, its optimizer, and the attached clip.
 
     Args:
         fabric: the process's Fabric, launched.
         config: the configuration.
         task: its task.
-        clip: the clip; None trains without, and lets NaN and Inf through as a plain loop does.
-        seed: of the weights at the start, and the order of the data.
-        log: where the figures go; None in all processes but the first.
+        clip: the clip; None trains without, and does not skip NaN and Inf, like a plain loop.
+        seed: seed of the weights and of the order of the data.
+        log: records the figures; None in all processes but the first.
 
     Attributes:
-        step: steps taken.
+        step: number of steps taken.
         figures: the last held-out figures.
-        interrupted: it was stopped before its end.
+        interrupted: whether it was stopped before its end.
     """
 
     def __init__(
@@ -93,7 +93,7 @@ class TrainingRun:
         self._seconds = self._since = 0.0
 
     def train(self, stop: Callable[[], bool], progress: Progress | None) -> None:
-        """Train to the end, until ``stop()``, or until nothing can be learned any more."""
+        """Train until the end, until ``stop()`` returns True, or until the run is hopeless."""
         batches = self.task.batches(self.seed)
         self._since = told = time.perf_counter()
         try:
@@ -118,9 +118,9 @@ class TrainingRun:
         self._finish(progress)
 
     def save(self, path: Path, clip: str | None) -> None:
-        """Write the weights and what goes with them, the clip in its string form among it.
+        """Write the weights with their metadata, including the clip in its string form.
 
-        Every process calls it, and the first writes.
+        Every process calls it; the first one writes.
         """
         model, clipper = whole_model(self.model), self.clipper.state_dict()
         if self.fabric.global_rank:

@@ -1,7 +1,7 @@
-"""One run on several devices: a process each, started and joined by Fabric, or started by ``torchrun``.
+"""One run on several devices: one process each, started and joined by Fabric, or started by ``torchrun``.
 
-The processes that Fabric starts cannot share what the caller holds, so three things go between them: progress
-through a queue, the wish to stop through an event, and the finished record, or the error, through a file.
+The processes that Fabric starts share no memory with the caller, so progress goes through a queue, the
+request to stop through an event, and the record, or the error, through a file.
 """
 
 import itertools
@@ -37,7 +37,7 @@ ASK_EVERY = 10
 
 @dataclass(frozen=True)
 class Share:
-    """One process's share of a run over several: what `train` was asked for."""
+    """One process's part of a run on several devices: the arguments of `train`."""
 
     config: LabConfig
     clip: AnyClip | None
@@ -46,7 +46,7 @@ class Share:
     checkpoint: Path | None
 
     def train(self, fabric: Fabric, asked: Callable[[], bool], progress: Progress | None = None) -> RunRecord:
-        """Train on a part of every batch; the first process speaks for all, the others' record is empty."""
+        """Train on a part of every batch; all processes but the first return an empty record."""
         first = fabric.global_rank == 0
         with RunLog(self.target, self.info, self.clip) if first else nullcontext() as log:
             task = load_task(self.config)
@@ -60,20 +60,20 @@ class Share:
 
 
 def train_share(fabric: Fabric, share: Share, progress: Progress | None) -> RunRecord:
-    """`train` in one of the processes of ``torchrun``, which passes on a Ctrl-C that may have come."""
+    """`train` in one of the processes of ``torchrun``; passes Ctrl-C on."""
     with Interrupt(insists=False) as interrupt:
         return share.train(fabric, lambda: interrupt.asked, progress)
 
 
 def as_the_first(config: LabConfig, value: Any) -> Any:
-    """What the first of the processes of ``torchrun`` has given, in all of them."""
+    """The object of the first process of ``torchrun``, in all of them."""
     fabric = make_fabric(config)
     fabric.launch()
     return fabric.broadcast(value)
 
 
 def train_in_processes(fabric: Fabric, share: Share, progress: Progress | None) -> RunRecord:
-    """`train` on several devices in processes of their own."""
+    """`train` on several devices, in processes of its own."""
     context = multiprocessing.get_context("spawn")
     messages, asked = context.Queue(), context.Event()
     reader = threading.Thread(target=_pass_on, args=(messages, progress), daemon=True)

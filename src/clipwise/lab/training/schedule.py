@@ -1,4 +1,4 @@
-"""The learning rate over a run: a warm-up, then as it is or down to 0."""
+"""The learning rate during a run: warm-up, then constant or decayed to 0."""
 
 import math
 
@@ -10,12 +10,12 @@ __all__ = ["Schedule", "factor"]
 
 
 class Schedule:
-    """Sets the learning rate of every group of an optimizer before each step, see `factor`.
+    """Sets the learning rate of every parameter group before each step, see `factor`.
 
     Args:
-        optimizer: its rates now are the full ones.
+        optimizer: its current learning rates are the full ones.
         total: steps of the run.
-        warmup: steps until the rate is full.
+        warmup: steps until the full learning rate.
         decay: what follows.
     """
 
@@ -26,7 +26,7 @@ class Schedule:
         self._full = [group["lr"] for group in optimizer.param_groups]
 
     def before(self, step: int) -> None:
-        """Set the rates of a step, counted from 0."""
+        """Set the learning rates of a step, counted from 0."""
         if not self._warmup and self._decay == "constant":
             return
         share = factor(step, self._total, warmup=self._warmup, decay=self._decay)
@@ -35,10 +35,10 @@ class Schedule:
 
 
 def factor(step: int, total: int, *, warmup: int, decay: Decay) -> float:
-    """The share of the full learning rate in a step, counted from 0; above 0 in each of them.
+    """The factor of the learning rate in a step, counted from 0; always above 0.
 
-    ``(step + 1) / (warmup + 1)`` in the warm-up. Then, with ``t`` from 0 up to, not including, 1 over the
-    rest: ``1``, ``1 - t`` or ``(1 + cos(pi t)) / 2``.
+    ``(step + 1) / (warmup + 1)`` in the warm-up. After that, with ``t`` going from 0 to 1 (excluded) over the
+    remaining steps: ``1``, ``1 - t`` or ``(1 + cos(pi t)) / 2``.
 
     >>> [factor(step, 6, warmup=2, decay="linear") for step in range(6)]
     [0.3333333333333333, 0.6666666666666666, 1.0, 0.75, 0.5, 0.25]

@@ -1,4 +1,4 @@
-"""A model whose parts lie on several devices (FSDP2): how it is taken apart, and put together again."""
+"""Models sharded over several devices (FSDP2), and how their weights are gathered."""
 
 import warnings
 from typing import Any
@@ -23,7 +23,7 @@ class _Sharded(ModelParallelStrategy):
 
 
 def sharding_strategy(devices: int) -> ModelParallelStrategy:
-    """Each of so many devices holds a part of every parameter, and works on a part of every batch."""
+    """A strategy in which each device holds a shard of every parameter and works on a part of every batch."""
     return _Sharded(_take_apart, data_parallel_size=devices, tensor_parallel_size=1)
 
 
@@ -43,9 +43,9 @@ def _take_apart(model: nn.Module, mesh: Any) -> nn.Module:
 
 
 def whole_model(model: SequenceModel) -> SequenceModel:
-    """The same with all its weights, on the CPU, in the first process; every process must ask.
+    """The model with all its weights, on the CPU, in the first process; every process must call this.
 
-    In the others, and where nothing is taken apart, it is what came of it.
+    In the other processes, and for models that are not sharded, the model itself.
     """
     # Not of its parameters: after an evaluation some of them are still gathered.
     if not any(hasattr(value, "placements") for value in model.state_dict().values()):

@@ -1,4 +1,4 @@
-"""How many threads a run computes with on the CPU."""
+"""The number of CPU threads of a run."""
 
 import torch
 
@@ -12,9 +12,9 @@ tenth, and where another program wants the cores, waiting for each other costs a
 
 
 def threads(config: LabConfig) -> int:
-    """The threads that each process of a run computes with on the CPU.
+    """The number of CPU threads of each process of a run.
 
-    One for a recurrent model up to width 256; for others those that torch has now, shared among the devices.
+    One for a recurrent model up to width 256; otherwise torch's current number, divided by the devices.
     """
     if config.model_type != "Transformer" and config.model_parameters.hidden_size <= SMALL:
         return 1

@@ -1,4 +1,4 @@
-"""Train what a configuration describes, with one clip and one seed, and keep the record of it."""
+"""Trains a configuration with one clip and one seed, and returns the record."""
 
 import os
 from collections.abc import Iterator
@@ -39,27 +39,27 @@ def train(
     """Train the model of a configuration once.
 
     Runs with the same configuration and seed start from the same weights and see the same data in the same
-    order, whatever the clip; on one machine, two runs with the same clip as well are equal to the last bit.
-    A run whose weights are no longer finite, or whose last 50 losses are not, is ended there: its record is
-    shorter, its last figures are NaN. Where ``torchrun`` has started the processes, all of them call
-    this; the first one records, and the record of the others is empty.
+    order, whatever the clip. On one machine, two runs that also have the same clip are bit-identical. A run
+    is ended if its weights, or its last 50 losses, are not finite: its record is shorter, and its last
+    figures are NaN. Under ``torchrun`` all processes call this; the first one records, and the record of the
+    others is empty.
 
     Args:
-        config: made by `clipwise.lab.config.lab_config.load_config`.
-        clip: the clip; None for no clipping, which also lets NaN and Inf through.
-        label, role: how the record is called, see `RunRecord`.
-        seed: in place of the configuration's.
-        progress: called a few times a second, see `Progress`.
+        config: created by `clipwise.lab.config.lab_config.load_config`.
+        clip: the clip; None for no clipping, in which case NaN and Inf are not skipped either.
+        label, role: names for the record, see `RunRecord`.
+        seed: replaces the configuration's.
+        progress: called a few times per second, see `Progress`.
         checkpoint: where to write the trained weights at the end, also of an interrupted run.
-        recording: where each step is recorded while it trains; a file that goes afterwards unless given.
+        recording: where to record each step; by default a temporary file.
 
     Returns:
-        The record. After Ctrl-C it ends at the step that was under way and says ``interrupted``.
+        The record. After Ctrl-C it ends with the step that was in progress, and ``interrupted`` is True.
 
     Raises:
-        ConfigError: the device or precision is not to be had here, or does not fit the data.
+        ConfigError: the device or precision is not available here, or does not fit the data.
         DataError: the data cannot be found, verified or understood.
-        NonFiniteError: a gradient is NaN or Inf and the configuration says ``nonfinite: "error"``.
+        NonFiniteError: a gradient is NaN or Inf and the configuration has ``nonfinite: "error"``.
         StoreError: the recording cannot be written.
     """
     config = on_all_devices(config)

@@ -1,4 +1,4 @@
-"""Recordings in the tools that people have: one file a tool, each loaded when it is first used.
+"""Exporters of recordings to other tools: one file per tool, loaded on first use.
 
 =============  ===================  ==========================================
 tool           class                needs
@@ -12,8 +12,8 @@ CSV            `CSV`                nothing
 Parquet        `Parquet`            ``pip install "clipwise[parquet]"``
 =============  ===================  ==========================================
 
-Every class is an `Exporter`: a `Monitor` feeds it while a run goes on, and ``export(store, run, exporter)``
-gives it a run that was recorded.
+Every class is an `Exporter`: a `Monitor` writes to it during a run, and ``export(store, run, exporter)``
+exports a run that was recorded before.
 """
 
 from clipwise.monitor.exporters._base import Exporter, Option, Taken, Tool

@@ -1,4 +1,4 @@
-"""What an exporter is, and what all of them share: loading their tool, and not touching existing files."""
+"""The interface of exporters, and what they share: loading their tool, and protecting existing files."""
 
 import re
 from abc import ABC, abstractmethod
@@ -18,20 +18,20 @@ Taken: TypeAlias = Literal["number", "refuse", "replace"]
 
 @runtime_checkable
 class Exporter(Protocol):
-    """Takes a run as it is recorded. All calls come from one thread, ``begin`` first and ``close`` last.
+    """Receives a run while it is recorded. All calls come from one thread: ``begin`` first, ``close`` last.
 
-    One that also has ``expect`` has to know all columns before the first step: a `Monitor` does not feed it
-    while a run goes on, but exports the run to it at the end, out of the recording.
+    An exporter that also has the method ``expect`` must know all columns before the first step. A `Monitor`
+    does not call it during the run, but exports the recording to it at the end.
     """
 
     def begin(self, run: str, facts: Mapping[str, Any], started: float | None = None) -> None:
-        """A run begins: its name, what is known of it, and when, in seconds since the epoch; None: now."""
+        """Begin a run: name, facts, and start in seconds since the epoch (None: now)."""
 
     def write(self, moments: Sequence[Moment], alerts: Sequence[Alert] = ()) -> None:
-        """Steps, in their order, and alerts that are new."""
+        """Write steps, in order, and new alerts."""
 
     def close(self, status: str = "finished") -> None:
-        """The run has ended: ``"finished"``, ``"diverged"``, ``"stopped"``, ``"failed"`` or ``"lost"``."""
+        """End the run: ``"finished"``, ``"diverged"``, ``"stopped"``, ``"failed"`` or ``"lost"``."""
 
 
 @dataclass(frozen=True)
@@ -39,10 +39,10 @@ class Option:
     """An option of ``clipwise export``, as one exporter understands it.
 
     Attributes:
-        parameter: of the exporter's class that is given.
-        help: what it means there.
-        choices: of a flag, what is given without and with it; None: it takes a value.
-        metavar: what stands for the value.
+        parameter: the parameter of the exporter's class that it sets.
+        help: its meaning for this exporter.
+        choices: for a flag, the value without and with it; None: it takes a value.
+        metavar: placeholder for the value.
     """
 
     parameter: str
@@ -52,14 +52,14 @@ class Option:
 
 
 class Tool(ABC):
-    """An exporter of clipwise's own, with what the command line says of it.
+    """An exporter of clipwise, as the command line describes it.
 
     Attributes:
-        name: on the command line.
-        extra: of clipwise, which installs what it needs; None: nothing.
-        options: on the command line, by flag.
-        lacks: why it has no option that others have, by flag; ``{}`` stands for its name.
-        place: where to look for the run once it has begun, for people.
+        name: name on the command line.
+        extra: extra of clipwise that installs what it needs; None: nothing.
+        options: options on the command line, by flag.
+        lacks: why it does not have an option of others, by flag; ``{}`` stands for its name.
+        place: where to look for the run, for people, once it has begun.
     """
 
     name: ClassVar[str]
@@ -104,7 +104,7 @@ def as_taken(value: Any) -> Taken:
 
 
 def file_name(run: str) -> str:
-    """A run's name as that of a file or folder, on any system and never outside of its own folder.
+    """A run's name as a file or folder name, valid on any system and without path separators.
 
     >>> file_name("../lstm: a/b")
     'lstm_a_b'
@@ -113,10 +113,10 @@ def file_name(run: str) -> str:
 
 
 def vacant(path: Path, taken: Taken, is_taken: Callable[[Path], bool], suffix: str = "") -> Path:
-    """The path, or a numbered one beside it where it is taken; the number stands before a file's suffix.
+    """The path, or if it exists, the path with a number before its suffix.
 
     Raises:
-        ArgumentError: it is taken, and that is to be refused.
+        ArgumentError: the path exists, and ``taken`` is ``"refuse"``.
     """
     if taken == "replace" or not is_taken(path):
         return path
@@ -129,7 +129,7 @@ def vacant(path: Path, taken: Taken, is_taken: Callable[[Path], bool], suffix: s
 
 
 class Renamer:
-    """Names as a tool takes them; two that would become one are told apart by a number.
+    """Names in the form that a tool accepts; names that would become the same are numbered.
 
     >>> names = Renamer(r"[^a-z]")
     >>> names["a?"], names["a!"], names["a?"]

@@ -1,4 +1,4 @@
-"""A run that was recorded, exported."""
+"""Exports a run that was recorded before."""
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ class Exported:
     Attributes:
         run: the run.
         place: where to look for it, for people.
-        steps, series, parameters, alerts: how many of each.
+        steps, series, parameters, alerts: how many there are of each.
     """
 
     run: Run
@@ -37,19 +37,32 @@ def export(
     *,
     progress: Callable[[float], object] = lambda share: None,
 ) -> Exported:
-    """Export a run: the process of the lowest rank, all values, norms of parameters and alerts.
+    """Export a recorded run: all values, norms of parameters and alerts, of the process with the lowest rank.
 
-    Of a long run only a part is in memory at a time.
+    Memory is bounded: a long run is read in parts.
 
     Args:
         store: the recording.
-        run: which; its number, its name, or None for the newest.
+        run: its number, its name, or None for the newest run.
         exporter: an `Exporter`.
-        progress: is told which share has been exported, from 0 to 1.
+        progress: called with the share that has been exported, from 0 to 1.
+
+    Returns:
+        An `Exported`.
 
     Raises:
-        StoreError: there is no such run, or nothing was recorded of it.
-        ArgumentError: something already exists that the exporter must not replace.
+        StoreError: the run does not exist, or nothing was recorded.
+        ArgumentError: something exists already that the exporter must not replace.
+
+    >>> import clipwise, os, tempfile
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> path = os.path.join(folder.name, "runs.db")
+    >>> with clipwise.Monitor(path, run="lstm") as monitor:
+    ...     monitor.log(step=1, loss=0.7)
+    >>> with clipwise.monitor.Store(path) as store:
+    ...     done = export(store, "lstm", clipwise.monitor.exporters.CSV(folder.name))
+    >>> done.steps, os.path.basename(done.place)
+    (1, 'lstm.csv')
     """
     found = run if isinstance(run, Run) else store.run(run)
     rank = store.rank(found.id)

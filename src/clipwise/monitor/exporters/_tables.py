@@ -1,4 +1,4 @@
-"""Wide tables: one row a step, one column a name. What CSV and Parquet share."""
+"""Wide tables: one row per step, one column a name. What CSV and Parquet share."""
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence

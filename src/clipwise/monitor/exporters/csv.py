@@ -1,4 +1,4 @@
-"""CSV: a table that every program reads."""
+"""Export to CSV."""
 
 import csv
 from collections.abc import Sequence
@@ -9,19 +9,19 @@ from clipwise.monitor.store import Alert
 
 
 class CSV(Tables):
-    """One row a step, in ``<run>.csv``; beside it ``<run>.layers.csv`` and ``<run>.alerts.csv``.
+    """One row per step in ``<run>.csv``; beside it ``<run>.layers.csv`` and ``<run>.alerts.csv``.
 
-    The second has the norm of each parameter's gradient, the third the alerts; each only where there are any.
-    A cell is empty where nothing was recorded; otherwise ``NaN``, ``inf``, ``-inf``, or the shortest number
-    that reads back as the same float64. A live run is written when it ends.
+    The second file holds the norm of each parameter's gradient, the third the alerts; they are written only
+    if there are any. A cell is empty if nothing was recorded; otherwise it holds ``NaN``, ``inf``, ``-inf``,
+    or the shortest number that reads back as the same float64. During a run, the files are written at its
+    end.
 
     Args:
-        path: of the file, ending in ``.csv``; or of a folder, where it is called after the run.
-        taken: what to do where one of the files is there: ``"number"`` (``<run>-2.csv``), ``"refuse"`` or
-            ``"replace"``.
+        path: a file name ending in ``.csv``; or a folder, in which the file is named after the run.
+        taken: what to do if a file exists: ``"number"`` (``<run>-2.csv``), ``"refuse"`` or ``"replace"``.
 
     Raises:
-        ArgumentError: ``taken`` is not one of these.
+        ArgumentError: ``taken`` has another value.
 
     >>> import tempfile
     >>> from clipwise.monitor import Monitor, Store

@@ -1,4 +1,4 @@
-"""MLflow: a run in a tracking store, on disk or wherever MLflow is told to keep them."""
+"""Export to MLflow: a run in a tracking store."""
 
 import os
 import shlex
@@ -20,25 +20,26 @@ FORBIDDEN = r"[^\w.\- :/]|(?<=/)/+|^/+|/+$|(?<![^/])\.{1,2}(?=/|$)"
 
 
 class MLflow(Tool):
-    """A run of MLflow: every series with its steps and times, facts as parameters, alerts in ``alerts.txt``.
+    """An MLflow run: every series with steps and times, facts as parameters, alerts in ``alerts.txt``.
 
-    NaN is NaN; Inf is what the tracking store makes of it: an SQL store keeps 1.797e308, the largest float64.
-    The norm of a parameter's gradient is ``clipwise/layers/<parameter>``, since in a store of files
-    ``clipwise/norm`` can be no folder. Characters that MLflow does not take in names become ``_``.
+    NaN is stored as NaN. Inf is stored as the tracking store does: an SQL store keeps 1.797e308, the largest
+    float64. The norm of a parameter's gradient is named ``clipwise/layers/<parameter>``, since in a file
+    store ``clipwise/norm`` cannot also be a folder. Characters that MLflow does not allow in names become
+    ``_``.
 
-    MLflow's own reports of how it is used are turned off, unless ``MLFLOW_DISABLE_TELEMETRY`` says otherwise.
+    MLflow's telemetry is turned off, unless ``MLFLOW_DISABLE_TELEMETRY`` says otherwise.
 
     Args:
-        folder: where ``mlflow.db`` and the artifacts are; where MLflow keeps its runs unless given.
-        uri: of a tracking store or server, in place of a folder.
-        experiment: its name, made where there is none.
+        folder: folder for ``mlflow.db`` and the artifacts; by default MLflow's own choice.
+        uri: URI of a tracking store or server, instead of a folder.
+        experiment: name of the experiment, which is created if it does not exist.
 
     Attributes:
-        place: the run and the tracking store, for people, once it has begun.
-        run_id: of MLflow.
+        place: run and tracking store, for people, once the run has begun.
+        run_id: MLflow's id of the run.
 
     Raises:
-        ModuleNotFoundError: mlflow is not installed.
+        MissingPackageError: mlflow is not installed.
     """
 
     name = "mlflow"

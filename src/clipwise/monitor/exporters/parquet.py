@@ -1,4 +1,4 @@
-"""Parquet: a table with types, for data frames."""
+"""Export to Parquet: tables with types, for data frames."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -17,15 +17,15 @@ TYPES = {"step": int, "time": float, "rank": int}
 class Parquet(Tables):
     """The tables of `CSV` as Parquet: float64 and int64, null where nothing was recorded.
 
-    NaN and Inf are what they are. Written by polars, or by pyarrow where polars is not installed.
+    NaN and Inf are kept. Written by polars, or by pyarrow if polars is not installed.
 
     Args:
-        path: of the file, ending in ``.parquet``; or of a folder, where it is called after the run.
+        path: a file name ending in ``.parquet``; or a folder, in which the file is named after the run.
         taken: as for `CSV`.
 
     Raises:
-        ArgumentError: ``taken`` is none of ``"number"``, ``"refuse"`` and ``"replace"``.
-        ModuleNotFoundError: neither is installed.
+        ArgumentError: ``taken`` is not ``"number"``, ``"refuse"`` or ``"replace"``.
+        MissingPackageError: neither polars nor pyarrow is installed.
     """
 
     name = "parquet"

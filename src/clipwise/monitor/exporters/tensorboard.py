@@ -1,4 +1,4 @@
-"""TensorBoard: event files, written without TensorFlow or PyTorch."""
+"""Export to TensorBoard: event files, written without TensorFlow or PyTorch."""
 
 import os
 import shlex
@@ -19,22 +19,22 @@ PATTERN = "events.out.tfevents.*"
 
 
 class TensorBoard(Tool):
-    """Event files in ``folder/<run>``: every series with its steps and times, alerts and facts as text.
+    """Event files in ``folder/<run>``: every series with steps and times, alerts and facts as text.
 
-    The norm of a parameter's gradient is ``clipwise/norm/<parameter>``. TensorBoard keeps numbers as float32:
-    NaN and Inf are what they are, and what is beyond 3.4e38 becomes Inf.
+    The norm of a parameter's gradient is named ``clipwise/norm/<parameter>``. TensorBoard stores float32: NaN
+    and Inf are kept, and values beyond 3.4e38 become Inf.
 
     Args:
         folder: TensorBoard's ``--logdir``.
-        taken: what to do where a run of that name is there: ``"number"`` (``<run>-2``), ``"refuse"`` or
+        taken: what to do if a run of this name exists: ``"number"`` (``<run>-2``), ``"refuse"`` or
             ``"replace"``.
 
     Attributes:
         place: the folder of the run, once it has begun.
 
     Raises:
-        ArgumentError: ``taken`` is not one of these.
-        ModuleNotFoundError: tensorboard is not installed.
+        ArgumentError: ``taken`` has another value.
+        MissingPackageError: tensorboard is not installed.
     """
 
     name = "tensorboard"
@@ -91,7 +91,7 @@ class TensorBoard(Tool):
                 path.unlink(missing_ok=True)
 
     def abandon(self) -> None:
-        """The export has failed: nothing is left of it, so that it can be tried again."""
+        """Remove what a failed export has written, so that it can be tried again."""
         with suppress(OSError):
             self._file.close()
         self._path.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""trackio: a run in its local storage."""
+"""Export to trackio: a run in its local storage."""
 
 import os
 import shlex
@@ -20,22 +20,22 @@ LEVELS = {"info": "info", "warning": "warn", "critical": "error"}
 
 
 class Trackio(Tool):
-    """A run of trackio: every series with its steps and times, facts as its config, and alerts.
+    """A trackio run: every series with steps and times, facts as its config, and alerts.
 
-    It is written as trackio's own importers write: into its local storage, with no server. NaN and Inf are
-    what they are. The norm of a parameter's gradient is ``clipwise/norm/<parameter>``.
+    It is written to the local storage without a server, as trackio's own importers do. NaN and Inf are kept.
+    The norm of a parameter's gradient is named ``clipwise/norm/<parameter>``.
 
     Args:
-        project: of trackio.
-        folder: of the storage; ``TRACKIO_DIR`` or trackio's own choice unless given. trackio knows one in a
-            process, so it must be said before trackio is imported.
+        project: name of the project.
+        folder: folder of the storage; by default ``TRACKIO_DIR`` or trackio's own choice. trackio supports
+            one folder per process, which must be set before trackio is imported.
 
     Attributes:
-        place: the folder of the storage.
+        place: folder of the storage.
 
     Raises:
-        ArgumentError: trackio is imported already, with another folder.
-        ModuleNotFoundError: trackio is not installed.
+        ArgumentError: trackio was already imported with another folder.
+        MissingPackageError: trackio is not installed.
     """
 
     name = "trackio"

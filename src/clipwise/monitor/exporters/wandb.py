@@ -1,4 +1,4 @@
-"""Weights & Biases: a run on disk, which ``wandb sync`` uploads; or at once, where that is asked for."""
+"""Export to Weights & Biases: a local run that ``wandb sync`` uploads, or an online run."""
 
 import os
 import shlex
@@ -17,25 +17,25 @@ MODES = ("offline", "online", "shared", "disabled")
 
 
 class Wandb(Tool):
-    """A run of Weights & Biases: every series over ``step`` with its times, facts as its config, and alerts.
+    """A W&B run: every series over ``step`` with its times, facts as its config, and alerts.
 
-    Nothing leaves the machine unless it is asked for: the mode is what ``WANDB_MODE`` says, otherwise
-    ``"offline"``, and what is sent to W&B of the machine itself (usage, errors, git, packages) is turned off.
-    NaN and Inf are what they are. A value may come late: W&B's own step counts rows, and charts are drawn
-    over ``step``. The norm of a parameter's gradient is ``clipwise/norm/<parameter>``.
+    Nothing leaves the machine by default: the mode is that of ``WANDB_MODE``, otherwise ``"offline"``, and
+    W&B's collection of data about the machine (usage, errors, git, packages) is turned off. NaN and Inf are
+    kept. Since a value may arrive late, W&B's own step counts rows, and charts are drawn over ``step``. The
+    norm of a parameter's gradient is named ``clipwise/norm/<parameter>``.
 
     Args:
-        project: of W&B.
-        folder: where ``wandb/`` is made; W&B's own choice unless given.
+        project: name of the project.
+        folder: where ``wandb/`` is created; by default W&B's own choice.
         mode: ``"offline"`` or ``"online"``.
         settings: further settings of W&B, such as ``entity="team"``.
 
     Attributes:
-        place: the folder of the run, once it has begun.
+        place: folder of the run, once it has begun.
 
     Raises:
-        ArgumentError: there is no such mode.
-        ModuleNotFoundError: wandb is not installed.
+        ArgumentError: the mode is unknown.
+        MissingPackageError: wandb is not installed.
     """
 
     name = "wandb"

@@ -1,6 +1,6 @@
-"""Logs of trainings that other tools wrote: their gradient norms and losses, as a recording.
+"""Logs that other tools have written: their gradient norms and losses, read as a recording.
 
-`read_log` reads a file; `recorded` makes a recording of it, for everything that takes one.
+`read_log` reads a file, and `recorded` makes a recording of it for functions that take one.
 """
 
 from clipwise.monitor.logs.columns import Columns, columns_of

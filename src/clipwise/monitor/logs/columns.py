@@ -1,4 +1,4 @@
-"""Which columns of a log are the gradient norm, the loss and the step."""
+"""Finds the columns of a log that hold the gradient norm, the loss and the step."""
 
 import re
 from collections.abc import Collection, Mapping, Sequence
@@ -37,9 +37,10 @@ class Columns:
     """Names of columns.
 
     Attributes:
-        norms: by source: what stands before the last "/", such as ``"critic"``; "" where that says nothing.
-        losses: the same; a source without one is not in it.
-        step, time: None where there is none.
+        norms: columns of gradient norms by source. The source is the prefix before the last "/", such as
+            ``"critic"``; "" if the prefix has no meaning.
+        losses: the same for losses; a source without a loss is missing.
+        step, time: None if there is none.
     """
 
     norms: Mapping[str, str]
@@ -52,11 +53,11 @@ def columns_of(names: Sequence[str], norm: str | None = None, loss: str | None =
     """Find the columns by their usual names.
 
     Args:
-        names: of the columns that hold numbers.
-        norm, loss: the columns, where they are called otherwise.
+        names: names of the numeric columns.
+        norm, loss: names of the columns, if they are not the usual ones.
 
     Raises:
-        StoreError: no column is called so, none has a usual name, or several could be meant.
+        StoreError: there is no such column, none has a usual name, or several are possible.
 
     >>> columns_of(["step", "train/loss", "eval/loss", "train/grad_norm"]).norms
     {'': 'train/grad_norm'}

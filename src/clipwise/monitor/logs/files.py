@@ -1,4 +1,4 @@
-"""Files that trainers log into, read as rows: one mapping from column to value each."""
+"""Reads the log files of trainers as rows: one mapping from column to value each."""
 
 import ast
 import csv
@@ -35,14 +35,14 @@ _FLOATS = {1: ("<f4", "float_val"), 2: ("<f8", "double_val")}
 
 
 def read_rows(path: str | os.PathLike[str]) -> list[Row]:
-    """The rows of a log, in their order.
+    """The rows of a log, in order.
 
     Args:
-        path: of the file; of a folder, the log in it that is known by its name.
+        path: a log file, or a folder with a log of a known name.
 
     Raises:
-        StoreError: there is no such file, or it is no log.
-        MissingPackageError: TensorBoard's files need tensorboard.
+        StoreError: the file does not exist, or is not a log.
+        MissingPackageError: reading TensorBoard's files needs tensorboard.
     """
     file = _file(Path(path))
     try:
@@ -50,9 +50,9 @@ def read_rows(path: str | os.PathLike[str]) -> list[Row]:
             return list(_events(file))
         return list(_reader(file)(file))
     except UnicodeDecodeError as error:
-        raise StoreError(f"{str(file)!r} holds no text: {TAKEN} is expected{_hint(file)}") from error
+        raise StoreError(f"{str(file)!r} is not text; expected {TAKEN}{_hint(file)}") from error
     except (ValueError, csv.Error, RecursionError) as error:
-        raise StoreError(f"{str(file)!r} cannot be read as a log ({error}): {TAKEN} is expected") from error
+        raise StoreError(f"{str(file)!r} cannot be read as a log ({error}); expected {TAKEN}") from error
 
 
 def _hint(file: Path) -> str:

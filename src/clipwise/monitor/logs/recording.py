@@ -1,4 +1,4 @@
-"""A log as a recording: rules and suggestions take it like one of clipwise's own."""
+"""A log as a recording, for rules and recommendations."""
 
 import math
 import os
@@ -18,12 +18,12 @@ from clipwise.monitor.store import NORM, Rows, Store, Writer
 
 @dataclass(frozen=True)
 class Log:
-    """What a log says of a training.
+    """The content of a log.
 
     Attributes:
-        name: of the file, or of its folder where the file is always called so.
+        name: name of the file, or of its folder if the file always has the same name.
         rows: norms and losses, by source.
-        columns: where they were found: ``{"norm": {source: column}, "loss": ..., "step": ...}``.
+        columns: the columns they come from: ``{"norm": {source: column}, "loss": ..., "step": ...}``.
     """
 
     name: str
@@ -34,17 +34,20 @@ class Log:
 def read_log(path: str | os.PathLike[str], *, norm: str | None = None, loss: str | None = None) -> Log:
     """Read gradient norms and losses from the log of a training.
 
-    A step that is there twice, as after going on from a checkpoint, counts as often as it is there. Rows
-    without a step belong to the last one before them; without any step the rows are counted.
+    A step that is logged several times, as after resuming from a checkpoint, is read several times. Rows
+    without a step belong to the last step before them; if there are no steps, rows are counted.
 
     Args:
         path: a ``trainer_state.json``, TensorBoard's event files or their folder, a CSV file, a JSON list, or
-            a file with one JSON object a line.
-        norm, loss: their columns; found by their usual names when left out, see `columns_of`.
+            a file with one JSON object per line.
+        norm, loss: their columns; by default found by their usual names, see `columns_of`.
+
+    Returns:
+        A `Log`.
 
     Raises:
-        StoreError: the file or a column is not there, or no row holds a norm.
-        MissingPackageError: TensorBoard's files need tensorboard.
+        StoreError: the file or a column does not exist, or no row holds a norm.
+        MissingPackageError: reading TensorBoard's files needs tensorboard.
 
     >>> import json, pathlib, tempfile
     >>> log = pathlib.Path(tempfile.mkdtemp(), "log.jsonl")
@@ -73,7 +76,7 @@ def read_log(path: str | os.PathLike[str], *, norm: str | None = None, loss: str
 
 @contextmanager
 def recorded(log: Log) -> Iterator[Store]:
-    """A recording of one run, the log's, which is there as long as the ``with`` block."""
+    """A temporary recording with the run of a log; it exists until the ``with`` block ends."""
     with tempfile.TemporaryDirectory(prefix="clipwise-log-") as folder:
         file = Path(folder, "log.db")
         writer = Writer(file, "log", log.name, facts={"log": log.columns})

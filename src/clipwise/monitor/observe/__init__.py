@@ -1,4 +1,4 @@
-"""Observing a command: its processes are recorded, and the training scripts in them stay as they are."""
+"""Observation of a command: the trainings in its processes are recorded, with unmodified scripts."""
 
 from clipwise.monitor.observe.session import observe
 

@@ -1,4 +1,4 @@
-"""A clip attached from outside: what goes wrong with it ends it, and not the training."""
+"""A clip attached from outside; an error of it ends the clipping, not the training."""
 
 import inspect
 from collections.abc import Callable
@@ -14,14 +14,14 @@ from clipwise.torch.attach import AttachedClipper, attach
 
 
 class GuardedClipper(AttachedClipper):
-    """As `clipwise.torch.attach` makes it; an error is said and ends the clipping of this optimizer.
+    """A clipper of `clipwise.torch.attach` whose errors are reported and end the clipping only.
 
     Args:
-        optimizer: to be clipped.
-        clip: what to do.
-        model: owns the parameters, None where no module does.
-        losses: gives the loss of the step of an optimizer, or None.
-        say: is told in one sentence what went wrong.
+        optimizer: the optimizer to clip.
+        clip: the clip.
+        model: the module that owns the parameters, None if there is none.
+        losses: returns the loss of an optimizer's step, or None.
+        say: called with a sentence if something goes wrong.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Keras' ``fit`` and ``train_on_batch``, recorded: a clip that only measures, or that of ``--clip``."""
+"""Records Keras' ``fit`` and ``train_on_batch``, with a clip that only measures or that of ``--clip``."""
 
 import inspect
 import threading
@@ -16,10 +16,10 @@ from clipwise.monitor.observe.settings import Settings
 
 
 class Fits:
-    """Acts before a training begins. Nothing of this ends the training.
+    """Acts before a training begins. An error here does not end the training.
 
     Args:
-        say: is told what the user should know, in one sentence.
+        say: called with a sentence that the user should know.
     """
 
     def __init__(self, say: Callable[[str], None]) -> None:
@@ -62,7 +62,7 @@ class Fits:
             return args, kwargs
 
     def attach(self, model: Any) -> bool:
-        """See to it that the optimizer of a model measures; whether it does."""
+        """Attach to the optimizer of a model so that it is measured; returns whether that was possible."""
         optimizer = getattr(model, "optimizer", None)
         if optimizer is None:
             return False
@@ -96,7 +96,7 @@ class Fits:
 
     @contextmanager
     def saved(self, model: Any) -> Iterator[None]:
-        """Meanwhile the optimizer is what the script made, so that what is saved loads without clipwise."""
+        """A context in which the optimizer is the script's own, so that saved files load without clipwise."""
         optimizer = getattr(model, "optimizer", None)
         with ExitStack() as meanwhile:
             try:

@@ -1,4 +1,4 @@
-"""Norms of gradients, which are only read."""
+"""Measures the norms of gradients without changing them."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -20,7 +20,7 @@ from clipwise.torch.whole_norms import Norms, plain
 
 
 class NormMeter:
-    """The norms of the gradients of some parameters; what has no plain form is measured in a copy.
+    """The norms of the gradients of some parameters; unusual gradients are copied to be measured.
 
     Args:
         parameters: by name.
@@ -33,14 +33,14 @@ class NormMeter:
     def read(
         self, scale: Any, order: float = 2.0, call: OwnClip | None = None
     ) -> "ClipReport | Measured | None":
-        """A report of the gradients as they are now, without a scale that they were multiplied by.
+        """A report of the current gradients, unscaled if they were scaled.
 
-        None where there is no gradient.
+        None if there is no gradient.
 
         Args:
-            scale: what they were multiplied by.
-            order: of the norms.
-            call: by which the script has clipped them.
+            scale: the factor they were multiplied by.
+            order: order of the norms.
+            call: the call by which the script has clipped them.
         """
         found = self._measured(order)
         if found is None:
@@ -73,9 +73,9 @@ class NormMeter:
 
 
 def with_own_clip(report: ClipReport, call: OwnClip) -> ClipReport:
-    """The report of a step whose gradients the script has clipped by itself: norms are those from before.
+    """The report of a step whose gradients the script has clipped itself, with the norms from before.
 
-    torch multiplies by ``min(1, threshold / (norm + 1e-6))``; dividing by it gives what there was.
+    torch multiplies by ``min(1, threshold / (norm + 1e-6))``; dividing by it restores them.
     """
     after, norms = tensor_of(report.norm), report.tensor_norms
     wide: Any = after.dtype

@@ -1,4 +1,4 @@
-"""What an optimizer's parameters are called: by the modules that they belong to, which nobody hands over."""
+"""Names of an optimizer's parameters, from the modules that own them, which must be found first."""
 
 import gc
 import sys
@@ -25,8 +25,8 @@ class Owners:
     """The modules that own an optimizer's parameters.
 
     Attributes:
-        modules: by name; one, unless the optimizer steps on several.
-        title: what the whole is called: after the variable, the attribute or the class.
+        modules: by name; one, unless the optimizer updates several.
+        title: name of the whole: that of the variable, the attribute or the class.
     """
 
     def __init__(self, modules: dict[str, nn.Module]) -> None:
@@ -35,7 +35,7 @@ class Owners:
 
     @property
     def model(self) -> nn.Module | None:
-        """One module with all parameters, None if no module owns any."""
+        """The one module with all parameters; None if no module owns any."""
         if len(self.modules) == 1:
             return next(iter(self.modules.values()))
         if not self.modules:
@@ -66,10 +66,10 @@ class Owners:
 
 
 def owners(optimizer: Optimizer) -> Owners:
-    """The fewest modules with all of an optimizer's parameters, each as small as possible.
+    """The fewest and smallest modules that contain all of an optimizer's parameters.
 
-    Of several with the same parameters the outermost counts, as its names are the longest; one that only
-    wraps another does not.
+    Of several modules with the same parameters the outermost one is used, since its names are the longest,
+    unless it only wraps another one.
     """
     wanted = {id(p) for group in optimizer.param_groups for p in group["params"]}
     every = [module for module in _alive(nn.Module) if type(module).__name__ not in WRAPPERS]
@@ -96,12 +96,12 @@ def owners(optimizer: Optimizer) -> Owners:
 
 
 def others(optimizer: Optimizer) -> list[Optimizer]:
-    """Further optimizers that live now and have parameters of their own."""
+    """Other existing optimizers that have parameters of their own."""
     return [one for one in _alive(Optimizer) if one is not optimizer and not is_shared(one, optimizer)]
 
 
 def is_shared(one: Optimizer, other: Optimizer) -> bool:
-    """Whether two optimizers have a parameter in common, as one that wraps another has; or one has none."""
+    """Whether two optimizers have a parameter in common, as a wrapper and its inner one; or one has none."""
     first, second = ({id(p) for group in o.param_groups for p in group["params"]} for o in (one, other))
     return not first or not second or not first.isdisjoint(second)
 

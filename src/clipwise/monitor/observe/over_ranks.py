@@ -1,4 +1,4 @@
-"""Measuring gradients that are spread over ranks, on all of them at the same steps."""
+"""Measures sharded gradients on all ranks at the same steps."""
 
 from collections.abc import Mapping
 
@@ -15,7 +15,7 @@ class MeterOverRanks(NormMeter):
         parameters: by name, some of them DTensors.
 
     Raises:
-        ArgumentError: a layout that is not taken, or ranks that have other parameters. Every rank says so.
+        ArgumentError: a placement is not supported, or the ranks have different parameters. All ranks raise.
     """
 
     def __init__(self, parameters: Mapping[str, Tensor]) -> None:

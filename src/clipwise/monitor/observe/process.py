@@ -1,4 +1,4 @@
-"""A command as a child: it gets the signals, and its exit code is passed on."""
+"""Runs a command as a child process: signals are passed to it, and its exit code is returned."""
 
 import contextlib
 import os
@@ -20,7 +20,7 @@ class CannotStart(Exception):
     """The command cannot be started.
 
     Attributes:
-        code: the exit code that shells give: 127 where it is not found, 126 otherwise.
+        code: the exit code that shells use: 127 if it is not found, 126 otherwise.
     """
 
     def __init__(self, sentence: str, code: int) -> None:
@@ -31,10 +31,10 @@ class CannotStart(Exception):
 def run(
     command: Sequence[str], environment: Mapping[str, str], started: Callable[[], None] | None = None
 ) -> int:
-    """Run a command with this process' standard streams; returns its exit code, 128 + n after signal n.
+    """Run a command with the standard streams of this process; returns its exit code, 128 + n after signal n.
 
     Raises:
-        CannotStart: there is no such command, or it cannot be run.
+        CannotStart: the command does not exist, or cannot be run.
     """
     with _waiting() as wait:
         try:

@@ -1,4 +1,4 @@
-"""One call of ``clipwise observe``: checks, the command, and what is said at the end."""
+"""One call of ``clipwise observe``: checks, the command, and the summary."""
 
 import contextlib
 import os
@@ -35,20 +35,21 @@ def observe(
     """Run a command, and record every step of every optimizer in its processes.
 
     Args:
-        command: its words, such as ``["python", "train.py"]``; ``["-m", "module"]`` and ``["train.py"]`` are
-            run by this Python.
-        clip: what is done to the gradients; None leaves them, and with them the training, as they are.
+        command: its arguments, such as ``["python", "train.py"]``; ``["-m", "module"]`` and ``["train.py"]``
+            are run by this Python.
+        clip: a clip for all optimizers; None leaves gradients, and so the training, unchanged.
         db: the recording.
-        name: what the run is called; the script and the time unless given.
+        name: name of the run; by default the script and the time.
         every, layers_every: as for `clipwise.Monitor`.
-        show: open the live page meanwhile.
+        show: open the live page during the run.
 
     Returns:
         The exit code of the command; 128 + n if signal n ended it; 127 or 126 if it cannot be started.
 
     Raises:
-        ArgumentError, ConfigError, ThresholdError: the clip or a number is not one; nothing was started.
-        StoreError: the file is none of clipwise's, of a newer version, or its folder is not there.
+        ArgumentError, ConfigError, ThresholdError: the clip or a number is not valid. Nothing was started.
+        StoreError: the file is not a recording of clipwise, has a newer version, or its folder does not
+            exist.
     """
     if not command:
         raise ArgumentError("no command is given: clipwise observe -- python train.py")

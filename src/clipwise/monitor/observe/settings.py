@@ -1,4 +1,4 @@
-"""What the processes of an observed command are told by the one that started it."""
+"""Settings that are passed to the processes of an observed command."""
 
 import json
 import os
@@ -16,14 +16,14 @@ PACKAGE = Path(__file__).parents[2]
 
 @dataclass(frozen=True)
 class Settings:
-    """What is recorded, and where.
+    """What to record, and where.
 
     Attributes:
         db: absolute path of the recording.
-        claims: a folder in which the processes agree on who records what; it lives as long as the command.
-        clip: what is done to the gradients, None to leave them alone.
+        claims: a folder in which the processes agree on who records what; it exists as long as the command.
+        clip: the clip, None for none.
         every, layers_every: as for `clipwise.Monitor`.
-        package: where clipwise is, for a Python that does not have it installed.
+        package: folder of clipwise, for a Python in which it is not installed.
     """
 
     db: str
@@ -34,7 +34,7 @@ class Settings:
     package: str = str(PACKAGE)
 
     def environment(self, uid: str, name: str) -> dict[str, str]:
-        """The environment of the command: that of this process, and what makes each Python in it observe."""
+        """The environment of the command: that of this process, plus what makes each Python in it observe."""
         path = os.environ.get("PYTHONPATH")
         return {
             **os.environ,
@@ -46,5 +46,5 @@ class Settings:
 
     @classmethod
     def here(cls) -> "Settings":
-        """What this process was told."""
+        """The settings that were passed to this process."""
         return cls(**json.loads(os.environ[SETTINGS]))

@@ -125,9 +125,7 @@ class Observer:
             self._say("optimizers that step inside backward are neither recorded nor clipped")
             return None
         if self._living() >= MOST:
-            self._say(
-                f"more than {MOST} optimizers at a time step in this process; the others are not recorded"
-            )
+            self._say(f"this process uses more than {MOST} optimizers at a time; the others are not recorded")
             return None
         found = owners(optimizer)
         source = Source(optimizer, self._name(optimizer, found.title))

@@ -1,4 +1,4 @@
-"""What is said when an observed command has ended: what was seen, and what to try next."""
+"""The summary at the end of an observed command: what was seen, and what to try next."""
 
 import contextlib
 import shlex
@@ -24,22 +24,22 @@ FRACTION, SKIPPED = f"{PREFIX}clip_fraction", f"{PREFIX}skipped"
 def summary(
     path: Path, uid: str, *, asked: str, command: Sequence[str], clip: str | None, stepped: bool = False
 ) -> Iterator[str]:
-    """Lines for people: steps, norms, alerts, the recommended threshold and the command to try next.
+    """Lines for people: steps, norms, alerts, the recommended threshold and a command to try next.
 
     Args:
-        path: of the recording.
-        uid: of the run, as its processes were told.
-        asked: how the recording was named.
-        command: what was run.
-        clip: what was done to the gradients.
-        stepped: whether an optimizer was seen to step.
+        path: the recording.
+        uid: id of the run.
+        asked: the recording as the user named it.
+        command: the command.
+        clip: the clip.
+        stepped: whether an optimizer step was seen.
     """
     try:
         runs = _runs(path, uid)
         if not runs and stepped:
             yield (
-                f"clipwise: steps were seen, but the process ended before they were written to {asked}: what"
-                " is killed loses its last second"
+                f"clipwise: steps were seen, but the process ended before they were written to {asked}: a"
+                " killed process loses up to a second of its data"
             )
         elif not runs:
             yield (

@@ -1,4 +1,4 @@
-"""Rules that watch a training and say what is wrong with it."""
+"""Rules that watch a training and report problems."""
 
 from dataclasses import replace
 
@@ -62,10 +62,10 @@ RULES: tuple[type[Rule], ...] = (
 
 
 def default_rules(*, notify: bool = False) -> tuple[Rule, ...]:
-    """All rules, each with its defaults.
+    """All rules with their default settings.
 
     Args:
-        notify: whether a notification is sent where they warn.
+        notify: whether rules with the action ``"warn"`` also get the action ``"notify"``.
 
     >>> [rule.name for rule in default_rules()][:3]
     ['loss_nonfinite', 'gradient_nonfinite', 'loss_spike']

@@ -1,4 +1,4 @@
-"""What every rule is: settings, and a watcher that judges one moment after the other."""
+"""The interface of rules: settings, and a watcher that judges one moment after the other."""
 
 import math
 from abc import ABC, abstractmethod
@@ -18,7 +18,7 @@ LEVELS: tuple[str, ...] = get_args(Level)
 
 @dataclass(frozen=True)
 class Finding:
-    """What a rule has to say, in plain sentences: what was seen, why it matters, what to try."""
+    """What a rule has found, in plain sentences: what was seen, why it matters, what to try."""
 
     seen: str
     why: str
@@ -26,30 +26,31 @@ class Finding:
 
 
 class Watcher(ABC):
-    """The state of one rule over one source of one run."""
+    """The state of a rule for one source of one run."""
 
     @abstractmethod
     def judge(self, moment: Moment) -> bool | None:
-        """Whether this moment looks bad; None where it says nothing about that."""
+        """Whether this moment looks bad; None if it cannot be judged."""
 
     @abstractmethod
     def finding(self) -> Finding:
-        """What was last judged bad, in words."""
+        """A description of the moment that was judged bad last."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Rule(ABC):
-    """A rule's settings. It remembers nothing: what it has seen of a run is in its watchers.
+    """The settings of a rule. State is kept in its watchers.
 
     Args:
-        patience: moments in a row, of those that the rule can judge, that must look bad before it speaks.
-        cooldown: steps before it speaks again.
+        patience: number of moments in a row, among those that can be judged, that must look bad before the
+            rule raises an alert.
+        cooldown: number of steps before it raises another one.
         level: ``"info"``, ``"warning"`` or ``"critical"``.
-        actions: what happens when it speaks: any of ``"record"``, ``"warn"``, ``"stop"``, ``"skip"``,
-            ``"notify"``, and functions that are given the `Alert`. Every alert is recorded anyway.
+        actions: what happens with an alert: any of ``"record"``, ``"warn"``, ``"stop"``, ``"skip"``,
+            ``"notify"``, and functions that take the `Alert`. Every alert is recorded in any case.
 
     Attributes:
-        name: of the rule, the same for all its settings.
+        name: name of the rule, independent of its settings.
 
     Raises:
         ArgumentError: one of these is not allowed.
@@ -82,7 +83,7 @@ class Rule(ABC):
 
     @abstractmethod
     def watch(self, source: str = "") -> Watcher:
-        """A watcher that has seen nothing yet, of one source ("" where there is only one)."""
+        """A new watcher for a source ("" if there is only one)."""
 
 
 def steps(name: str, value: Any, low: int = 1) -> None:

@@ -1,4 +1,4 @@
-"""A clip that brings gradients down to the eps of Adam, so that its steps become short, or end."""
+"""A clip that scales gradients down to Adam's eps, so that steps become very short."""
 
 import math
 from collections.abc import Sequence
@@ -14,18 +14,19 @@ AFTER = "clipwise/norm_after"
 
 @dataclass(frozen=True, kw_only=True)
 class ClipFreezesAdam(Rule):
-    """Speaks when clipping leaves gradients whose root mean square is below ``times`` the eps of Adam.
+    """Alerts if the root mean square of the clipped gradient is below ``times`` Adam's eps.
 
-    Adam steps by ``m / (sqrt(v) + eps)``. The scale of the gradient cancels there only as long as
-    ``sqrt(v)``, which is about the root mean square of the gradient, is far above eps. Judged where the
-    optimizer's eps is known: attached to in PyTorch or Keras, or observed in PyTorch, where all divide by
-    the root of a second moment (Adam, RMSprop and alike), by norms of order 2. A gradient that is as small
-    before clipping is not the clip's doing.
+    Adam's update is ``m / (sqrt(v) + eps)``. The scale of the gradient cancels only while ``sqrt(v)``, about
+    the root mean square of the gradient, is far above eps. The rule applies where eps is known: with
+    `clipwise.torch.attach`, `clipwise.keras.attach` or ``clipwise observe`` on PyTorch, for optimizers that
+    all divide by the root of a second moment (Adam, RMSprop and others), and for norms of order 2. A gradient
+    that is as small before clipping raises no alert.
 
     Args:
-        times: how many eps the root mean square has to have.
+        times: the smallest ratio of root mean square to eps.
+        patience, cooldown, level, actions: as for `Rule`.
 
-    Source: AdamW that stalled behind a coefficient of 2e-8, as users of Megatron-LM report.
+    Source: reports of users of Megatron-LM, of AdamW stalling at a coefficient of 2e-8.
     """
 
     patience: int = 10

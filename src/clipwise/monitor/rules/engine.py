@@ -1,4 +1,4 @@
-"""Rules at work: each judges every moment, and raises an alert once its patience has run out."""
+"""Runs rules: each rule judges every moment and raises an alert once its patience is exhausted."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -63,22 +63,22 @@ class _Source:
 
 
 class Engine:
-    """Shows moments to rules and gives back what they say.
+    """Passes moments to rules and returns their alerts.
 
-    A rule speaks when ``patience`` moments in a row, of those that it can judge, looked bad, and not again
-    within ``cooldown`` steps. Each source is judged on its own, and named.
+    A rule raises an alert if ``patience`` moments in a row, among those that it can judge, looked bad, and
+    then no other one within ``cooldown`` steps. Each source is judged separately and named in the alert.
 
     Args:
-        rules: no two of one name.
-        failed: is told of a rule that raises, which is asked no more; the others go on. Without it the error
-            is raised.
+        rules: rules with different names.
+        failed: called with a rule that raises an error; that rule is not used any more, the others continue.
+            By default the error is raised.
 
     Attributes:
         rules: the same, as a tuple.
-        may_stop, may_skip: whether any rule has that among its actions.
+        may_stop, may_skip: whether any rule has this action.
 
     Raises:
-        ArgumentError: two rules of one name, or something that is no rule.
+        ArgumentError: two rules have the same name, or an object is not a rule.
 
     >>> from clipwise.monitor.rules import LossNonfinite, Moment
     >>> engine = Engine([LossNonfinite()])
@@ -105,15 +105,15 @@ class Engine:
         self._skip_watchers: dict[str, tuple[Shown, list[tuple[Rule, Watcher]]]] = {}
 
     def rule(self, name: str) -> Rule:
-        """The rule of a name; ArgumentError where there is none."""
+        """The rule with this name; ArgumentError if there is none."""
         if name not in self._by_name:
             raise ArgumentError(f"no rule {name!r}. {did_you_mean(name, self._by_name)}")
         return self._by_name[name]
 
     def see(self, moment: Moment) -> list[Alert]:
-        """Show a moment to the rules; what they say about it.
+        """The alerts that a moment raises.
 
-        A step with NaN or Inf is judged when the norms of its parameters are there, or with the next step.
+        A step with NaN or Inf is judged once the norms of its parameters are known, or with the next step.
         """
         name = moment.source
         source = self._sources.get(name)
@@ -124,13 +124,13 @@ class Engine:
         return [] if shown is None else list(source.see(source.joiner.add(shown)))
 
     def close(self) -> list[Alert]:
-        """At the end of a run: what is said of a step whose parameters' norms never came."""
+        """The alerts at the end of a run, for a step whose parameters' norms never came."""
         return [alert for source in self._sources.values() for alert in source.see(source.joiner.rest())]
 
     def skips(self, moment: Moment) -> bool:
-        """Whether a rule with the action ``"skip"`` finds the step bad that is about to be taken.
+        """Whether a rule with the action ``"skip"`` judges the coming step as bad.
 
-        No patience is asked for, and nothing of it reaches `see`: show it the same moment afterwards.
+        Patience does not apply, and the moment does not count for `see`: pass it there afterwards.
         """
         name, bad = moment.source, False
         found = self._skip_watchers.get(name)

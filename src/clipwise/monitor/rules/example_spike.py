@@ -1,4 +1,4 @@
-"""One example of a batch has a gradient far above what the largest of a batch usually is."""
+"""An example whose gradient is far larger than usual for the largest of a batch."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -16,11 +16,15 @@ LARGEST, THRESHOLD, PLACE, KEY, NONFINITE = (
 
 @dataclass(frozen=True, kw_only=True)
 class ExampleSpike(GradientSpike):
-    """Speaks when an example's gradient is not finite, or far above the largest of the last batches.
+    """Alerts if an example's gradient is not finite, or far above the largest ones of recent batches.
 
-    Judged where the steps of a `clipwise.torch.per_example` are recorded, by the largest norm of each batch;
-    what is far is as in `GradientSpike`. It names the example: its place in the batch, and its key if the
-    training gave numbers as ``keys=``.
+    For recorded steps of `clipwise.torch.per_example`. It judges the largest norm of each batch, by the same
+    criterion as `GradientSpike`. The alert names the example: its index in the batch, and its key if numbers
+    were passed as ``keys=``.
+
+    Args:
+        window, z, factor: as for `GradientSpike`.
+        patience, cooldown, level, actions: as for `Rule`.
     """
 
     name: ClassVar[str] = "example_spike"
@@ -45,7 +49,7 @@ class _Watcher(SpikeWatcher):
         )
         if KEY in values:
             example += f" (key {values[KEY]:.0f})"
-        advice = "Look at it: a wrong label, a broken input, or a case that is rare."
+        advice = "Check it for a wrong label or a broken input; it may also be a rare case."
         if values.get(NONFINITE, 0.0) > 0:
             return Finding(
                 seen=f"The gradient of {example}{of(self._source)} at step {self._bad.step:,} is NaN or Inf.",

@@ -13,10 +13,13 @@ NONFINITE, SKIPPED, NORM = "clipwise/nonfinite", "clipwise/skipped", "clipwise/n
 
 @dataclass(frozen=True, kw_only=True)
 class GradientNonfinite(Rule):
-    """Speaks when a gradient holds NaN or Inf, and names the first parameter whose gradient does.
+    """Alerts if a gradient holds NaN or Inf, and names the first such parameter.
 
-    With float16 and a gradient scaler, Inf now and then is how the scaler finds its scale: give the rule a
-    patience of several steps there.
+    With float16 and a gradient scaler, an occasional Inf is normal, since the scaler finds its scale that
+    way: set the rule's patience to several steps there.
+
+    Args:
+        patience, cooldown, level, actions: as for `Rule`.
 
     >>> from clipwise.monitor.rules import Engine, Moment
     >>> layers = {"embed.weight": 0.1, "rnn.weight": float("inf")}

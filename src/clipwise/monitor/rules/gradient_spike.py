@@ -1,4 +1,4 @@
-"""The norm of the gradient jumps far above what is usual."""
+"""A gradient norm far above the usual."""
 
 import math
 from collections.abc import Sequence
@@ -20,19 +20,20 @@ FIRST = 3
 
 @dataclass(frozen=True, kw_only=True)
 class GradientSpike(Rule):
-    """Speaks when a gradient's norm lies far above the last ones, and says what clipping left of it.
+    """Alerts if a gradient norm is far above the recent ones, and says what is left of it after clipping.
 
     A norm is high if ``norm > factor * median`` and ``log(norm) > log(median) + z * sigma``, with the median
-    and ``sigma = 1.4826 * MAD`` of the logarithms of the last ``window`` norms before it: norms vary by
-    factors. Before 30 norms are known, one is high if it is more than ``factor`` times their median and the
-    largest of the first three; one of these is, if it is more than ``factor**2`` times those before it, and
-    then does not count among them. Where the norms of the parameters at that step are known, the largest of
-    them is named.
+    and ``sigma = 1.4826 * MAD`` of the logarithms of the last ``window`` norms before it (logarithms because
+    norms vary by factors). Before 30 norms are known, a norm is high if it exceeds ``factor`` times their
+    median and ``factor`` times the largest of the first three. One of the first three is high if it exceeds
+    ``factor**2`` times those before it; it then does not count as one of them. If the norms of the parameters
+    at that step are known, the largest one is named.
 
     Args:
-        window: norms that count as the last ones.
-        z: robust standard deviations of the logarithm that are still usual.
-        factor: how many medians a norm must be at least.
+        window: number of recent norms.
+        z: number of robust standard deviations of the logarithm.
+        factor: smallest ratio of a high norm to the median.
+        patience, cooldown, level, actions: as for `Rule`.
     """
 
     patience: int = 1
@@ -58,7 +59,7 @@ class SpikeWatcher(Watcher):
     """Judges one series of norms.
 
     Attributes:
-        norm: the name of its values.
+        norm: name of the values.
     """
 
     norm: ClassVar[str] = NORM
@@ -104,13 +105,14 @@ class SpikeWatcher(Watcher):
         if cut:
             why = f"Clipping reduced it to {show(after)}, so a single such step does little harm; many would."
             advice = (
-                "Nothing, if it happens once. If it recurs, lower the learning rate and look at the batches."
+                "If it happens once, nothing needs to be done. If it recurs, lower the learning rate and look"
+                " at the batches."
             )
         else:
             why = "A step this large moves the weights far away, and it was not clipped."
             advice = (
-                "Clip by global norm somewhat above what is usual,"
-                f" clip_by_global_norm({2 * self._usual:.2g}) say, or autoclip(10), which learns the"
+                "Clip by global norm somewhat above the usual norm, for example"
+                f" clip_by_global_norm({2 * self._usual:.2g}), or use autoclip(10), which learns the"
                 " threshold. Look at the batch of that step too."
             )
         return Finding(

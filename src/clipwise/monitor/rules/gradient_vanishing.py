@@ -1,4 +1,4 @@
-"""Gradients that fade away: on their way to the first layers, or altogether."""
+"""Vanishing gradients: towards the first layers, or in the whole model."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -26,21 +26,22 @@ LEARNED = 0.05
 
 @dataclass(frozen=True, kw_only=True)
 class GradientVanishing(Rule):
-    """Speaks when gradients vanish, which no clipping can cure.
+    """Alerts if gradients vanish, which clipping cannot cure.
 
-    Among the layers, where the norms of the parameters are known (in the order of the model, the first ones
-    nearest to the input): the median norm of the first third is below ``ratio`` times that of the last
-    third. A parameter whose gradient was 0 from the beginning is taken as not used.
+    Across layers, if the norms of the parameters are known (in the order of the model, from input to output):
+    the median norm of the first third is below ``ratio`` times that of the last third. Parameters whose
+    gradient was 0 from the beginning are ignored as unused.
 
-    Altogether, where a loss is known: the median norm of ``window`` steps is below ``collapse`` times that of
-    the first 10 such windows, while the loss is not low. It is low where it has fallen by more
-    than 5 % and lost less than half of what it gained at best: norms that go down with the loss are what a
-    training that converges looks like.
+    In the whole model, if a loss is known: the median norm of ``window`` steps is below ``collapse`` times
+    that of the first 10 windows, while the loss is not low. The loss counts as low if it has decreased by
+    more than 5 % and has kept more than half of its best decrease: norms that decrease with the loss are
+    normal in a training that converges.
 
     Args:
-        ratio: of first to last layers, below 1.
-        collapse: of now to before, below 1.
-        window: steps whose medians are compared.
+        ratio: ratio of the first to the last layers, below 1.
+        collapse: ratio of the recent to the first norms, below 1.
+        window: number of steps per median.
+        patience, cooldown, level, actions: as for `Rule`.
     """
 
     patience: int = 5

@@ -11,7 +11,10 @@ from clipwise.monitor.wording import of, show
 
 @dataclass(frozen=True, kw_only=True)
 class LossNonfinite(Rule):
-    """Speaks when a loss is NaN or Inf: ``"loss"``, and every name that is or ends in a loss (``val_loss``).
+    """Alerts if a loss is NaN or Inf: ``"loss"``, and every name that is or ends in a loss (``val_loss``).
+
+    Args:
+        patience, cooldown, level, actions: as for `Rule`.
 
     >>> from clipwise.monitor.rules import Engine, Moment
     >>> [alert] = Engine([LossNonfinite()]).see(Moment(7, "", {"loss": float("inf")}))

@@ -1,4 +1,4 @@
-"""The loss jumps far above what is usual."""
+"""A loss far above the usual."""
 
 import math
 from collections.abc import Sequence
@@ -22,19 +22,20 @@ FAR = 10.0
 
 @dataclass(frozen=True, kw_only=True)
 class LossSpike(Rule):
-    """Speaks when several losses in a row lie far above the last ones.
+    """Alerts if several losses in a row are far above the recent ones.
 
     A loss is high if ``loss > median + z * sigma`` and ``loss > median + rise * |median|``, with the median
-    and ``sigma = 1.4826 * MAD`` of the last ``window`` losses before it, and, where all of them are positive,
-    also ``log(loss) > log(median) + z * sigma(log)``. So neither a falling loss nor one whose noise shrinks
-    with it counts, nor a single hard batch (that is what patience is for). Before 30 losses are known, a loss
-    is high if it is more than twice the highest of the first three; one of these is, if it is more than ten
-    times those before it, and then does not count among them.
+    and ``sigma = 1.4826 * MAD`` of the last ``window`` losses before it; if these are all positive, also
+    ``log(loss) > log(median) + z * sigma(log)``. So neither a decreasing loss nor one whose noise decreases
+    with it is high, and patience ignores a single hard batch. Before 30 losses are known, a loss is high if
+    it exceeds twice the largest of the first three. One of the first three is high if it exceeds ten times
+    those before it; it then does not count as one of them.
 
     Args:
-        window: losses that count as the last ones.
-        z: robust standard deviations that are still usual.
-        rise: how far above the median, relative to it, a loss must be at least.
+        window: number of recent losses.
+        z: number of robust standard deviations.
+        rise: smallest distance of a high loss from the median, relative to the median.
+        patience, cooldown, level, actions: as for `Rule`.
     """
 
     patience: int = 3

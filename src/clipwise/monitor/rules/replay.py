@@ -1,4 +1,4 @@
-"""Rules over a run that was recorded before."""
+"""Applies rules to a recorded run."""
 
 from collections.abc import Sequence
 
@@ -8,13 +8,23 @@ from clipwise.monitor.store import Alert, Store
 
 
 def replay(rules: Sequence[Rule], store: Store, run: int, rank: int | None = None) -> list[Alert]:
-    """What some rules say about a recorded run; nothing is written.
+    """The alerts that some rules raise for a recorded run; nothing is written.
 
     Args:
-        rules: each begins anew.
+        rules: the rules; each starts with a new state.
         store: the recording.
-        run: the number of the run.
-        rank: whose steps; None: of the process with the lowest rank that recorded something.
+        run: number of the run.
+        rank: rank of the process; None for the lowest rank that recorded something.
+
+    >>> import clipwise, os, tempfile
+    >>> from clipwise.monitor.rules import LossNonfinite
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> path = os.path.join(folder.name, "runs.db")
+    >>> with clipwise.Monitor(path, rules=[]) as monitor:
+    ...     monitor.log(step=1, loss=float("nan"))
+    >>> with clipwise.monitor.Store(path) as store:
+    ...     [alert.seen for alert in replay([LossNonfinite()], store, store.run().id)]
+    ['The loss is NaN at step 1.']
     """
     engine = Engine(rules)
     alerts = [alert for moment in store.moments(run, rank) for alert in engine.see(moment)]

@@ -1,4 +1,4 @@
-"""The loss does not fall any more."""
+"""A loss that does not decrease any more."""
 
 from collections import deque
 from collections.abc import Sequence
@@ -16,17 +16,19 @@ BLOCKS = 20
 
 @dataclass(frozen=True, kw_only=True)
 class Stalled(Rule):
-    """Speaks when the loss has not fallen over a long window.
+    """Alerts if the loss has not decreased over a long window.
 
-    The window's last ``window`` losses are halved, and judged 20 times a window: it stalls if ``median(second
-    half) > median(first half) - least * |median(first half)|``. Patience counts these judgements.
+    The last ``window`` losses are split into halves and judged 20 times per window: the loss stalls if
+    ``median(second half) > median(first half) - least * |median(first half)|``. Patience counts these
+    judgements.
 
-    A training that has converged stalls too, which is worth knowing. Losses with a source before their names,
-    such as a GAN's, are not judged: they need not fall.
+    A training that has converged stalls too, which is worth knowing. Losses whose names have a source as a
+    prefix, such as those of a GAN, are not judged, since they need not decrease.
 
     Args:
-        window: losses that are looked at.
-        least: by how much the loss must fall from half to half, relative to itself.
+        window: number of losses.
+        least: smallest relative decrease between the halves.
+        patience, cooldown, level, actions: as for `Rule`.
     """
 
     patience: int = 3
@@ -75,7 +77,7 @@ class _Watcher(Watcher):
             seen=f"The loss has not fallen since step {self._steps[0]:,}: its median was {show(first)} in the"
             f" first half of that time and {show(second)} in the second, up to step {self._steps[-1]:,}.",
             why="Either the training has converged and more of it is wasted, or it is stuck.",
-            advice="If it is good enough, stop here. Otherwise try a lower learning rate (the loss wobbles"
-            " around a valley) or a higher one (it crawls); raise the threshold if nearly every step is"
-            " clipped; check that the labels belong to the inputs.",
+            advice="If the loss is good enough, stop here. Otherwise try a lower learning rate (if the loss"
+            " oscillates around a minimum) or a higher one (if it hardly moves); raise the threshold if"
+            " nearly every step is clipped; check that the labels belong to the inputs.",
         )

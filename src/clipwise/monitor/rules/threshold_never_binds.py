@@ -1,4 +1,4 @@
-"""A clip that has not clipped anything for long."""
+"""A clip that has not clipped anything for a long time."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,13 +13,14 @@ NORM, THRESHOLD, FRACTION = "clipwise/norm", "clipwise/threshold", "clipwise/cli
 
 @dataclass(frozen=True, kw_only=True)
 class ThresholdNeverBinds(Rule):
-    """Says that a threshold was not reached in ``window`` steps; for your information, since it does no harm.
+    """Reports that a threshold was not reached in ``window`` steps; information only, since it does no harm.
 
-    Only a threshold that stayed the same all the time is judged: a learned one follows the norms, and waits
-    for what is unusual. Where nothing is clipped at all (an infinite threshold), nothing is said.
+    Only constant thresholds are judged: a learned one follows the norms and is meant for unusual gradients.
+    An infinite threshold, which clips nothing, is not reported.
 
     Args:
-        window: recorded steps without anything clipped.
+        window: number of recorded steps without clipping.
+        patience, cooldown, level, actions: as for `Rule`.
     """
 
     patience: int = 1

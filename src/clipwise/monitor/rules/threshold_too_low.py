@@ -1,4 +1,4 @@
-"""Nearly every gradient is cut down, and to a small part of what it was."""
+"""A threshold so low that nearly every gradient is reduced to a small part of its norm."""
 
 from collections import deque
 from collections.abc import Sequence
@@ -16,21 +16,23 @@ THRESHOLD, FRACTION = "clipwise/threshold", "clipwise/clip_fraction"
 
 @dataclass(frozen=True, kw_only=True)
 class ThresholdTooLow(Rule):
-    """Speaks when nearly all of the last steps hit the threshold, and little is left of the gradients.
+    """Alerts if nearly all recent steps were clipped, and little is left of the gradients.
 
-    A step hits it if at least half of its groups were clipped (``clip_fraction``). The rule speaks if a share
-    ``often`` of the last ``window`` steps did and the median of ``norm_after / norm`` is below ``left``.
+    A step counts as clipped if at least half of its groups were (``clip_fraction``). The rule alerts if a
+    share ``often`` of the last ``window`` steps was clipped and the median of ``norm_after / norm`` is below
+    ``left``.
 
-    Clips that learn their threshold are left alone, since some mean to clip most steps (``autoclip(10)``
-    clips nine of ten). What tells them apart is that a clipped norm raises a learned threshold sooner or
-    later: the rule judges only windows in which the threshold never rose, so those of a number, or of a
-    schedule that falls. That most steps are clipped is no fault by itself either: with a large learning rate
-    it may be what keeps a training going, hence ``left``.
+    Clips that learn their threshold are not judged, since some are meant to clip most steps (``autoclip(10)``
+    clips nine of ten). They are recognised by a threshold that rises sooner or later after norms were
+    clipped: the rule judges only windows in which the threshold never rose, which are those of a number or of
+    a decreasing schedule. Clipping most steps alone is not a fault: with a large learning rate it may keep
+    the training stable. Hence ``left``.
 
     Args:
-        window: recorded steps that are looked at.
-        often: share of them that hit the threshold, below 1.
-        left: how much of the norm clipping may leave, below 1.
+        window: number of recorded steps.
+        often: share of them that was clipped, below 1.
+        left: share of the norm that is left after clipping, below 1.
+        patience, cooldown, level, actions: as for `Rule`.
     """
 
     patience: int = 1
@@ -97,7 +99,7 @@ class _Watcher(Watcher):
             f" {self._steps[0]:,} hit the threshold (now {show(self._threshold)}), and clipping leaves"
             f" {self._left.median():.2g} of the gradient's norm, whose median is {show(low)}.",
             why="Every step then has the same length, set by the threshold instead of by the gradient: it"
-            " acts as a much smaller learning rate, and training may crawl.",
+            " acts as a much smaller learning rate, and training may be very slow.",
             advice=f"If it is too slow, try twice the threshold, and twice that: only the largest gradients"
             f" meet a global norm of {show(high)}, which would have clipped one step in twenty here. Or let"
             " autoclip() or auto() learn it. If steps of one length are what you want, leave this rule out.",

@@ -1,4 +1,4 @@
-"""Steps that are far too long or far too short for the weights they move."""
+"""Steps that are far too long or too short for the weights."""
 
 from collections import deque
 from collections.abc import Sequence
@@ -16,14 +16,16 @@ RATIO = "clipwise/update_ratio"
 
 @dataclass(frozen=True, kw_only=True)
 class UpdateRatio(Rule):
-    """Speaks when the median of ``||update|| / ||weights||`` of the last steps is out of range.
+    """Alerts if the median of ``||update|| / ||weights||`` over recent steps is out of range.
 
-    Judged where ``"clipwise/update_ratio"`` is recorded. Around 1e-3 is healthy; the defaults are two orders
-    to each side of it, since warm-up and the end of a schedule go lower and small networks begin higher.
+    For runs that record ``"clipwise/update_ratio"``. Around 1e-3 is healthy. The defaults are two orders of
+    magnitude away from it on each side, since warm-up and the end of a schedule are lower, and small networks
+    start higher.
 
     Args:
         low, high: the range.
-        window: ratios whose median is judged.
+        window: number of ratios in the median.
+        patience, cooldown, level, actions: as for `Rule`.
 
     Source: Karpathy, CS231n, "Neural Networks Part 3", section "Ratio of weights:updates".
     """

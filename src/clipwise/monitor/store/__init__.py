@@ -1,4 +1,4 @@
-"""Recordings on disk: SQLite, one file for any number of runs and processes."""
+"""Recordings on disk: one SQLite file for any number of runs and processes."""
 
 from clipwise.monitor.store._schema import is_settled
 from clipwise.monitor.store.editing import annotate, delete, rename

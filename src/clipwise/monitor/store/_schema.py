@@ -117,7 +117,7 @@ def open_database(path: str | os.PathLike[str], *, write: bool = False) -> sqlit
         connection.close()
         if isinstance(error, sqlite3.OperationalError):
             raise
-        raise StoreError(f"{str(path)!r} is no recording, or it is damaged: {error}") from error
+        raise StoreError(f"{str(path)!r} is not a recording, or is damaged: {error}") from error
     except BaseException:
         connection.close()
         raise
@@ -161,9 +161,9 @@ def _check(connection: sqlite3.Connection, path: Path, write: bool) -> None:
     if ours:
         _check_version(version, path)
         if odd := connection.execute(ODD).fetchone():
-            raise StoreError(f"{str(path)!r} is no sound recording: it holds {odd[0]} {odd[1]!r}")
+            raise StoreError(f"{str(path)!r} is not a valid recording: it holds {odd[0]} {odd[1]!r}")
     elif application or tables:
-        raise StoreError(f"{str(path)!r} is no recording of clipwise")
+        raise StoreError(f"{str(path)!r} is not a recording of clipwise")
     elif not write:
         raise StoreError(f"{str(path)!r} is empty: nothing has been recorded yet")
     if write:
@@ -206,8 +206,8 @@ def _use_wal(connection: sqlite3.Connection, path: Path) -> None:
         return
     back = connection.execute("PRAGMA journal_mode = DELETE").fetchone()[0]
     warn(
-        f"{str(path)!r}: this file system has no write-ahead log for SQLite ({mode}); the journal is"
-        f" {back!r}, so that readers and writers wait for one another"
+        f"{str(path)!r}: this file system does not support SQLite's write-ahead log ({mode}); the"
+        f" journal is {back!r}, so that readers and writers wait for each other"
     )
 
 

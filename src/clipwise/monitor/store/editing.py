@@ -1,4 +1,4 @@
-"""What people change of a recorded run: its name, their notes, and whether it is kept."""
+"""Changes to recorded runs: names, notes, deletion."""
 
 import contextlib
 import json
@@ -21,11 +21,11 @@ that a page which is open meanwhile takes nothing for something else."""
 
 
 def rename(path: str | os.PathLike[str], run: int, name: str) -> None:
-    """Give a run another name; it may be running.
+    """Rename a run, which may be running.
 
     Raises:
-        ArgumentError: the name is empty or no text.
-        StoreError: there is no such run, or the file cannot be written.
+        ArgumentError: the name is empty or not a string.
+        StoreError: the run does not exist, or the file cannot be written.
     """
     if not isinstance(name, str) or not name.strip():
         raise ArgumentError(f"the name of a run must be a string that is not empty, got {name!r}")
@@ -34,11 +34,11 @@ def rename(path: str | os.PathLike[str], run: int, name: str) -> None:
 
 
 def annotate(path: str | os.PathLike[str], run: int, notes: str) -> None:
-    """Keep a text with a run, `Run.notes`, replacing the previous one; "" removes it.
+    """Store a text with a run, `Run.notes`, which replaces the previous one; "" removes it.
 
     Raises:
-        ArgumentError: it is no text.
-        StoreError: there is no such run, or the file cannot be written.
+        ArgumentError: the text is not a string.
+        StoreError: the run does not exist, or the file cannot be written.
     """
     if not isinstance(notes, str):
         raise ArgumentError(f"notes must be a string, got {notes!r}")
@@ -52,10 +52,10 @@ def annotate(path: str | os.PathLike[str], run: int, notes: str) -> None:
 
 
 def delete(path: str | os.PathLike[str], runs: Iterable[int]) -> None:
-    """Take runs out of a recording, with all that was recorded of them; all of them, or none.
+    """Delete runs and all their data from a recording; either all of them or none.
 
     Raises:
-        StoreError: there is no such run, it is running, or the file cannot be written.
+        StoreError: a run does not exist or is running, or the file cannot be written.
     """
     wanted = list(dict.fromkeys(runs))
     with Store(path) as store:

@@ -1,4 +1,4 @@
-"""Rows, step by step: what rules and other tools are shown."""
+"""Recorded rows grouped by step, as rules and exporters receive them."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -10,16 +10,17 @@ from clipwise.monitor.store.records import Rows
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """What is known of one step of one source, read to plain numbers.
+    """What is known about one step of one source, as plain numbers.
 
     Attributes:
-        step: its number.
-        source: whose values these are, where several clippers are recorded; "" otherwise.
-        values: by name: ``"loss"``, ``"clipwise/norm"``, ``"clipwise/threshold"``, ... While a training runs,
-            a step may be shown in several moments: what was logged later comes in one of its own.
-        layers: the norm of each parameter's gradient, at the steps where it was recorded.
-        rank: of the process.
-        time: when the first of it was recorded, in seconds since the epoch; 0 where that is not known.
+        step: number of the step.
+        source: the clipper that the values belong to if there are several; "" otherwise.
+        values: values by name: ``"loss"``, ``"clipwise/norm"``, ``"clipwise/threshold"``, ... During a
+            training a step may come in several moments: values that are logged later come in one of their
+            own.
+        layers: the norm of each parameter's gradient, in steps in which it was recorded.
+        rank: rank of the process.
+        time: when the first value was recorded, in seconds since the epoch; 0 if unknown.
     """
 
     step: int
@@ -31,17 +32,17 @@ class Moment:
 
     @property
     def worst(self) -> str | None:
-        """The first parameter whose gradient is NaN or Inf, where that is known."""
+        """The first parameter whose gradient is NaN or Inf, if known."""
         return next(
             (name for name, norm in self.layers.items() if not -float("inf") < norm < float("inf")), None
         )
 
 
 def moments_of(rows: Iterable[Rows], rank: int = 0) -> list[Moment]:
-    """Rows, in the order in which they came, as moments in the order of their steps.
+    """Rows, in the order in which they were recorded, as moments in the order of their steps.
 
-    All rows of a step and a source make one moment. What has come already makes another one: a step that was
-    taken again, as after going back to a checkpoint, is shown again.
+    All rows of a step and a source become one moment. If a step was repeated, as after resuming from a
+    checkpoint, it becomes several.
 
     >>> import numpy as np
     >>> some = [Rows("steps", ("time", "loss"), np.array([[1, 9.0, 0.5], [2, 9.1, 0.4]]))]
@@ -68,9 +69,9 @@ def moments_of(rows: Iterable[Rows], rank: int = 0) -> list[Moment]:
 
 
 def steps_of(moments: Iterable[Moment]) -> Iterator[Moment]:
-    """One moment a step, of all sources: each stands before the names of its values and parameters.
+    """One moment per step for all sources, whose names become prefixes of the values and parameters.
 
-    Where a step has several values of a name, the last one counts, and the time of the first moment.
+    If a step has several values of a name, the last one counts; its time is that of the first moment.
 
     Args:
         moments: in the order of their steps.

@@ -1,4 +1,4 @@
-"""What values are called: those of a clipper ``clipwise/<field>``, all others as they were logged."""
+"""Names of recorded values: ``clipwise/<field>`` for those of a clipper, all others as they were logged."""
 
 from clipwise.report import METRICS
 
@@ -29,7 +29,7 @@ PART = "by_name/"
 
 
 def part_of(source: str, pattern: str) -> str:
-    """The source of one part of what a clipper does.
+    """The source of one part of a clipper.
 
     >>> part_of("", "head.*"), part_of("critic", "head.*")
     ('by_name/head.*', 'critic/by_name/head.*')
@@ -38,7 +38,7 @@ def part_of(source: str, pattern: str) -> str:
 
 
 def is_part(source: str) -> bool:
-    """Whether a source is a part of another: what it did is in that one, too."""
+    """Whether a source is a part of another, whose values include it."""
     return source.startswith(PART) or f"/{PART}" in source
 
 
@@ -52,7 +52,7 @@ def is_figure(name: str) -> bool:
 
 
 def joined(source: str, name: str) -> str:
-    """A value's name with its source before it, for tools that have names only.
+    """The name of a value with its source as a prefix, for tools without sources.
 
     >>> joined("critic", "clipwise/norm"), joined("", "loss")
     ('critic/clipwise/norm', 'loss')

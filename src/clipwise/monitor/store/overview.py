@@ -1,4 +1,4 @@
-"""All runs of a recording at a glance: the last loss, how many alerts, to which sweep each belongs."""
+"""All runs of a recording at a glance: last loss, number of alerts, sweep."""
 
 import math
 from collections import Counter
@@ -19,8 +19,8 @@ class Overview:
 
     Attributes:
         run: the run.
-        loss: the last one that was recorded, NaN and Inf included; None where none was.
-        alerts: how many there are of each level.
+        loss: the last recorded loss, which may be NaN or Inf; None if there is none.
+        alerts: number of alerts by level.
     """
 
     run: Run
@@ -36,18 +36,18 @@ def arranged(
     match: str = "",
     status: str | None = None,
 ) -> list[Overview]:
-    """Those of some runs that are asked for, in order.
+    """Select and sort runs.
 
     Args:
-        runs: as `Store.overview` gives them.
-        order: ``"started"`` (the newest first), ``"name"``, ``"loss"`` (the lowest first; NaN, Inf and none
-            last), ``"steps"`` or ``"alerts"`` (most first).
-        reverse: the other way round; what has no finite loss stays last.
-        match: what the name, the clip, the notes or the sweep must contain, in capital or small letters.
-        status: of the run.
+        runs: as `Store.overview` returns them.
+        order: ``"started"`` (newest first), ``"name"``, ``"loss"`` (lowest first; NaN, Inf and none last),
+            ``"steps"`` or ``"alerts"`` (most first).
+        reverse: reverse the order; runs without a finite loss stay last.
+        match: text that the name, the clip, the notes or the sweep must contain; case is ignored.
+        status: status of the run.
 
     Raises:
-        ArgumentError: there is no such order.
+        ArgumentError: the order is unknown.
 
     >>> a, b = (Overview(Run(i, name, i, "finished", i, 9, (0,)), loss)
     ...         for i, name, loss in ((1, "lstm", 0.5), (2, "gru", math.nan)))
@@ -83,7 +83,7 @@ def arranged(
 
 
 def sweeps(runs: Iterable[Overview]) -> dict[str, list[Overview]]:
-    """Runs by the sweep that they share with others, "" for none; in the order in which each first comes."""
+    """Runs by sweep, "" for runs without one; in order of first appearance."""
     there = list(runs)
     sizes = Counter(one.run.sweep for one in there)
     found: dict[str, list[Overview]] = {}

@@ -1,4 +1,4 @@
-"""Whether something can be recorded at a place, asked before hours are spent on what is to be recorded."""
+"""Checks whether a recording can be written to a path, before hours are spent on a training."""
 
 import os
 from pathlib import Path
@@ -10,10 +10,11 @@ __all__ = ["recordable"]
 
 
 def recordable(path: str | os.PathLike[str]) -> Path:
-    """The absolute path, if something can be recorded there; an existing file is looked at and left alone.
+    """The absolute path, if a recording can be written there. An existing file is read but not changed.
 
     Raises:
-        StoreError: its folder is not there or cannot be written, or the file is none of clipwise's or cannot.
+        StoreError: the folder does not exist or cannot be written, or the file is not a recording of clipwise
+            or cannot be written.
     """
     path = Path(path).absolute()
     try:

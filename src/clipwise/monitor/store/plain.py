@@ -1,4 +1,4 @@
-"""Anything as JSON and SQLite can keep it."""
+"""Any value in a form that JSON and SQLite can store."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -6,11 +6,11 @@ from typing import Any
 
 
 def plain(value: Any, nonfinite: Callable[[float], Any] = str) -> Any:
-    """Anything in the terms of JSON; what it has no word for is text.
+    """Any value in the types of JSON; values of other types become text.
 
     Args:
-        value: numbers, texts, lists and mappings of them, or anything else.
-        nonfinite: what NaN and Inf become.
+        value: numbers, strings, lists and mappings of them, or anything else.
+        nonfinite: replaces NaN and Inf.
 
     >>> plain({("a", 1): [float("nan"), 2.5, None], "b": {1: range(3)}})
     {"('a', 1)": ['nan', 2.5, None], 'b': {'1': 'range(0, 3)'}}
@@ -29,7 +29,7 @@ def plain(value: Any, nonfinite: Callable[[float], Any] = str) -> Any:
 
 
 def text(value: str) -> str:
-    r"""Text that every reader can encode: a file name's or command line's bytes need not be Unicode.
+    r"""Text that can be encoded as UTF-8, although the bytes of a file name or a command line may not be.
 
     >>> text("train.py \udcff")
     'train.py \\udcff'

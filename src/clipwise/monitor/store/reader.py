@@ -1,4 +1,4 @@
-"""Reading a recording, also while it is written."""
+"""Reads a recording, also while it is being written."""
 
 import json
 import os
@@ -24,14 +24,14 @@ AT_ONCE = 5000
 
 
 class Store:
-    """A recording, to be read. Also a context manager that closes it. For one thread at a time.
+    """A recording opened for reading; a context manager that closes it. To be used by one thread at a time.
 
     Args:
-        path: of the file.
+        path: the file.
 
     Raises:
-        StoreError: there is no such file, it is none of clipwise's, damaged, or of another version. Every
-            method raises it too, if the file turns out to be damaged later.
+        StoreError: the file does not exist, is not a recording of clipwise, is damaged, or has another
+            version. Every method raises it too if the file turns out to be damaged.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -60,7 +60,7 @@ class Store:
     # Runs.
 
     def runs(self) -> list[Run]:
-        """All runs, the newest first."""
+        """All runs, newest first."""
         rows = self._all("SELECT id, name, started, command, clip, facts FROM runs ORDER BY id DESC")
         writers: dict[int, list[Any]] = {}
         for run, *rest in self._all("SELECT run, rank, pid, host, seen, status, note FROM writers"):
@@ -72,10 +72,10 @@ class Store:
             raise self._damaged(error) from error
 
     def run(self, which: int | str | None = None) -> Run:
-        """One run: by its number, by its name (the newest of that name), or the newest.
+        """One run: by its number, by its name (the newest of that name), or the newest of all.
 
         Raises:
-            StoreError: there is none.
+            StoreError: the run does not exist.
         """
         runs = self.runs()
         if not runs:
@@ -92,7 +92,7 @@ class Store:
         return found
 
     def overview(self) -> list[Overview]:
-        """All runs, the newest first, with their last losses and the number of their alerts."""
+        """All runs, newest first, with their last loss and number of alerts."""
         runs = self.runs()
         alerts: dict[int, dict[str, int]] = {}
         for run, level, count in self._all("SELECT run, level, count(*) FROM alerts GROUP BY run, level"):
@@ -122,9 +122,9 @@ class Store:
     # Steps.
 
     def sources(self, run: int) -> list[str]:
-        """Whose values were recorded in the steps of a run, in the order of their coming.
+        """The sources of the values recorded in a run, in order of appearance.
 
-        "" is the one clipper of a run, and what the user logs without saying whose it is.
+        "" is the only clipper of a run, and values that the user logs without a source.
         """
         self._look()
         return list(
@@ -132,33 +132,33 @@ class Store:
         )
 
     def clippers(self, run: int, *, weights: bool = True) -> list[str]:
-        """Those of `sources` that are clippers: a norm was recorded of them.
+        """The `sources` that are clippers: they have recorded a norm.
 
         Args:
-            run: its number.
-            weights: also those that clip weights, some of which stand at the bound.
+            run: number of the run.
+            weights: include clippers of weights, which record the share of weights at the bound.
         """
         names = {source: self.names(run, source) for source in self.sources(run)}
         return [one for one, own in names.items() if NORM in own and (weights or AT_BOUND not in own)]
 
     def names(self, run: int, source: str = "", *, rank: int | None = None) -> list[str]:
-        """What was recorded of a source in the steps of a run: the names of its series, as they came.
+        """The names of the series recorded for a source of a run, in order of appearance.
 
         Args:
             run, source: as for `series`.
-            rank: of the process; None: of all.
+            rank: rank of the process; None for all.
         """
         return self._known(run, "steps", source, rank)
 
     def parameters(self, run: int, source: str = "", *, rank: int | None = None) -> list[str]:
-        """The parameters of a source of which norms were recorded; arguments as for `names`."""
+        """The parameters of a source whose norms were recorded; arguments as for `names`."""
         return self._known(run, "layers", source, rank)
 
     def rank(self, run: int, kind: str = "steps") -> int:
-        """The lowest rank that has recorded something of a run; 0 where none has.
+        """The lowest rank that has recorded something in a run; 0 if none has.
 
         Args:
-            run: its number.
+            run: number of the run.
             kind: ``"steps"`` or ``"layers"``.
         """
         rows = self._all("SELECT min(rank) FROM frames WHERE run = ? AND kind = ?", run, kind)
@@ -170,11 +170,14 @@ class Store:
         """Some series of a run.
 
         Args:
-            run: its number.
-            names: of the series, such as ``"clipwise/norm"``; those that it does not have are left out.
-            source: whose, where several clippers were recorded.
-            rank: of the process; None: the lowest that recorded something.
+            run: number of the run.
+            names: names of the series, such as ``"clipwise/norm"``; unknown ones are ignored.
+            source: the source, if several clippers were recorded.
+            rank: rank of the process; None for the lowest that recorded something.
             after: only what was written after this frame (`Found.last` of an earlier call).
+
+        Returns:
+            A `Found`.
         """
         wanted = list(dict.fromkeys(names))
         steps: dict[str, list[Any]] = {name: [] for name in wanted}
@@ -195,6 +198,9 @@ class Store:
         Args:
             run, source, rank: as for `series`.
             after: only what was written after this frame (`FoundLayers.last` of an earlier call).
+
+        Returns:
+            A `FoundLayers`.
         """
         frames = list(self._frames(run, "layers", source, rank, after))
         names = tuple(dict.fromkeys(name for _, rows in frames for name in rows.names))
@@ -213,7 +219,7 @@ class Store:
         return FoundLayers(steps[order], names, norms[order], absent[order], frames[-1][0])
 
     def first_layers(self, run: int, source: str = "") -> tuple[int, dict[str, float]] | None:
-        """The first step at which the norms of the parameters' gradients were recorded, and they by name.
+        """The first step with recorded norms of the parameters' gradients, and these norms by name.
 
         Args:
             run, source: as for `series`.
@@ -224,10 +230,10 @@ class Store:
         return None
 
     def moments(self, run: int, rank: int | None = None) -> Iterator[Moment]:
-        """The steps of a run in order, all that is known of a step and a source at once.
+        """The steps of a run in order, each with all that is known about it.
 
-        A step that was recorded twice, as after going back to a checkpoint, is shown twice. Of a long run
-        only a part is in memory at a time.
+        A step that was recorded twice, as after resuming from a checkpoint, comes twice. Memory is bounded: a
+        long run is read in parts.
 
         Args:
             run, rank: as for `series`.
@@ -263,7 +269,7 @@ class Store:
         return [Alert(*row) for row in rows]
 
     def version(self) -> int:
-        """A number that changes when another process or thread has written into the file."""
+        """A number that changes when another process or thread has written to the file."""
         return int(self._all("PRAGMA data_version")[0][0])
 
     # Inside.

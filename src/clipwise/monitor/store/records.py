@@ -1,4 +1,4 @@
-"""What a recording is made of: runs, the rows of their steps, alerts."""
+"""The parts of a recording: runs, rows of steps, alerts."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,23 +13,23 @@ Level: TypeAlias = Literal["info", "warning", "critical"]
 
 @dataclass(frozen=True)
 class Run:
-    """One run of a training, of all its processes.
+    """One run of a training, with all its processes.
 
     Attributes:
         id: its number in the file.
-        name: what people call it; several may be called the same.
-        started: seconds since the epoch.
-        status: ``"running"``, ``"finished"``, ``"diverged"`` (it came to its end, but broke down before),
-            ``"stopped"`` (by a rule, or with Ctrl-C), ``"failed"`` (an exception ended it), or ``"lost"``: no
-            process of it is there any more, and none said why.
-        seen: when something was last heard of it, in seconds since the epoch.
-        steps: the largest number of a step.
-        ranks: of the processes that wrote, ascending.
+        name: its name; several runs may have the same.
+        started: start in seconds since the epoch.
+        status: ``"running"``, ``"finished"``, ``"diverged"`` (finished, but it had broken down before),
+            ``"stopped"`` (by a rule or Ctrl-C), ``"failed"`` (by an exception), or ``"lost"``: its processes
+            ended without a word.
+        seen: when a process last reported, in seconds since the epoch.
+        steps: the largest step number.
+        ranks: ranks of the processes that wrote, ascending.
         command: the command line.
-        clip: what was done to the gradients, None where they were only measured.
-        facts: anything else, such as versions; ``"sweep"``, ``"notes"`` and ``"unnamed"`` (what the
-            source "" is called, where there are others) have a meaning.
-        note: what its processes had to say at the end, such as what could not be written.
+        clip: the clip; None if gradients were only measured.
+        facts: further information, such as versions. ``"sweep"``, ``"notes"`` and ``"unnamed"`` (the name of
+            the source "" if there are others) have a meaning.
+        note: what its processes reported at the end, such as data that could not be written.
     """
 
     id: int
@@ -46,25 +46,25 @@ class Run:
 
     @property
     def sweep(self) -> str:
-        """What the runs of one search or comparison have in common, "" for none: ``facts={"sweep": ...}``."""
+        """The name that the runs of a search or comparison share, "" for none: ``facts={"sweep": ...}``."""
         return str(self.facts.get("sweep") or "")
 
     def title(self, source: str) -> str:
-        """What people call a source: "" has no name of its own, but may be known by its model."""
+        """The name of a source for people: the source "" has none, but its model may be known."""
         return source or str(self.facts.get("unnamed") or "the one without a name")
 
     @property
     def notes(self) -> str:
-        """What people wrote to it, see `annotate`."""
+        """The user's notes, see `annotate`."""
         return str(self.facts.get("notes") or "")
 
 
 @dataclass(frozen=True)
 class Series:
-    """One number a step, ``(n,)`` each; NaN and Inf are what was measured.
+    """One number per step, ``(n,)`` each; NaN and Inf are measured values.
 
     Attributes:
-        steps: numbers of the steps, int64, ascending.
+        steps: step numbers, int64, ascending.
         values: float64.
     """
 
@@ -74,13 +74,13 @@ class Series:
 
 @dataclass(frozen=True)
 class Layers:
-    """The norm of each parameter's gradient at some steps.
+    """The norm of each parameter's gradient in some steps.
 
     Attributes:
         steps: ``(n,)``, int64.
-        names: of the m parameters.
-        norms: ``(n, m)``, float64. Where `absent`, NaN.
-        absent: ``(n, m)``, whether nothing was recorded of it at that step.
+        names: names of the m parameters.
+        norms: ``(n, m)``, float64; NaN where `absent`.
+        absent: ``(n, m)``, True where nothing was recorded.
     """
 
     steps: NDArray[np.int64]
@@ -91,14 +91,14 @@ class Layers:
 
 @dataclass(frozen=True)
 class Rows:
-    """Rows of one source: ``step`` and then one column a name.
+    """Rows of one source: ``step``, then one column per name.
 
     Attributes:
-        kind: ``"steps"``, values by name, among them the ``"time"`` in seconds since the epoch; or
-            ``"layers"``, the norm of each parameter's gradient.
-        names: of the columns after the first.
+        kind: ``"steps"``: values by name, including ``"time"`` in seconds since the epoch; or ``"layers"``:
+            the norm of each parameter's gradient.
+        names: names of the columns after the first.
         data: ``(n, 1 + len(names))``, float64.
-        source: whose they are, where several clippers are recorded; "" otherwise.
+        source: the clipper that the values belong to if there are several; "" otherwise.
     """
 
     kind: str
@@ -109,18 +109,18 @@ class Rows:
 
 @dataclass(frozen=True)
 class Alert:
-    """Something that a rule saw.
+    """A problem that a rule has found.
 
     Attributes:
-        rule: the name of the rule, such as ``"loss_nonfinite"``.
+        rule: name of the rule, such as ``"loss_nonfinite"``.
         level: ``"info"``, ``"warning"`` or ``"critical"``.
-        step: at which it was seen.
+        step: the step in which it was found.
         seen: one sentence: what was seen.
         why: one sentence: why it matters.
-        advice: one sentence or two: what to try.
-        rank: of the process that saw it.
+        advice: one or two sentences: what to try.
+        rank: rank of the process.
         time: seconds since the epoch.
-        source: whose values it is about, where several clippers are recorded; "" otherwise.
+        source: the clipper that it is about if there are several; "" otherwise.
     """
 
     rule: str

@@ -1,4 +1,4 @@
-"""Writing into a recording: one run, one process."""
+"""Writes a recording: one run, one process."""
 
 import json
 import os
@@ -19,20 +19,20 @@ SAY_EVERY = 10.0
 
 
 class Writer:
-    """One process' part of a run. Several processes may write into one file at once.
+    """One process of a run. Several processes may write to one file at the same time.
 
-    Each call is one transaction: what it says is in the file when it returns, or nothing of it is.
+    Each call is one transaction: it is written completely when the call returns, or not at all.
 
     Args:
-        path: of the file; made where there is none.
+        path: the file, created if it does not exist.
         uid: the same for all processes of a run.
-        name: what people call the run.
-        rank: of this process.
-        command, clip, facts: as in `Run`; what the first process of a run says holds.
+        name: name of the run.
+        rank: rank of this process.
+        command, clip, facts: as in `Run`; those of the first process of a run are stored.
 
     Raises:
-        StoreError: the file is none of clipwise's, or of another version.
-        sqlite3.Error, OSError: it cannot be written just now.
+        StoreError: the file is not a recording of clipwise, or has another version.
+        sqlite3.Error, OSError: the file cannot be written at the moment.
     """
 
     def __init__(
@@ -89,12 +89,12 @@ class Writer:
         alerts: Collection[Alert] = (),
         cooldowns: Mapping[str, int] | None = None,
     ) -> list[Alert]:
-        """Add rows and alerts, and say that this process is alive; without any, every 10 seconds.
+        """Add rows and alerts, and report that this process is alive; without any, every 10 seconds.
 
         Args:
-            rows, alerts: what is new.
-            cooldowns: by rule: steps within which an alert is not added, if another process of the run has
-                said the same.
+            rows, alerts: new ones.
+            cooldowns: by rule, the number of steps within which an alert is not added if another process of
+                the run has raised the same.
 
         Returns:
             The alerts that were added.
@@ -116,7 +116,7 @@ class Writer:
         return added
 
     def finish(self, status: str = "finished", note: str = "", clip: str | None = None) -> None:
-        """Say how this process ended, and the clip if that was not known before; close the file."""
+        """Store how this process ended, and the clip if it was unknown before; close the file."""
 
         def end() -> None:
             with self._transaction():
@@ -132,7 +132,7 @@ class Writer:
             self.close()
 
     def close(self) -> None:
-        """Close the file without a word, as if the process had ended here."""
+        """Close the file without storing how this process ended."""
         self._db.close()
 
     def _is_said(self, alert: Alert, apart: int) -> bool:

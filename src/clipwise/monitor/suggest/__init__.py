@@ -1,6 +1,6 @@
-"""A threshold from norms that were seen, with its reasons.
+"""Recommends a threshold from recorded norms, with reasons.
 
-`suggest` takes norms, `suggest_run` a recorded run. The first rule of `suggest` that applies decides.
+`suggest` takes norms, `suggest_run` takes a recorded run. The first rule of `suggest` that applies decides.
 """
 
 from clipwise.monitor.suggest._decide import Verdict

@@ -37,14 +37,28 @@ def suggest_run(
 
     Args:
         store: the recording.
-        run: as for `Store.run`; the newest when left out.
-        kind: of the model.
-        source: whose norms, where several clippers were recorded; "" is one of them.
-        loss: name of the recorded loss, of that source or of none; the training loss when left out.
+        run: as for `Store.run`; by default the newest.
+        kind: kind of model, as for `suggest`.
+        source: the clipper whose norms are used, if several were recorded; "" is one of them.
+        loss: name of the recorded loss, of that source or without a source; by default the training loss.
+
+    Returns:
+        A `Suggestion`.
 
     Raises:
-        StoreError: there is no such run, source or loss, it has no norms, or several sources and none named.
+        StoreError: the run, source or loss does not exist, there are no norms, or there are several sources
+            and none was named.
         ArgumentError: the kind is unknown.
+
+    >>> import clipwise, os, tempfile
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> path = os.path.join(folder.name, "runs.db")
+    >>> with clipwise.Monitor(path, rules=[]) as monitor:
+    ...     for step in range(100):
+    ...         monitor.log(step=step + 1, **{"clipwise/norm": 1.0 + 59.0 * (step % 20 == 0)})
+    >>> with clipwise.monitor.Store(path) as store:
+    ...     suggest_run(store).headline
+    'Use clip_by_global_norm(1.0).'
     """
     kind = kind_of(kind)
     found = run if isinstance(run, Run) else store.run(run)

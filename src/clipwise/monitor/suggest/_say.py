@@ -63,7 +63,7 @@ def broke(given: Given, broken: Breakdown, left: int) -> list[str]:
     """Where the run broke down."""
     doubt = ""
     if broken.sign == "norm" and not len(given.losses):
-        doubt = " Whether that is an explosion or a late start only the loss could say, and none was given."
+        doubt = " Only the loss could tell an explosion from a late start, and none was given."
     return [
         f"The run broke down at step {given.step(broken.at):,}: {SIGNS[broken.sign]}. Only the"
         f" {_norms(left)} before that count{'s' * (left == 1)}, so that the explosion does not lift the"
@@ -162,8 +162,7 @@ def calm(before: Floats, few: bool) -> list[str]:
         )
     else:
         said.append(
-            f"To be safe from what may come, clip_by_global_norm at five medians ({number(5 * median)}) costs"
-            " nothing."
+            f"As a precaution, clip_by_global_norm at five medians ({number(5 * median)}) costs nothing."
         )
     return said
 
@@ -171,8 +170,8 @@ def calm(before: Floats, few: bool) -> list[str]:
 def calm_but_at_the_start(before: Floats, count: int, last: int) -> list[str]:
     return [
         f"Only {_norms(count)} of {len(before):,} exceed{'s' * (count == 1)} five times the median, all"
-        f" within the first {last + 1}, and the loss took no harm: clipping is not needed here. For such a"
-        " start there is a warm-up of the learning rate."
+        f" within the first {last + 1}, and the loss took no harm: clipping is not needed here. The"
+        " remedy for such a start is a warm-up of the learning rate."
     ]
 
 
@@ -180,7 +179,7 @@ def acted_at_the_start(last: int, threshold: float | None) -> list[str]:
     which = "" if threshold is None else f" (median {number(threshold)})"
     return [
         f"The clip in force{which} acted on the large norms of the first {last + 1} steps, and the loss fell:"
-        " what such steps do without it is not known. Keep it."
+        " what they would do without it is not known. Keep it."
     ]
 
 
@@ -204,7 +203,7 @@ def a_number(
         said.append(
             f"{_norms(beyond).capitalize()} exceed{'s' * (beyond == 1)} five times the median"
             f" ({number(median)}), the largest {number(largest / median)} times: clipping keeps such"
-            " steps from throwing the weights about."
+            " steps from moving the weights too far."
         )
     elif given.clipped_share > 0:
         said.append(
@@ -230,7 +229,7 @@ def a_number(
             f"That rests on {_norms(len(before))} only: of further steps it may clip anything from"
             f" {percent(low)} to {percent(high)}. Record more and ask again."
         )
-    said.append("It is a place to start: try half and twice of it as well.")
+    said.append("It is a starting point: also try half and twice of it.")
     return said
 
 

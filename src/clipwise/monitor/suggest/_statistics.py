@@ -19,19 +19,20 @@ DRIFT_FROM = 40
 
 @dataclass(frozen=True)
 class Statistics:
-    """Of the norms of a run.
+    """Statistics of the norms of a run.
 
     Attributes:
-        count: how many there are.
-        nonfinite, zeros: how many of them are NaN or Inf, and exactly 0. Neither is in what follows.
-        mean, median, p90, p95, p99, max: as numpy's; None where no norm is left.
-        slightly_above_mean: 1.1 times the mean of the usual norms: those before a breakdown, without any
-            beyond ten medians.
-        tail: 99th percentile over median, before a breakdown.
-        hill: Hill's estimate of the tail's exponent from the largest twentieth, before a breakdown; below 2
-            the variance of such norms is infinite. None for fewer than 200 norms.
-        drift: median of the last quarter over that of the first, before a breakdown; None for fewer than 40.
-        wander: the largest of the four quarters' medians over the smallest.
+        count: number of norms.
+        nonfinite, zeros: number of norms that are NaN or Inf, and exactly 0. The rest excludes both.
+        mean, median, p90, p95, p99, max: as in numpy; None if no norm is left.
+        slightly_above_mean: 1.1 times the mean of the usual norms: those before a breakdown and up to ten
+            medians.
+        tail: ratio of the 99th percentile to the median, before a breakdown.
+        hill: Hill's estimate of the tail exponent from the largest twentieth, before a breakdown. Below 2 the
+            variance is infinite. None for fewer than 200 norms.
+        drift: ratio of the median of the last quarter to that of the first, before a breakdown; None for
+            fewer than 40 norms.
+        wander: ratio of the largest to the smallest median of the four quarters.
     """
 
     count: int
@@ -52,13 +53,13 @@ class Statistics:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A threshold that might be chosen.
+    """A threshold that could be used.
 
     Attributes:
         name: where it comes from.
         threshold: the number.
-        clipped: how many of the recorded steps had a finite norm above it.
-        share: the same over the number of steps with a finite norm.
+        clipped: number of recorded steps with a finite norm above it.
+        share: the same as a share of all steps with a finite norm.
     """
 
     name: str

@@ -7,14 +7,14 @@ from clipwise.errors import ArgumentError, did_you_mean
 
 @dataclass(frozen=True)
 class Typical:
-    """A range of thresholds of the global norm, or of what else is clipped.
+    """A range of thresholds in common use.
 
     Attributes:
-        kind: of the model.
-        what: is bounded.
-        low, high: the ends of the range, equal where there is one value.
+        kind: kind of model.
+        what: what is bounded, such as the global norm.
+        low, high: the range; equal for a single value.
         source: who uses it.
-        is_norm: whether it bounds a gradient's norm, so that a recommendation can be compared with it.
+        is_norm: whether it bounds a gradient norm, so that it can be compared with a recommendation.
     """
 
     kind: str

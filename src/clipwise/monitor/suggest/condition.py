@@ -1,4 +1,4 @@
-"""Whether a recorded run came to a good end: one judgement, for its status and for what is recommended."""
+"""Whether a recorded run ended well: one judgement, for its status and for recommendations."""
 
 import numpy as np
 
@@ -13,10 +13,10 @@ __all__ = ["divergence", "losses_of", "places_of"]
 
 
 def divergence(store: Store, run: int) -> str | None:
-    """Where and how a run broke down for good, in a sentence; None where it did not.
+    """Where and how a run broke down for good, in a sentence; None if it did not.
 
-    It did where its losses or norms end in NaN or Inf, or the loss stayed above ten times the first one to
-    the end. A loss that is worse than it was is no divergence: it may be meant to be.
+    A run broke down if its losses or norms end in NaN or Inf, or if the loss stayed above ten times the first
+    one until the end. A loss that is merely higher than before is no divergence, since it may be intended.
     """
     found: list[tuple[int, str]] = []
     for source in store.sources(run):
@@ -30,7 +30,7 @@ def divergence(store: Store, run: int) -> str | None:
 
 
 def losses_of(store: Store, run: int, source: str) -> Series | None:
-    """The training loss of a source, or else the one that is nobody's; None where none was recorded."""
+    """The training loss of a source, otherwise the loss without a source; None if none was recorded."""
     for one in dict.fromkeys((source, "")):
         names = store.names(run, one)
         name = next((name for name in LOSSES if name in names), None)
@@ -40,7 +40,7 @@ def losses_of(store: Store, run: int, source: str) -> Series | None:
 
 
 def places_of(norms: Series, losses: Series) -> Positions:
-    """At which norm each loss was seen: that of its step, or else the next."""
+    """The norm that each loss belongs to: that of its step, otherwise the next one."""
     return np.minimum(np.searchsorted(norms.steps, losses.steps), len(norms.steps) - 1).astype(np.int64)
 
 

@@ -1,4 +1,4 @@
-"""Whether a loss diverged: to the end it was never again finite and near where it began."""
+"""Whether a loss diverged: from some step on it was never again finite and near its first value."""
 
 import math
 
@@ -14,7 +14,7 @@ FINAL_SHARE = 0.05
 
 
 def highest(losses: Floats) -> float:
-    """Up to where a loss is near the first finite one; infinite where there is none.
+    """The largest loss that counts as near the first finite one; infinite if there is none.
 
     >>> highest(np.array([np.nan, -2.0, 5.0]))
     20.0
@@ -24,20 +24,20 @@ def highest(losses: Floats) -> float:
 
 
 def final_loss(losses: Floats) -> float:
-    """The median of the last 5 % of the losses; NaN where there are none."""
+    """The median of the last 5 % of the losses; NaN if there are none."""
     if not len(losses):
         return math.nan
     return float(np.median(losses[-max(1, round(FINAL_SHARE * len(losses))) :]))
 
 
 def diverged(losses: Floats, *, sound: bool = False) -> int | None:
-    """The place from which on, to the end, the loss was never again finite and near where it began.
+    """The index from which on the loss was never again finite and near its first value.
 
-    Near is at most 10 times the first finite loss. One spike at the very end is no divergence; nor is NaN
-    there, where the model is ``sound`` after it: that step was skipped.
+    Near means at most 10 times the first finite loss. A single spike at the very end is no divergence. Nor is
+    a final NaN if the model is ``sound`` after it: that step was skipped.
 
     Returns:
-        The place, from 0 on; None where it did not diverge.
+        The index, from 0 on; None if the loss did not diverge.
 
     >>> diverged(np.array([1.0, 0.9, 50.0, 0.8, 1e6, np.inf]))
     4

@@ -1,4 +1,4 @@
-"""Which threshold, and why."""
+"""Which threshold to use, and why."""
 
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -21,20 +21,21 @@ from clipwise.monitor.wording import number, percent
 
 @dataclass(frozen=True)
 class Suggestion:
-    """A recommendation, and what it rests on.
+    """A recommendation and its reasons.
 
     Attributes:
-        verdict: ``"clip"`` at a number; ``"adapt"``, no number fits, so let the threshold follow; ``"keep"``
-            the clip that was in force; ``"not needed"``; or ``"unknown"``, there is nothing to judge by.
-        clip: what to do, None where clipping is not needed or nothing is known.
-        threshold: its number, to two significant digits; None where there is none.
-        statistics: of the norms.
-        candidates: other thresholds, and how many of the recorded steps each would have clipped.
+        verdict: ``"clip"`` (at a number), ``"adapt"`` (no number fits; use a threshold that adapts),
+            ``"keep"`` (the clip that was in force), ``"not needed"``, or ``"unknown"`` (there is nothing to
+            judge by).
+        clip: the recommended clip; None if clipping is not needed or nothing is known.
+        threshold: its number, to two significant digits; None if there is none.
+        statistics: statistics of the norms.
+        candidates: other thresholds, and how many recorded steps each would have clipped.
         reasons: plain sentences.
-        typical: what people use, for the kind of model that was named or for all kinds.
+        typical: thresholds in common use, for the given kind of model or for all kinds.
         lines: the lines to paste for ``"pytorch"``, ``"keras"``, ``"optax"``, ``"lightning"`` and
-            ``"transformers"``; empty where there is no clip.
-        builtin: the same with what these have of their own, where they can say it.
+            ``"transformers"``; empty without a clip.
+        builtin: the same with the frameworks' own clipping, where it is possible.
     """
 
     verdict: Verdict
@@ -61,7 +62,7 @@ class Suggestion:
         return f"{'Keep' if self.verdict == 'keep' else 'Use'} {named(self.clip)}."
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything as what JSON can hold: no NaN and no Inf, a number that is none is None."""
+        """The suggestion in the types of JSON, with None for NaN, Inf and missing numbers."""
         try:
             clip = config.to_dict(self.clip)
         except ClipwiseError:  # a function in it has no such form
@@ -98,37 +99,42 @@ def suggest(
     thresholds: Any = None,
     order: Norm = 2.0,
 ) -> Suggestion:
-    """Recommend a threshold from gradient norms, as they were before clipping, one a step in their order.
+    """Recommend a threshold from the gradient norms before clipping, one per step, in order.
 
     The first rule that applies decides:
 
     1. No finite norm above 0: nothing is recommended.
-    2. The run broke down, with fewer than 50 norms before: ``auto()``. What comes after the breakdown never
-       counts, so that an explosion does not lift the threshold.
+    2. The run broke down, with fewer than 50 norms before: ``auto()``. Norms after the breakdown never count,
+       so that an explosion does not raise the threshold.
     3. Fewer than 10 norms: ``auto()``.
-    4. A clip was in force and acted in half of the steps or more: keep it, unless it is far
-       too low, as the rule `clipwise.monitor.rules.ThresholdTooLow` has it of the last steps.
+    4. A clip was in force and clipped half of the steps or more: keep it, unless it is far too low by the
+       criterion of `clipwise.monitor.rules.ThresholdTooLow`, applied to the last steps.
     5. The medians of the four quarters of the run differ by more than a factor of 3 beyond the noise:
        ``auto()``.
     6. No norm exceeds five medians, and no clip acted in more than 1 % of the steps: clipping is not needed.
-       So too where only the start does, and the losses show that it did no harm.
+       The same holds if only norms at the start do, and the losses show that they did no harm.
     7. Otherwise the 95th percentile of the norms up to ten medians, to two significant digits.
 
-    A run breaks down where its norms stay above ten times their median so far, where NaN or Inf stay, and
-    where the loss stays above where it began or loses half of what was learnt.
+    A run breaks down if its norms stay above ten times their median so far, if NaN or Inf persist, or if the
+    loss stays above its first value or loses half of its decrease.
 
     Args:
         norms: a vector of any library, a list, or a `clipwise.monitor.Series`.
-        losses: as many, NaN and Inf included. Without them an explosion is told by the norms alone.
-        kind: of the model: transformer, recurrent, gan, ppo, dqn or vision. It chooses what is shown beside
-            the recommendation; the losses of gan, ppo and dqn are taken as no measure of progress.
-        thresholds: in force while the norms were recorded: one, or as many; inf where nothing was bounded.
-        order: of the norms.
+        losses: one per norm, including NaN and Inf. Without them an explosion is recognised by the norms
+            alone.
+        kind: kind of model: transformer, recurrent, gan, ppo, dqn or vision. It selects what is shown beside
+            the recommendation. For gan, ppo and dqn the loss is not taken as a measure of progress.
+        thresholds: thresholds in force while the norms were recorded: one, or one per norm; inf for none.
+        order: order of the norms.
+
+    Returns:
+        A `Suggestion`.
 
     Raises:
-        ArgumentError: the norms are empty, negative, no vector or no numbers; another argument does not fit.
+        ArgumentError: the norms are empty, negative, or not a vector of numbers; or another argument does not
+            fit.
 
-    Source: the percentile as in Seetharaman et al. 2020, arXiv:2007.14469, kept from following explosions.
+    Source: the percentile as in Seetharaman et al. 2020, arXiv:2007.14469, made robust to explosions.
 
     >>> norms = [1.0, 1.1, 0.9, 1.2, 0.8, 1.0, 1.1, 0.9, 1.0, 60.0] * 20
     >>> found = suggest(norms, kind="transformer")
@@ -154,7 +160,7 @@ def suggest(
 
 
 def suggestion_of(given: Given) -> Suggestion:
-    """The same from everything that is known of a run."""
+    """The recommendation from everything that is known about a run."""
     with np.errstate(over="ignore"):  # five medians of 1e308 are Inf, and shown as such
         decision = decide(given)
     mark = None

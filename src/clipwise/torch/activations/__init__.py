@@ -1,4 +1,4 @@
-"""Bounded activations as modules, and around the activations that a model has.
+"""Bounded activations as modules, and bounds for the activations of an existing model.
 
 The functions are in `clipwise.functional.activations`, the Keras layers in `clipwise.keras.layers`.
 """

@@ -1,7 +1,7 @@
 """The functions of `clipwise.functional.activations` as modules.
 
-Each that keeps the shape says between which ``bounds`` its results lie, so that it can be told how often it
-saturates.
+A module that keeps the shape of its input has the attribute ``bounds``, its smallest and largest output, by
+which `clip_activations` counts how often it saturates.
 """
 
 import torch
@@ -92,19 +92,20 @@ class SoftCap(nn.Module):
 class PACT(nn.Module):
     """``min(max(x, 0), alpha)`` with a learned alpha, see `clipwise.functional.activations.pact`.
 
-    The paper regularises alpha by the same weight decay as the weights: without any, nothing but the loss
-    keeps it small. Nothing keeps it above 0: clip it after the step where it goes there.
+    The paper applies the same weight decay to alpha as to the weights. Without weight decay, only the loss
+    keeps alpha small. Nothing keeps it above 0: if it comes close, clip it after the step.
 
     Args:
-        alpha: where it begins, above 0 and finite: well above what comes in at first, as in the paper.
-        channels: how many bounds; None is one for all.
-        axis: the axis of the input that the channels lie along.
+        alpha: initial value, finite and above 0. The paper starts well above the first activations.
+        channels: number of bounds; None for one bound for all entries.
+        axis: the channel axis of the input.
 
     Attributes:
         alpha: the parameter, of shape ``(channels,)`` or ``()``.
 
     Raises:
-        ArgumentError: alpha is not a finite number above 0, or channels is no number of channels.
+        ArgumentError: alpha is not a finite number above 0, or channels is not a whole number above 0 or
+            None.
 
     >>> act = PACT(2.0, channels=3)
     >>> act(torch.tensor([[-1.0, 1.0, 9.0]])).sum().backward()
@@ -135,9 +136,12 @@ class PACT(nn.Module):
 class ClampedSwiGLU(nn.Module):
     """`clipwise.functional.activations.clamped_swiglu` of the two halves of the last axis.
 
+    The input has the shape ``(..., 2 * width)``, the output ``(..., width)``.
+
     Args:
-        limit, alpha, offset: as there.
-        interleaved: gate, up, gate, up, ... as in gpt-oss; otherwise first all gates, then all ups.
+        limit, alpha, offset: as for `clipwise.functional.activations.clamped_swiglu`.
+        interleaved: True if gate and up alternate along the axis, as in gpt-oss; False if the gates come
+            first.
 
     >>> ClampedSwiGLU()(torch.zeros(2, 8)).shape
     torch.Size([2, 4])

@@ -1,4 +1,4 @@
-"""Bounds around the activations of a model that exists, and how often they are reached."""
+"""Bounds around the activations of an existing model, with counts of how often they are reached."""
 
 import copy
 from collections.abc import Callable, Iterator, Mapping
@@ -20,10 +20,10 @@ Activation: TypeAlias = nn.Module | Callable[[Tensor], Tensor] | float | None
 
 
 class ClippedActivations:
-    """What `clip_activations` gives: the hooks, and their counts. A context manager that takes them off.
+    """The hooks of `clip_activations` and their counts. As a context manager it removes the hooks at the end.
 
     Attributes:
-        names: of the modules that are wrapped.
+        names: names of the wrapped modules.
     """
 
     def __init__(self, wrapped: Mapping[str, tuple[nn.Module, Any]], device: torch.device) -> None:
@@ -39,37 +39,38 @@ class ClippedActivations:
         return vars(self) | {"_hooks": there}
 
     def report(self) -> dict[str, Saturation]:
-        """The shares since the beginning or the last `reset`, by name; this waits for the device.
+        """The shares of entries at each bound since the start or the last `reset`, by module name.
 
-        What was not called has shares of 0, of 0 entries.
+        Reading the counts needs a host-device sync. A module that was not called has shares of 0, out of 0
+        entries.
         """
         return {name: each.saturation() for name, each in self._bounding.items()}
 
     def reset(self) -> None:
-        """Count from here on."""
+        """Set all counts to 0."""
         for each in self._bounding.values():
             each.counts.zero_()
 
     def modules(self) -> dict[str, nn.Module]:
-        """The modules that bound, by the name of what they wrap: each has a copy of its own."""
+        """The modules that apply the bounds, by the name of the module they wrap; each is a copy."""
         acts = {name: each.act for name, each in self._bounding.items()}
         return {name: act for name, act in acts.items() if isinstance(act, nn.Module)}
 
     def parameters(self) -> Iterator[nn.Parameter]:
-        """The learned bounds, for the optimizer: the model does not know them."""
+        """The learned bounds, for the optimizer. They are not among the parameters of the model."""
         for act in self.modules().values():
             yield from act.parameters()
 
     def state_dict(self) -> dict[str, Any]:
-        """The learned bounds, by the names of the modules, for a checkpoint beside the model's."""
+        """The learned bounds by module name, to be saved beside the model's state."""
         acts = self.modules().items()
         return {f"{name}.{key}": value for name, act in acts for key, value in act.state_dict().items()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take the bounds that `state_dict` gave.
+        """Load the bounds that `state_dict` returned.
 
         Raises:
-            StateError: they are of other modules or shapes; nothing was loaded.
+            StateError: the state is for other modules or has other shapes. Nothing was loaded.
         """
         mine = self.state_dict()
         for key in sorted(mine.keys() ^ state.keys()):
@@ -84,7 +85,7 @@ class ClippedActivations:
             act.load_state_dict({key: state[f"{name}.{key}"] for key in act.state_dict()})
 
     def remove(self) -> None:
-        """Take the bounds off again. The report stays."""
+        """Remove the hooks. The report remains available."""
         for hook in self._hooks:
             hook.remove()
         self._hooks.clear()
@@ -104,32 +105,33 @@ class ClippedActivations:
 
 
 def clip_activations(model: nn.Module, activations: Mapping[str, Activation]) -> ClippedActivations:
-    """Bound what some modules of a model give, and count how often each bound is reached.
+    """Bound the outputs of some modules of a model, and count how often each bound is reached.
 
-    ``y = activation(module(x))``, by a forward hook, until ``remove()`` or the end of the ``with`` block. The
-    counts stay on the device: nothing waits for it before ``report()``.
+    ``y = activation(module(x))``, by a forward hook, until ``remove()`` is called or the ``with`` block ends.
+    The counts stay on the device: only ``report()`` needs a host-device sync.
 
-    A module of a bound (those of `clipwise.torch`, `torch.nn.ReLU6`, `torch.nn.Hardtanh`) counts the entries
-    at its bounds and beyond; any other function those that it lifted and those that it cut.
+    For a module with ``bounds`` (those of `clipwise.torch`, `torch.nn.ReLU6`, `torch.nn.Hardtanh`) the
+    entries at or beyond each bound are counted. For any other function, the entries that it raised and those
+    that it lowered are counted.
 
-    Learned bounds belong to what is returned and not to the model: give its ``parameters()`` to the optimizer
-    and its ``state_dict()`` to the checkpoint. They follow ``model.train()`` and ``model.eval()``; wrap the
-    model on the device where it trains, and before its first compiled call, as torch.compile keeps to the
-    hooks that it saw (or call ``torch.compiler.reset()``). A copy of the model has bounds and counts of its
-    own.
+    Learned bounds belong to the returned object, not to the model: pass its ``parameters()`` to the optimizer
+    and save its ``state_dict()``. They follow ``model.train()`` and ``model.eval()``. Call this function when
+    the model is on its device and before its first compiled call, since torch.compile keeps the hooks that it
+    saw (or call ``torch.compiler.reset()`` afterwards). A copy of the model gets its own bounds and counts.
 
     Args:
-        model: hooks go onto its modules; nothing else of it changes. What it calls as a plain function, as
-            it may `torch.nn.functional.relu`, is not a module and is not seen.
-        activations: by shell patterns of module names, the first that matches wins. Patterns with a wildcard
-            see modules without children only, a full name any module. A module is copied for each match, so
-            that each learns its own bound; a number is the bound of a `ClippedReLU`; None only counts, at the
-            bounds that the model's own module has.
+        model: a module. Hooks are added to its submodules; nothing else is changed. Activations that it calls
+            as functions, such as `torch.nn.functional.relu`, are not modules and are not seen.
+        activations: maps shell patterns of module names to activations; the first matching pattern wins. A
+            pattern with a wildcard matches only modules without children; a full name matches any module. A
+            value is a module (copied for each match, so that each match learns its own bound), a function, a
+            number (the bound of a `ClippedReLU`), or None (only count, at the bounds of the model's own
+            module).
 
     Raises:
         ParameterError: a pattern matches no module.
-        ArgumentError: a value is nothing that bounds; None for a module whose bounds are not known; when the
-            model is called: a module does not give one tensor, an activation changes its shape, or a function
+        ArgumentError: a value is not an activation, or is None for a module without known bounds. When the
+            model is called: a module does not return a tensor, an activation changes its shape, or a function
             changes it in place.
 
     >>> model = nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.ReLU6())

@@ -1,13 +1,13 @@
-"""The arithmetic behind `clipwise.torch`: norms, scaling, clamping. One engine a file, one set of names.
+"""Engines: implementations of norms, scaling and clamping for `clipwise.torch`, one file each.
 
-| engine | for |
+| engine | used for |
 |---|---|
-| ``native`` | the CPU: C over a table of pointers, if the extension module was built |
-| ``triton`` | CUDA: the same in Triton, if it is installed |
-| ``foreach`` | every other device: torch's operations on lists of tensors |
-| ``reference`` | whatever the others do not take: torch's operations on one tensor after the other |
+| ``native`` | the CPU: C code over a table of pointers, if the extension module was built |
+| ``triton`` | CUDA: the same in Triton, if Triton is installed |
+| ``foreach`` | other devices: torch's operations on lists of tensors |
+| ``reference`` | tensors that the others do not support: torch's operations on one tensor at a time |
 
-The environment variable ``CLIPWISE_ENGINE`` names one that is used wherever it can be.
+The environment variable ``CLIPWISE_ENGINE`` names one to use wherever it is possible.
 """
 
 from clipwise.torch.engines._arrays import array_on, tensor_of

@@ -1,4 +1,4 @@
-"""Which engine works on which tensors."""
+"""Selects the engine for some tensors."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -30,13 +30,13 @@ ONLY_ON = {"native": "cpu", "triton": "cuda"}
 
 
 def engine(device: torch.device | str = "cpu") -> str:
-    """The name of the engine that does the arithmetic on a device: which code measures and scales.
+    """The name of the engine that computes norms and scales gradients on a device.
 
-    ``"native"``, with its vector width, if the extension module was built and the device is the CPU;
-    ``"triton"`` on CUDA where Triton works; ``"foreach"`` on other devices; ``"reference"`` otherwise.
+    ``"native"`` with its vector width if the extension module was built and the device is the CPU;
+    ``"triton"`` on CUDA if Triton works there; ``"foreach"`` on other devices; otherwise ``"reference"``.
 
     Raises:
-        ArgumentError: ``CLIPWISE_ENGINE`` names no engine, or one that is not there.
+        ArgumentError: ``CLIPWISE_ENGINE`` names an unknown engine, or one that is not installed.
 
     >>> engine("cpu") in ("reference", "native avx512", "native avx2", "native baseline", "native neon")
     True
@@ -46,17 +46,17 @@ def engine(device: torch.device | str = "cpu") -> str:
 
 
 def make_batch(tensors: Sequence[Tensor]) -> AnyBatch:
-    """The tensors, at least one, in the hands of the engine for the first one's device."""
+    """The tensors, at least one, as a batch of the engine for the device of the first one."""
     device = tensors[0].device
     return ENGINES[_name(device.type, device.index)](tensors)
 
 
 def gather(parameters: list[Tensor]) -> tuple[list[int] | None, AnyBatch | None]:
-    """The gradients of some parameters, each once, in an engine's hands, and whose they are.
+    """The gradients of some parameters, each once, as an engine reads them, and whose they are.
 
     Returns:
-        The places of the parameters that have a gradient, None for all of them; and their gradients, None
-        if there are none.
+        The indices of the parameters that have a gradient, None for all of them; and their gradients, None if
+        there are none.
     """
     if parameters and _name(parameters[0].device.type, parameters[0].device.index) == "native":
         gradients, places, table = native.gather(parameters)
@@ -74,7 +74,7 @@ def gather(parameters: list[Tensor]) -> tuple[list[int] | None, AnyBatch | None]
 
 
 def forget() -> None:
-    """Choose anew: ``CLIPWISE_ENGINE`` was changed."""
+    """Choose the engine again: ``CLIPWISE_ENGINE`` was changed."""
     _name.cache_clear()
 
 
@@ -93,7 +93,7 @@ def _name(kind: str, index: int | None) -> str:
 
 
 def refuse_unknown_engine() -> None:
-    """ArgumentError if ``CLIPWISE_ENGINE`` names no engine, or one that is not there."""
+    """ArgumentError if ``CLIPWISE_ENGINE`` names an unknown engine, or one that is not installed."""
     wanted = os.environ.get("CLIPWISE_ENGINE", "")
     if not wanted:
         return

@@ -1,4 +1,4 @@
-"""The gradient of each example clipped before they are summed: for robustness, and for DP-SGD."""
+"""Per-example clipping: each example's gradient is clipped before the sum, for robustness and for DP-SGD."""
 
 from clipwise.functional.examples.report import ExampleReport
 from clipwise.torch.per_example.entry import per_example

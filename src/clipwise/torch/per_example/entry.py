@@ -1,4 +1,4 @@
-"""What users call to have single examples clipped."""
+"""`per_example`, the entry point of per-example clipping."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -29,38 +29,41 @@ def per_example(
 ) -> PerExample:
     """Clip the gradient of each example of a batch before they are summed.
 
-    With the gradient ``g_i`` of the loss of example i, ``c_i = min(1, C / ||g_i||)`` and B examples,
-    `backward` of what this returns adds ``sum_i c_i g_i`` (``loss="sum"``) or ``1/B sum_i c_i g_i``
-    (``loss="mean"``) to ``p.grad``. So no example, mislabelled or broken, moves the gradient by more than
-    ``C / B``; clipping the mean makes the whole step shorter, and leaves its direction to that example.
+    With ``g_i`` the gradient of the loss of example i, ``c_i = min(1, C / ||g_i||)`` and B examples,
+    `backward` of the returned object adds ``sum_i c_i g_i`` (``loss="sum"``) or ``1/B sum_i c_i g_i``
+    (``loss="mean"``) to ``p.grad``. So no single example, such as one with a wrong label, changes the mean
+    gradient by more than ``C / B``. Clipping the mean gradient instead shortens the whole step, but such an
+    example still determines its direction.
 
     Args:
-        model: any module without BatchNorm in training mode. Parameters that require no gradient are left
-            alone.
-        clip: by global norm or by tensor, with any threshold that does not follow the loss, or `chain` and
-            `by_name` of such; a string or a mapping is read by `clipwise.config.parse`. A threshold that
-            learns has one value a step, from the steps before it, and is shown every example's norm; without
-            any history nothing is clipped. With `clipwise.thresholds.automatic`,
-            ``c_i = size / (||g_i|| + gamma)``.
-        loss: whether the clipped gradients are averaged or summed.
-        batch_size: what the sum is divided by for ``loss="mean"``; the number of examples of the call
-            unless given. For steps of several calls, and for batches of random size.
-        route: ``"ghost"`` finds the norms from what goes into and comes back to each layer, and makes no
-            per-example gradient of the model; ``"explicit"`` makes them by `torch.func`, a few examples at
-            a time; ``"auto"`` takes the first that agrees, on two examples in the first call, with the
-            gradients of each alone.
-        micro_batch: how many examples at a time ``"explicit"`` takes; by the number of parameters unless
-            given.
-        nonfinite: examples whose gradient holds NaN or Inf are summed as they are (``"propagate"``), left out
-            (``"drop"``), or an error before ``p.grad`` is touched (``"error"``); the last two wait for the
-            device.
-        noise_multiplier: for DP-SGD, the standard deviation of Gaussian noise over the sensitivity (see
-            `PerExample.sensitivity`). It is added once a step, to every parameter. Accounting is not done
-            here.
-        generator: that the noise is drawn with.
+        model: any module without BatchNorm in training mode. Parameters that require no gradient are ignored.
+        clip: a clip by global norm or by tensor, with any threshold that does not follow the loss, or `chain`
+            and `by_name` of such clips; a string or a mapping is read by `clipwise.config.parse`. A threshold
+            that learns has one value per step, computed from the steps before it, and then receives the norm
+            of every example; while its history is empty nothing is clipped. With
+            `clipwise.thresholds.automatic`, ``c_i = size / (||g_i|| + gamma)``.
+        loss: ``"mean"`` or ``"sum"`` of the clipped gradients.
+        batch_size: divisor of the sum for ``loss="mean"``; by default the number of examples of the call.
+            Needed for steps of several calls, and for batches of random size.
+        route: ``"ghost"`` computes norms from the input and the output gradient of each layer, without
+            per-example gradients of the model. ``"explicit"`` computes per-example gradients with
+            `torch.func`, a few examples at a time. ``"auto"`` uses the first of them whose result agrees, in
+            the first call and on two examples, with the gradients of each example alone.
+        micro_batch: number of examples at a time for ``"explicit"``; by default chosen from the number of
+            parameters.
+        nonfinite: what to do about examples whose gradient holds NaN or Inf: ``"propagate"`` sums them as
+            they are, ``"drop"`` leaves them out, ``"error"`` raises before ``p.grad`` is changed. The last
+            two need a host-device sync.
+        noise_multiplier: for DP-SGD: the standard deviation of Gaussian noise, divided by the sensitivity
+            (see `PerExample.sensitivity`). Noise is added once per step to every parameter. Privacy
+            accounting is not included.
+        generator: random number generator for the noise.
+
+    Returns:
+        A `PerExample`.
 
     Raises:
-        ArgumentError: the model has a layer that mixes examples, or options do not fit together.
+        ArgumentError: the model has a layer that mixes examples, or the options do not fit together.
         ParameterError: no parameter requires a gradient, or one is sharded or complex.
 
     Sources: Goodfellow 2015, arXiv:1510.01799 (norms from activations); Li et al. 2021, arXiv:2110.05679

@@ -24,11 +24,12 @@ ExampleFollower: TypeAlias = Callable[[int, ExampleReport], None]
 
 
 class PerExample:
-    """Clips the gradient of each example before they are summed. Made by `per_example`.
+    """Clips the gradient of each example before they are summed. Created by `per_example`.
 
     Attributes:
-        options: what it was told.
-        report: the `ExampleReport` of the last step, None before the first.
+        options: the options.
+        report: the `ExampleReport` of the last step; None before the first.
+        steps: number of steps.
     """
 
     def __init__(
@@ -56,7 +57,7 @@ class PerExample:
 
     @property
     def route(self) -> str | None:
-        """How the gradients are found: ``"ghost"``, ``"explicit"`` (`torch.func`) or ``"loop"``.
+        """How gradients are computed: ``"ghost"``, ``"explicit"`` (`torch.func`) or ``"loop"``.
 
         None before the first call.
         """
@@ -147,12 +148,12 @@ class PerExample:
         return self._clip.report([sums], thresholds, None if keys is None else list(keys))
 
     def sensitivity(self) -> float:
-        """How far one example can move the gradient that the coming step adds to ``p.grad``, as a 2-norm.
+        """How much one example can change the gradient that the coming step adds to ``p.grad``, as a 2-norm.
 
-        For the threshold C by global norm that is C with ``loss="sum"`` and C / batch_size with
-        ``loss="mean"``, which needs ``batch_size=``; by tensor ``sqrt(sum_k C_k^2)`` in place of C. It is
-        that of adding or removing an example; replacing one moves it by up to twice as much. The noise has
-        the standard deviation ``noise_multiplier * sensitivity()``.
+        For a global norm of C it is C with ``loss="sum"`` and C / batch_size with ``loss="mean"``, which
+        needs ``batch_size=``; per tensor it is ``sqrt(sum_k C_k^2)`` instead of C. This is for adding or
+        removing an example; replacing one changes the gradient by up to twice as much. The noise has the
+        standard deviation ``noise_multiplier * sensitivity()``.
 
         Raises:
             ArgumentError: the threshold follows the examples' norms, or ``batch_size`` is not given.
@@ -160,10 +161,10 @@ class PerExample:
         return float(self._clip.sensitivity())
 
     def follow(self, follower: ExampleFollower) -> Callable[[], None]:
-        """Have a function called after each step with its number, from 1 on, and its `ExampleReport`.
+        """Register a function that is called after each step with its number and its `ExampleReport`.
 
         Returns:
-            What ends it.
+            A function that unregisters it.
         """
         self._followers.append(follower)
         return lambda: self._followers.remove(follower) if follower in self._followers else None
@@ -171,16 +172,16 @@ class PerExample:
     # Checkpoints.
 
     def state_dict(self) -> dict[str, Any]:
-        """What the next step depends on; `torch.load(..., weights_only=True)` reads it."""
+        """All that the next step depends on; `torch.load(..., weights_only=True)` can read it."""
         if self._seen:
             raise StateError("a step is under way (more=True): save after its last call")
         return self._clip.dump()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue where `state_dict` was taken.
+        """Continue from a `state_dict`.
 
         Raises:
-            StateError: it was taken with another kind of clip, or with other parameters. Nothing is changed.
+            StateError: the state belongs to another kind of clip or to other parameters. Nothing is changed.
         """
         self._clip.load(state)
 

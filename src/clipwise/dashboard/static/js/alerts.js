@@ -19,7 +19,7 @@ export class Alerts {
     this._note.textContent = alerts.length > told.length ? `the last ${told.length} of ${count(alerts.length)}` : "";
     keep(this._list, [told, ranks.length], () => told.length
       ? el("ol", {}, told.reverse().map((alert) => this._item(alert, ranks.length > 1)))
-      : el("p", { class: "none" }, "None: no rule has found anything to complain about."));
+      : el("p", { class: "none" }, "No rule has raised an alert."));
   }
 
   _item(alert, several) {

@@ -222,7 +222,7 @@ export class App {
       t: () => document.getElementById("threshold-slider").focus(),
     });
     this._gone = el("p", { class: "gone", role: "alert", hidden: true },
-      "The server does not answer. This page goes on as soon as it does.");
+      "The server does not answer. The page continues as soon as it does.");
     this._content = el("main", { hidden: true }, this._head.node,
       el("div", { class: "cards" }, this._panels.nodes, this._heat.node, this._histogram.node,
         this._suggestion.node, this._alerts.node));

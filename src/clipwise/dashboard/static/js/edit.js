@@ -50,7 +50,7 @@ export class Edit {
 
   _ask() {
     const run = this._run;
-    this._sure.ask(`Delete “${run.name}” with all that was recorded of its ${many(run.steps, "step")}? It cannot be brought back.`,
+    this._sure.ask(`Delete “${run.name}” with all that was recorded of its ${many(run.steps, "step")}? This cannot be undone.`,
       "Keep it", () => this._delete());
   }
 

@@ -68,7 +68,7 @@ export class Histogram {
   _typed() {
     const given = Number(this._field.value.trim().replace(",", "."));
     if (!this._field.value.trim() || !Number.isFinite(given) || given < 0) {
-      this._said.textContent = "is no threshold: give a number from 0 on.";
+      this._said.textContent = "is not a threshold: enter a number of at least 0.";
       this._said.classList.add("bad");
       return;
     }

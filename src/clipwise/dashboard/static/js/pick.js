@@ -84,7 +84,7 @@ export class Pick {
     const names = runs.slice(0, NAMED).map((run) => `“${run.name}”`).join(", ");
     const more = runs.length > NAMED ? ` and ${runs.length - NAMED} more` : "";
     const [whose, it, them] = runs.length === 1 ? ["its", "It", "it"] : ["their", "They", "them"];
-    this._sure.ask(`Delete ${names}${more} with all that was recorded of ${whose} ${steps}? ${it} cannot be brought back.`,
+    this._sure.ask(`Delete ${names}${more} with all that was recorded of ${whose} ${steps}? This cannot be undone.`,
       `Keep ${them}`, () => this._do(runs.map((run) => run.id)));
   }
 

@@ -97,7 +97,7 @@ export class Runs {
     item.said = said;
     this._box(item.box, run, { picking, checked: picking ? picked : shown, colour: shown && !picking ? runColour(place) : "" });
     item.label.textContent = label;
-    item.link.title = [run.name, `begun ${moment(run.started)}`, run.clip ?? "measured, not clipped", run.notes].filter(Boolean).join("\n");
+    item.link.title = [run.name, `started ${moment(run.started)}`, run.clip ?? "measured, not clipped", run.notes].filter(Boolean).join("\n");
     item.dot.className = `dot ${STATES.has(run.status) ? run.status : "lost"}`;
     const status = run.status === "finished" ? "" : `${run.status} · `;
     item.facts.textContent = `${status}${many(run.steps, "step")} · ${ago(run.seen)}`;
@@ -114,15 +114,15 @@ export class Runs {
     return item.node;
   }
 
-  // What a box is for: to lay a run over the charts, or to pick it.
+  // What a box is for: to overlay a run on the charts, or to pick it.
   _box(box, run, { picking, checked, colour }) {
     const chosen = run.id === this._place.run;
     const fixed = picking ? !isOver(run) : chosen;
     box.checked = checked;
     box.style.accentColor = colour;
     set(box, {
-      "aria-label": picking ? `Pick ${run.name}` : `Lay ${run.name} over the charts`, "aria-disabled": fixed ? "true" : null,
-      title: picking ? (fixed ? "This run goes on" : "Pick") : chosen ? "This run is looked at" : "Lay over the charts",
+      "aria-label": picking ? `Pick ${run.name}` : `Overlay ${run.name} on the charts`, "aria-disabled": fixed ? "true" : null,
+      title: picking ? (fixed ? "This run is still going on" : "Pick") : chosen ? "This run is shown" : "Overlay on the charts",
     });
   }
 

@@ -42,6 +42,6 @@ function broken(state) {
     el("pre", {}, "clipwise dashboard other.db"),
     el("p", {}, "If it is damaged, SQLite's own tool saves what can be read:"),
     el("pre", {}, 'sqlite3 damaged.db ".recover" | sqlite3 saved.db'),
-    el("p", { class: "quiet" }, "This page looks again by itself."),
+    el("p", { class: "quiet" }, "The page checks again automatically."),
   ];
 }

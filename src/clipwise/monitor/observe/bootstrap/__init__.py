@@ -1,8 +1,8 @@
-"""What `clipwise observe` puts into each Python process below it: light, and silent until a step.
+"""What `clipwise observe` loads into each Python process of the command; it does nothing until a step.
 
-The folder stands in ``PYTHONPATH``, so that Python loads its ``sitecustomize`` at its start. Nothing here
-imports clipwise, a framework or anything else that the script might not: what it does waits until the script
-itself has imported torch or keras, and clipwise is loaded at the first step of an optimizer.
+The folder is put into ``PYTHONPATH``, so that Python loads its ``sitecustomize`` at start-up. Nothing here
+imports clipwise, a framework or anything else that the script might not import. It waits until the script has
+imported torch or keras, and loads clipwise at the first optimizer step.
 """
 
 import importlib
@@ -20,7 +20,7 @@ _said: set[str] = set()
 
 
 def begin() -> None:
-    """Wait for the script to import what it trains with."""
+    """Wait for the script to import a framework."""
     if SETTINGS not in os.environ:
         return
     finder = importlib.import_module(f"{__name__}.finder")
@@ -28,17 +28,17 @@ def begin() -> None:
 
 
 def say(sentence: str) -> None:
-    """One line on stderr, once in a process."""
+    """Write one line to stderr, once per process."""
     if sentence not in _said and sys.stderr is not None:
         _said.add(sentence)
         print(f"clipwise observe: {sentence}", file=sys.stderr, flush=True)
 
 
 def clipwise_module(name: str) -> Any:
-    """A module of the clipwise that observes, which this Python need not have installed.
+    """A module of the observing clipwise, which need not be installed in this Python.
 
     Raises:
-        ImportError: it cannot be loaded here, say because this Python has no numpy.
+        ImportError: it cannot be loaded here, for example because this Python has no numpy.
     """
     if "clipwise" not in sys.modules and importlib.util.find_spec("clipwise") is None:
         import json  # not before it is needed: every Python process loads this file

@@ -1,4 +1,4 @@
-"""Hearing of an import, once the module is there."""
+"""Runs an action after a module has been imported."""
 
 import importlib.util
 from collections.abc import Callable, Mapping
@@ -10,10 +10,10 @@ from . import say  # it has another name here
 
 
 class Finder:
-    """Finds nothing by itself: it lets the others find a module, and acts after it has been loaded.
+    """An import finder that lets the others find a module, and acts after it has been loaded.
 
     Args:
-        actions: by the name of the module.
+        actions: by name of the module.
     """
 
     def __init__(self, actions: Mapping[str, Callable[[], None]]) -> None:
@@ -43,6 +43,6 @@ def _after(loader: Any, action: Callable[[], None]) -> None:
         try:
             action()
         except Exception as error:  # whatever it is, the script is to run
-            say(f"nothing is recorded of {module.__name__}: {type(error).__name__}: {error}")
+            say(f"{module.__name__} is not recorded: {type(error).__name__}: {error}")
 
     loader.exec_module = exec_module

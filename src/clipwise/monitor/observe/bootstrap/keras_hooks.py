@@ -1,4 +1,4 @@
-"""What is put into Keras when the script has imported it: `fit` records, `save` writes what it ever did."""
+"""Hooks in Keras after the script has imported it: `fit` is recorded, `save` writes what it always writes."""
 
 import functools
 import threading
@@ -13,7 +13,7 @@ _inside = threading.local()
 
 
 def begin() -> None:
-    """Listen from now on; clipwise itself is loaded by the first training."""
+    """Install the hooks; clipwise itself is loaded by the first training."""
     for name in ("fit", "train_on_batch"):
         setattr(keras.Model, name, _training(getattr(keras.Model, name), name))
     keras.Model.save = _saving(keras.Model.save)
@@ -59,5 +59,5 @@ def _loaded() -> Any:
             _fits.append(clipwise_module("monitor.observe.fits").Fits(say))
         except Exception as error:  # whatever it is, the script is to run
             _fits.append(None)
-            say(f"nothing is recorded of Keras: {type(error).__name__}: {error}")
+            say(f"Keras is not recorded: {type(error).__name__}: {error}")
     return _fits[0]

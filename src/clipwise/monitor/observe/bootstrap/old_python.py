@@ -1,6 +1,6 @@
-"""For a Python that is older than clipwise: one message, where torch or Keras is imported.
+"""For a Python that is older than clipwise supports: one message when torch or Keras is imported.
 
-Run by ``sitecustomize.py``; the oldest Pythons must understand it.
+Run by ``sitecustomize.py``, in syntax that the oldest Pythons accept.
 """
 
 import os
@@ -31,7 +31,7 @@ class Finder(object):  # noqa: UP004
 
 
 def is_first():  # type: () -> bool
-    """Whether no other process of the command has said it."""
+    """Whether no other process of the command has written the message."""
     import json
 
     try:

@@ -1,6 +1,6 @@
-"""Loaded by Python at its start; then the ``sitecustomize`` that this one hides, as if it were not there.
+"""Loaded by Python at start-up; then loads the ``sitecustomize`` that it hides, as if this one did not exist.
 
-Any Python may come by, so this file and ``old_python.py`` keep to what the oldest ones understand.
+Any Python may load it, so this file and ``old_python.py`` use only syntax that the oldest ones accept.
 """
 
 import os
