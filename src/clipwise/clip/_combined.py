@@ -78,10 +78,11 @@ def by_name(parts: Mapping[str, AnyClip | None]) -> ByName:
     Each part is measured separately: two parts clipped by global norm have two norms.
 
     Args:
-        parts: maps shell patterns (``*``, ``?``, ``[ab]``) of parameter names to clips; None does not clip
-            the part. The first pattern that matches a name wins. Parameters that match no pattern are not
+        parts: maps shell patterns (``*``, ``?``, ``[ab]``) of parameter names to clips; None leaves the part
+            unclipped. The first pattern that matches a name wins. Parameters that match no pattern are not
             clipped; end with ``"*"`` to include the rest.
 
+    >>> from clipwise import clip_by_global_norm
     >>> by_name({"encoder.*": clip_by_global_norm(0.5), "*": clip_by_global_norm(1.0)}).parts[0][0]
     'encoder.*'
     """
