@@ -215,31 +215,70 @@ def usual_norms(norms):
     return out
 
 
-def auto(norms, weights, count, rate, momentum, losses, first=0.02, stretch=2.0, spike=3.0, held=None):
+def smoothed_falls(losses):
+    """Whether the mean, with weight 0.2 once there were 5 losses, is lower than ever."""
+    means, out = [], []
+    for loss in losses:
+        if not math.isfinite(loss):
+            out.append(False)
+            continue
+        last = means[-1] if means else 0.0
+        mean = last + max(1 / (len(means) + 1), 0.2) * (loss - last)
+        out.append(bool(means) and mean < min(means))
+        means.append(mean)
+    return out
+
+
+def auto(
+    norms, weights, count, rate, momentum, losses, first=0.02, stretch=2.0, spike=3.0, short=0.1, held=None
+):
     """``count`` is the number of weights, or one for each step; a list takes what held each threshold."""
     sizes = [count] * len(norms) if isinstance(count, int) else count
     f, out, last = 1.0, [], None
-    rows = zip(norms, usual_norms(norms), loss_jumps(losses, 50, 5.0), weights, sizes, rate, strict=True)
-    for n, usual, jump, w, size, lr in rows:
+    falls, jumps = smoothed_falls(losses), loss_jumps(losses, 50, 5.0)
+    rows = zip(norms, usual_norms(norms), jumps, falls, weights, sizes, rate, strict=True)
+    for n, usual, jump, lower, w, size, lr in rows:
         if size != last:
             w0, distance, steps, last = w, 0.0, [], size
             longest = first * max(w, 0.03 * math.sqrt(size))
         distance = max(distance, (w - w0) ** 2, w**2 - w0**2)
         path = sum(s**2 for s in steps)
-        a = min(max(math.sqrt(distance / (path + longest**2)), 1 / stretch), stretch) if path else 1.0
+        hidden = sum(steps) < 4 * w0 / math.sqrt(size) or w < w0
+        a = 1.0
+        if path:
+            a = math.sqrt(min(distance, sum(steps) ** 2) / (path + longest**2))
+            a = min(max(a, 1.0 if hidden else 1 / stretch), stretch)
         if jump is not None:
             f = max(0.05, 0.5 * f) if jump else min(1.0, f * max(1.02, a))
-        h = lr / (1 - momentum)
-        bounds = {"length" if path else "start": a * longest / h if h else math.inf, "history": spike * usual}
+        if hidden and lower and not jump:
+            a = max(a, stretch ** (1 - momentum))
+        carried = momentum * (steps[-1] if steps else 0.0)
+        by_length, by_history = math.inf, spike * usual
+        if lr:
+            most = a * longest
+            always = (1 - momentum) * most
+            by_length = min(max(f * always, f * most - carried), 3 * f * always) / lr / f
+            by_history = max(by_history, short * longest * (1 - momentum) / lr)
+        bounds = {"length" if path else "start": by_length, "history": by_history}
         threshold = f * min(bounds.values())
         out.append(threshold)
         if held is not None:
             least = min(reversed(bounds), key=bounds.__getitem__)
             held.append("loss" if f < 1 else least if math.isfinite(threshold) else "start")
-        steps.append(h * min(n, threshold) if counts(n) else 0.0)
+        steps.append(carried + (lr * min(n, threshold) if counts(n) else 0.0))
         longest = max(longest, steps[-1])
     return out
 
 
 def auto_scale_free(norms):
-    return [0.5 * usual for usual in usual_norms(norms)]
+    """The usual norm times ``exp(3 (0.5 - deviation))`` of the logarithms, from their mean distance to it."""
+    spread, k, out = 0.5, 0, []
+    for n, usual in zip(norms, usual_norms(norms), strict=True):
+        out.append(usual * math.exp(3.0 * (0.5 - spread)))
+        if not counts(n):
+            continue
+        if k:
+            away = min(abs(math.log(n / usual)), 2.0)
+            spread += max(1 / (k + 2), 0.02) * (1.2533 * away - spread)
+        k += 1
+    return out

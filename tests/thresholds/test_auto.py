@@ -131,6 +131,43 @@ def test_the_first_step_is_bounded_by_the_weights():
     assert np.linalg.norm(end - begin) == pytest.approx(0.02 * 3.0)
 
 
+def test_under_momentum_no_step_is_longer_than_the_first_may_be_before_steps_agree():
+    """A third of it at the first, and what one step carries on is room that the next one lacks."""
+    begin, rate, momentum = np.random.default_rng(3).normal(size=400), 0.1, 0.9
+    directions = np.random.default_rng(4).normal(size=(12, 400)) * 1e9
+    at = [
+        descend(thresholds.auto(stretch=1.0), lambda w, t: directions[t], begin, rate, steps, momentum)[0]
+        for steps in range(13)
+    ]
+    steps = np.linalg.norm(np.diff(at, axis=0), axis=1)
+    longest = 0.02 * np.linalg.norm(begin)
+    assert steps[0] == pytest.approx(0.3 * longest)
+    assert (steps <= longest * (1 + 1e-9)).all()
+
+
+def test_steps_are_not_shortened_before_the_way_can_be_measured():
+    """A way along the weights takes their norm down: that looks like no distance at all, until it is long."""
+    begin = np.random.default_rng(5).normal(size=100)
+    _, _, bounds = descend(thresholds.auto(), lambda w, t: 1e9 * w, begin, 1.0, 10)
+    reach = 4 * np.linalg.norm(begin) / math.sqrt(100)
+    gone = np.concatenate([[0.0], np.cumsum(bounds)[:-1]])
+    assert (bounds[gone < reach] >= bounds[0] * (1 - 1e-9)).all()
+
+
+def test_bursts_that_make_short_steps_are_no_spikes():
+    """Gradients that all but vanish, and now and then come through: what is usual would hold those down."""
+    rate, begin = 0.01, np.full(100, 1.0)
+    _, _, bounds = descend(
+        thresholds.auto(),
+        lambda w, t: np.full(100, 0.1 if t % 50 == 49 else 1e-4),
+        begin,
+        rate,
+        200,
+    )
+    assert (bounds[49::50] >= 1.0).all()  # bursts of norm 1 move the weights by .1 %
+    assert (bounds[49::50] <= 0.2 * 10.0 / rate).all()
+
+
 @pytest.mark.parametrize("scale", [1.0, 1e5])
 def test_small_weights_may_grow_to_large_targets(scale):
     """A bound in proportion to the weights would keep them small; this one doubles with every step."""
@@ -167,16 +204,29 @@ def test_steps_to_and_fro_become_shorter():
     assert np.linalg.norm(free) > 1e3
 
 
-def test_spikes_do_not_lift_the_threshold():
-    """Every tenth norm a million: what is usual rises by 2 per cent at each, and comes back between them."""
+def of_scale_free(norms) -> list[float]:
     policy = thresholds.auto()
     state, seen = policy.init(np, ()), []
-    for t in range(400):
-        norm = np.asarray(1e6 if t % 10 == 9 else 1.0)
-        threshold, state = policy.update(np, state, Observation(norm=norm, scale_free=True))
+    for norm in norms:
+        threshold, state = policy.update(np, state, Observation(norm=np.asarray(norm), scale_free=True))
         seen.append(float(threshold))
+    return seen
+
+
+def test_spikes_do_not_lift_the_threshold():
+    """Every tenth norm a million: what is usual rises by 2 per cent at each, but the spread rises with it."""
+    seen = of_scale_free([1e6 if t % 10 == 9 else 1.0 for t in range(400)])
+    calm = of_scale_free([1.0] * 400)
     assert seen[0] == math.inf  # nothing is known yet
-    assert max(seen[30:]) < 0.5 * math.exp(0.35)
+    assert (np.array(seen[10:]) <= np.array(calm[10:])).all()
+
+
+def test_where_steps_are_free_of_scale_a_calm_run_is_left_alone_and_a_wild_one_levelled():
+    rng = np.random.default_rng(6)
+    for deviation, least, most in ((0.2, 0.0, 0.02), (1.0, 0.7, 1.0)):
+        norms = np.exp(rng.normal(0.0, deviation, 500))
+        clipped = (norms > np.array(of_scale_free(norms)))[100:].mean()
+        assert least <= clipped <= most
 
 
 @pytest.mark.parametrize(

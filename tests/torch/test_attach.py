@@ -313,7 +313,7 @@ def test_auto_knows_the_optimizer():
 
     weights = math.sqrt(sum(p.double().square().sum().item() for p in linear.parameters()))
     found = threshold_with(torch.optim.SGD(model.parameters(), lr=1e-9, momentum=0.9))
-    assert found == pytest.approx(0.02 * weights * (1 - 0.9) / 1e-9, rel=1e-6)
+    assert found == pytest.approx(0.02 * weights * 3 * (1 - 0.9) / 1e-9, rel=1e-6)
     assert threshold_with(torch.optim.Adam(model.parameters(), lr=1e-9)) == math.inf
 
 

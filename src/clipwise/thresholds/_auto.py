@@ -7,12 +7,18 @@ from typing import Any, ClassVar, NamedTuple
 from clipwise.checks import check_number, whole
 from clipwise.errors import ArgumentError
 from clipwise.namespace import Array
-from clipwise.thresholds import _history, _travel
+from clipwise.thresholds import _falling, _history, _travel
 from clipwise.thresholds._base import NOTHING, Conditions, Observation, WithReasons, usable
 from clipwise.thresholds._losses import ENOUGH, jumped
 
 _PACE = 0.02  # share of a norm in the usual one, once there were 50
 _FURTHEST = 1.0  # logarithm; no norm counts as further than a factor e from the usual one
+_WIDEST = 2.0  # logarithm; the same for the spread, where far norms are what is to be seen
+_SPREAD = (
+    0.5  # the spread of logarithms at which a batch counts as much as a usual one; taken at the start, too
+)
+_FALL = 3.0  # by how much the logarithm of the threshold falls beside the spread
+_SIGMA_PER_DEVIATION = 1.2533  # standard deviation over mean absolute deviation, of a normal distribution
 
 
 class AutoState(NamedTuple):
@@ -20,15 +26,19 @@ class AutoState(NamedTuple):
 
     Attributes:
         usual: the logarithm of the usual norm.
+        spread: the deviation of the logarithms of norms from the usual one.
         count: how many norms there were.
         losses: the last losses.
+        falling: the smoothed loss.
         factor: by which jumps of the loss shorten the steps.
         travel: how far the weights have come, and by how many steps.
     """
 
     usual: Array
+    spread: Array
     count: Array
     losses: _history.History
+    falling: _falling.Falling
     factor: Array
     travel: _travel.Travel
 
@@ -37,38 +47,46 @@ class AutoState(NamedTuple):
 class auto(WithReasons):
     """Learned from the run: steps as long as the distance that they cover warrants, and no spikes.
 
-    For optimizers whose step is proportional to the gradient (SGD, with or without momentum), with
-    ``h = learning rate / (1 - momentum)``, weights w, norms n, and the steps before this one, which had the
-    lengths ``s_i = h * min(n_i, T_i)``::
+    For optimizers whose step is proportional to the gradient (SGD, with or without momentum m), with learning
+    rate r, weights w, norms n::
 
         u = the usual norm (see below)
-        d_i = ||w_i|| - ||w_0||
-        D^2 = max over i of max(d_i^2, ||w_i||^2 - ||w_0||^2)     the squared distance from the start
+        s_i = m * s_(i-1) + r * min(n_i, T_i)                     how long step i was at most
+        P = s_0 + s_1 + ...
+        D^2 = min(P^2, max over i of max((||w_i|| - ||w_0||)^2, ||w_i||^2 - ||w_0||^2))
         S = the longest step, at least first * max(||w_0||, 0.03 * sqrt(number of weights))
         A = D^2 / (s_0^2 + s_1^2 + ... + S^2)                     about 1 for steps of random directions
-        a = min(max(sqrt(A), 1 / stretch), stretch);              before the first step, 1
+        hidden: P < 4 * ||w_0|| / sqrt(number of weights), or ||w|| < ||w_0||
+        a = min(max(sqrt(A), 1 if hidden else 1 / stretch), stretch);    before the first step, 1
         the loss jumps (see below):  f = max(floor, f * down),    else  f = min(1, f * max(up, a))
-        T = f * min(a * S / h, spike * u)
+        hidden, and the smoothed loss is lower than ever:  a = max(a, stretch^(1 - m))
+        L = f * a * S
+        B = min(max((1 - m) * L, L - m * s), 3 * (1 - m) * L)     s: of the step before
+        T = min(B / r, f * max(spike * u, short * (1 - m) * S / r))
 
     Steps that agree cover more than a random walk does (A > 1), and may become longer; steps that undo each
     other cover less, and become shorter. While the learning rate is 0, and where it or the weights are not
     known, ``T = f * spike * u``, and a is 1 where they are not known.
 
     For optimizers that divide by the gradient's own size (Adam, RMSprop, ...) a shorter gradient does not
-    make a shorter step, but says how much a batch counts beside others: ``T = share * u``.
+    make a shorter step, but says how much a batch counts beside others. With v, the standard deviation of the
+    logarithms of norms, ``T = share * u * exp(3 * (0.5 - v))``.
 
     The usual norm u is the geometric mean of the first 50 norms before this one, then their exponential
     moving average with weight 0.02, where a norm counts as at most e times u and at least u / e; before the
-    first norm it is infinite. A norm that is NaN, Inf or exactly 0 does not count. A loss jumps if it is not
-    finite or above ``median + z * 1.4826 * MAD`` of the last ``window`` losses; without `observe`, f stays 1.
-    The distance is measured anew when the number of weights changes. Memory is O(1). Reasons, measurements
-    and limits are in docs/auto.md.
+    first norm it is infinite. v is the mean of ``1.2533 * min(|log(n / u)|, 2)``, alike, begun at 0.5. A norm
+    that is NaN, Inf or exactly 0 does not count. A loss jumps if it is not finite or above
+    ``median + z * 1.4826 * MAD`` of the last ``window`` losses; the smoothed loss gives each a weight of 0.2.
+    Without `observe`, f stays 1 and no loss is lower. The distance is measured anew when the number of
+    weights changes. Memory is O(1). Reasons, measurements and limits are in docs/auto.md.
 
     Args:
-        first: the longest first step, relative to the weights' norm.
+        first: the longest step before steps agree, relative to the weights' norm.
         stretch: by how much steps may be longer than the longest before, or must be shorter; at least 1.
         spike: how many usual norms a norm may be.
-        share: the threshold in usual norms where the optimizer divides by the gradient's own size.
+        short: a norm is no spike if it makes a step of at most this share of the longest, momentum included.
+        share: the threshold in usual norms at a spread of 0.5, where the optimizer divides by the gradient's
+            own size.
         floor, down, up: range and pace of the factor f.
         z: how many robust standard deviations of the loss are still usual.
         window: number of losses that count as recent.
@@ -80,14 +98,15 @@ class auto(WithReasons):
     >>> import numpy as np
     >>> policy = auto()
     >>> seen = Observation(norm=np.asarray(100.0), weight_norm=10.0, weight_count=1000, learning_rate=0.1)
-    >>> float(policy.update(np, policy.init(np, ()), seen)[0])  # first * ||w|| / h = .02 * 10 / .1
+    >>> float(policy.update(np, policy.init(np, ()), seen)[0])  # first * ||w|| / r = .02 * 10 / .1
     2.0
     """
 
     first: float = 0.02
     stretch: float = 2.0
     spike: float = 3.0
-    share: float = 0.5
+    short: float = 0.1
+    share: float = 1.0
     floor: float = 0.05
     down: float = 0.5
     up: float = 1.02
@@ -101,7 +120,7 @@ class auto(WithReasons):
     reasons: ClassVar[tuple[str, ...]] = ("loss", "start", "length", "history")
 
     def __post_init__(self) -> None:
-        for name in ("stretch", "spike", "share", "floor", "down", "up", "z"):
+        for name in ("stretch", "spike", "short", "share", "floor", "down", "up", "z"):
             object.__setattr__(self, name, check_number(name, getattr(self, name)))
         # With a first step of 0 there would be none after it.
         object.__setattr__(self, "first", check_number("first", self.first, low=math.ulp(0.0)))
@@ -117,8 +136,10 @@ class auto(WithReasons):
     def init(self, xp: Any, shape: tuple[int, ...]) -> AutoState:
         return AutoState(
             usual=xp.zeros(shape),
+            spread=xp.full(shape, _SPREAD),
             count=xp.zeros(shape, dtype=xp.int32),
             losses=_history.start(xp, shape, self.window),
+            falling=_falling.start(xp, shape),
             factor=xp.full(shape, 1.0),
             travel=_travel.start(xp, shape),
         )
@@ -128,43 +149,51 @@ class auto(WithReasons):
     ) -> tuple[Array, AutoState, Conditions]:
         norm = xp.asarray(seen.norm)
         usual = xp.where(state.count > 0, xp.exp(state.usual), xp.inf)
-        logarithm, count = _remember(xp, state, norm)
+        remembered = _remember(xp, state, norm)
         if seen.scale_free:
-            after = state._replace(usual=logarithm, count=count)
-            return self.share * usual, after, lambda: (usual < 0, xp.isinf(usual), usual < 0)
+            threshold = self.share * usual * xp.exp(_FALL * (_SPREAD - state.spread))
+            return threshold, remembered, lambda: (usual < 0, xp.isinf(usual), usual < 0)
 
-        rate, agreement, travel = None, 1.0, state.travel
+        travel, agreement, hidden, momentum, rate = state.travel, 1.0, False, 0.0, None
         if seen.weight_norm is not None and seen.learning_rate is not None:
             size = 1 if seen.weight_count is None else xp.asarray(seen.weight_count, dtype=usual.dtype)
             weights = xp.asarray(seen.weight_norm)
-            agreement, travel = _travel.look(xp, travel, weights, size, self.first, self.stretch)
+            agreement, hidden, travel = _travel.look(xp, travel, weights, size, self.first, self.stretch)
             momentum = 0.0 if seen.momentum is None else seen.momentum
-            rate = xp.asarray(seen.learning_rate, dtype=usual.dtype) / (1.0 - momentum)
+            rate = xp.asarray(seen.learning_rate, dtype=usual.dtype)
 
         path = travel.path
-        factor, losses = self._listen(xp, state, seen.loss, agreement)
+        factor, losses, falling = state.factor, state.losses, state.falling
+        if seen.loss is not None:
+            loss = xp.zeros_like(state.factor) + xp.asarray(seen.loss)
+            jump, factor, losses = self._listen(xp, state, loss, agreement)
+            lower, falling = _falling.falls(xp, state.falling, loss)
+            if rate is not None:
+                growth = self.stretch ** (xp.zeros_like(state.factor) + 1.0 - momentum)
+                agreement = xp.where(hidden & lower & ~jump, xp.maximum(agreement, growth), agreement)
         threshold = by_history = factor * self.spike * usual
         if rate is not None:
-            length = factor * agreement * travel.longest
-            bound = xp.where(rate > 0, length / xp.where(rate > 0, rate, 1.0), xp.inf)
-            threshold = xp.minimum(threshold, bound)
-            step = xp.where(usable(xp, norm), rate * xp.minimum(norm, threshold), 0.0)
-            travel = _travel.gone(xp, travel, step)
-        held = _held_by(threshold, by_history, factor, path)
-        return threshold, AutoState(logarithm, count, losses, factor, travel), held
+            moves = rate > 0
+            norm_of = 1.0 / xp.where(moves, rate, 1.0)
+            short = factor * self.short * (1.0 - momentum) * travel.longest * norm_of
+            by_history = xp.where(moves, xp.maximum(by_history, short), by_history)
+            bound = _travel.room(xp, travel, factor * agreement * travel.longest, momentum) * norm_of
+            threshold = xp.where(moves, xp.minimum(bound, by_history), by_history)
+            push = xp.where(usable(xp, norm), rate * xp.minimum(norm, threshold), 0.0)
+            travel = _travel.gone(xp, travel, push, momentum)
+        after = remembered._replace(losses=losses, falling=falling, factor=factor, travel=travel)
+        return threshold, after, _held_by(threshold, by_history, factor, path)
 
     def _listen(
-        self, xp: Any, state: AutoState, loss: Array | None, agreement: Array
-    ) -> tuple[Array, _history.History]:
-        """The factor after this loss, and the losses with it; where steps agree, it rises with them."""
-        if loss is None:
-            return state.factor, state.losses
-        jump, known, losses = jumped(xp, state.losses, xp.zeros_like(state.factor) + xp.asarray(loss), self.z)
+        self, xp: Any, state: AutoState, loss: Array, agreement: Array | float
+    ) -> tuple[Array, Array, _history.History]:
+        """Whether the loss jumps; the factor, which rises with the agreement of steps; the losses with it."""
+        jump, known, losses = jumped(xp, state.losses, loss, self.z)
         lowered = xp.clip(state.factor * self.down, self.floor, None)
         raised = xp.clip(
             state.factor * xp.clip(xp.zeros_like(state.factor) + agreement, self.up, None), None, 1.0
         )
-        return xp.where(known, xp.where(jump, lowered, raised), state.factor), losses
+        return jump, xp.where(known, xp.where(jump, lowered, raised), state.factor), losses
 
 
 def _held_by(threshold: Array, by_history: Array, factor: Array, path: Array) -> Conditions:
@@ -172,7 +201,7 @@ def _held_by(threshold: Array, by_history: Array, factor: Array, path: Array) ->
 
     Args:
         threshold: of the step.
-        by_history: what it would be by the usual norm alone; infinite before the first.
+        by_history: what it would be without the bound on the step's length; infinite before the first norm.
         factor: what jumps of the loss have left.
         path: the steps before; 0 where there was none.
     """
@@ -184,11 +213,19 @@ def _held_by(threshold: Array, by_history: Array, factor: Array, path: Array) ->
     return conditions
 
 
-def _remember(xp: Any, state: AutoState, norm: Array) -> tuple[Array, Array]:
-    """The logarithm of the usual norm with this one in it, and how many norms there were."""
+def _remember(xp: Any, state: AutoState, norm: Array) -> AutoState:
+    """The state with this norm in what is usual."""
     accept = usable(xp, norm)
     value = xp.log(xp.where(accept, norm, 1.0))
-    away = xp.clip(value - state.usual, -_FURTHEST, _FURTHEST)
-    pace = xp.clip(1.0 / (xp.astype(state.count, state.usual.dtype) + 1.0), _PACE, None)
-    moved = xp.where(state.count > 0, state.usual + pace * away, value)
-    return xp.where(accept, moved, state.usual), state.count + xp.astype(accept, xp.int32)
+    seen = xp.astype(state.count, state.usual.dtype)
+    away = value - state.usual
+    usual = state.usual + xp.clip(1.0 / (seen + 1.0), _PACE, None) * xp.clip(away, -_FURTHEST, _FURTHEST)
+    width = _SIGMA_PER_DEVIATION * xp.clip(xp.abs(away), None, _WIDEST)
+    # What was assumed at the start counts as two norms.
+    spread = state.spread + xp.clip(1.0 / (seen + 2.0), _PACE, None) * (width - state.spread)
+    first = state.count == 0
+    return state._replace(
+        usual=xp.where(accept, xp.where(first, value, usual), state.usual),
+        spread=xp.where(accept & ~first, spread, state.spread),
+        count=state.count + xp.astype(accept, xp.int32),
+    )
