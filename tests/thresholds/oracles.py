@@ -271,14 +271,4 @@ def auto(
 
 
 def auto_scale_free(norms):
-    """The usual norm times ``exp(3 (0.5 - deviation))`` of the logarithms, from their mean distance to it."""
-    spread, k, out = 0.5, 0, []
-    for n, usual in zip(norms, usual_norms(norms), strict=True):
-        out.append(usual * math.exp(3.0 * (0.5 - spread)))
-        if not counts(n):
-            continue
-        if k:
-            away = min(abs(math.log(n / usual)), 2.0)
-            spread += max(1 / (k + 2), 0.02) * (1.2533 * away - spread)
-        k += 1
-    return out
+    return [0.5 * usual for usual in usual_norms(norms)]

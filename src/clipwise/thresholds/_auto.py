@@ -13,12 +13,6 @@ from clipwise.thresholds._losses import ENOUGH, jumped
 
 _PACE = 0.02  # share of a norm in the usual one, once there were 50
 _FURTHEST = 1.0  # logarithm; no norm counts as further than a factor e from the usual one
-_WIDEST = 2.0  # logarithm; the same for the spread, where far norms are what is to be seen
-_SPREAD = (
-    0.5  # the spread of logarithms at which a batch counts as much as a usual one; taken at the start, too
-)
-_FALL = 3.0  # by how much the logarithm of the threshold falls beside the spread
-_SIGMA_PER_DEVIATION = 1.2533  # standard deviation over mean absolute deviation, of a normal distribution
 
 
 class AutoState(NamedTuple):
@@ -26,7 +20,6 @@ class AutoState(NamedTuple):
 
     Attributes:
         usual: the logarithm of the usual norm.
-        spread: the deviation of the logarithms of norms from the usual one.
         count: how many norms there were.
         losses: the last losses.
         falling: the smoothed loss.
@@ -35,7 +28,6 @@ class AutoState(NamedTuple):
     """
 
     usual: Array
-    spread: Array
     count: Array
     losses: _history.History
     falling: _falling.Falling
@@ -69,24 +61,21 @@ class auto(WithReasons):
     known, ``T = f * spike * u``, and a is 1 where they are not known.
 
     For optimizers that divide by the gradient's own size (Adam, RMSprop, ...) a shorter gradient does not
-    make a shorter step, but says how much a batch counts beside others. With v, the standard deviation of the
-    logarithms of norms, ``T = share * u * exp(3 * (0.5 - v))``.
+    make a shorter step, but says how much a batch counts beside others: ``T = share * u``.
 
     The usual norm u is the geometric mean of the first 50 norms before this one, then their exponential
     moving average with weight 0.02, where a norm counts as at most e times u and at least u / e; before the
-    first norm it is infinite. v is the mean of ``1.2533 * min(|log(n / u)|, 2)``, alike, begun at 0.5. A norm
-    that is NaN, Inf or exactly 0 does not count. A loss jumps if it is not finite or above
-    ``median + z * 1.4826 * MAD`` of the last ``window`` losses; the smoothed loss gives each a weight of 0.2.
-    Without `observe`, f stays 1 and no loss is lower. The distance is measured anew when the number of
-    weights changes. Memory is O(1). Reasons, measurements and limits are in docs/auto.md.
+    first norm it is infinite. A norm that is NaN, Inf or exactly 0 does not count. A loss jumps if it is not
+    finite or above ``median + z * 1.4826 * MAD`` of the last ``window`` losses; the smoothed loss gives each
+    a weight of 0.2. Without `observe`, f stays 1 and no loss is lower. The distance is measured anew when the
+    number of weights changes. Memory is O(1). Reasons, measurements and limits are in docs/auto.md.
 
     Args:
         first: the longest step before steps agree, relative to the weights' norm.
         stretch: by how much steps may be longer than the longest before, or must be shorter; at least 1.
         spike: how many usual norms a norm may be.
         short: a norm is no spike if it makes a step of at most this share of the longest, momentum included.
-        share: the threshold in usual norms at a spread of 0.5, where the optimizer divides by the gradient's
-            own size.
+        share: the threshold in usual norms where the optimizer divides by the gradient's own size.
         floor, down, up: range and pace of the factor f.
         z: how many robust standard deviations of the loss are still usual.
         window: number of losses that count as recent.
@@ -106,7 +95,7 @@ class auto(WithReasons):
     stretch: float = 2.0
     spike: float = 3.0
     short: float = 0.1
-    share: float = 1.0
+    share: float = 0.5
     floor: float = 0.05
     down: float = 0.5
     up: float = 1.02
@@ -136,7 +125,6 @@ class auto(WithReasons):
     def init(self, xp: Any, shape: tuple[int, ...]) -> AutoState:
         return AutoState(
             usual=xp.zeros(shape),
-            spread=xp.full(shape, _SPREAD),
             count=xp.zeros(shape, dtype=xp.int32),
             losses=_history.start(xp, shape, self.window),
             falling=_falling.start(xp, shape),
@@ -151,8 +139,7 @@ class auto(WithReasons):
         usual = xp.where(state.count > 0, xp.exp(state.usual), xp.inf)
         remembered = _remember(xp, state, norm)
         if seen.scale_free:
-            threshold = self.share * usual * xp.exp(_FALL * (_SPREAD - state.spread))
-            return threshold, remembered, lambda: (usual < 0, xp.isinf(usual), usual < 0)
+            return self.share * usual, remembered, lambda: (usual < 0, xp.isinf(usual), usual < 0)
 
         travel, agreement, hidden, momentum, rate = state.travel, 1.0, False, 0.0, None
         if seen.weight_norm is not None and seen.learning_rate is not None:
@@ -217,15 +204,9 @@ def _remember(xp: Any, state: AutoState, norm: Array) -> AutoState:
     """The state with this norm in what is usual."""
     accept = usable(xp, norm)
     value = xp.log(xp.where(accept, norm, 1.0))
-    seen = xp.astype(state.count, state.usual.dtype)
-    away = value - state.usual
-    usual = state.usual + xp.clip(1.0 / (seen + 1.0), _PACE, None) * xp.clip(away, -_FURTHEST, _FURTHEST)
-    width = _SIGMA_PER_DEVIATION * xp.clip(xp.abs(away), None, _WIDEST)
-    # What was assumed at the start counts as two norms.
-    spread = state.spread + xp.clip(1.0 / (seen + 2.0), _PACE, None) * (width - state.spread)
-    first = state.count == 0
+    away = xp.clip(value - state.usual, -_FURTHEST, _FURTHEST)
+    pace = xp.clip(1.0 / (xp.astype(state.count, state.usual.dtype) + 1.0), _PACE, None)
+    moved = xp.where(state.count > 0, state.usual + pace * away, value)
     return state._replace(
-        usual=xp.where(accept, xp.where(first, value, usual), state.usual),
-        spread=xp.where(accept & ~first, spread, state.spread),
-        count=state.count + xp.astype(accept, xp.int32),
+        usual=xp.where(accept, moved, state.usual), count=state.count + xp.astype(accept, xp.int32)
     )
