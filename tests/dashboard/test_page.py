@@ -114,7 +114,7 @@ def test_the_slider_counts_as_numpy_does(path, serve, look):
     )
     tab.fill("#threshold-field", "much")
     tab.press("#threshold-field", "Enter")
-    assert "is no threshold" in tab.inner_text("#threshold-said")
+    assert "is not a threshold" in tab.inner_text("#threshold-said")
     tab.click("[data-mark='95th percentile']")
     assert said() == int((finite > np.percentile(finite, 95)).sum())
 
@@ -408,7 +408,7 @@ def test_a_run_with_nothing_in_it(path, serve, look):
         ("loss", "monitor.log(loss=loss)"),
         ("layers", "every tenth step"),
         ("distribution", "No norms"),
-        ("alerts", "no rule"),
+        ("alerts", "No rule"),
     ):
         until(
             tab,

@@ -150,9 +150,7 @@ def test_an_action_that_never_comes_back_does_not_keep_the_script(path, monkeypa
     monitor = Monitor(path, flush=0.02)
     go, there = threading.Event(), threading.Event()
     see = monitor._alerting.see
-    monkeypatch.setattr(
-        monitor._alerting, "see", lambda moments: there.set() or (go.wait(30) and see(moments))
-    )
+    monkeypatch.setattr(monitor._alerting, "see", lambda *all_: there.set() or (go.wait(30) and see(*all_)))
     monitor.log(loss=1.0)
     assert there.wait(30)
     with pytest.warns(MonitorWarning, match=r"the recorder .* has not ended within 0\.1 seconds"):

@@ -54,8 +54,9 @@ def test_it_is_said_of_the_first_step(tmp_path, other, words):
         assert words in reason
 
 
-def test_it_is_said_in_the_lists_of_runs(tmp_path, capsys):
+def test_it_is_said_in_the_lists_of_runs(tmp_path, capsys, monkeypatch):
     """Of the later run; what was read once is not read again, and a run that has gone is not named."""
+    monkeypatch.setenv("COLUMNS", "160")  # else cells are wrapped
     path = tmp_path / "runs.db"
     for name, options in (("mean", {}), ("again", {}), ("sum", {"parts": 8, "mean": False})):
         train(path, name, **options)

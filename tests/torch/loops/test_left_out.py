@@ -156,7 +156,7 @@ def test_several_are_left_out_together():
 class TestWhatIsAround:
     def test_without_hooks_is_refused_and_the_way_out_is_named(self):
         opt = ScheduleFree(torch.optim.SGD(make_model().parameters(), lr=0.1))
-        with pytest.raises(ArgumentError, match=r"ScheduleFree is no .*attach to its \.base, with nonfin"):
+        with pytest.raises(ArgumentError, match=r"ScheduleFree is not a .*attach to its \.base, with nonfin"):
             clipwise.torch.attach(opt, MEASURE)
 
     @pytest.mark.parametrize("nonfinite", ["skip", "zero"])

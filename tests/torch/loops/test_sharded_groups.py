@@ -258,7 +258,7 @@ def test_a_gradient_that_lies_otherwise_on_one_rank_is_an_error_on_all(ranks):
     for rank, found in enumerate(ranks):
         for said in (found["otherwise"], found["otherwise, later"][0]):
             whose = "" if rank == 3 else "rank 3: "
-            assert said.startswith(f"ParameterError: {whose}the gradient of 'dense' lies over the ranks as a")
+            assert said.startswith(f"ParameterError: {whose}the gradient of 'dense' is distributed as a")
         assert not found["otherwise, later"][1]
 
 
