@@ -93,7 +93,7 @@ def keep(name: str, picture: bytes) -> None:
 def photograph(recording: Path) -> None:
     """The whole page, some of its parts, and the page as a telephone shows it at night."""
     with page(recording, viewport={"width": 1280, "height": 900}) as tab:
-        tab.click("[aria-label='Lay no clipping over the charts']")
+        tab.click("[aria-label='Overlay no clipping on the charts']")
         keep("dashboard", settled(tab).screenshot(full_page=True))
         tab.click("a:has-text('no clipping')")
         tab.wait_for_selector("#panel-alerts >> text=loss_spike")

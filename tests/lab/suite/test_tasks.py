@@ -35,7 +35,6 @@ EXAMPLES = Path(__file__).parents[3] / "examples"
         [name for name, task in TASKS.items() if "tiny" in task.sizes],
         "sequential-digits",
         "deep-digits",
-        "chorales",
         "characters-spikes",
         "pm25",
         "swiss-roll",
