@@ -24,13 +24,14 @@ _LOOPS = 8
 
 
 class FirstCalls:
-    """The first calls of one clip: it is over with the first that finds gradients that no step has used yet.
+    """Watches the first calls of one clip, until one of them finds gradients that no step has used yet.
 
-    Until then a hook after the steps of all optimizers notes of two parameters which gradient was used, at
-    which version. Nothing waits for a device, so gradients of zeros are told from others on the CPU only.
+    Until then a hook that runs after the steps of all optimizers notes, for two parameters, which gradient
+    was used and its version. There is no host-device sync, so gradients of zeros are recognised on the CPU
+    only.
 
     Args:
-        what: the clip, in words.
+        what: the clip as it is named in the warning.
         asks: whether to watch it.
     """
 
@@ -47,7 +48,7 @@ class FirstCalls:
         """A call is about to clip the gradients of these.
 
         Warns:
-            UserWarning: the last one of those that are watched, if none has acted.
+            UserWarning: at the last of the calls that are watched, if none of them has clipped anything.
         """
         if torch.compiler.is_compiling():
             return

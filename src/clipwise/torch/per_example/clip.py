@@ -132,7 +132,7 @@ class ExampleClip:
 
 
 def refuse_nonfinite(sums: Sums) -> None:
-    """NonFiniteError if the gradient of an example holds NaN or Inf."""
+    """Raise NonFiniteError if the gradient of an example holds NaN or Inf."""
     bad = (~_finite(sums.norms)).nonzero().flatten().tolist()
     if bad:
         raise NonFiniteError(

@@ -61,7 +61,7 @@ def ghost(
         norms = {2.0: found if scale is None else found / scale}
         for weight in recorder.weights:
             if tell is not None and weight.costly is not None:
-                tell(f"{weight.costly}; its gradient is made for each example, a few at a time")
+                tell(f"{weight.costly}; its per-example gradients are computed a few examples at a time")
         losses = losses.detach()
         if coefficients is None:
             return Sums(losses, norms, [])

@@ -102,9 +102,9 @@ class Recorder(TorchFunctionMode):
         name = name_of(func)
         named = [v for v in kwargs.values() if isinstance(v, Tensor)]
         if any(word in name for word in _RANDOM):
-            raise NotFollowed(f"{self._first(args, kwargs)!r} meets random numbers in {name}")
+            raise NotFollowed(f"{self._first(args, kwargs)!r} is combined with random numbers in {name}")
         if any(found is one for one in args):
-            raise NotFollowed(f"{self._first(args, kwargs)!r} is used in place, by {name}")
+            raise NotFollowed(f"{self._first(args, kwargs)!r} is used in the in-place operation {name}")
         if any(id(v) in self.seen.by_id or self.seen.follows(v) for v in named):
             # Positions tell arguments apart here; a tensor that is named is put into a function of its own.
             keys = [key for key, value in kwargs.items() if isinstance(value, Tensor)]
