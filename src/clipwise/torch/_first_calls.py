@@ -1,4 +1,4 @@
-"""Noticing in the first calls of a clip that it acts on nothing: after the step, or without gradients."""
+"""Notices in the first calls of a clip that it clips nothing: after the step, or without gradients."""
 
 import math
 import weakref
@@ -14,13 +14,13 @@ from clipwise.clip import AnyClip, never_clips
 from clipwise.stack import warn
 
 _ASKED = 10
-"""Calls, each after a step, of which none acts, until it is said."""
+"""Number of calls without effect, each after a step, before the warning."""
 
 _LONGEST = 100
-"""Steps without a call, after which none is waited for any more."""
+"""Number of steps without a call after which a clip is no longer watched."""
 
 _LOOPS = 8
-"""Loops of one process that the functions without memory are watched in."""
+"""Number of training loops per process in which the stateless functions are watched."""
 
 
 class FirstCalls:
@@ -45,7 +45,7 @@ class FirstCalls:
         self._used: dict[int, tuple[weakref.ref[Tensor], int]] = {}
 
     def call(self, parameters: Iterable[Tensor]) -> None:
-        """A call is about to clip the gradients of these.
+        """Called before the gradients of these parameters are clipped.
 
         Warns:
             UserWarning: at the last of the calls that are watched, if none of them has clipped anything.
@@ -71,7 +71,7 @@ class FirstCalls:
         _watch(self)
 
     def after_step(self, optimizer: Optimizer) -> None:
-        """An optimizer has made a step."""
+        """Called after each step of an optimizer."""
         self._any_step, self._steps = True, self._steps + 1
         if self._steps > _LONGEST:
             self.asks, self._watched = False, []
@@ -120,7 +120,7 @@ _of_functions: dict[int, FirstCalls] = {}
 
 
 def call_of(function: str, parameters: list[Tensor], clip: AnyClip | float) -> None:
-    """A function that remembers nothing is about to clip the gradients of these; inf only measures."""
+    """Called before a stateless function clips the gradients of these parameters; inf only measures."""
     if torch.compiler.is_compiling():  # first: a threshold may be a part of the graph then
         return
     if clip == math.inf if isinstance(clip, float) else never_clips(clip):

@@ -117,7 +117,7 @@ class Multiples:
 def multiple_of_another(
     store: Store, run: Run, source: str, known: Multiples | None = None
 ) -> Multiple | None:
-    """Another run of the recording whose first gradients, times a whole number, are those of this one.
+    """Another run of the recording, of whose first gradients this run's are a whole multiple.
 
     Args:
         store, run, source: as for `Store.series`.
@@ -132,7 +132,7 @@ def _newest(store: Store) -> list[Run]:
 
 
 def _ratio(ours: _First, theirs: _First) -> float | None:
-    """The whole number, or one over it, that all norms differ by; None where they do not."""
+    """The whole number, or 1 divided by one, by which all norms differ; None if there is none."""
     if ours[0] != theirs[0] or ours[1].keys() != theirs[1].keys():
         return None
     a, b = (np.asarray([one[1][name] for name in ours[1]]) for one in (ours, theirs))

@@ -67,7 +67,7 @@ def alone(
 
 
 def differs(found: Tensor, told: Alone) -> int | None:
-    """The place of the parameter whose norms differ most from those alone; None where they agree."""
+    """Index of the parameter whose norms differ most from those of single examples; None if all agree."""
     whole = torch.linalg.vector_norm(told.norms, dim=1, keepdim=True)
     allowed = told.tolerance * told.norms + 0.1 * told.tolerance * whole
     beyond = (found - told.norms).abs() - allowed

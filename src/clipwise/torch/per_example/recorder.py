@@ -25,20 +25,20 @@ _RANDOM = ("dropout", "rrelu", "gumbel", "bernoulli", "rand", "multinomial", "po
 
 
 class Recorder(TorchFunctionMode):
-    """Notes every use of some parameters while it is active, and asks for the gradient there.
+    """Records every use of some parameters while it is active, and requests the gradient there.
 
-    Functions are watched, not modules: a parameter that a module hands to `torch.nn.functional.linear` in any
-    way is found, and one that is used otherwise does not go unnoticed.
+    It watches functions, not modules, so it finds every parameter that reaches
+    `torch.nn.functional.linear` in any way, and notices every other use.
 
     Args:
-        parameters: by name.
-        tensors: the examples.
-        size: how many.
+        parameters: the parameters by name.
+        tensors: the tensors with examples.
+        size: number of examples.
 
     Attributes:
-        weights: the parameters, in their order.
-        seen: the tensors so far.
-        uses: with the place in the graph where each one's gradient comes back.
+        weights: the parameters, in the given order.
+        seen: the tensors of the forward pass so far.
+        uses: the uses, each with the edge of the graph at which its gradient arrives.
     """
 
     def __init__(self, parameters: dict[str, Tensor], tensors: Sequence[Tensor], size: int) -> None:

@@ -27,19 +27,19 @@ _WORDS = {"ghost": "the ghost route", "explicit": "torch.func", "loop": "a loop 
 
 
 class Routes:
-    """Finds the clipped sums of batches by the first route that finds the gradients of examples alone.
+    """Computes clipped sums of batches by the first route that agrees with the gradients of single examples.
 
     Args:
-        model: whose gradients they are.
-        route: that the user wants.
-        micro_batch: how many examples at a time, where that is a question.
-        orders: of the norms that are asked for.
+        model: the model.
+        route: the requested route.
+        micro_batch: number of examples at a time, for the explicit route.
+        orders: orders of the requested norms.
 
     Attributes:
-        taken: the route; None before the first batch.
+        taken: the route in use; None before the first batch.
 
     Raises:
-        ArgumentError: the route is unknown, or not one for these norms or for micro-batches.
+        ArgumentError: the route is unknown, or it does not support these norms or micro-batches.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class Routes:
         self._said: set[str] = set()
 
     def forget(self) -> None:
-        """Look again which route there is: the parameters have changed."""
+        """Choose the route again, because the parameters have changed."""
         self._checked = False
 
     def sums(

@@ -15,7 +15,7 @@ __all__ = ["NotFollowed", "Part", "Use", "Weight"]
 
 
 class NotFollowed(ClipwiseError):
-    """A parameter is used in a way that leaves no gradient of each example to be found."""
+    """A parameter is used in a way for which per-example gradients cannot be computed."""
 
 
 class Use(ABC):
