@@ -396,7 +396,7 @@ def test_sigint_to_a_real_process(folder: Path) -> None:
     assert process.returncode == 130, err
     assert "Traceback" not in err
     assert "Interrupted: " in err
-    assert err.splitlines()[-1] == "To go on: clipwise compare tiny.json --seeds 1000 --resume"
+    assert err.splitlines()[-1] == "To continue: clipwise compare tiny.json --seeds 1000 --resume"
     assert contents(earlier) == {"comparison.json": b"earlier"}
     assert names(folder / "clipwise-results" / "tiny-interrupted") == FILES
     with Store(folder / "clipwise.db") as store:

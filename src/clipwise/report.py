@@ -34,9 +34,9 @@ class ClipReport:
         clipped: whether anything was clipped.
         clip_fraction: share of the groups that were clipped: 0 or 1 for a global norm, a share of the
             tensors, units or entries otherwise.
-        held: what held the threshold: for each reason of the policy (``"warm-up"``, ``"history"``,
-            ``"loss"``, ...; listed in docs/clips.md) the share of the groups whose threshold it held, 0 or 1
-            for a global norm. Empty if there is only one possible reason, as for a number; all 0 for a
+        held: what determined the threshold: for each reason of the policy (``"warm-up"``, ``"history"``,
+            ``"loss"``, ...; listed in docs/clips.md) the share of the groups whose threshold it determined, 0
+            or 1 for a global norm. Empty if there is only one possible reason, as for a number; all 0 for a
             skipped step. It is computed when it is read.
         direction: cosine between the whole gradient before and after clipping; None if it was not requested
             and would have cost extra computation.
@@ -91,7 +91,7 @@ class ClipReport:
     def metrics(self, *, per_tensor: bool = False) -> dict[str, float]:
         """The report as plain floats, under the names that are used everywhere: ``clipwise/norm`` and so on.
 
-        What held the threshold is ``clipwise/held/<reason>``. With ``per_tensor`` also
+        The shares of `held` are ``clipwise/held/<reason>``. With ``per_tensor`` also
         ``clipwise/norm/<parameter>``. Unknown values are left out.
         """
         values = {f"clipwise/{name}": getattr(self, name) for name in (*METRICS, "at_bound")}

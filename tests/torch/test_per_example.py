@@ -363,7 +363,7 @@ def test_recurrent_layers_that_share_a_learned_first_state_or_are_given_packed_s
             warnings.simplefilter("always")
             step.backward(CE, inputs, targets)
         assert_gradients(model, clipped_sum(one_by_one(model, CE, inputs, targets), "global", 0.1))
-        said = any("'layer.weight_ih_l0' meets a packed sequence" in str(one.message) for one in caught)
+        said = any("'layer.weight_ih_l0' is applied to a packed" in str(one.message) for one in caught)
         assert said == isinstance(model, Packed)
 
 
@@ -519,7 +519,7 @@ def test_examples_that_are_not_finite(route):
 
 
 @pytest.mark.parametrize("route", ["ghost", "explicit"])
-@pytest.mark.filterwarnings("ignore:per_example. torch.func does not take this model")
+@pytest.mark.filterwarnings("ignore:per_example. torch.func does not support this model")
 def test_mixed_precision(route):
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(4, 7), nn.LayerNorm(7), nn.Flatten(), nn.Linear(35, 3))
@@ -561,7 +561,7 @@ def test_what_has_no_formula_is_said_once():
             step.backward(CE, inputs, targets)
     said = [str(one.message) for one in caught if "per_example" in str(one.message)]
     assert len(said) == 2  # not of what takes no more than an activation: the scale, three weights
-    assert "'tall' goes through cat" in said[0]
+    assert "'tall' passes through cat" in said[0]
     assert "'pair.weight' is used in bilinear" in said[1]
     assert_gradients(model, clipped_sum(one_by_one(model, CE, inputs, targets), "global", 0.3))
 
@@ -593,7 +593,7 @@ def test_what_a_route_cannot_follow_is_said_once_and_found_otherwise():
     inputs, targets = draw(5, 4), torch.randint(3, (5,))
     wanted = clipped_sum(one_by_one(model, CE, inputs, targets), "global", 0.3)
     step = per_example(model, clipwise.clip_by_global_norm(0.3), "sum")
-    with pytest.warns(UserWarning, match="one example after the other") as caught:
+    with pytest.warns(UserWarning, match="a loop over single examples") as caught:
         step.backward(CE, inputs, targets)
     model.zero_grad()
     step.backward(CE, inputs, targets)
@@ -623,7 +623,7 @@ def test_what_is_refused_before_a_backward_pass():
     refused("depends on the others", lambda out, t: CE(out, t) / len(out))
     refused("depends on the others", lambda out, t: CE(out - out.mean(0), t))
     refused("no parameter", lambda out, t: CE(out.detach(), t))
-    refused("as many of each", targets=targets[:3])
+    refused("the same number of examples", targets=targets[:3])
     refused("batch_size", more=True)
     refused("5 examples, got 2", keys=[1, 2])
     refused("tensor with the examples", inputs=3.0, targets=None)
@@ -816,7 +816,7 @@ def test_what_only_training_shows_takes_another_route():
     torch.manual_seed(0)
     model = Dropped()
     step = per_example(model, clipwise.clip_by_global_norm(0.1), "sum")
-    with pytest.warns(UserWarning, match=r"'weight' meets random numbers in dropout.*torch\.func"):
+    with pytest.warns(UserWarning, match=r"'weight' is combined with random numbers in dropout.*torch\.func"):
         step.backward(CE, draw(1, 4), torch.tensor([1]))
     assert float(model.weight.grad.norm()) == pytest.approx(0.1, rel=1e-9)
     with pytest.raises(ArgumentError, match="random numbers"):

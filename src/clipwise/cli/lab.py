@@ -30,7 +30,7 @@ def _budget(command: F) -> F:
         type=click.Choice(["tiny", "small", "full"]),
         default="small",
         show_default=True,
-        help="How much is trained; docs/lab.md says how long it takes.",
+        help="How much is trained; see docs/lab.md for the time that it takes.",
     )(command)
 
 
@@ -41,7 +41,7 @@ def _out(command: F) -> F:
         default=FOLDER,
         show_default=True,
         metavar="DIR",
-        help="Folder for store and report; processes and machines that share it share the work.",
+        help="Folder for the store and the report; processes that use the same folder share the work.",
     )(command)
 
 
@@ -52,10 +52,10 @@ def _storage(command: F) -> F:
 
 
 def _running(command: Any) -> Any:
-    """The options of what runs cells."""
+    """Add the options of the commands that run cells."""
     options = (
         _budget,
-        click.option("--methods", metavar="A,B", help="Only these methods, see clipwise lab list."),
+        click.option("--methods", metavar="A,B", help="Only these methods; clipwise lab list shows them."),
         click.option("--seeds", type=COUNT, metavar="N", help="Number of seeds, instead of the budget's."),
         click.option(
             "--jobs",
@@ -65,7 +65,7 @@ def _running(command: Any) -> Any:
         ),
         _out,
         _storage,
-        recording("The recording of every run, which clipwise dashboard shows live."),
+        recording("The recording of all runs; clipwise dashboard shows it live."),
         click.option("--helper", type=int, hidden=True),
     )
     for option in reversed(options):

@@ -1,4 +1,4 @@
-"""What people see of a call of ``clipwise lab run``: a line a finished run, and bars on a terminal."""
+"""Output of ``clipwise lab run``: one line for each finished run, and progress bars on a terminal."""
 
 import subprocess
 import threading

@@ -57,7 +57,7 @@ def run_command(
     chosen(known, names)
     wanted = cells(tasks, budget, methods=names, seeds=seeds)  # type: ignore[arg-type]
     if not wanted:
-        methods_too = ", and a place for one of the methods" if names else ""
+        methods_too = " and supports one of the methods" if names else ""
         raise ArgumentError(
             f"nothing to run: none of these tasks has a size for --budget {budget}{methods_too}"
         )
@@ -80,7 +80,7 @@ def run_command(
         out.mkdir(parents=True, exist_ok=True)
         before = state_of(store, wanted, jobs)
         jobs = min(jobs, max(1, before.total - before.done))
-        say(f"store: {store.place}; {before.done} of {counted(before.total, 'run')} are there already")
+        say(f"store: {store.place}; {before.done} of {counted(before.total, 'run')} are already finished")
         others: list[subprocess.Popen[str]] = []
         try:
             with shown_progress(lambda: state_of(store, wanted, jobs)) as progress, _ended(others):
@@ -91,7 +91,7 @@ def run_command(
                 for process in others:
                     process.wait()
         except KeyboardInterrupt:
-            say(f"Interrupted. To go on: {again}")
+            say(f"Interrupted. To continue: {again}")
             return INTERRUPTED
         done = state_of(store, wanted)
         write_report(store, budget, out)
@@ -147,15 +147,17 @@ def _end(state: "State", codes: Sequence[int], again: str) -> int:
 
     broken = [code for code in codes if code]
     if broken and state.done < state.total:
-        say(f"A process of this call ended with {broken[0]}; what it had begun is run by: {again}")
+        say(f"A process of this call ended with code {broken[0]}; to run what it left unfinished: {again}")
         return 1
     if state.failed:
-        say(f"{counted(state.failed, 'run')} failed, as the report says; to try again: {again}")
+        say(f"{counted(state.failed, 'run')} failed, for reasons given in the report; to try again: {again}")
         return 1
     if state.done < state.total:
         rest = state.total - state.done
         are = "is" if rest == 1 else "are"
-        say(f"{counted(rest, 'run')} {are} with other processes; clipwise lab report shows what is done")
+        say(
+            f"{counted(rest, 'run')} {are} running in other processes; clipwise lab report shows what is done"
+        )
     return 0
 
 
@@ -171,8 +173,8 @@ def write_report(store: "SuiteStore", budget: Any, out: Path) -> int:
     found = boards(TASKS.values(), budget, finished)
     if not found:
         raise ArgumentError(
-            f"nothing is finished with --budget {budget} in {store.place!r}: clipwise lab all"
-            f" --budget {budget} runs it"
+            f"no run is finished with --budget {budget} in {store.place!r}: start one with"
+            f" clipwise lab all --budget {budget}"
         )
     here: list[Mapping[str, str]] = []
     keys = {key for key in finished if key.budget == budget}

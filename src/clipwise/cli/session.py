@@ -210,7 +210,7 @@ def _session(
     if not complete:
         say(f"Interrupted: {_counted(usable, expected)} saved in {place}")
         if going_on:
-            say(f"To go on: {going_on}")
+            say(f"To continue: {going_on}")
         return INTERRUPTED
     if browse:
         webbrowser.open((place / f"{results.name}.html").absolute().as_uri())

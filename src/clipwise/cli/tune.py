@@ -100,7 +100,7 @@ def tune(
         for process in others:
             process.terminate()
         command = without_password(shlex.join(words))
-        click.echo(f"Interrupted. To go on: clipwise tune {command}", err=True)
+        click.echo(f"Interrupted. To continue: clipwise tune {command}", err=True)
         return 130
     finally:
         for process in others:

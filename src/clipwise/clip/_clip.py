@@ -57,7 +57,7 @@ class Clip:
     on: On = "norm"
 
     def __repr__(self) -> str:
-        """As it is written, without an action that is the usual one."""
+        """The call that creates it, without the arguments of an action that have their defaults."""
         usual = ("action", "patience", "on") if self.action == "clip" else ("on",) * (self.on == "norm")
         shown = (f"{one.name}={getattr(self, one.name)!r}" for one in fields(self) if one.name not in usual)
         return f"{type(self).__name__}({', '.join(shown)})"
@@ -69,7 +69,7 @@ class Clip:
         object.__setattr__(self, "norm", _order(self.norm))
         if self.per == "element" and self.norm != 2.0:
             raise ArgumentError(
-                f"a single entry is measured by its modulus; norm={self.norm!r} means nothing"
+                f"a single entry is measured by its modulus; norm={self.norm!r} has no effect"
             )
         if isinstance(self.threshold, type):
             raise ThresholdError(
@@ -81,7 +81,7 @@ class Clip:
         elif hasattr(self.threshold, "update") and not is_traced(self.threshold):
             parts = ("init", "update", "needs", "wants", "remembers", "watches_norm")
             missing = ", ".join(part for part in parts if not hasattr(self.threshold, part))
-            raise ThresholdError(f"{self.threshold!r} is no threshold policy: it lacks {missing}")
+            raise ThresholdError(f"{self.threshold!r} is not a threshold policy: it lacks {missing}")
         elif isinstance(self.threshold, tuple | list):
             object.__setattr__(self, "threshold", self._range(self.threshold))
         else:
@@ -95,20 +95,20 @@ class Clip:
             raise ArgumentError(f'patience is for action="skip", got patience={self.patience} without it')
         if self.action == "skip" and self.per != "global":
             raise ArgumentError(
-                f'action="skip" leaves out a whole step, by one norm over everything: per must be "global",'
+                f'action="skip" skips a whole step, by the norm of all gradients: per must be "global",'
                 f" got {self.per!r}"
             )
 
         if self.on not in get_args(On):
             raise ArgumentError(f"on must be one of {', '.join(get_args(On))}, got {self.on!r}")
         if self.action == "clip" and self.on != "norm":
-            raise ArgumentError(f'on={self.on!r} is for action="skip": what is clipped is a norm')
+            raise ArgumentError(f'on={self.on!r} is for action="skip"; action="clip" compares the norm')
 
     def _check_policy_of_losses(self, policy: Threshold) -> None:
         judges = policy.watches_norm and not getattr(policy, "takes_losses", False)
         if self.on == "loss" and (judges or policy.needs):
             raise ArgumentError(
-                f'{policy!r} is of norms, which are above 0: on="loss" takes a number, a schedule, or'
+                f'{policy!r} is a policy for norms: on="loss" takes a number, a schedule, or'
                 " rolling_zscore(...)"
             )
 
@@ -134,7 +134,7 @@ class Clip:
                 ' a range, a schedule, or a policy of the loss or weights; use per="tensor" or "global"'
             )
         if "moment_ratio" in policy.needs and self.per != "tensor":
-            raise ArgumentError(f'{policy!r} is of whole tensors: per must be "tensor", got {self.per!r}')
+            raise ArgumentError(f'{policy!r} is for whole tensors: per must be "tensor", got {self.per!r}')
         endless = isinstance(policy, thresholds.percentile) and policy.window is None
         if self.per == "unit" and endless:
             raise ArgumentError(

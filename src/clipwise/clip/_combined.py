@@ -25,7 +25,7 @@ class Chain:
         first = next((place for place, clip in enumerate(every) if clip.action == "clip"), len(every))
         if any(clip.action == "skip" for clip in every[first:]):
             raise ArgumentError(
-                "a step is left out by the norm of its gradients as they come: in a chain skips are first, as"
+                "a step is skipped by the norm before any clipping: in a chain, skips come first, as"
                 " in chain(skip_spikes(), clip_by_global_norm(1.0))"
             )
 
@@ -49,8 +49,8 @@ class ByName:
                 _check_clip(f"by_name: {pattern!r}", clip)
             if leaves_steps_out(clip):
                 raise ArgumentError(
-                    f"by_name: {pattern!r}: a step is left out for all parameters or for none: put the skip"
-                    f" before, as in chain(skip_spikes(), by_name({{{pattern!r}: ...}}))"
+                    f"by_name: {pattern!r}: a step is skipped for all parameters or for none: put the skip"
+                    f" first, as in chain(skip_spikes(), by_name({{{pattern!r}: ...}}))"
                 )
 
 
@@ -63,7 +63,13 @@ def _check_clip(where: str, clip: object) -> None:
 
 
 def chain(*clips: AnyClip) -> Chain:
-    """Clips one after the other, each applied to what the one before it left.
+    """Apply clips one after the other, each to the result of the previous one.
+
+    Args:
+        clips: at least one; those with ``action="skip"`` come first.
+
+    Raises:
+        ArgumentError: there is no clip, one is not a clip, or one that skips comes after one that clips.
 
     >>> from clipwise import clip_by_global_norm, clip_by_value
     >>> len(chain(clip_by_value(5.0), clip_by_global_norm(1.0)).clips)
@@ -81,6 +87,10 @@ def by_name(parts: Mapping[str, AnyClip | None]) -> ByName:
         parts: maps shell patterns (``*``, ``?``, ``[ab]``) of parameter names to clips; None leaves the part
             unclipped. The first pattern that matches a name wins. Parameters that match no pattern are not
             clipped; end with ``"*"`` to include the rest.
+
+    Raises:
+        ArgumentError: there is no pattern, a pattern is not a non-empty string, or a value is not a clip or
+            skips steps.
 
     >>> from clipwise import clip_by_global_norm
     >>> by_name({"encoder.*": clip_by_global_norm(0.5), "*": clip_by_global_norm(1.0)}).parts[0][0]

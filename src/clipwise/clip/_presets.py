@@ -226,7 +226,10 @@ def stable_adamw(limit: float = 1.0) -> Clip:
 
 
 def auto() -> Clip:
-    """No threshold to guess: the global norm, with a threshold learned from the run (`thresholds.auto`).
+    """Clip the global norm to a threshold that is learned from the run, so that none has to be chosen.
+
+    Under SGD it bounds the length of a step and clips spikes; under Adam and similar optimizers it is half
+    the usual norm. It uses the loss if `observe` passes it. The rule is in `thresholds.auto`.
 
     >>> auto().per
     'global'

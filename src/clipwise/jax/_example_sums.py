@@ -102,7 +102,7 @@ def refuse_batch(
         raise ArgumentError(
             "noise_multiplier needs a key=, such as jax.random.key(0), at each step"
             if key is None
-            else "key is for the noise: give noise_multiplier to per_example, too"
+            else "key is for the noise: also pass noise_multiplier to per_example"
         )
     one = jax.tree.map(lambda array: jax.ShapeDtypeStruct(np.shape(array)[1:], jnp.result_type(array)), batch)
     loss = jax.eval_shape(loss_fn, params, *one)

@@ -39,7 +39,7 @@ class AttachState(NamedTuple):
 
     @property
     def report(self) -> ClipReport:
-        """The report of the last step; with norm 0 before the first."""
+        """The report of the last step; before the first step its norm is 0."""
         return unpack(self.packed)
 
 
@@ -55,35 +55,38 @@ def attach(
     scale_free: bool = False,
     unit_axes: UnitAxes | None = None,
 ) -> optax.GradientTransformationExtraArgs:
-    """The optimizer with a clip before every step.
+    """Wrap an optax optimizer so that gradients are clipped before every step.
 
-    In a step that is left out, with NaN or Inf (of its gradients or its update) or by a clip's
-    ``action="skip"``, the updates are zeros, and the optimizer's state stays bit for bit as it was. It is
-    used like any optax optimizer; ``update`` takes ``value=loss``, and passes on all that it is given.
+    A step is skipped if its gradients or its update hold NaN or Inf, or if a clip with ``action="skip"`` says
+    so. The updates of a skipped step are zeros, and the optimizer's state does not change. The result is used
+    like any optax optimizer; ``update`` also accepts ``value=loss``, and passes all its arguments on.
 
     Args:
-        optimizer: any of optax; for accumulation put `optax.MultiSteps` around what `attach` returns.
-        clip: what to do; a string or a mapping is read by `clipwise.config.parse`. Without one the gradients
-            are only measured.
-        weights: what is done to the weights after every step, such as ``clip_by_value(0.01)`` for WGAN: the
-            updates are such that `optax.apply_updates` gives bounded weights, see `clip_weights`.
-            `weights_report` says what was done.
-        updates: what is done to the update of every step, when the optimizer has made it of the gradient:
+        optimizer: any optax optimizer. For accumulation wrap the result in `optax.MultiSteps`.
+        clip: the clip; a string or a mapping is read by `clipwise.config.parse`. With None the gradients are
+            only measured.
+        weights: a clip for the weights after every step, such as ``clip_by_value(0.01)`` for WGAN. The
+            updates are changed so that `optax.apply_updates` gives clipped weights; see `clip_weights`. Its
+            report is `weights_report`.
+        updates: a clip for the update of every step, after the optimizer has computed it from the gradient.
             ``clip_by_block_rms(1.0)`` is the update clipping of Adafactor (Shazeer and Stern 2018,
             arXiv:1804.04235, section 6), for any optimizer. ``u = update / learning_rate`` is measured and
-            clipped, and the update becomes ``learning_rate * clipped(u)``: what the optimizer adds before
-            its rate, such as decoupled weight decay, is a part of it. `updates_report` says what was done.
-        nonfinite: ``"skip"``, ``"zero"``, ``"propagate"``, outside of compiled functions also ``"error"``;
-            see `clipwise.jax.clip`.
-        learning_rate: of the optimizer, for ``updates``, which need it, and `clipwise.auto`. A schedule is
-            asked by the number of steps that were taken, as the optimizer's own is; a rate of 0 counts as 1
-            for ``updates``. Of `optax.inject_hyperparams` the one that it hands in.
-        momentum, scale_free: of the optimizer, for `clipwise.auto`.
-        unit_axes: as for `clip`; for ``weights`` and ``updates`` too.
+            clipped, and the update becomes ``learning_rate * clipped(u)``. This includes what the optimizer
+            adds before it applies the rate, such as decoupled weight decay. Its report is `updates_report`.
+        nonfinite: ``"skip"``, ``"zero"`` or ``"propagate"``, outside compiled functions also ``"error"``; see
+            `clipwise.jax.clip`.
+        learning_rate: the optimizer's learning rate, a number or a schedule. ``updates`` requires it, and
+            `clipwise.auto` uses it. A schedule is called with the number of steps taken, as in optax; a rate
+            of 0 counts as 1 for ``updates``. With `optax.inject_hyperparams` the injected rate is used.
+        momentum, scale_free: of the optimizer, for `clipwise.auto`; see `thresholds.Observation`.
+        unit_axes: as for `clip`; also applies to ``weights`` and ``updates``.
+
+    Returns:
+        An `optax.GradientTransformationExtraArgs`, whose state is read by `report`.
 
     Raises:
-        ArgumentError: the first argument is no optimizer of optax, ``updates`` are to be clipped without a
-            ``learning_rate`` or by a clip that follows the loss, or another argument is not allowed.
+        ArgumentError: the first argument is not an optax optimizer, ``updates`` is given without a
+            ``learning_rate`` or with a clip that follows the loss, or another argument is not allowed.
 
     >>> import jax.numpy as jnp, optax, clipwise, clipwise.jax
     >>> optimizer = clipwise.jax.attach(optax.adam(0.1), clipwise.clip_by_global_norm(1.0))

@@ -55,15 +55,18 @@ class PerExample:
 
         Args:
             params: any pytree.
-            batch: what ``loss_fn`` takes beside params, each array with the examples along axis 0.
-            state: of `init` or of the step before; None: this is the first step.
-            mask: which rows are examples, ``(examples,)``; the others are padding and count for nothing,
-                whatever is in them.
-            key: that the noise is drawn with.
+            batch: the other arguments of ``loss_fn``, each array with the examples along axis 0.
+            state: the state from `init` or from the previous step; None in the first step.
+            mask: booleans of shape ``(examples,)``, True for examples and False for padding. The contents of
+                padding have no effect.
+            key: random key for the noise; it must differ from step to step.
+
+        Returns:
+            ``(gradients, state, report)``, the gradients in the structure of ``params``.
 
         Raises:
             ArgumentError: the arrays differ in the number of examples, or the loss is not one number.
-            StateError: the state is of another clip or of other parameters.
+            StateError: the state belongs to another clip or to other parameters.
         """
         refuse_no_state(state)
         refuse_batch(self.loss_fn, self.options, params, batch, mask, key)

@@ -1,4 +1,4 @@
-"""What one training run leaves behind: plain numbers, which every table, picture and page reads alike."""
+"""The record of one training run: plain numbers, from which tables, pictures and pages are made."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -25,15 +25,16 @@ class Evaluation:
 
 @dataclass
 class RunInfo:
-    """What is known of a run before its first step.
+    """Facts about a run that are known before its first step.
 
     Attributes:
-        label: how people call it: ``"no clipping"``, ``"clip_by_global_norm(5.0)"``, ``"auto"``.
+        label: name in tables and pictures: ``"no clipping"``, ``"clip_by_global_norm(5.0)"``, ``"auto"``.
         clip: the clip in its short string form, None for none.
         role: ``"baseline"`` (no clipping), ``"configured"``, ``"given"`` (asked for by --clip) or ``"auto"``.
         seed: the seed of the run.
-        metric: name of the held-out metric people decide by, e.g. ``"bits"``; a key of each evaluation.
-        lower_is_better: whether less of it is better.
+        metric: name of the held-out metric by which runs are compared, such as ``"bits"``; a key of each
+            evaluation.
+        lower_is_better: whether a lower value of the metric is better.
     """
 
     label: str
@@ -49,13 +50,13 @@ class RunRecord(RunInfo):
     """One run of one configuration with one clip and one seed.
 
     Attributes:
-        steps: one list a column of `STEP_COLUMNS`, one entry a step; NaN and Inf are kept as they are.
-        evaluations: held-out figures over the run, the last one final.
+        steps: one list for each column of `STEP_COLUMNS`, with one entry per step; NaN and Inf are kept.
+        evaluations: held-out figures during the run; the last one is final.
         seconds: training time in seconds.
-        skipped_steps: steps that were not taken: the gradient was not finite, or a clip left them out.
-        interrupted: the run was stopped before its end.
-        multiple: what is said where its first gradients are a whole multiple of those of another run of the
-            recording, which sums what it averages, or the other way round.
+        skipped_steps: number of skipped steps: the gradient was not finite, or a clip skipped the step.
+        interrupted: whether the run was stopped before its end.
+        multiple: a sentence if its first gradients are a whole multiple of another run's in the recording,
+            because one of them sums what the other averages.
     """
 
     steps: dict[str, list[float]] = field(default_factory=lambda: {name: [] for name in STEP_COLUMNS})
@@ -67,5 +68,5 @@ class RunRecord(RunInfo):
 
     @property
     def final(self) -> dict[str, float]:
-        """The figures of the last evaluation; empty where there was none."""
+        """The figures of the last evaluation; empty if there was none."""
         return self.evaluations[-1].metrics if self.evaluations else {}

@@ -41,9 +41,9 @@ class RecordingTarget:
     """Where the runs of a call are recorded, and what is kept with each of them.
 
     Attributes:
-        path: of the recording.
-        title: what the configuration is called; each run is named after it, its clip and its seed.
-        facts: anything else that JSON can hold, such as the settings.
+        path: path of the recording.
+        title: name of the configuration; each run is named after it, its clip and its seed.
+        facts: further facts as JSON values, such as the settings.
     """
 
     path: Path
@@ -58,15 +58,15 @@ class RecordingTarget:
 class RunLog:
     """Records one run through a `clipwise.Monitor`.
 
-    Alerts of its rules go into the recording only: a comparison shows on purpose what they warn of.
+    Alerts are only recorded and not shown, because a comparison provokes what they warn of.
 
     Args:
-        target: where.
-        info: of the run.
-        clip: what is done to the gradients.
+        target: where the run is recorded.
+        info: facts about the run.
+        clip: the clip of the gradients.
 
     Attributes:
-        info: of the run.
+        info: facts about the run.
     """
 
     def __init__(self, target: RecordingTarget, info: RunInfo, clip: AnyClip | None) -> None:
@@ -82,21 +82,21 @@ class RunLog:
             self._monitor.describe(clip)
 
     def step(self, step: int, loss: Any, report: Any) -> None:
-        """Note a step; a report of None says that a gradient scaler dropped it. Nothing waits here."""
+        """Record a step without a host-device sync; None as report: a gradient scaler skipped the step."""
         if report is not None:
             self._monitor.record(report, step=step)
         self._monitor.log(step=step, loss=loss)
 
     def evaluation(self, step: int, seconds: float, figures: Mapping[str, float]) -> None:
-        """Note the held-out figures after so many steps, and seconds of training."""
+        """Record the held-out figures after a number of steps and of seconds of training."""
         values: dict[str, Any] = {HELD_OUT + name: value for name, value in figures.items()}
         self._monitor.log(step=step, **{SECONDS: seconds} | values)
 
     def finish(self, *, interrupted: bool) -> RunRecord:
-        """Write the rest, and read the whole run back.
+        """Write what is pending, and read the whole run back.
 
         Raises:
-            StoreError: it could not be written.
+            StoreError: the run could not be written.
         """
         written = self._monitor.flush()
         self._monitor.close("stopped" if interrupted else None)
@@ -117,14 +117,14 @@ class RunLog:
 
 
 def record_of(store: Store, run: Run, multiples: Multiples | None = None) -> RunRecord:
-    """The record of a run of the lab: of one that is not finished, as far as it came.
+    """The record of a run of the lab; for an unfinished run, up to its last recorded step.
 
     Args:
-        store, run: where it is recorded.
-        multiples: what was read of the gradients of other runs before.
+        store, run: the recording, and the run in it.
+        multiples: cache of the gradients of other runs.
 
     Raises:
-        StoreError: it is no run of the lab, or a step is missing or was recorded twice.
+        StoreError: it is not a run of the lab, or a step is missing or was recorded twice.
     """
     if not set(INFO) <= run.facts.keys():
         raise StoreError(f"run {run.name!r} was not recorded by clipwise train or compare")
@@ -164,7 +164,7 @@ def record_of(store: Store, run: Run, multiples: Multiples | None = None) -> Run
 
 
 def finished_runs(target: RecordingTarget) -> list[RunRecord]:
-    """The runs in a recording that came to their end with the same facts, the newest first."""
+    """The finished runs in a recording that have the same facts, newest first."""
     if not target.path.exists() or not target.path.stat().st_size:
         return []
     multiples = Multiples()

@@ -1,4 +1,4 @@
-"""The gradient of each example clipped before they are summed, for `GradientTape` loops."""
+"""Per-example clipping for `GradientTape` loops: each example's gradient is clipped before the sum."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -25,7 +25,7 @@ __all__ = ["PerExample", "per_example"]
 
 
 class PerExample:
-    """A function of variables and a batch to clipped gradients. Made by `per_example`."""
+    """A function of variables and a batch that returns clipped gradients. Created by `per_example`."""
 
     def __init__(self, loss_fn: Callable[..., Array], options: Options) -> None:
         if not callable(loss_fn):
@@ -35,7 +35,7 @@ class PerExample:
         self._compiled: tuple[list[Any], Any] | None = None
 
     def init(self, variables: Any) -> ClipState:
-        """What the thresholds remember before the first step."""
+        """The state of the thresholds before the first step."""
         plan = ExamplePlan(self.options.clip, slots_of(variables, None))
         return init_state(plan.plan, TensorFlowArithmetic().xp)
 
@@ -51,16 +51,19 @@ class PerExample:
         """The clipped gradients of a batch, the next state, and a report of its examples.
 
         Args:
-            variables: that ``loss_fn`` uses, of TensorFlow or Keras, in any structure that `tf.nest` knows.
-            batch: what ``loss_fn`` takes, each tensor with the examples along axis 0.
-            state: of `init` or of the step before; None: this is the first step.
-            mask: which rows are examples, ``(examples,)``; the others are padding and count for nothing,
-                whatever is in them.
-            seed: two whole numbers that the noise follows from, other ones at each step.
+            variables: TensorFlow or Keras variables that ``loss_fn`` uses, in any structure of `tf.nest`.
+            batch: the arguments of ``loss_fn``, each tensor with the examples along axis 0.
+            state: the state from `init` or from the previous step; None in the first step.
+            mask: booleans of shape ``(examples,)``, True for examples and False for padding. The contents of
+                padding have no effect.
+            seed: two whole numbers that seed the noise; they must differ from step to step.
+
+        Returns:
+            ``(gradients, state, report)``, the gradients in the structure of ``variables``.
 
         Raises:
             ArgumentError: the tensors differ in the number of examples, or the loss is not one number.
-            StateError: the state is of another clip or of other variables.
+            StateError: the state belongs to another clip or to other variables.
         """
         batch = as_tensors(batch)
         size = int(tf.nest.flatten(batch)[0].shape[0])
@@ -70,9 +73,9 @@ class PerExample:
                 raise ArgumentError(f"mask must have the shape ({size},), got {tuple(mask.shape)}")
         if (seed is None) == bool(self.options.noise_multiplier):
             raise ArgumentError(
-                "noise_multiplier needs a seed= of two numbers, others at each step"
+                "noise_multiplier needs a seed= of two numbers, different ones at each step"
                 if seed is None
-                else "seed is for the noise: give noise_multiplier to per_example, too"
+                else "seed is for the noise: also pass noise_multiplier to per_example"
             )
         owners = _once(variables)
         laid = lay_out(variables, variables, None, "variable")
@@ -87,9 +90,9 @@ class PerExample:
         return laid.rebuilt(gradients), state, report
 
     def sensitivity(self, variables: Any, state: ClipState | None = None) -> Array:
-        """How far adding or removing one example moves the gradients of the coming step, as a 2-norm.
+        """How much adding or removing one example changes the gradients of the coming step, as a 2-norm.
 
-        By global norm C it is C with ``loss="sum"`` and C / batch_size with ``loss="mean"``.
+        With a global norm of C it is C for ``loss="sum"`` and C / batch_size for ``loss="mean"``.
 
         Raises:
             ArgumentError: the threshold follows the examples' norms, or ``batch_size`` is not given.
@@ -168,24 +171,28 @@ def per_example(
 ) -> PerExample:
     """Clip the gradient of each example of a batch before they are summed.
 
-    ``sum_i min(1, C / ||g_i||) g_i`` with the gradient ``g_i`` of ``loss_fn(*example_i)``, divided by the
-    number of examples for ``loss="mean"``. See `clipwise.torch.per_example` for clips, thresholds and noise,
-    which are the same. Call what it returns as ``gradients, state, report = step(variables, inputs, targets,
-    state=state)``, eagerly or inside a `tf.function`, where the number of examples must be known.
+    ``sum_i min(1, C / ||g_i||) g_i`` with ``g_i`` the gradient of ``loss_fn(*example_i)``, divided by the
+    number of examples for ``loss="mean"``. Clips, thresholds and noise are those of
+    `clipwise.torch.per_example`. Call the returned object as ``gradients, state, report = step(variables,
+    inputs, targets, state=state)``, eagerly or inside a `tf.function`. In a `tf.function` the number of
+    examples must be known when it is traced.
 
     Args:
-        loss_fn: from one example, without an axis for the batch, to its loss; it uses the variables. A model
-            of Keras is given ``inputs[None]``. AutoGraph does not rewrite it: branch with `tf.cond`.
-        clip: by global norm or by tensor; a string or a mapping is read by `clipwise.config.parse`.
-        loss: whether the clipped gradients are averaged or summed.
-        batch_size: what the sum is divided by for ``loss="mean"``; the number of examples unless given.
-        micro_batch: how many examples at a time; as many as fit into 64 Mi entries unless given.
-        nonfinite: examples whose gradient holds NaN or Inf are summed as they are (``"propagate"``) or left
-            out (``"drop"``).
-        noise_multiplier: the standard deviation of Gaussian noise over `PerExample.sensitivity`.
+        loss_fn: a function of one example, without a batch axis, that uses the variables and returns its
+            loss. Give a Keras model ``inputs[None]``. AutoGraph does not convert it: branch with `tf.cond`.
+        clip: a clip by global norm or by tensor; a string or a mapping is read by `clipwise.config.parse`.
+        loss: ``"mean"`` or ``"sum"`` of the clipped gradients.
+        batch_size: divisor of the sum for ``loss="mean"``; by default the number of examples.
+        micro_batch: number of examples at a time; by default as many as fit into 64 Mi entries.
+        nonfinite: what to do about examples whose gradient holds NaN or Inf: ``"propagate"`` sums them as
+            they are, ``"drop"`` leaves them out.
+        noise_multiplier: standard deviation of Gaussian noise, divided by `PerExample.sensitivity`.
+
+    Returns:
+        A `PerExample`.
 
     Raises:
-        ArgumentError: options are not allowed or do not fit together.
+        ArgumentError: an option is not allowed, or the options do not fit together.
 
     >>> import tensorflow as tf, clipwise, clipwise.tensorflow
     >>> w = tf.Variable([0.0, 0.0])
@@ -211,7 +218,7 @@ def _once(variables: Any) -> list[Any]:
     """The variables as a list, in which each is once."""
     found = list({id(one): one for one in tf.nest.flatten(variables)}.values())
     if not found:
-        raise ArgumentError("variables must hold a variable")
+        raise ArgumentError("variables must contain at least one variable")
     for one in found:
         _of_tensorflow(one)
     return found
@@ -221,7 +228,7 @@ def _of_tensorflow(variable: Any) -> Any:
     """The variable itself, or that behind one of Keras."""
     found = variable if isinstance(variable, tf.Variable) else getattr(variable, "value", None)
     if not isinstance(found, tf.Variable):
-        raise ArgumentError(f"variables must be those of TensorFlow or Keras, got {type(variable).__name__}")
+        raise ArgumentError(f"variables must be TensorFlow or Keras variables, got {type(variable).__name__}")
     return found
 
 

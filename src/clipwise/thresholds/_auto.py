@@ -16,15 +16,15 @@ _FURTHEST = 1.0  # logarithm; no norm counts as further than a factor e from the
 
 
 class AutoState(NamedTuple):
-    """What is remembered.
+    """The state of `auto` between two steps.
 
     Attributes:
-        usual: the logarithm of the usual norm.
-        count: how many norms there were.
-        losses: the last losses.
+        usual: logarithm of the usual norm.
+        count: number of norms so far.
+        losses: the most recent losses.
         falling: the smoothed loss.
-        factor: by which jumps of the loss shorten the steps.
-        travel: how far the weights have come, and by how many steps.
+        factor: factor f, which is below 1 after the loss has jumped.
+        travel: distance that the weights have covered, and number of steps.
     """
 
     usual: Array
@@ -37,13 +37,13 @@ class AutoState(NamedTuple):
 
 @dataclass(frozen=True)
 class auto(WithReasons):
-    """Learned from the run: steps as long as the distance that they cover warrants, and no spikes.
+    """A threshold that is learned from the run. It bounds the length of a step and clips spikes.
 
-    For optimizers whose step is proportional to the gradient (SGD, with or without momentum m), with learning
-    rate r, weights w, norms n::
+    For optimizers whose step is proportional to the gradient (SGD with momentum m, which may be 0), with
+    learning rate r, weights w and gradient norms n::
 
         u = the usual norm (see below)
-        s_i = m * s_(i-1) + r * min(n_i, T_i)                     how long step i was at most
+        s_i = m * s_(i-1) + r * min(n_i, T_i)                     upper bound of the length of step i
         P = s_0 + s_1 + ...
         D^2 = min(P^2, max over i of max((||w_i|| - ||w_0||)^2, ||w_i||^2 - ||w_0||^2))
         S = the longest step, at least first * max(||w_0||, 0.03 * sqrt(number of weights))
@@ -56,29 +56,34 @@ class auto(WithReasons):
         B = min(max((1 - m) * L, L - m * s), 3 * (1 - m) * L)     s: of the step before
         T = min(B / r, f * max(spike * u, short * (1 - m) * S / r))
 
-    Steps that agree cover more than a random walk does (A > 1), and may become longer; steps that undo each
-    other cover less, and become shorter. While the learning rate is 0, and where it or the weights are not
-    known, ``T = f * spike * u``, and a is 1 where they are not known.
+    Steps that point in similar directions cover more distance than a random walk (A > 1), so they may become
+    longer. Steps that cancel each other cover less, so they become shorter. If the learning rate is 0, or if
+    it or the weights are unknown, ``T = f * spike * u``; a is 1 if they are unknown.
 
-    For optimizers that divide by the gradient's own size (Adam, RMSprop, ...) a shorter gradient does not
-    make a shorter step, but says how much a batch counts beside others: ``T = share * u``.
+    Optimizers that divide by the size of the gradient (Adam, RMSprop, ...) do not take a shorter step for a
+    smaller gradient; its norm decides how much a batch counts relative to others. There ``T = share * u``.
 
-    The usual norm u is the geometric mean of the first 50 norms before this one, then their exponential
-    moving average with weight 0.02, where a norm counts as at most e times u and at least u / e; before the
-    first norm it is infinite. A norm that is NaN, Inf or exactly 0 does not count. A loss jumps if it is not
-    finite or above ``median + z * 1.4826 * MAD`` of the last ``window`` losses; the smoothed loss gives each
-    a weight of 0.2. Without `observe`, f stays 1 and no loss is lower. The distance is measured anew when the
-    number of weights changes. Memory is O(1). Reasons, measurements and limits are in docs/auto.md.
+    The usual norm u is the geometric mean of the previous norms for the first 50 of them. After that,
+    log(u) is an exponential moving average of the logarithms with weight 0.02. A norm counts as at most
+    e * u and at least u / e. Before the first norm u is infinite; a norm that is NaN, Inf or exactly 0 does
+    not count. The loss jumps if it is not finite or above ``median + z * 1.4826 * MAD`` of the last
+    ``window`` losses. The smoothed loss is an exponential moving average with weight 0.2. Without `observe`,
+    f stays 1 and the smoothed loss is never a new minimum. The distance is measured from a new start when
+    the number of weights changes. Memory is O(1). Reasons, measurements and limits are in docs/auto.md.
 
     Args:
-        first: the longest step before steps agree, relative to the weights' norm.
-        stretch: by how much steps may be longer than the longest before, or must be shorter; at least 1.
-        spike: how many usual norms a norm may be.
-        short: a norm is no spike if it makes a step of at most this share of the longest, momentum included.
-        share: the threshold in usual norms where the optimizer divides by the gradient's own size.
-        floor, down, up: range and pace of the factor f.
-        z: how many robust standard deviations of the loss are still usual.
-        window: number of losses that count as recent.
+        first: lower bound of S, and bound of the first step, relative to the norm of the weights.
+        stretch: largest factor by which the bound may be longer or shorter than the longest step so far; at
+            least 1.
+        spike: largest norm, in multiples of the usual norm.
+        short: a norm above that is not clipped as a spike if its step, momentum included, is at most this
+            share of the longest step.
+        share: the threshold, in multiples of the usual norm, for optimizers that divide by the size of the
+            gradient.
+        floor, down, up: lower bound of the factor f, its reduction when the loss jumps, and its least growth
+            per step afterwards.
+        z: number of robust standard deviations above the median at which the loss counts as a jump.
+        window: number of recent losses that are compared with.
 
     Raises:
         ThresholdError: a number is negative or not finite.

@@ -15,8 +15,8 @@ class Observation:
 
     Attributes:
         norm: norm of each group of gradient entries before clipping; any shape, ``()`` for a global norm.
-        step: number of earlier steps, skipped ones included (0 in the first step). It is a number of the wide
-            float, so that ``0.5**seen.step`` is one too.
+        step: number of earlier steps, skipped ones included (0 in the first step). It is a float of the
+            back end's widest precision, which ``0.5**seen.step`` then has, too.
         global_norm: the joint norm of all groups.
         weight_norm: norm of the weights of each group; same shape as ``norm``.
         weight_count: number of weights that ``weight_norm`` was computed from.
@@ -61,8 +61,8 @@ class Threshold(Protocol):
     other. If it also has ``update_many(xp, state, norms) -> state``, that is called once per step with the
     norms of all examples along axis 0.
 
-    A policy whose threshold may have several reasons derives from `WithReasons`, so that the report says
-    which it was.
+    A policy whose threshold can have several reasons derives from `WithReasons`, so that the report can name
+    the one that applied.
 
     Attributes:
         needs: fields of `Observation` that must be given.
@@ -84,17 +84,17 @@ class Threshold(Protocol):
 
 
 Conditions: TypeAlias = Callable[[], Sequence[Array]]
-"""Gives for each reason but the last whether it is that of each group, unless one before it is."""
+"""Returns one mask for each reason but the last: the groups to which it applies if no earlier one does."""
 
 
 class WithReasons:
-    """A policy that says what held the threshold: a floor, a warm-up, the norms before, the loss.
+    """A policy that reports what determined the threshold: a floor, the warm-up, earlier norms or the loss.
 
-    It names its reasons, and has `update_held` in place of ``update``. Their shares are
-    `clipwise.ClipReport.held`.
+    A subclass lists its reasons and implements `update_held` instead of ``update``. For each reason,
+    `clipwise.ClipReport.held` is the share of the groups whose threshold it determined.
 
     Attributes:
-        reasons: at least two names.
+        reasons: the names of the reasons, at least two.
 
     >>> import dataclasses, numpy as np
     >>> @dataclasses.dataclass(frozen=True)
@@ -118,14 +118,16 @@ class WithReasons:
     reasons: ClassVar[tuple[str, ...]]
 
     def update_held(self, xp: Any, state: Any, seen: Observation) -> tuple[Array, Any, Conditions]:
-        """As ``update``, and a function that gives for each reason but the last whether it is that of each
-        group; the first that is counts. It is called where someone reads the report, so it keeps no more of
-        the state than it needs.
+        """Like ``update``, with a function as third value that tells which reason applies to each group.
+
+        The function returns one boolean array for each reason but the last. The first that is true counts; if
+        none is, the last reason applies. It is called when the report is read, so it should keep a reference
+        to no more of the state than it needs.
         """
         raise NotImplementedError
 
     def update(self, xp: Any, state: Any, seen: Observation) -> tuple[Array, Any]:
-        """The threshold for this step, broadcastable to ``seen.norm``, and the next state."""
+        """The threshold of this step, broadcastable to ``seen.norm``, and the next state."""
         threshold, state, _ = self.update_held(xp, state, seen)
         return threshold, state
 

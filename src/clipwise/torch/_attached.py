@@ -125,7 +125,7 @@ class AttachedClipper(AroundSteps):
             _foreign_clipping.listen(self)
 
     def __getstate__(self) -> dict[str, Any]:
-        """A copy is a record: it acts on nothing, and to detach it ends nothing."""
+        """A copy is a record: it is attached to no optimizer, and detaching it has no effect."""
         return super().__getstate__() | {
             "_optimizers": self.optimizers,
             "_handles": [],
@@ -196,7 +196,7 @@ class AttachedClipper(AroundSteps):
         return not {id(p) for p in parameters}.isdisjoint(self._current)
 
     def hear(self, function: str, threshold: float) -> None:
-        """Say once that somebody else clips these gradients too."""
+        """Warn once that the training loop clips these gradients too."""
         _foreign_clipping.stop_listening(self)
         warn(
             f"the loop clips too: {function} to {threshold:g}, and clipwise with {spelled(self.clip)} after"

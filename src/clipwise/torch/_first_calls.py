@@ -1,4 +1,4 @@
-"""Noticing in the first calls of a clip that it acts on nothing: after the step, or without gradients."""
+"""Notices in the first calls of a clip that it clips nothing: after the step, or without gradients."""
 
 import math
 import weakref
@@ -14,23 +14,24 @@ from clipwise.clip import AnyClip, never_clips
 from clipwise.stack import warn
 
 _ASKED = 10
-"""Calls, each after a step, of which none acts, until it is said."""
+"""Number of calls without effect, each after a step, before the warning."""
 
 _LONGEST = 100
-"""Steps without a call, after which none is waited for any more."""
+"""Number of steps without a call after which a clip is no longer watched."""
 
 _LOOPS = 8
-"""Loops of one process that the functions without memory are watched in."""
+"""Number of training loops per process in which the stateless functions are watched."""
 
 
 class FirstCalls:
-    """The first calls of one clip: it is over with the first that finds gradients that no step has used yet.
+    """Watches the first calls of one clip, until one of them finds gradients that no step has used yet.
 
-    Until then a hook after the steps of all optimizers notes of two parameters which gradient was used, at
-    which version. Nothing waits for a device, so gradients of zeros are told from others on the CPU only.
+    Until then a hook that runs after the steps of all optimizers notes, for two parameters, which gradient
+    was used and its version. There is no host-device sync, so gradients of zeros are recognised on the CPU
+    only.
 
     Args:
-        what: the clip, in words.
+        what: the clip as it is named in the warning.
         asks: whether to watch it.
     """
 
@@ -44,10 +45,10 @@ class FirstCalls:
         self._used: dict[int, tuple[weakref.ref[Tensor], int]] = {}
 
     def call(self, parameters: Iterable[Tensor]) -> None:
-        """A call is about to clip the gradients of these.
+        """Called before the gradients of these parameters are clipped.
 
         Warns:
-            UserWarning: the last one of those that are watched, if none has acted.
+            UserWarning: at the last of the calls that are watched, if none of them has clipped anything.
         """
         if torch.compiler.is_compiling():
             return
@@ -70,7 +71,7 @@ class FirstCalls:
         _watch(self)
 
     def after_step(self, optimizer: Optimizer) -> None:
-        """An optimizer has made a step."""
+        """Called after each step of an optimizer."""
         self._any_step, self._steps = True, self._steps + 1
         if self._steps > _LONGEST:
             self.asks, self._watched = False, []
@@ -119,7 +120,7 @@ _of_functions: dict[int, FirstCalls] = {}
 
 
 def call_of(function: str, parameters: list[Tensor], clip: AnyClip | float) -> None:
-    """A function that remembers nothing is about to clip the gradients of these; inf only measures."""
+    """Called before a stateless function clips the gradients of these parameters; inf only measures."""
     if torch.compiler.is_compiling():  # first: a threshold may be a part of the graph then
         return
     if clip == math.inf if isinstance(clip, float) else never_clips(clip):

@@ -56,10 +56,9 @@ def attach(
     steps, over the gradients of all, which must be complete by then. The other optimizers use the same
     coefficients as long as their gradients have not changed since.
 
-    A copy of the optimizer (`copy.copy`, `copy.deepcopy`, pickle) has no clip attached, since it has none of
-    the
-    hooks: attach again. A copy of the clipper is a record without effect. ``optimizer.load_state_dict`` keeps
-    the clip attached.
+    A copy of the optimizer (`copy.copy`, `copy.deepcopy`, pickle) has no clip attached, because hooks are not
+    copied: attach again. A copy of the clipper is a record without effect. ``optimizer.load_state_dict``
+    keeps the clip attached.
 
     Args:
         optimizer: any `torch.optim.Optimizer`, a wrapper around one, or several. For a wrapper, the clip is

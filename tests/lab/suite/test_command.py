@@ -74,7 +74,7 @@ def test_killed_it_goes_on_over_two_processes_to_the_same_numbers(
     assert len(before) == 1
     assert lab(folder, "run", TASK, "--jobs", "2") == 0
     said = capfd.readouterr().err
-    assert "1 of 3 runs are there already" in said
+    assert "1 of 3 runs are already finished" in said
     assert "[3/3]" in said
     after = finished(folder)
     assert set(after) == set(METHODS.split(","))
@@ -98,7 +98,7 @@ def test_killed_it_goes_on_over_two_processes_to_the_same_numbers(
         (["run", TASK, "--methods", "norm-3"], "unknown method 'norm-3'. Did you mean"),
         (["run", "addition", "--budget", "small"], "nothing to run: none of these tasks has a size"),
         (["report"], "there is no store"),
-        (["run", TASK, "--storage", "mysql://a:b@c/d"], "a storage is sqlite:///FILE or postgresql://"),
+        (["run", TASK, "--storage", "mysql://a:b@c/d"], "storage must be sqlite:///FILE or postgresql://"),
     ],
 )
 def test_a_mistake_is_one_sentence(

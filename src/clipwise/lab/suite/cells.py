@@ -14,11 +14,11 @@ __all__ = ["Cell", "Key", "cells"]
 
 @dataclass(frozen=True)
 class Key:
-    """What a cell is called in the store.
+    """The key of a cell in the store.
 
     Attributes:
         task, method, seed, budget: of the cell.
-        setting: a hash of what its numbers depend on: after a change of the task it is another cell.
+        setting: hash of everything that the results depend on, so that a changed task has new cells.
     """
 
     task: str
@@ -30,7 +30,7 @@ class Key:
 
 @dataclass(frozen=True)
 class Cell:
-    """One run that is wanted."""
+    """One requested run."""
 
     task: SuiteTask
     method: Method
@@ -45,7 +45,7 @@ class Cell:
 
     @property
     def seconds(self) -> float:
-        """About how long it takes on one core."""
+        """Estimated seconds on one core."""
         # What diverges ends early, so that further rates cost less than they would.
         return self.task.seconds[self.budget] * (1 + 0.6 * (len(self.method.variants) - 1))
 
@@ -60,13 +60,13 @@ def cells(
     methods: Sequence[str] = (),
     seeds: int | None = None,
 ) -> list[Cell]:
-    """All cells that are wanted, one seed after the other, so that what is there at any time is a table.
+    """All requested cells, ordered by seed, so that the results so far always form a table.
 
     Args:
-        tasks: those that have no size for the budget are left out.
-        budget: how much is trained.
-        methods: names of methods; all unless given. A task leaves out those that it does not know.
-        seeds: how many; those of the budget unless given.
+        tasks: the tasks; those that have no size for the budget are left out.
+        budget: name of the budget.
+        methods: names of methods; all by default. A task ignores methods that it does not support.
+        seeds: number of seeds; by default that of the budget.
     """
     tasks = [task for task in tasks if budget in task.sizes]
     return [

@@ -16,11 +16,11 @@ __all__ = ["Configured"]
 
 @dataclass(kw_only=True)
 class Configured(SuiteTask):
-    """A configuration; a size is what it says otherwise, ``{section: {key: value}}``.
+    """A task that is a configuration. A size overrides parts of it: ``{section: {key: value}}``.
 
     Attributes:
-        config: without a clip.
-        file: of the archive of public series, which ``data.path`` then leads to; None for a named source.
+        config: the configuration, without a clip.
+        file: a file in the archive of public series, to which ``data.path`` is set; None for a named source.
     """
 
     config: Mapping[str, Any]
@@ -64,7 +64,7 @@ class Configured(SuiteTask):
 
 
 def merged(*parts: Mapping[str, Any]) -> dict[str, Any]:
-    """Mappings of sections laid over each other, the last one on top.
+    """Merge mappings of sections; later values override earlier ones.
 
     >>> merged({"a": 1, "b": {"c": 2, "d": 3}}, {"b": {"d": 4}})
     {'a': 1, 'b': {'c': 2, 'd': 4}}

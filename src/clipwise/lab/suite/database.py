@@ -13,33 +13,33 @@ __all__ = ["Database", "open_database", "where"]
 
 
 class Database(Protocol):
-    """A database with the table ``cells``. Statements have ``?`` for values, and are those that both know.
+    """A database with the table ``cells``. Statements use ``?`` for values and SQL that both engines support.
 
     Attributes:
-        place: where it is, for messages; without a password.
-        remedy: what a person can do who wants another one.
+        place: its location for messages, without a password.
+        remedy: advice in error messages on how to use another one.
     """
 
     place: str
     remedy: str
 
     def transaction(self) -> AbstractContextManager[None]:
-        """Around statements that are carried out together or not at all, one process after the other."""
+        """A context manager for one transaction; the transactions of different processes do not overlap."""
 
     def rows(self, statement: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
-        """Carry out a statement; what it found."""
+        """Execute a statement and return the rows found."""
 
     def now(self) -> float:
-        """Seconds since 1970, by the one clock that all processes are held to."""
+        """Seconds since 1970, by the clock that all processes share."""
 
     def close(self) -> None: ...
 
 
 def where(storage: str) -> Path | str:
-    """The place that ``--storage`` names: the file of ``sqlite:///FILE``, or the address of a server.
+    """The location that ``--storage`` names: the file of ``sqlite:///FILE``, or the address of a server.
 
     Raises:
-        ArgumentError: it is neither.
+        ArgumentError: it is neither of them.
 
     >>> where("sqlite:///a/lab.db").as_posix()
     'a/lab.db'
@@ -50,14 +50,15 @@ def where(storage: str) -> Path | str:
     if is_postgres(storage):
         return storage
     raise ArgumentError(
-        f"a storage is sqlite:///FILE or postgresql://USER@HOST/DATABASE, not {without_password(storage)!r}"
+        "storage must be sqlite:///FILE or postgresql://USER@HOST/DATABASE,"
+        f" got {without_password(storage)!r}"
     )
 
 
 def open_database(place: Path | str, *, write: bool) -> Database:
-    """Open it, and make its table where there is none and ``write``.
+    """Open a database. With ``write`` its table is created if it does not exist.
 
     Raises:
-        StoreError: it cannot be read or written, or is none of the suite; with what to do.
+        StoreError: it cannot be read or written, or it is not a store of the suite.
     """
     return SQLite(place, write=write) if isinstance(place, Path) else Postgres(place, write=write)

@@ -27,22 +27,22 @@ CHECK_STEPS = 50
 TOLD_SECONDS = 0.2
 
 Update: TypeAlias = tuple[Tensor, int]
-"""A loss, and which of the optimizers steps on it."""
+"""A loss, and the optimizer that takes a step on it."""
 
 
 @dataclass(frozen=True)
 class Training:
-    """What a task makes of a trial.
+    """What a task needs for one training.
 
     Attributes:
-        model: all parameters.
-        optimizers: the steps of the first are counted and recorded; the clip is attached to each.
-        updates: gives loss after loss without end; each is stepped on before the next is asked for.
-        evaluate: the held-out figures, the same data every time.
-        steps: of the first optimizer.
+        model: module that holds all parameters.
+        optimizers: the clip is attached to each; the steps of the first are counted and recorded.
+        updates: endless iterator of losses; a step is taken on each before the next is requested.
+        evaluate: returns the held-out figures, computed on the same data every time.
+        steps: number of steps of the first optimizer.
         evaluate_every: steps between two evaluations.
-        done: told the figures, whether there is nothing left to learn.
-        weights: what the weights are clipped to after each step; None for nothing.
+        done: takes the figures and returns whether the goal is reached, which ends the run.
+        weights: clip of the weights after each step; None for no clip.
     """
 
     model: nn.Module
@@ -56,7 +56,7 @@ class Training:
 
 
 class LoopTask(SuiteTask):
-    """A task with a model and losses of its own; subclasses say which in `build`."""
+    """A task with its own model and losses, which subclasses define in `build`."""
 
     def build(self, trial: Trial) -> Training:
         """Model, optimizers and losses, with torch's random state already set to the seed of the trial."""

@@ -12,14 +12,14 @@ __all__ = ["BASELINE", "FIXED", "METHODS", "Method", "Variant", "chosen", "perce
 
 @dataclass(frozen=True)
 class Variant:
-    """How a run differs from the task as it is, beyond its clip.
+    """Changes to the setting of a task, apart from the clip.
 
     Attributes:
         rate: factor of the learning rate.
-        weight_decay: added to the optimizer.
-        layer_norm: normalises, where the model has a place for it.
-        schedule: a warm-up over a tenth of the run, then a cosine down to 0.
-        option: what only one task knows.
+        weight_decay: weight decay of the optimizer.
+        layer_norm: whether layer normalisation is added, in models that support it.
+        schedule: whether the rate has a warm-up over a tenth of the run and then a cosine decay to 0.
+        option: an option that only one task has.
     """
 
     rate: float = 1.0
@@ -34,11 +34,11 @@ class Method:
     """One row of the table.
 
     Attributes:
-        name: on the command line.
-        label: in tables and pictures.
-        clip: in its string form; None for none.
-        role: ``"baseline"``, ``"fixed"``, ``"clip"``, ``"auto"`` or ``"rival"`` (something else than a clip).
-        variants: what is trained; of several the best counts.
+        name: name on the command line.
+        label: name in tables and pictures.
+        clip: string form of the clip; None for no clipping.
+        role: ``"baseline"``, ``"fixed"``, ``"clip"``, ``"auto"`` or ``"rival"`` (an alternative to clipping).
+        variants: the runs that are trained; the best one counts.
     """
 
     name: str
@@ -98,7 +98,7 @@ def percentiles(*ranks: float) -> tuple[Method, ...]:
 
 
 def chosen(known: Mapping[str, Method], names: Iterable[str]) -> tuple[Method, ...]:
-    """The methods with these names, in the order of the table; all of them where there are no names.
+    """The methods with these names, in the order of the table; all methods if no names are given.
 
     Raises:
         ArgumentError: a name is unknown.

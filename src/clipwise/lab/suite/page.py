@@ -20,25 +20,25 @@ from clipwise.wording import counted
 __all__ = ["Report"]
 
 NOTES = (
-    "Held-out figures at the end of the run; where there is a goal, the seeds that reached it decide,"
-    " and then the steps to it.",
-    "The best fixed threshold is chosen afterwards from the seven, and the tuned rate from six, by the same"
-    " held-out data: both know what nobody knows before.",
-    "A method that is tried with several rates took as many trainings; its time is that of all of them.",
+    "Figures are held-out values at the end of the run. If a task has a goal, methods are compared by the"
+    " number of seeds that reached it, and then by the steps that it took.",
+    "The best fixed threshold is chosen afterwards from seven, and the tuned rate from six, by the same"
+    " held-out data. Nobody has this information before a training.",
+    "A method that tries several rates needs one training for each; its time is the sum of all of them.",
 )
 
 
 @dataclass(frozen=True)
 class Report:
-    """What is finished with one budget.
+    """The report of the finished runs of one budget.
 
     Attributes:
-        budget: its name.
-        boards: the tasks.
-        environments: versions and processor of the cells, each once.
-        done, total: runs that are there, and all that the budget has.
-        absent: names of tasks of which there is nothing yet.
-        command: that runs what is missing.
+        budget: name of the budget.
+        boards: the results of each task.
+        environments: versions and processor of the cells, without duplicates.
+        done, total: number of finished runs, and of all runs of the budget.
+        absent: names of the tasks that have no finished run.
+        command: the command that runs what is missing.
     """
 
     budget: str
@@ -106,7 +106,7 @@ class Report:
         return [
             f"budget: {self.budget}, {counted(seeds, 'seed')}"
             + (f", {self._so_far()}" if self.done < self.total else ""),
-            *([f"nothing yet of: {', '.join(self.absent)}"] if self.absent else []),
+            *([f"no finished run of: {', '.join(self.absent)}"] if self.absent else []),
             *(", ".join(f"{name} {value}" for name, value in each.items()) for each in self.environments),
             f"command: `{self.command}`",
         ]
@@ -120,7 +120,9 @@ class Report:
         if not found:
             return None
         rows = tuple((Cell(one.source), Cell(one.said), Cell(one.ours), Cell(one.sentence)) for one in found)
-        return Sheet("Theirs and ours", ("source", "published", "here", "what that means"), rows)
+        return Sheet(
+            "Published results and the results here", ("source", "published", "here", "conclusion"), rows
+        )
 
     def _task(self, board: Board) -> str:
         task = board.task
@@ -129,7 +131,7 @@ class Report:
         content += "".join(f"<p><strong>Failed:</strong> {escape(said)}</p>" for said in board.failed)
         if board.rows:
             pictures = picture_pair(
-                draw(board, LIGHT), draw(board, DARK), f"{task.title}. The table below holds the figures."
+                draw(board, LIGHT), draw(board, DARK), f"{task.title}. The figures are in the table below."
             )
             content += f'<div class="scroll" tabindex="0">{pictures}</div>{_scrolled(board_sheet(board))}'
         return _section(task.title, content, task.name)

@@ -1,4 +1,4 @@
-"""The picture of a task: every seed of every method at its final value, and the way there of a few."""
+"""The picture of a task: the final value of every seed and method, and learning curves of a few."""
 
 import math
 from collections.abc import Sequence
@@ -52,7 +52,7 @@ def shown(board: Board) -> list[Row]:
 def _finals(axis: Any, board: Board, look: Look) -> None:
     dress(axis, look)
     task = board.task
-    better = "less is better" if task.lower_is_better else "more is better"
+    better = "lower is better" if task.lower_is_better else "higher is better"
     caption(axis, heading(task.metric), better, look)
     ends = _ends(board)
     edge = ends[1] if task.lower_is_better else ends[0]
@@ -70,13 +70,13 @@ def _finals(axis: Any, board: Board, look: Look) -> None:
     axis.set_ylim(len(board.rows) - 0.4, -0.6)
     axis.set_xlim(*ends)
     axis.set_xlabel(
-        "a dot is a seed, a bar the median; a cross has diverged or is outside the chart", color=look.quiet
+        "dots are seeds, bars are medians; crosses diverged or lie outside the chart", color=look.quiet
     )
 
 
 def _ways(axis: Any, board: Board, look: Look) -> None:
     dress(axis, look)
-    caption(axis, "On the way", "medians; of each kind the best", look)
+    caption(axis, "During training", "medians; the best method of each kind", look)
     for row in shown(board):
         steps, values = _middle([result.curve for result in row.results])
         role = row.method.role

@@ -25,7 +25,7 @@ def is_postgres(storage: str) -> bool:
 
 
 def without_password(storage: str) -> str:
-    """A text with ``***`` in the place of the password of an address.
+    """A text in which the password of an address is replaced by ``***``.
 
     >>> without_password("postgresql://ann:secret@host/lab")
     'postgresql://ann:***@host/lab'
@@ -35,17 +35,18 @@ def without_password(storage: str) -> str:
 
 
 class Postgres:
-    """A database at an address. A connection that was lost is made again before the next transaction.
+    """A database on a PostgreSQL server. A lost connection is opened again before the next transaction.
 
     Args:
-        address: ``postgresql://USER:PASSWORD@HOST:PORT/DATABASE``, as libpq has it.
-        write: make the schema and its table where there is none.
+        address: a connection URI of libpq, ``postgresql://USER:PASSWORD@HOST:PORT/DATABASE``.
+        write: create the schema and its table if they do not exist.
 
     Raises:
-        StoreError: psycopg is missing, the server cannot be reached, or there is no store and no ``write``.
+        StoreError: psycopg is missing, the server cannot be reached, or there is no store and ``write`` is
+            False.
     """
 
-    remedy = "name another with --storage"
+    remedy = "choose another with --storage"
 
     def __init__(self, address: str, *, write: bool) -> None:
         self.place = without_password(address)

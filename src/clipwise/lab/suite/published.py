@@ -15,13 +15,13 @@ RETURN, RETURN_SPREAD = 492.4, 13.05
 
 @dataclass(frozen=True)
 class Comparison:
-    """One published result.
+    """A published result beside the one measured here.
 
     Attributes:
-        source: who, when, where.
-        said: their number.
-        ours: what came out here.
-        sentence: what that means, or why the number cannot be reached at this size.
+        source: authors, year and where it was published.
+        said: the published result.
+        ours: the result here.
+        sentence: the conclusion, or why the published number cannot be reached at this size.
     """
 
     source: str
@@ -55,21 +55,19 @@ def _temporal_order(boards: Mapping[str, Board]) -> Comparison | None:
             named = f"{length} steps, {start} start" if start else f"{length} steps"
             ours += f". {named}: none {_of(others[0])}; threshold 1 {_of(others[1])}"
     if clipped.solved > none.solved:
-        sentence = "As published: clipping by the norm solves what plain SGD does not."
+        sentence = "As published: SGD with norm clipping solves more seeds than plain SGD."
     elif clipped.solved or none.solved:
-        sentence = "Not as published: here plain SGD solves as many."
+        sentence = "Not as published: here plain SGD solves at least as many seeds."
     else:
         steps = number(max(run.steps for run in clipped.group.runs))
-        closer = (
-            "nearer to it with the clip" if clipped.error < none.error else "no nearer to it with the clip"
-        )
+        closer = "closer with clipping" if clipped.error < none.error else "no closer with clipping"
         sentence = (
-            f"{steps} updates are too few to solve it, and it is {closer}; the regularisation of the paper,"
-            " which takes it to 200 steps, is not part of this suite."
+            f"{steps} updates are too few to solve it; the result is {closer}. The regularisation of the"
+            " paper, which extends it to 200 steps, is not part of this suite."
         )
     return Comparison(
         "Pascanu, Mikolov, Bengio 2013 (arXiv:1211.5063), temporal order over 50 steps",
-        "SGD fails as a rule; clipped at a norm of 1 and regularised it solves 50 to 200 steps",
+        "SGD usually fails; clipped at a norm of 1 and regularised, it solves 50 to 200 steps",
         ours,
         sentence,
     )
@@ -104,10 +102,10 @@ def _autoclip(boards: Mapping[str, Board]) -> Comparison | None:
     values = [f"{row.method.name} {number(row.group.final.median)}" for row in rows[1:]]
     return Comparison(
         "Seetharaman et al. 2020 (arXiv:2007.14469), table 1",
-        "the 10th percentile is best or nearly so for 4 of 5 losses, and clips 90 % of the steps",
+        "the 10th percentile is the best or nearly the best for 4 of 5 losses, and clips 90 % of the steps",
         f"bits by percentile: {', '.join(values)}; none {number(rows[0].group.final.median)}",
-        f"The 10th percentile is {near} and clips {share} of the steps; their data (voices) is in no package,"
-        " so the numbers themselves cannot be set beside each other.",
+        f"The 10th percentile is {near} and clips {share} of the steps. The numbers themselves cannot be"
+        " compared, because the data of the paper (voices) is not available as a package.",
     )
 
 
@@ -122,18 +120,16 @@ def _zclip(boards: Mapping[str, Board]) -> Comparison | None:
     board = boards["characters-spikes"]
     said = [
         f"{_beside(board.shortfall(none, zclip))} none",
-        f"{_beside(board.shortfall(fixed, zclip))} the threshold 1",
+        f"{_beside(board.shortfall(fixed, zclip))} threshold 1",
     ]
     if diverged:
         sentence = f"Diverged here: {join(diverged)}."
     else:
-        sentence = (
-            f"ZClip ends {join(said)}; at this size the spikes are put in, and nothing diverges from them."
-        )
+        sentence = f"ZClip ends {join(said)}. At this size the spikes are artificial, and no run diverges."
     return Comparison(
         "Kumar et al. 2025 (arXiv:2504.02507), figure 1",
-        "a model of a billion weights at a rate of .003 diverges without a clip and with the threshold 1,"
-        " and does not with ZClip",
+        "a model with a billion weights at a learning rate of 0.003 diverges without clipping and with"
+        " threshold 1, but not with ZClip",
         ours,
         sentence,
     )
@@ -151,9 +147,9 @@ def _music(boards: Mapping[str, Board]) -> Comparison | None:
         "Pascanu, Mikolov, Bengio 2013, table 1: negative log-likelihood of a step, test, SGD and clipped",
         "Piano-midi.de 7.56 and 7.53, Nottingham 3.80 and 3.48, MuseData 7.11 and 7.00",
         f"none: {low}; {best.method.label}: {number(best.group.final.median)}",
-        ("As published, the clip is better" if fall > 0 else "Not as published: the clip is no better")
-        + "; other music and a rate at which plain SGD is lost, so that the size of the difference is not"
-        " theirs.",
+        ("As published, clipping is better" if fall > 0 else "Not as published: clipping is no better")
+        + ". The music differs and the rate is too high for plain SGD, so the size of the difference cannot"
+        " be compared.",
     )
 
 
@@ -180,14 +176,14 @@ def _slopes(boards: Mapping[str, Board]) -> Comparison | None:
         sentence = "As published."
     else:
         sentence = (
-            f"{'As published for the penalty alone' if kept else 'Not as published'}: where it turns depends"
-            f" on the width, {width} here and 512 there."
+            f"{'As published for the penalty alone' if kept else 'Not as published'}: the turning point"
+            f" depends on the width, {width} here and 512 in the paper."
         )
     return Comparison(
         "Gulrajani et al. 2017 (arXiv:1704.00028), figure 1b",
-        "through twelve layers the gradient explodes with c .1 and vanishes with .01 and .001; with the"
-        " penalty it does neither (a figure without numbers)",
-        f"decades a layer, going back: {ours}",
+        "through twelve layers the gradient explodes with c = 0.1 and vanishes with 0.01 and 0.001; with"
+        " the penalty it does neither (a figure without numbers)",
+        f"decades per layer in the backward pass: {ours}",
         sentence,
     )
 
@@ -203,11 +199,11 @@ def _cartpole(boards: Mapping[str, Board]) -> Comparison | None:
     board = boards["cartpole-cleanrl"]
     taken = board.task.sizes[board.budget]["steps"]
     if taken < 500_000:
-        sentence = "So few steps cannot reach it; --budget full takes 500,000."
+        sentence = "Too few steps to reach it; --budget full runs 500,000."
     elif abs(mean - RETURN) <= RETURN_SPREAD:
-        sentence = "Within their spread."
+        sentence = "Within the published spread."
     else:
-        sentence = "Outside their spread."
+        sentence = "Outside the published spread."
     return Comparison(
         "CleanRL, ppo.py on CartPole-v1 (docs.cleanrl.dev/rl-algorithms/ppo)",
         f"a return of {RETURN:.2f} ± {RETURN_SPREAD:.2f} after 500,000 steps, three seeds",

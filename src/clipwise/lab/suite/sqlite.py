@@ -36,17 +36,17 @@ CREATE TABLE IF NOT EXISTS cells (
 
 
 class SQLite:
-    """A database in a file. Processes are held to the clocks of their machines.
+    """A database in an SQLite file. Each process uses the clock of its machine.
 
     Args:
         path: the file.
-        write: make it where there is none.
+        write: create the file if it does not exist.
 
     Raises:
-        StoreError: it is no such store, or cannot be read or written; with what to do.
+        StoreError: it is not such a store, or it cannot be read or written.
     """
 
-    remedy = "move it away, or name another folder with --out"
+    remedy = "move it away, or choose another folder with --out"
 
     def __init__(self, path: Path, *, write: bool) -> None:
         self.place, self._path = str(path), path
@@ -75,10 +75,12 @@ class SQLite:
 
 
 def _opened(path: Path, *, write: bool) -> sqlite3.Connection:
-    """A connection to a store, made where there is none and ``write``; several threads may use it in turn.
+    """Connect to a store; several threads may use the connection in turn.
+
+    With ``write`` the store is created if it does not exist.
 
     Raises:
-        StoreError: it is no such store, or cannot be read or written; with what to do.
+        StoreError: it is not such a store, or it cannot be read or written.
     """
     if not write and not path.is_file():
         raise StoreError(f"there is no store {str(path)!r}: run clipwise lab run first, or give its folder")
@@ -108,13 +110,13 @@ def _check(db: sqlite3.Connection, path: Path, write: bool) -> None:
         if application == APPLICATION and version != VERSION:
             raise StoreError(
                 f"the store {str(path)!r} was made by another version of clipwise (version {version}, this"
-                f" one reads {VERSION}): name another folder with --out"
+                f" one reads {VERSION}): choose another folder with --out"
             )
         if application != APPLICATION:
             if tables or application or not write:
                 raise StoreError(
-                    f"{str(path)!r} is not a store of clipwise lab: name another folder with --out, or move"
-                    " this file away"
+                    f"{str(path)!r} is not a store of clipwise lab: choose another folder with --out, or"
+                    " move this file away"
                 )
             db.execute(TABLE)
             db.execute(f"PRAGMA application_id = {APPLICATION}")
@@ -137,11 +139,11 @@ def _explained(path: Path) -> Iterator[None]:
         place = repr(str(path))
         if code in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
             raise StoreError(
-                f"{place} is not a store of clipwise lab, or is damaged ({error}): move it away, or name"
-                " another folder with --out"
+                f"{place} is not a store of clipwise lab, or is damaged ({error}): move it away, or"
+                " choose another folder with --out"
             ) from error
         if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM):
             raise StoreError(
-                f"the store {place} cannot be written ({error}): name another folder with --out"
+                f"the store {place} cannot be written ({error}): choose another folder with --out"
             ) from error
-        raise StoreError(f"the store {place} cannot be used at the moment ({error}): try again") from error
+        raise StoreError(f"the store {place} is not available at the moment ({error}): try again") from error

@@ -56,10 +56,10 @@ class Board:
     """One task: its rows in the order of the methods.
 
     Attributes:
-        task: whose.
-        budget: with which it was run.
-        rows: one a method that has finished cells.
-        failed: sentences of the cells that failed, each once.
+        task: the task.
+        budget: budget with which it was run.
+        rows: one row for each method that has finished cells.
+        failed: errors of the cells that failed, without duplicates.
     """
 
     task: SuiteTask
@@ -84,10 +84,10 @@ class Board:
         return min(rows, key=self.standing, default=None)
 
     def shortfall(self, row: Row, other: Row | None) -> float:
-        """By what share a row is worse than another, below 0 where it is better.
+        """Relative amount by which a row is worse than another; negative if it is better.
 
-        Where the task has a goal and the other reached it, it is the steps to it that are compared, and fewer
-        solved seeds are infinitely worse; else the errors.
+        If the task has a goal that the other row reached, the steps to the goal are compared, and fewer
+        solved seeds count as infinitely worse. Otherwise the errors are compared.
         """
         if row.diverged:
             return math.inf
@@ -110,12 +110,12 @@ class Tally:
     """One method over all tasks, against the best fixed threshold of each.
 
     Attributes:
-        method: which.
-        tasks: on how many it was run.
-        close: on how many it is at most 2 % worse.
-        better: on how many it is better.
-        diverged: on how many the median seed diverged.
-        worst: its largest shortfall, and the task of that.
+        method: the method.
+        tasks: number of tasks on which it was run.
+        close: number of tasks on which it is at most 2 % worse.
+        better: number of tasks on which it is better.
+        diverged: number of tasks on which the median seed diverged.
+        worst: its largest shortfall, and the task on which it occurred.
     """
 
     method: Method

@@ -30,12 +30,12 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Finished:
-    """A cell that is done, or has failed.
+    """A cell that is finished or has failed.
 
     Attributes:
-        key: which.
-        result: None where it failed.
-        error: why it failed, empty where it did not.
+        key: key of the cell.
+        result: its result; None if it failed.
+        error: why it failed; empty if it did not.
         environment: versions and processor.
     """
 
@@ -46,10 +46,10 @@ class Finished:
 
 
 class SuiteStore:
-    """The store in a file, or at the address of a PostgreSQL server, made where there is none and ``write``.
+    """A store in a file, or on a PostgreSQL server. With ``write`` it is created if it does not exist.
 
     Raises:
-        StoreError: it is no such store, or cannot be read or written; with what to do.
+        StoreError: it is not such a store, or it cannot be read or written.
     """
 
     def __init__(self, place: Path | str, *, write: bool = True) -> None:
@@ -64,11 +64,14 @@ class SuiteStore:
             return act()
 
     def claim(self, wanted: Sequence[Cell], *, tried: Sequence[Key] = ()) -> Cell | None:
-        """The first cell that is neither done nor being run, claimed by this process; None if there is none.
+        """Claim the first cell that is neither finished nor running, for this process.
 
         Args:
-            wanted: in the order in which they are run.
-            tried: those that failed in this call, which are not tried again.
+            wanted: the requested cells, in the order in which they are run.
+            tried: cells that failed in this call; they are not tried again.
+
+        Returns:
+            The cell; None if there is no such cell.
         """
 
         def act() -> Cell | None:
@@ -106,11 +109,11 @@ class SuiteStore:
         return now > expires or (where == machine() and not is_alive(pid))
 
     def renew(self, cell: Cell) -> None:
-        """Keep the claim for another while."""
+        """Renew the lease of a claim."""
         self._update(cell, "expires = ?", LEASE)
 
     def release(self, cell: Cell) -> None:
-        """Give a claim back: the cell was not finished."""
+        """Release the claim of a cell that was not finished."""
         self._transaction(
             lambda: self._db.rows(
                 f"DELETE FROM cells WHERE {KEY} AND owner = ?", (*astuple(cell.key), self.owner)
@@ -118,12 +121,12 @@ class SuiteStore:
         )
 
     def finish(self, cell: Cell, result: Result, environment: Mapping[str, str]) -> None:
-        """Keep the result of a claimed cell, unless another process has taken the cell over meanwhile."""
+        """Store the result of a claimed cell, unless another process has taken it over."""
         content = json.dumps(result.to_dict()), json.dumps(dict(environment))
         self._update(cell, "state = 'done', finished = ?, result = ?, environment = ?", 0.0, *content)
 
     def fail(self, cell: Cell, error: str, environment: Mapping[str, str]) -> None:
-        """Keep why a claimed cell gave no result; a later call tries it again."""
+        """Store why a claimed cell failed; a later call tries it again."""
         self._update(
             cell,
             "state = 'failed', finished = ?, error = ?, environment = ?",
@@ -142,7 +145,7 @@ class SuiteStore:
         )
 
     def finished(self) -> dict[Key, Finished]:
-        """All cells that are done or have failed."""
+        """All cells that are finished or have failed."""
         with self._lock:
             rows = self._db.rows(
                 "SELECT task, method, seed, budget, setting, result, error, environment FROM cells"
@@ -154,7 +157,7 @@ class SuiteStore:
             raise StoreError(f"the store {self.place!r} is damaged ({error}): {self._db.remedy}") from error
 
     def running(self) -> dict[Key, str]:
-        """The cells that are being run, each with its process."""
+        """The running cells, each with its process."""
         with self._lock:
             states, now = self._states(), self._db.now()
             return {

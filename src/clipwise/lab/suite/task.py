@@ -22,15 +22,15 @@ __all__ = ["Result", "SuiteTask", "Trial", "run"]
 
 @dataclass(frozen=True)
 class Trial:
-    """One training that a task is asked for.
+    """The parameters of one training.
 
     Attributes:
-        method: whose clip is attached.
-        variant: of the method.
-        seed: of the weights at the start, and of the data.
-        budget: which size of the task.
-        target: where it is recorded.
-        progress: called a few times a second.
+        method: the method, whose clip is attached.
+        variant: variant of the method.
+        seed: seed of the initial weights and of the data.
+        budget: budget, which selects the size of the task.
+        target: where the run is recorded.
+        progress: function that is called a few times a second.
     """
 
     method: Method
@@ -54,18 +54,18 @@ class SuiteTask(ABC):
     """A task: its data, its published setting, its metric, and a size for each budget.
 
     Attributes:
-        name: on the command line.
-        title: in the report.
+        name: name on the command line.
+        title: title in the report.
         about: data and setting in a sentence or two, with the source of the setting.
-        metric: the held-out figure that decides, a key of each evaluation.
-        sizes: what the task is told with each budget; one that is left out is not run with it.
-        seconds: about how long a run takes with each budget on one core, for the time left.
-        lower_is_better: whether less of it is better.
-        goal: a value of the metric that counts as solved; then the seeds that reach it decide, and after them
-            the steps that it takes. None where the final value decides.
-        methods: what it is trained with.
-        has_norm: whether the model has a place for layer normalisation.
-        revision: raised when the numbers change for another reason than a size.
+        metric: the held-out figure by which methods are compared, a key of each evaluation.
+        sizes: options of the task for each budget. The task is not run with a budget that is missing here.
+        seconds: estimated time of a run for each budget on one core, for the estimate of the time left.
+        lower_is_better: whether a lower value of the metric is better.
+        goal: value of the metric that counts as solved. Methods are then compared by the number of seeds that
+            reach it, and then by the steps that it takes. None to compare final values.
+        methods: methods that the task is trained with.
+        has_norm: whether layer normalisation can be added to the model.
+        revision: a number that is increased when results change for a reason other than a size.
     """
 
     name: str
@@ -85,25 +85,25 @@ class SuiteTask(ABC):
         """Train once, recorded in ``trial.target``."""
 
     def setting(self, budget: BudgetName) -> dict[str, Any]:
-        """What the numbers depend on; a cell of another setting is another cell."""
+        """Everything that the results depend on; cells of different settings are different cells."""
         return {"size": dict(self.sizes[budget]), "goal": self.goal, "revision": self.revision}
 
     def runs(self, method: Method) -> bool:
-        """Whether the method can be tried here."""
+        """Whether the task supports the method."""
         return self.has_norm or not any(one.layer_norm for one in method.variants)
 
 
 @dataclass(frozen=True)
 class Result:
-    """A finished cell.
+    """The result of a finished cell.
 
     Attributes:
-        figures: of the run; of several variants those of the best.
-        curve: pairs of a step and the held-out metric after it, up to where the run diverged.
+        figures: figures of the run, or of the best variant if there are several.
+        curve: pairs of a step and the held-out metric after it, until the run diverged.
         held_out: further figures of the last evaluation.
-        variant: the one that was best.
-        tried: for each variant its final metric, None where it diverged.
-        seconds: of all variants together, evaluations included.
+        variant: the best variant.
+        tried: final metric of each variant; None if it diverged.
+        seconds: time of all variants together, evaluations included.
     """
 
     figures: Figures

@@ -19,7 +19,7 @@ __all__ = ["Onlooker", "State", "environment", "state_of", "work"]
 
 
 class Onlooker(Protocol):
-    """Someone who is told of the cells that this process runs."""
+    """Receives the progress of the cells that this process runs."""
 
     def begin(self, cell: Cell, state: "State") -> Progress | None: ...
 
@@ -28,13 +28,13 @@ class Onlooker(Protocol):
 
 @dataclass(frozen=True)
 class State:
-    """How far all processes together are.
+    """Progress of all processes together.
 
     Attributes:
-        done: finished cells.
-        failed: those that failed.
-        total: all that are wanted.
-        left: seconds until all is done, as well as it can be told.
+        done: number of finished cells.
+        failed: number of failed cells.
+        total: number of requested cells.
+        left: estimated seconds until all cells are finished.
     """
 
     done: int
@@ -52,24 +52,25 @@ def work(
     processes: int = 1,
     stop: Callable[[], bool] = lambda: False,
 ) -> State:
-    """Run what is wanted and nobody has run or is running, until there is nothing left.
+    """Run requested cells that are neither finished nor running elsewhere, until none is left.
 
-    A cell whose data or packages are missing fails and is tried again by a later call; the others go on.
+    A cell whose data or packages are missing fails, and a later call tries it again. Other cells are not
+    affected.
 
     Args:
-        store: claims and results.
-        wanted: all cells of the call, also those that are done.
-        db: the recording of every run.
-        onlooker: is told.
-        processes: how many share the work, for the time left.
-        stop: asked before each cell.
+        store: the store of claims and results.
+        wanted: all cells of the call, including finished ones.
+        db: the recording of all runs.
+        onlooker: receives the progress.
+        processes: number of processes that share the work, for the estimate of the time left.
+        stop: called before each cell; True ends the work.
 
     Returns:
-        How far all processes are when this one finds nothing more to do.
+        The progress of all processes when this one has nothing more to do.
 
     Raises:
-        KeyboardInterrupt: Ctrl-C; the cell that was under way is given back.
-        StoreError: store or recording cannot be written.
+        KeyboardInterrupt: Ctrl-C; the claim of the current cell is released.
+        StoreError: the store or the recording cannot be written.
     """
     tried: list[Key] = []
     about = environment()

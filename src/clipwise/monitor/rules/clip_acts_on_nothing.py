@@ -1,4 +1,4 @@
-"""A clip whose gradients are not those of the training."""
+"""Rule for a clip whose gradients are not those that the training uses."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -58,19 +58,19 @@ class _Watcher(Watcher):
         if self._calls:
             return Finding(
                 seen=f"The script called torch's clip functions {self._calls:,} times up to step"
-                f" {self._step:,}, and no call acted on a step: each found no gradient of what an optimizer"
-                " steps on, or one that a step had used already.",
+                f" {self._step:,}, and no call acted on a step: each found no gradient of a parameter"
+                " that an optimizer updates, or one that a step had used already.",
                 why="Nothing is clipped: the training runs as it would without the call.",
                 advice="Call it after backward and before step, with the parameters of the model that is"
-                " trained: not with gradients, not with a generator that was used up, not with the parameters"
-                " of another model or of one before it was wrapped. clipwise observe --clip clips instead.",
+                " trained: not with gradients, not with an exhausted generator, not with the parameters of"
+                " another model or of the model before wrapping. clipwise observe --clip clips instead.",
             )
         return Finding(
             seen=f"The gradient's norm{of(self._source)} was 0 in each of the first {self._zeros:,} recorded"
             f" steps, up to step {self._step:,}.",
-            why="What is measured and clipped there gets no gradient, so the clip does nothing, and whatever"
-            " is trained is not clipped.",
-            advice="Check that the clip is given the parameters of the model that is trained, that it acts"
-            " after backward and before zero_grad, and that their optimizer does not normalise all of"
-            " them itself, as Muon does.",
+            why="The parameters that are measured and clipped get no gradient, so the clip has no effect, and"
+            " the parameters that are trained are not clipped.",
+            advice="Check that the clip is given the parameters of the model that is trained, that it runs"
+            " after backward and before zero_grad, and that their optimizer does not normalise all"
+            " gradients itself, as Muon does.",
         )

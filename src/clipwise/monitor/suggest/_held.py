@@ -9,22 +9,25 @@ WORDS = {
     "start": "the start",
     "warm-up": "the warm-up",
     "length": "the distance covered",
-    "history": "the norms before",
+    "history": "earlier norms",
     "loss": "the loss",
     "floor": "its floor",
     "ceiling": "its ceiling",
     "weights": "the weights",
 }
-"""Reasons of our own policies; others are said as they are called."""
+"""Reasons of clipwise's policies in words; other reasons are written as they are."""
 
 
 def what_held(store: Store, run: int, source: str) -> str | None:
-    """By what, and how often; None where the policy had one reason only, or none was recorded.
+    """The reasons that determined the threshold of a run, each with its share of the steps.
 
     Args:
         store: the recording.
-        run: its number.
-        source: whose threshold.
+        run: number of the run.
+        source: the clipper whose threshold it is.
+
+    Returns:
+        One sentence; None if the policy has only one possible reason, or none was recorded.
     """
     names = [name for name in store.names(run, source) if name.startswith(HELD)]
     values = {name: one.values for name, one in store.series(run, names, source).items()}
@@ -34,5 +37,5 @@ def what_held(store: Store, run: int, source: str) -> str | None:
         return None
     whole = all(np.isin(found, (0.0, 1.0)).all() for found in values.values())
     parts = [f"by {WORDS.get(reason, reason)} in {percent(share)}" for share, reason in often]
-    parts[0] += " of the steps" if whole else " of the groups, taken over all steps"
-    return f"The threshold was held {', '.join(parts)}."
+    parts[0] += " of the steps" if whole else " of the groups, averaged over all steps"
+    return f"The threshold was determined {', '.join(parts)}."

@@ -1,4 +1,4 @@
-"""Whether the gradients of a run are a whole multiple of those of another: a sum in place of a mean."""
+"""Finds runs whose gradients are a whole multiple of another run's: a sum instead of a mean."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,15 +21,15 @@ _First: TypeAlias = tuple[int, dict[str, float]]
 
 @dataclass(frozen=True)
 class Multiple:
-    """The first gradients of a run are those of another one times ``ratio``, parameter by parameter.
+    """The first gradients of a run are ``ratio`` times those of another run, for every parameter.
 
-    Runs of one seed that differ in the number of ranks or micro-batches have the same first gradient, unless
-    one sums what the other averages. Only parameters that all have the same ratio count: that the norms of
-    two runs as a whole happen to have one is no sign.
+    Runs with the same seed that differ in the number of ranks or micro-batches have the same first gradient,
+    unless one sums what the other averages. The ratio has to be the same for all parameters, because the
+    global norms of two runs may have a whole ratio by chance.
 
     Attributes:
-        step: at which they were recorded.
-        ratio: a whole number, or one over it.
+        step: step at which the gradients were recorded.
+        ratio: a whole number, or 1 divided by one.
         other: the other run.
     """
 
@@ -39,7 +39,7 @@ class Multiple:
 
     @property
     def short(self) -> str:
-        """For a list: ``8 x 'other'``."""
+        """Short form for lists: ``8 x 'other'``."""
         return f"{'' if self.ratio > 1 else '1/'}{self._whole} x {printable(self.other.name)!r}"
 
     def __str__(self) -> str:
@@ -47,8 +47,8 @@ class Multiple:
         return (
             f"At step {self.step:,} its gradients are exactly {times} those of run"
             f" {printable(self.other.name)!r}, parameter by parameter, as a sum over {self._whole} ranks or"
-            " micro-batches is to their mean: the same threshold means something else in the two runs, by a"
-            f" factor of {self._whole}."
+            " micro-batches is to their mean. So the same threshold is stricter in one run than in the other,"
+            f" by a factor of {self._whole}."
         )
 
     @property
@@ -57,7 +57,7 @@ class Multiple:
 
 
 class Multiples:
-    """What was read and compared is kept, for those who ask again."""
+    """Finds multiples, and caches what was read and compared."""
 
     def __init__(self) -> None:
         self._sources: dict[int, list[str]] = {}
@@ -117,7 +117,7 @@ class Multiples:
 def multiple_of_another(
     store: Store, run: Run, source: str, known: Multiples | None = None
 ) -> Multiple | None:
-    """Another run of the recording whose first gradients, times a whole number, are those of this one.
+    """Another run of the recording, of whose first gradients this run's are a whole multiple.
 
     Args:
         store, run, source: as for `Store.series`.
@@ -132,7 +132,7 @@ def _newest(store: Store) -> list[Run]:
 
 
 def _ratio(ours: _First, theirs: _First) -> float | None:
-    """The whole number, or one over it, that all norms differ by; None where they do not."""
+    """The whole number, or 1 divided by one, by which all norms differ; None if there is none."""
     if ours[0] != theirs[0] or ours[1].keys() != theirs[1].keys():
         return None
     a, b = (np.asarray([one[1][name] for name in ours[1]]) for one in (ours, theirs))

@@ -15,10 +15,10 @@ _checked: dict[torch.device, str] = {}
 
 
 def check(device: torch.device) -> None:
-    """Compare the kernels with the reference functions on a few small tensors of every dtype, once a device.
+    """Compare the kernels with the reference functions on small tensors of every dtype, once per device.
 
     Raises:
-        RuntimeError: they cannot run there, or differ; the message says in what.
+        RuntimeError: the kernels cannot run there, or their results differ; the message says which.
     """
     if device not in _checked:
         try:

@@ -26,7 +26,7 @@ ENGINES: dict[str, Callable[[Sequence[Tensor]], AnyBatch]] = {
 
 
 ONLY_ON = {"native": "cpu", "triton": "cuda"}
-"""The kind of device that an engine is for; one that is not listed is for all."""
+"""The device type that an engine supports; engines that are not listed support all."""
 
 
 def engine(device: torch.device | str = "cpu") -> str:
@@ -46,17 +46,17 @@ def engine(device: torch.device | str = "cpu") -> str:
 
 
 def make_batch(tensors: Sequence[Tensor]) -> AnyBatch:
-    """The tensors, at least one, as a batch of the engine for the device of the first one."""
+    """The tensors, at least one, as a batch of the engine for the first tensor's device."""
     device = tensors[0].device
     return ENGINES[_name(device.type, device.index)](tensors)
 
 
 def gather(parameters: list[Tensor]) -> tuple[list[int] | None, AnyBatch | None]:
-    """The gradients of some parameters, each once, as an engine reads them, and whose they are.
+    """The gradients of some parameters, without duplicates, in the form that an engine reads.
 
     Returns:
-        The indices of the parameters that have a gradient, None for all of them; and their gradients, None if
-        there are none.
+        The indices of the parameters that have a gradient, or None if all have one; and their gradients, or
+        None if there are none.
     """
     if parameters and _name(parameters[0].device.type, parameters[0].device.index) == "native":
         gradients, places, table = native.gather(parameters)
@@ -74,7 +74,7 @@ def gather(parameters: list[Tensor]) -> tuple[list[int] | None, AnyBatch | None]
 
 
 def forget() -> None:
-    """Choose the engine again: ``CLIPWISE_ENGINE`` was changed."""
+    """Choose the engine again after a change of ``CLIPWISE_ENGINE``."""
     _name.cache_clear()
 
 
@@ -93,7 +93,7 @@ def _name(kind: str, index: int | None) -> str:
 
 
 def refuse_unknown_engine() -> None:
-    """ArgumentError if ``CLIPWISE_ENGINE`` names an unknown engine, or one that is not installed."""
+    """Raise ArgumentError if ``CLIPWISE_ENGINE`` names an unknown engine, or one that is not installed."""
     wanted = os.environ.get("CLIPWISE_ENGINE", "")
     if not wanted:
         return
@@ -101,11 +101,11 @@ def refuse_unknown_engine() -> None:
         raise ArgumentError(f"CLIPWISE_ENGINE must be one of {', '.join(ENGINES)}, got {wanted!r}")
     there = {"native": native.available, "triton": triton.available}
     if wanted in there and not there[wanted]():
-        raise ArgumentError(f"CLIPWISE_ENGINE is {wanted!r}, and that engine is not installed")
+        raise ArgumentError(f"CLIPWISE_ENGINE is {wanted!r}, but that engine is not installed")
 
 
 def _works(index: int | None) -> bool:
-    """Whether Triton's numbers on this device are right; tried once, on a small table."""
+    """Whether the Triton engine gives correct results on this device; tested once, on small tensors."""
     try:
         check(torch.device("cuda", index or 0))
     except Exception as error:  # a driver, a compiler, a kernel: whatever it is, there is another engine

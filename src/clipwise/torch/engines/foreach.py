@@ -22,7 +22,7 @@ __all__ = ["Batch"]
 
 
 class Batch(reference.Batch):
-    """Some tensors of one device; see `clipwise.torch.engines.reference.Batch`. Norms stay on the device."""
+    """Tensors on one device; see `clipwise.torch.engines.reference.Batch`. Norms stay on the device."""
 
     def __init__(self, tensors: Sequence[Tensor]) -> None:
         super().__init__(tensors)

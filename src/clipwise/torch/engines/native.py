@@ -41,10 +41,10 @@ def level() -> str:
 
 
 def bind(exchange: bool = True) -> bool:
-    """Make torch known to the extension module; done once on import.
+    """Give the extension module access to torch's tensors; called once on import.
 
     Args:
-        exchange: use torch's DLPack exchange table, where it has one (2.10 and later), instead of its Python
+        exchange: use torch's DLPack exchange table if it has one (2.10 and later) instead of Python
             attributes.
 
     Returns:
@@ -65,14 +65,14 @@ def gather(parameters: Sequence[Tensor]) -> tuple[list[Tensor], list[int] | None
 
 
 class Batch:
-    """Some tensors of the CPU, at least one, reached all at once: of any dtype, dense or coalesced sparse.
+    """One or more CPU tensors, processed in one call: any dtype, dense or coalesced sparse.
 
     Args:
-        tensors: no two of them on the same memory.
-        table: of just these, from `gather`.
+        tensors: the tensors; no two of them share memory.
+        table: their table from `gather`.
 
     Attributes:
-        odd: places of the tensors that are not one plain block of memory each.
+        odd: indices of the tensors that are not one contiguous block of memory.
     """
 
     xp = NUMPY

@@ -41,13 +41,13 @@ def values_of(gradient: Tensor) -> Tensor:
 
 
 class Batch:
-    """Some tensors, one operation at a time: any device and dtype, dense or coalesced sparse; at least one.
+    """One or more tensors, processed one at a time: any device and dtype, dense or coalesced sparse.
 
-    Every engine has a `Batch` with these functions. Arrays are of the namespace ``xp``, in float64 (float32
-    where a device has none); ``n`` is the number of tensors.
+    Every engine has a `Batch` with these functions. Arrays belong to the namespace ``xp`` and are float64
+    (float32 on devices without it); ``n`` is the number of tensors.
 
     Attributes:
-        odd: places of the tensors that are perhaps not one plain block of memory each.
+        odd: indices of the tensors that may not be one contiguous block of memory.
     """
 
     def __init__(self, tensors: Sequence[Tensor]) -> None:

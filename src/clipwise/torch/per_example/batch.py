@@ -14,19 +14,19 @@ LossFunction = Callable[..., Tensor]
 
 
 class Batch:
-    """Inputs of a model and targets of a loss, every tensor with its examples along axis 0.
+    """Inputs of a model and targets of a loss, every tensor with the examples along axis 0.
 
     Args:
-        inputs: a tensor, a tuple of positional or a mapping of named arguments of the model. Tensors without
-            an axis, and what is no tensor, are the same for all examples.
-        targets: what the loss is given beside the outputs; None: nothing.
+        inputs: a tensor, a tuple of positional arguments of the model, or a mapping of keyword arguments.
+            Tensors without an axis, and values that are not tensors, are shared by all examples.
+        targets: second argument of the loss; None if it takes only the outputs.
 
     Attributes:
-        size: how many examples there are.
-        tensors: those with examples.
+        size: number of examples.
+        tensors: the tensors with examples.
 
     Raises:
-        ArgumentError: there is no such tensor, or two differ in the number of examples.
+        ArgumentError: no tensor has examples, or two differ in the number of examples.
     """
 
     def __init__(self, inputs: Any, targets: Any) -> None:
@@ -46,7 +46,7 @@ class Batch:
         other = next((t for t in self.tensors if len(t) != self.size), None)
         if other is not None:
             raise ArgumentError(
-                "inputs and targets must have their examples along axis 0, as many of each: one tensor has"
+                "inputs and targets must have the same number of examples along axis 0: one tensor has"
                 f" the shape {tuple(self.tensors[0].shape)}, another {tuple(other.shape)}"
             )
 
@@ -80,25 +80,25 @@ def called(model: Callable[..., Any], inputs: Any) -> Any:
 
 
 def check_losses(losses: Any, size: int) -> None:
-    """ArgumentError if these are not one loss for each of so many examples."""
+    """Raise ArgumentError unless there is one loss for each example."""
     if not isinstance(losses, Tensor):
-        raise ArgumentError(f"loss_fn must give a tensor of losses, gave {type(losses).__name__}")
+        raise ArgumentError(f"loss_fn must return a tensor of losses, got {type(losses).__name__}")
     if not losses.is_floating_point():
-        raise ArgumentError(f"loss_fn must give losses in floats, gave {losses.dtype}")
+        raise ArgumentError(f"loss_fn must return floating-point losses, got {losses.dtype}")
     if losses.shape == (size,):
         return
-    wanted = f"one loss an example, of shape ({size},)"
+    wanted = f"one loss per example, of shape ({size},)"
     if losses.ndim == 0 or losses.shape == (1,):
         raise ArgumentError(
-            f"loss_fn must give {wanted}, gave one for all, of shape {tuple(losses.shape)}: use"
+            f"loss_fn must return {wanted}, got one for all, of shape {tuple(losses.shape)}: use"
             ' reduction="none", as in torch.nn.CrossEntropyLoss(reduction="none"), and no mean over the batch'
         )
     if losses.shape[0] == size:
         raise ArgumentError(
-            f"loss_fn must give {wanted}, gave the shape {tuple(losses.shape)}: reduce the other axes, as in"
+            f"loss_fn must return {wanted}, got the shape {tuple(losses.shape)}: reduce the other axes, as in"
             " losses.flatten(1).mean(1)"
         )
     raise ArgumentError(
-        f"loss_fn must give {wanted}, gave the shape {tuple(losses.shape)}: the model's output, or the loss,"
+        f"loss_fn must return {wanted}, got the shape {tuple(losses.shape)}: the model's output, or the loss,"
         " does not have the examples of the inputs along axis 0"
     )

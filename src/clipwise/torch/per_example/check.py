@@ -49,7 +49,7 @@ def alone(
             raise
         except Exception as error:
             raise ArgumentError(
-                f"the gradient of an example in a batch of its own cannot be found: {error}"
+                f"the gradient of a single example in a batch of one cannot be computed: {error}"
             ) from error
         if not torch.equal(together, again):
             return None
@@ -58,16 +58,16 @@ def alone(
     losses, together = each.losses.to(together.dtype), together.detach()
     if not torch.allclose(losses, together, rtol=tolerance, atol=tolerance, equal_nan=True):
         raise ArgumentError(
-            "the loss of an example depends on the others of its batch: alone it is"
-            f" {float(losses[0]):.6g}, in a batch of {some.size} {float(together[0]):.6g}. It must be one of"
-            " that example alone (no statistics or negatives of the batch, no division by its size), with the"
-            " examples along axis 0"
+            "the loss of an example depends on the others in its batch: alone it is"
+            f" {float(losses[0]):.6g}, in a batch of {some.size} {float(together[0]):.6g}. It must depend on"
+            " that example only (no batch statistics, no in-batch negatives, no division by the batch size),"
+            " and examples must lie along axis 0"
         )
     return Alone(some, norms_of(each.gradients, some.size, 2.0, device), tolerance)
 
 
 def differs(found: Tensor, told: Alone) -> int | None:
-    """The place of the parameter whose norms differ most from those alone; None where they agree."""
+    """Index of the parameter whose norms differ most from those of single examples; None if all agree."""
     whole = torch.linalg.vector_norm(told.norms, dim=1, keepdim=True)
     allowed = told.tolerance * told.norms + 0.1 * told.tolerance * whole
     beyond = (found - told.norms).abs() - allowed

@@ -89,16 +89,16 @@ class ExampleClip:
         self.steps += 1
 
     def sensitivity(self) -> Array:
-        """How far one example can move what the coming step adds to the gradients."""
+        """How much one example can change what the coming step adds to the gradients."""
         divisor = self._options.divisor
         return self.plan.sensitivity(self._state.xp, self._thresholds()) / divisor
 
     def dump(self) -> dict[str, Any]:
-        """What the next step depends on."""
+        """The state that the next step depends on."""
         return {"version": 1, "steps": self.steps, "thresholds": self._state.dump()}
 
     def load(self, state: Any) -> None:
-        """Continue where `dump` was taken.
+        """Continue from a state that `dump` returned.
 
         Raises:
             StateError: it was taken with another kind of clip, or with other parameters. Nothing is changed.
@@ -132,7 +132,7 @@ class ExampleClip:
 
 
 def refuse_nonfinite(sums: Sums) -> None:
-    """NonFiniteError if the gradient of an example holds NaN or Inf."""
+    """Raise NonFiniteError if the gradient of an example holds NaN or Inf."""
     bad = (~_finite(sums.norms)).nonzero().flatten().tolist()
     if bad:
         raise NonFiniteError(

@@ -221,4 +221,4 @@ def _followed(compute: Callable[[], Tensor], function: Callable[..., Any]) -> Te
         return compute()
     except RuntimeError as error:
         first = str(error).partition("\n")[0]
-        raise NotFollowed(f"{name_of(function)} cannot be taken apart by example ({first})") from error
+        raise NotFollowed(f"{name_of(function)} cannot be computed for single examples ({first})") from error

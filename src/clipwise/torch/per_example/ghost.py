@@ -27,17 +27,17 @@ def ghost(
 ) -> Sums:
     """The clipped sums of a batch.
 
-    The backward pass computes no gradient of a parameter: it brings, to each use of one, the gradient by what
-    came out. With what went in, that gives the norms, and, once the coefficients are known, the sums.
+    The backward pass computes no gradients of parameters. For each use of a parameter it gives the gradient
+    of the output. Together with the input this gives the norms and, from the coefficients, the sums.
 
     Args:
-        coefficients: of norms; None: no sums are wanted.
-        scale: of a gradient scaler; norms are those without it, totals keep it.
-        drops: examples that are not finite count as none.
-        tell: is told of which parameters gradients of single examples were made, and why.
+        coefficients: function from norms to coefficients; None if no sums are needed.
+        scale: scale of a gradient scaler; it is removed from norms, but not from totals.
+        drops: whether examples that are not finite are left out.
+        tell: called with a message for each parameter whose per-example gradients had to be computed.
 
     Raises:
-        NotFollowed: the model uses a parameter in a way that is not known here. Nothing was changed.
+        NotFollowed: the model uses a parameter in an unsupported way. Nothing was changed.
     """
     recorder = Recorder(parameters, batch.tensors, batch.size)
     with recorder:
@@ -61,7 +61,7 @@ def ghost(
         norms = {2.0: found if scale is None else found / scale}
         for weight in recorder.weights:
             if tell is not None and weight.costly is not None:
-                tell(f"{weight.costly}; its gradient is made for each example, a few at a time")
+                tell(f"{weight.costly}; its per-example gradients are computed a few examples at a time")
         losses = losses.detach()
         if coefficients is None:
             return Sums(losses, norms, [])

@@ -42,8 +42,8 @@ def _matrix(seen: Seen, x: Tensor, weight: Tensor, bias: Tensor | None, *, trans
         fits = len(x) > 0 and not len(x) % seen.size
     if not fits:
         raise NotFollowed(
-            f"{seen.name_of(weight, bias)!r} meets a tensor of shape {tuple(x.shape)}, which does not have"
-            f" the {seen.size} examples along axis 0"
+            f"{seen.name_of(weight, bias)!r} is applied to a tensor of shape {tuple(x.shape)}, which does not"
+            f" have the {seen.size} examples along axis 0"
         )
     weights, roles = seen.roles(weight, bias)
     return LinearUse(weights, roles, seen.size, x, transposed=transposed, time_first=time_first)
@@ -65,7 +65,7 @@ def _embedding(
     if not seen.follows(input) and not (input.ndim > 1 and len(input) == seen.size > 1):
         return None  # the positions of all examples, say
     if not input.ndim or len(input) != seen.size or id(weight) not in seen.by_id:
-        raise NotFollowed(f"{seen.name_of(weight)!r} meets indices without the examples along axis 0")
+        raise NotFollowed(f"{seen.name_of(weight)!r} is applied to indices without the examples along axis 0")
     return EmbeddingUse(seen.by_id[id(weight)], seen.size, input, padding_idx)
 
 

@@ -25,20 +25,20 @@ _RANDOM = ("dropout", "rrelu", "gumbel", "bernoulli", "rand", "multinomial", "po
 
 
 class Recorder(TorchFunctionMode):
-    """Notes every use of some parameters while it is active, and asks for the gradient there.
+    """Records every use of some parameters while it is active, and requests the gradient there.
 
-    Functions are watched, not modules: a parameter that a module hands to `torch.nn.functional.linear` in any
-    way is found, and one that is used otherwise does not go unnoticed.
+    It watches functions, not modules, so it finds every parameter that reaches
+    `torch.nn.functional.linear` in any way, and notices every other use.
 
     Args:
-        parameters: by name.
-        tensors: the examples.
-        size: how many.
+        parameters: the parameters by name.
+        tensors: the tensors with examples.
+        size: number of examples.
 
     Attributes:
-        weights: the parameters, in their order.
-        seen: the tensors so far.
-        uses: with the place in the graph where each one's gradient comes back.
+        weights: the parameters, in the given order.
+        seen: the tensors of the forward pass so far.
+        uses: the uses, each with the edge of the graph at which its gradient arrives.
     """
 
     def __init__(self, parameters: dict[str, Tensor], tensors: Sequence[Tensor], size: int) -> None:
@@ -102,9 +102,9 @@ class Recorder(TorchFunctionMode):
         name = name_of(func)
         named = [v for v in kwargs.values() if isinstance(v, Tensor)]
         if any(word in name for word in _RANDOM):
-            raise NotFollowed(f"{self._first(args, kwargs)!r} meets random numbers in {name}")
+            raise NotFollowed(f"{self._first(args, kwargs)!r} is combined with random numbers in {name}")
         if any(found is one for one in args):
-            raise NotFollowed(f"{self._first(args, kwargs)!r} is used in place, by {name}")
+            raise NotFollowed(f"{self._first(args, kwargs)!r} is used in the in-place operation {name}")
         if any(id(v) in self.seen.by_id or self.seen.follows(v) for v in named):
             # Positions tell arguments apart here; a tensor that is named is put into a function of its own.
             keys = [key for key, value in kwargs.items() if isinstance(value, Tensor)]

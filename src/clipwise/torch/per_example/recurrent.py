@@ -36,8 +36,8 @@ def _layers(
     if not isinstance(has_biases, bool):  # the arguments for a packed sequence are others
         tensors = [*([params] if isinstance(params, Tensor) else params), *has_biases]
         raise NotFollowed(
-            f"{recorder.seen.name_of(*tensors)!r} meets a packed sequence, whose rows are not sorted by"
-            " example: give the padded one, and leave the padding out of the loss"
+            f"{recorder.seen.name_of(*tensors)!r} is applied to a packed sequence, whose rows are not sorted"
+            " by example: use the padded sequence, and exclude the padding from the loss"
         )
     states = [hx] if isinstance(hx, Tensor) else list(hx)
     axis = 0 if batch_first else 1
@@ -174,11 +174,11 @@ def _refuse(
     seen = recorder.seen
     name = seen.name_of(*given, *others)
     if any(id(one) in seen.by_id for one in given):
-        raise NotFollowed(f"{name!r}, which is the same for all examples, is given to a recurrent layer")
+        raise NotFollowed(f"{name!r}, which is the same for all examples, is an input of a recurrent layer")
     if not fits:
         raise NotFollowed(
-            f"{name!r} meets a tensor of shape {tuple(given[0].shape)}, which does not have the"
-            f" {recorder.size} examples along axis {axis}"
+            f"{name!r} is applied to a tensor of shape {tuple(given[0].shape)}, which does not have"
+            f" the {recorder.size} examples along axis {axis}"
         )
 
 

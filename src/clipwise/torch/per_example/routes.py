@@ -23,23 +23,23 @@ _WANTED: dict[Route, tuple[str, ...]] = {
     "ghost": ("ghost",),
     "explicit": ("explicit", "loop"),
 }
-_WORDS = {"ghost": "the ghost route", "explicit": "torch.func", "loop": "one example after the other"}
+_WORDS = {"ghost": "the ghost route", "explicit": "torch.func", "loop": "a loop over single examples"}
 
 
 class Routes:
-    """Finds the clipped sums of batches by the first route that finds the gradients of examples alone.
+    """Computes clipped sums of batches by the first route that agrees with the gradients of single examples.
 
     Args:
-        model: whose gradients they are.
-        route: that the user wants.
-        micro_batch: how many examples at a time, where that is a question.
-        orders: of the norms that are asked for.
+        model: the model.
+        route: the requested route.
+        micro_batch: number of examples at a time, for the explicit route.
+        orders: orders of the requested norms.
 
     Attributes:
-        taken: the route; None before the first batch.
+        taken: the route in use; None before the first batch.
 
     Raises:
-        ArgumentError: the route is unknown, or not one for these norms or for micro-batches.
+        ArgumentError: the route is unknown, or it does not support these norms or micro-batches.
     """
 
     def __init__(
@@ -47,12 +47,12 @@ class Routes:
     ) -> None:
         one_of("route", route, Route)
         if micro_batch is not None and route == "ghost":
-            raise ArgumentError('micro_batch is for route="explicit"; the ghost route has no use for it')
+            raise ArgumentError('micro_batch is for route="explicit"; the ghost route does not use it')
         self._wanted = _WANTED[route]
         if tuple(orders) != (2.0,):
             if route == "ghost":
                 raise ArgumentError(
-                    'the ghost route knows 2-norms and "rms" only, and this clip asks for others: use'
+                    'the ghost route computes 2-norms and "rms" only, and this clip needs another norm: use'
                     ' route="explicit"'
                 )
             self._wanted = _WANTED["explicit"]
@@ -62,7 +62,7 @@ class Routes:
         self._said: set[str] = set()
 
     def forget(self) -> None:
-        """Look again which route there is: the parameters have changed."""
+        """Choose the route again, because the parameters have changed."""
         self._checked = False
 
     def sums(
@@ -98,7 +98,7 @@ class Routes:
             except NotFollowed as error:  # what dropout does to a weight, say, is seen in training only
                 if "explicit" not in self._wanted:
                     raise ArgumentError(str(error)) from error
-                self._say(f"{error}; the gradients are found by {_WORDS['explicit']}")
+                self._say(f"{error}; the gradients are computed by {_WORDS['explicit']} instead")
         each = looped if self.taken == "loop" else vmapped
         return sums_of(
             partial(each, self.model, parameters, loss_fn, scale=scale),
@@ -124,7 +124,7 @@ class Routes:
                 raise ArgumentError(f'route="ghost" is not possible: {reason}')
             reasons.append(reason)
         for reason in reasons:
-            self._say(f"{reason}; the gradients are found by {_WORDS[str(self.taken)]}")
+            self._say(f"{reason}; the gradients are computed by {_WORDS[str(self.taken)]} instead")
 
     def _fails(
         self,
@@ -148,11 +148,11 @@ class Routes:
             return str(error)
         except (RuntimeError, NotImplementedError, ValueError) as error:
             first = str(error).partition("\n")[0]
-            return f"{_WORDS[route]} does not take this model ({type(error).__name__}: {first})"
+            return f"{_WORDS[route]} does not support this model ({type(error).__name__}: {first})"
         place = None if told is None else differs(norms, told)
         if place is None:
             return None
-        return f"{_WORDS[route]} finds other gradients of {names[place]!r} than the examples have alone"
+        return f"{_WORDS[route]} gives other gradients of {names[place]!r} than each example alone"
 
     def _say(self, what: str) -> None:
         if what not in self._said:

@@ -38,7 +38,7 @@ class PerExample:
         if not isinstance(generator, torch.Generator | None):
             raise ArgumentError(f"generator must be a torch.Generator, got {type(generator).__name__}")
         if generator is not None and not options.noise_multiplier:
-            raise ArgumentError("generator is for the noise: give noise_multiplier, too")
+            raise ArgumentError("generator is for the noise: also pass noise_multiplier")
         refuse_models(model)
         self.model, self.options, self.generator = model, options, generator
         self.report: ExampleReport | None = None
@@ -78,30 +78,29 @@ class PerExample:
         """Compute the losses, and add the clipped gradients to ``p.grad``, as ``loss.backward()`` would.
 
         Args:
-            loss_fn: from the model's outputs, and the targets where they are given, to one loss an example,
-                such as ``torch.nn.CrossEntropyLoss(reduction="none")``.
-            inputs: of the model: a tensor, a tuple of positional or a mapping of named arguments, each tensor
-                with its examples along axis 0.
-            targets: given to ``loss_fn``: a tensor or a tree of such.
-            more: more examples of the same step follow, in another call. Noise, the thresholds' memory and
-                the report wait for the last. For ``loss="mean"`` this takes ``batch_size=``.
-            keys: what the examples are called in the report, such as their places in the data set.
-            scaler: a `torch.amp.GradScaler`, in place of ``scaler.scale(loss).backward()``; the gradients
-                have its scale then, and norms have not.
+            loss_fn: a function of the model's outputs, and of the targets if there are any, that returns one
+                loss per example, such as ``torch.nn.CrossEntropyLoss(reduction="none")``.
+            inputs: the model's inputs: a tensor, a tuple of positional arguments or a mapping of keyword
+                arguments. Each tensor has the examples along axis 0.
+            targets: second argument of ``loss_fn``: a tensor, or a tree of tensors.
+            more: True if another call adds more examples to the same step. Noise is added, thresholds are
+                updated and the report is made in the last call, with ``more=False``. With ``loss="mean"``
+                this requires ``batch_size``.
+            keys: names of the examples for the report, such as their indices in the data set.
+            scaler: a `torch.amp.GradScaler`; use this instead of ``scaler.scale(loss).backward()``. The
+                gradients in ``p.grad`` are then scaled; norms and thresholds are not.
 
         Returns:
-            The losses, ``(examples,)``, without a graph.
+            The losses, ``(examples,)``, detached from the graph.
 
         Raises:
-            ArgumentError: the losses are not one for each example, or one depends on other examples; shapes
-                do not fit; the route that was asked for cannot be taken.
-            NonFiniteError: a gradient is NaN or Inf and ``nonfinite="error"``. ``p.grad`` is as it was.
+            ArgumentError: ``loss_fn`` does not return one loss per example, a loss depends on other examples,
+                shapes do not match, or the requested route is not possible.
+            NonFiniteError: a gradient holds NaN or Inf and ``nonfinite="error"``; ``p.grad`` is unchanged.
         """
         batch = _checked(inputs, targets, keys)
         if more and self.options.loss == "mean" and self.options.batch_size is None:
-            raise ArgumentError(
-                "a mean over several calls needs batch_size=, the number of examples of all of them"
-            )
+            raise ArgumentError("a mean over several calls needs batch_size=, the total number of examples")
         parameters = self._ready()
         device = next(iter(parameters.values())).device
         scale = None if scaler is None else scaler.scale(torch.ones((), device=device))
@@ -126,11 +125,14 @@ class PerExample:
         *,
         keys: Sequence[Any] | Tensor | None = None,
     ) -> ExampleReport:
-        """The norms of the examples of a batch, as `backward` would report them; it changes nothing.
+        """Measure the norms of a batch's examples, as `backward` would report them, without side effects.
 
-        For a loop that clips no examples: which of them made this batch's gradient large? ``p.grad``,
-        thresholds, `steps`, `report` and the random numbers stay as they are. Arguments and errors are those
-        of `backward`.
+        This finds the example that made the gradient of a batch large, also in a loop without per-example
+        clipping. ``p.grad``, thresholds, `steps`, `report` and the state of the random number generators do
+        not change. Arguments and errors are those of `backward`.
+
+        Returns:
+            An `ExampleReport`.
 
         >>> import torch, clipwise
         >>> model = torch.nn.Linear(2, 1)
@@ -172,9 +174,9 @@ class PerExample:
     # Checkpoints.
 
     def state_dict(self) -> dict[str, Any]:
-        """All that the next step depends on; `torch.load(..., weights_only=True)` can read it."""
+        """The state that the next step depends on; `torch.load(..., weights_only=True)` can read it."""
         if self._seen:
-            raise StateError("a step is under way (more=True): save after its last call")
+            raise StateError("a step is not complete (more=True): save after its last call")
         return self._clip.dump()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -242,7 +244,7 @@ class PerExample:
 
 def _checked(inputs: Any, targets: Any, keys: Sequence[Any] | Tensor | None) -> Batch:
     if torch.is_inference_mode_enabled():
-        raise ArgumentError("torch.inference_mode allows no gradients: call this outside of it")
+        raise ArgumentError("torch.inference_mode allows no gradients: call this outside it")
     batch = Batch(inputs, targets)
     if keys is not None and len(keys) != batch.size:
         raise ArgumentError(f"keys must name {batch.size} examples, got {len(keys)}")

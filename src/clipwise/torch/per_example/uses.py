@@ -15,7 +15,7 @@ __all__ = ["NotFollowed", "Part", "Use", "Weight"]
 
 
 class NotFollowed(ClipwiseError):
-    """A parameter is used in a way that leaves no gradient of each example to be found."""
+    """A parameter is used in a way for which per-example gradients cannot be computed."""
 
 
 class Use(ABC):
@@ -142,7 +142,7 @@ class Weight:
         if len(uses) == 1 and not makes:
             use, role = uses[0]
             if use.without_formula is not None and self.size > use.entries:
-                self.costly = f"{self.name!r} is used in {use.without_formula}, which has no formula here"
+                self.costly = f"{self.name!r} is used in {use.without_formula}, which has no norm formula"
             return use.squares(role)
         if not uses and len(makes) == 1 and makes[0].rearranges:
             return _sum([one.squares(size) for one in makes[0].outputs if one.reached])
@@ -151,7 +151,7 @@ class Weight:
             return crossed
         # The norm of a sum takes the sum itself.
         if any(part.exceeds for part in makes):
-            self.costly = f"{self.name!r} goes through {makes[0].name} before it meets the examples"
+            self.costly = f"{self.name!r} passes through {makes[0].name} before it is applied to the examples"
         elif not makes and self.size > max(use.entries for use, _ in uses):
             self.costly = f"{self.name!r} is used {len(uses)} times"
         return _squares(self.examples, size, self.cost(), self.tensor.device)
