@@ -235,12 +235,12 @@ def auto(
 ):
     """``count`` is the number of weights, or one for each step; a list takes what held each threshold."""
     sizes = [count] * len(norms) if isinstance(count, int) else count
-    f, out, last = 1.0, [], None
+    f, out, last, w0 = 1.0, [], None, 0.0
     falls, jumps = smoothed_falls(losses), loss_jumps(losses, 50, 5.0)
     rows = zip(norms, usual_norms(norms), jumps, falls, weights, sizes, rate, strict=True)
     for n, usual, jump, lower, w, size, lr in rows:
         known = math.isfinite(w)
-        w = w if known else (w0 if last else 0.0)
+        w = w if known else w0
         if size != last:
             w0, distance, steps = w, 0.0, []
             longest = first * max(w, 0.03 * math.sqrt(size))

@@ -240,7 +240,8 @@ def test_weights_that_went_to_infinity_are_forgotten_when_they_are_back(weights)
     run = training(0) | {"losses": np.ones(STEPS), "rates": np.full(STEPS, 0.01)}
     run["weights"][[0, 50]] = weights
     found = answers(thresholds.auto(), run, "torch-float32")
-    assert np.isfinite(found).all() and (found > 0).all()
+    assert np.isfinite(found).all()
+    assert (found > 0).all()
     assert found[51] == pytest.approx(0.3 * 0.02 * run["weights"][51] / 0.01, rel=1e-5)
 
 
