@@ -70,7 +70,8 @@ class auto(WithReasons):
     ``window`` losses; if MAD is 0, 1.2533 times the mean absolute deviation is used in place of
     ``1.4826 * MAD``. The smoothed loss is an exponential moving average with weight 0.2. Without `observe`,
     f stays 1 and the smoothed loss is never a new minimum. The distance is measured from a new start when
-    the number of weights changes and after their norm was not finite. Memory is O(1). Reasons, measurements and limits are in docs/auto.md.
+    the number of weights changes and after their norm was not finite. Memory is O(1). Reasons,
+    measurements and limits are in docs/auto.md.
 
     Args:
         first: lower bound of S, and bound of the first step, relative to the norm of the weights.
