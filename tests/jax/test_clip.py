@@ -341,3 +341,16 @@ def test_no_cosine_is_above_one():
     gradients = {"a": jnp.ones(3, jnp.bfloat16)}
     clip = clipwise.chain(clipwise.clip_by_value(0.5), clipwise.clip_by_global_norm(0.5))
     assert float(clipwise.jax.clip(clip, gradients, direction=True)[2].direction) <= 1.0
+
+
+@pytest.mark.parametrize("policy", [thresholds.auto(), thresholds.mean(2.0), thresholds.percentile(0)])
+def test_a_subnormal_norm_is_no_norm(policy):
+    """To XLA its logarithm is -inf, though it may be above 0."""
+    clip = clipwise.clip_by_global_norm(policy)
+    step = jax.jit(lambda g, state: clipwise.jax.clip(clip, g, state=state, scale_free=True))
+    state, found = clipwise.jax.init(clip, {"w": jnp.ones(1)}), []
+    for size in (1e-39, 1e-39, 1.0, 1.0):
+        _, state, report = step({"w": jnp.full(1, size)}, state)
+        found.append(float(report.threshold))
+    assert found[:2] == [math.inf] * 2
+    assert 0.4 < found[3] < 2.1

@@ -180,8 +180,9 @@ def loss_jumps(losses, window, z):
             out.append(None)
             continue
         middle = float(np.median(history))
-        mad = float(np.median(np.abs(np.array(history) - middle)))
-        out.append(loss > middle + z * 1.4826 * mad)
+        away = np.abs(np.array(history) - middle)
+        deviation = 1.4826 * np.median(away) or 1.2533 * np.mean(away)
+        out.append(loss > middle + z * deviation)
     return out
 
 
@@ -234,13 +235,16 @@ def auto(
 ):
     """``count`` is the number of weights, or one for each step; a list takes what held each threshold."""
     sizes = [count] * len(norms) if isinstance(count, int) else count
-    f, out, last = 1.0, [], None
+    f, out, last, w0 = 1.0, [], None, 0.0
     falls, jumps = smoothed_falls(losses), loss_jumps(losses, 50, 5.0)
     rows = zip(norms, usual_norms(norms), jumps, falls, weights, sizes, rate, strict=True)
     for n, usual, jump, lower, w, size, lr in rows:
+        known = math.isfinite(w)
+        w = w if known else w0
         if size != last:
-            w0, distance, steps, last = w, 0.0, [], size
+            w0, distance, steps = w, 0.0, []
             longest = first * max(w, 0.03 * math.sqrt(size))
+        last = size if known else None
         distance = max(distance, (w - w0) ** 2, w**2 - w0**2)
         path = sum(s**2 for s in steps)
         hidden = sum(steps) < 4 * w0 / math.sqrt(size) or w < w0

@@ -16,7 +16,10 @@ STEPS = 250
 
 
 def training(seed: int) -> dict:
-    """Norms with spikes, NaN, Inf and 0; weights that go away and come back; rates from 0 to 0."""
+    """Norms with spikes, NaN, Inf and 0; weights that go away and come back; rates from 0 to 0.
+
+    With seed 2 most losses are the same, and the weights are not finite twice.
+    """
     rng = np.random.default_rng(seed)
     norms = np.exp(rng.normal(0.0, 0.7, STEPS))
     norms[rng.integers(0, STEPS, 6)] *= 100.0
@@ -26,6 +29,8 @@ def training(seed: int) -> dict:
     losses = np.exp(rng.normal(0.0, 0.2, STEPS))
     losses[rng.integers(0, STEPS, 6)] *= 50.0
     losses[rng.integers(0, STEPS, 2)] = [math.nan, math.inf]
+    if seed == 2:
+        losses, weights[[0, 170]] = np.round(losses), [math.inf, math.nan]
     rates = 0.02 * np.minimum(t / 10, 1.0) * (1 + np.cos(math.pi * t / (STEPS - 1))) / 2
     counts = np.where(t < 120, 800, 1000)
     return {"norms": norms, "weights": weights, "losses": losses, "rates": rates, "counts": counts}
@@ -216,11 +221,37 @@ def test_spikes_do_not_lift_the_threshold():
     assert max(seen[30:]) < 0.5 * math.exp(0.35)
 
 
+def test_losses_in_half_precision_jump_no_more_than_others():
+    """More than half of the last 50 are the same number."""
+    rng = np.random.default_rng(0)
+    losses = torch.tensor(2.3 + 0.01 * rng.normal(size=300)).bfloat16().double().numpy()
+    policy = thresholds.auto()
+    state, factors = policy.init(np, ()), []
+    for loss in [*losses, 10.0]:
+        _, state = policy.update(np, state, Observation(norm=np.asarray(1.0), loss=loss))
+        factors.append(float(state.factor))
+    assert factors[:-1] == [1.0] * 300
+    assert factors[-1] == 0.5  # a real jump
+
+
+@pytest.mark.parametrize("weights", [math.nan, math.inf, 1e30])
+def test_weights_that_went_to_infinity_are_forgotten_when_they_are_back(weights):
+    """Those of a checkpoint, say, which the policy is not told of. 1e30 has no square in float32."""
+    run = training(0) | {"losses": np.ones(STEPS), "rates": np.full(STEPS, 0.01)}
+    run["weights"][[0, 50]] = weights
+    found = answers(thresholds.auto(), run, "torch-float32")
+    assert np.isfinite(found).all()
+    assert (found > 0).all()
+    assert found[51] == pytest.approx(0.3 * 0.02 * run["weights"][51] / 0.01, rel=1e-5)
+
+
 @pytest.mark.parametrize(
     ("keywords", "error", "words"),
     [
         ({"stretch": 0.5}, ArgumentError, "stretch must be at least 1, got 0.5"),
         ({"first": 0.0}, ThresholdError, "first must be at least 4.94066e-324, got 0.0"),
+        ({"spike": 0.0}, ThresholdError, "spike must be at least 4.94066e-324, got 0.0"),
+        ({"floor": 0.0}, ThresholdError, "floor must be at least 4.94066e-324, got 0.0"),
         ({"up": 0.9}, ArgumentError, "up is at least 1, got floor=0.05, down=0.5, up=0.9"),
         ({"window": 5}, ArgumentError, "window must be a whole number of at least 10, got 5"),
         ({"spike": math.nan}, ThresholdError, "spike must be a number, got NaN"),

@@ -65,11 +65,13 @@ class auto(WithReasons):
 
     The usual norm u is the geometric mean of the previous norms for the first 50 of them. After that,
     log(u) is an exponential moving average of the logarithms with weight 0.02. A norm counts as at most
-    e * u and at least u / e. Before the first norm u is infinite; a norm that is NaN, Inf or exactly 0 does
-    not count. The loss jumps if it is not finite or above ``median + z * 1.4826 * MAD`` of the last
-    ``window`` losses. The smoothed loss is an exponential moving average with weight 0.2. Without `observe`,
+    e * u and at least u / e. Before the first norm u is infinite; a norm that is NaN, Inf or 0 does not
+    count. The loss jumps if it is not finite or above ``median + z * 1.4826 * MAD`` of the last
+    ``window`` losses; if MAD is 0, 1.2533 times the mean absolute deviation is used in place of
+    ``1.4826 * MAD``. The smoothed loss is an exponential moving average with weight 0.2. Without `observe`,
     f stays 1 and the smoothed loss is never a new minimum. The distance is measured from a new start when
-    the number of weights changes. Memory is O(1). Reasons, measurements and limits are in docs/auto.md.
+    the number of weights changes and after their norm was not finite. Memory is O(1). Reasons,
+    measurements and limits are in docs/auto.md.
 
     Args:
         first: lower bound of S, and bound of the first step, relative to the norm of the weights.
@@ -86,7 +88,7 @@ class auto(WithReasons):
         window: number of recent losses that are compared with.
 
     Raises:
-        ThresholdError: a number is negative or not finite.
+        ThresholdError: a number is negative or NaN, or first, spike, share or floor is 0.
         ArgumentError: floor or down above 1, up or stretch below 1, or a window below 10.
 
     >>> import numpy as np
@@ -114,10 +116,11 @@ class auto(WithReasons):
     reasons: ClassVar[tuple[str, ...]] = ("loss", "start", "length", "history")
 
     def __post_init__(self) -> None:
-        for name in ("stretch", "spike", "short", "share", "floor", "down", "up", "z"):
+        for name in ("stretch", "short", "down", "up", "z"):
             object.__setattr__(self, name, check_number(name, getattr(self, name)))
-        # With a first step of 0 there would be none after it.
-        object.__setattr__(self, "first", check_number("first", self.first, low=math.ulp(0.0)))
+        # With one of these at 0 the threshold would become 0, and stay there.
+        for name in ("first", "spike", "share", "floor"):
+            object.__setattr__(self, name, check_number(name, getattr(self, name), low=math.ulp(0.0)))
         if self.stretch < 1:
             raise ArgumentError(f"stretch must be at least 1, got {self.stretch:g}")
         if self.floor > 1 or self.down > 1 or self.up < 1:
@@ -165,7 +168,7 @@ class auto(WithReasons):
                 agreement = xp.where(hidden & lower & ~jump, xp.maximum(agreement, growth), agreement)
         threshold = by_history = factor * self.spike * usual
         if rate is not None:
-            moves = rate > 0
+            moves = usable(xp, rate)
             norm_of = 1.0 / xp.where(moves, rate, 1.0)
             short = factor * self.short * (1.0 - momentum) * travel.longest * norm_of
             by_history = xp.where(moves, xp.maximum(by_history, short), by_history)

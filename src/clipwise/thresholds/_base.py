@@ -8,6 +8,8 @@ from clipwise.namespace import Array
 
 NOTHING: frozenset[str] = frozenset()
 
+_SMALLEST = 1.1754944e-38  # of the normal float32
+
 
 @dataclass(frozen=True, kw_only=True)
 class Observation:
@@ -143,9 +145,10 @@ class Stateless(NamedTuple):
 
 
 def usable(xp: Any, norm: Array) -> Array:
-    """Which norms may enter a history: those that are finite and not exactly 0.
+    """Which norms may enter a history: those that are finite and not 0.
 
     A norm of 0 means that no gradient arrived (a frozen tensor, an expert that was not selected). If such
-    zeros counted, a low percentile would become 0, and the tensor could never move again.
+    zeros counted, a low percentile would become 0, and the tensor could never move again. A subnormal float32
+    is 0 as well: to XLA it is one in a logarithm, though not always in a comparison.
     """
-    return xp.isfinite(norm) & (norm > 0)
+    return xp.isfinite(norm) & (norm >= _SMALLEST)

@@ -25,8 +25,9 @@ class reduce_on_instability(WithReasons):
     """``T <- max(floor, factor * T)`` each time the loss has jumped ``patience`` times.
 
     A loss jumps if it is NaN, Inf, or above ``median + z * 1.4826 * MAD`` of the last ``window`` losses,
-    itself included; this takes at least 10 losses. After ``window`` steps without a jump, the count starts
-    again at 0. The loss of each step must be given: ``clipper.observe(loss)`` before the step.
+    itself included; this takes at least 10 losses. If MAD is 0, 1.2533 times the mean absolute deviation is
+    in place of ``1.4826 * MAD``. After ``window`` steps without a jump, the count starts again at 0. The loss
+    of each step must be given: ``clipper.observe(loss)`` before the step.
 
     Args:
         start: first threshold, at least ``floor``.

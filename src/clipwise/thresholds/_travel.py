@@ -24,7 +24,7 @@ class Travel(NamedTuple):
 
     Attributes:
         origin: the norm of the weights that the distance is measured from.
-        size: the number of weights; of others, a new way begins.
+        size: the number of weights; of others, a new way begins. 0 where their norm was not finite.
         squared: the square of the largest distance so far.
         path: the sum of the squared steps.
         longest: the longest step, 0 before the first.
@@ -63,6 +63,8 @@ def look(
     """
     nought = xp.zeros_like(travel.origin)
     weights = nought + weights
+    known = xp.isfinite(weights * weights)  # of others nothing is kept: the next weights begin a new way
+    weights = xp.where(known, weights, travel.origin)
     size = nought + size
     fresh = (travel.longest == 0) | (travel.size != size)
     least = first * xp.maximum(weights, _SMALLEST_WEIGHT * xp.sqrt(size))
@@ -78,6 +80,7 @@ def look(
     hidden = (travel.length < _VISIBLE * origin / xp.sqrt(size)) | (gain < 0)
     least = xp.where(hidden, nought + 1.0, 1.0 / stretch)
     agreement = xp.where(travel.path > 0, xp.clip(xp.maximum(agreement, least), None, stretch), 1.0)
+    size = xp.where(known, size, nought)
     return agreement, hidden, travel._replace(origin=origin, size=size, squared=squared, longest=longest)
 
 

@@ -40,7 +40,7 @@ class FirstCalls:
         self._what = what
         self._late = self._empty = 0
         self._steps = 0  # since the last call
-        self._any_step = False
+        self._any_step = self._moved = False
         self._watched: list[weakref.ref[Tensor]] = []
         self._used: dict[int, tuple[weakref.ref[Tensor], int]] = {}
 
@@ -57,7 +57,9 @@ class FirstCalls:
         if there and self._is_used(there[0]) and self._is_used(there[-1]):
             self._late += 1
         elif all(map(_is_zero, there)):
-            self._empty += self._steps > 0 and (not listed or any(p.requires_grad for p in listed))
+            # Of zeros, in a step too, that may be a loss that has no weight yet.
+            late = self._moved if there else self._steps > 0
+            self._empty += late and (not listed or any(p.requires_grad for p in listed))
         elif self._any_step:  # a scaler may leave the first steps out
             self._end()
             return
@@ -65,7 +67,7 @@ class FirstCalls:
             self._end()
             self._say()
             return
-        self._steps = 0
+        self._steps, self._moved = 0, False
         self._used.clear()
         self._watched = [weakref.ref(p) for p in (there[:1] + there[-1:])]
         _watch(self)
@@ -79,6 +81,7 @@ class FirstCalls:
         for group in optimizer.param_groups if watched else ():
             for one in group["params"]:
                 if id(one) in watched and one.grad is not None:
+                    self._moved = self._moved or not _is_zero(one)
                     self._used[id(one)] = weakref.ref(one.grad), one.grad._version
 
     def _is_used(self, parameter: Tensor) -> bool:

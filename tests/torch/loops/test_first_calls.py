@@ -84,3 +84,16 @@ def test_nothing_is_said_of_what_is_called_once_or_measures_only():
     assert len(_first_calls._watching) == 1
     Loop().run("zero backward step", 110)
     assert not _first_calls._watching
+
+
+def test_a_loss_without_weight_yet_is_no_wrong_order():
+    _first_calls._of_functions.clear()
+    weight = torch.nn.Parameter(torch.ones(3))
+    optimizer = torch.optim.SGD([weight], 0.1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for step in range(20):
+            optimizer.zero_grad(set_to_none=False)
+            (weight.sum() * (step >= 15)).backward()
+            clipwise.torch.clip_grad_norm_([weight], 0.1)
+            optimizer.step()
