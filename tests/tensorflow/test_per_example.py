@@ -106,7 +106,7 @@ def test_what_is_refused_before_a_gradient():
         step([A, B], X, Y, mask=np.ones(3, bool))
     with pytest.raises(ArgumentError, match="seed"):
         step([A, B], X, Y, seed=(1, 2))
-    with pytest.raises(ArgumentError, match="those of TensorFlow or Keras"):
+    with pytest.raises(ArgumentError, match="must be TensorFlow or Keras variables"):
         step([X], X, Y)
     with pytest.raises(ArgumentError, match="batch_size"):
         step.sensitivity([A, B])

@@ -196,7 +196,7 @@ def test_a_storage_is_a_file_or_a_server_and_its_password_is_never_shown() -> No
     ):
         assert "secret" not in without_password(words)
         assert "ann" in without_password(words)
-    with pytest.raises(ArgumentError, match=re.escape("not 'mysql://ann:***@host/lab'")):
+    with pytest.raises(ArgumentError, match=re.escape("got 'mysql://ann:***@host/lab'")):
         where("mysql://ann:secret@host/lab")
 
 
