@@ -64,7 +64,7 @@ def test_in_every_order(kind):
     for keeps in (False, True):
         counts = {order: len(said(kind, order, keeps=keeps)) for order in (*RIGHT, *WRONG)}
         assert counts == dict.fromkeys(RIGHT, 0) | dict.fromkeys(WRONG, 1)
-    assert len(torchs._global_optimizer_post_hooks) == hooks
+    assert len(torchs._global_optimizer_post_hooks) <= hooks  # a clip of another test may be gone by now
 
 
 def test_what_it_says():
