@@ -19,6 +19,7 @@ from clipwise.cli import main
 from clipwise.data import Bounds, Clipper, clip_file
 from clipwise.errors import ArgumentError, DataError
 from tests.data.test_files import refused, skewed
+from tests.depth import thorough
 
 
 @pytest.fixture(autouse=True)
@@ -224,6 +225,7 @@ def test_ctrl_c_leaves_nothing_behind(tmp_path, stage):
     refused(tmp_path, KeyboardInterrupt, None, "in.csv", "out.csv", force=True, progress=stop)
 
 
+@thorough
 def test_memory_stays_bounded(tmp_path):
     """A file of 70 MB in a process of its own, with 64 MB for DuckDB."""
     rows = 900_000

@@ -7,6 +7,7 @@ import tensorflow as tf
 import torch
 
 from clipwise.functional import ratios
+from tests.depth import thorough
 from tests.functional.ratios import cases, frameworks
 from tests.x64 import enable_x64
 
@@ -137,6 +138,7 @@ def test_only_the_new_policy_is_differentiated():
     assert slope[2] is None
 
 
+@thorough
 def test_compiled():
     """jit with the figures as auxiliary output, tf.function with unknown lengths."""
     logp, old, worth, _, mask = cases.batch(17)

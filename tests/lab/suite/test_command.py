@@ -17,6 +17,7 @@ from clipwise.lab.suite.cells import cells
 from clipwise.lab.suite.store import Finished, SuiteStore
 from clipwise.lab.suite.work import State, work
 from clipwise.monitor import Store
+from tests.depth import thorough
 
 TASK = "temporal-order-50"
 METHODS = "none,norm-0.25,tuned-rate"
@@ -63,6 +64,7 @@ def final(found: dict[str, Finished]) -> dict[str, tuple[float, ...]]:
     }
 
 
+@thorough
 def test_killed_it_goes_on_over_two_processes_to_the_same_numbers(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -8,6 +8,7 @@ import torch
 import torch._inductor.config
 
 import clipwise
+from tests.depth import thorough
 from tests.torch.loops.reference_loops import (
     STEPS,
     THRESHOLD,
@@ -156,6 +157,7 @@ def test_a_compiled_step_under_a_scaler(optimizer):
     assert (clipper.steps, clipper.clipped_steps) == (STEPS, clipped)
 
 
+@thorough
 @pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler")
 @pytest.mark.parametrize("engine", ["reference"], indirect=True)  # one will do for so much compiling
 def test_inductor(monkeypatch):
