@@ -13,6 +13,7 @@ import keras
 import pytest
 
 from tests.conformance import back_ends
+from tests.depth import thorough
 
 ROOT = Path(__file__).parents[2]
 OTHERS = [name for name in ("tensorflow", "torch", "jax") if name != keras.backend.backend()]
@@ -40,6 +41,7 @@ def test_on(backend):
     assert int(passed[1]) > 100, done.stdout
 
 
+@thorough
 def test_keras_loads_no_other_framework_with_us_than_without():
     code = (
         "import sys, keras; loaded = lambda: sorted({'jax', 'torch', 'tensorflow'} & set(sys.modules));"

@@ -10,6 +10,7 @@ import clipwise
 import clipwise.tensorflow as ct
 from clipwise import Clip
 from clipwise.errors import ArgumentError, NonFiniteError, ParameterError, ThresholdError
+from tests.depth import brief
 
 from .conftest import WAYS
 
@@ -125,6 +126,7 @@ def test_a_coefficient_that_float32_cannot_hold(way):
     assert np.linalg.norm(found.numpy()) == pytest.approx(1e-3, rel=1e-6)
 
 
+@pytest.mark.parametrize("way", brief(WAYS, "eager"), indirect=True)
 def test_long_tensors_keep_six_digits(way):
     """The same number 300,000 times: an order of adding that rounds one way shows."""
     x = tf.fill((300_001,), np.float32(0.1))

@@ -9,6 +9,7 @@ import pytest
 
 from clipwise.errors import ArgumentError
 from clipwise.monitor.exporters import Wandb, export
+from tests.depth import thorough
 
 from .conftest import ALERT, LATE, LAYERS, LOSS, NORM, TIMES, pieces, same
 
@@ -69,6 +70,7 @@ def series(lines, name):
     return {line["step"]: line[name] for line in lines if name in line}
 
 
+@thorough
 def test_every_series_with_steps_times_facts_and_alerts(store, tmp_path):
     done = export(store, RUN, Wandb("p", folder=tmp_path / "out"))
     assert os.environ.get("WANDB_MODE") is None
