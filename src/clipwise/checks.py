@@ -13,6 +13,9 @@ import numpy as np
 from clipwise.errors import ArgumentError, ThresholdError
 from clipwise.namespace import is_traced
 
+SMALLEST = 2.0**-126
+"""The smallest normal float32. What is below it can be 0 on its way, and a threshold of 0 freezes a run."""
+
 Bounds = np.ndarray[Any, np.dtype[Any]]
 
 

@@ -11,6 +11,7 @@ import time
 import numpy as np
 import pytest
 
+from clipwise import processes
 from clipwise.errors import StoreError
 from clipwise.monitor.store import Alert, Rows, Store, Writer, moments_of, recordable
 from clipwise.monitor.store._schema import APPLICATION, VERSION
@@ -108,6 +109,23 @@ def test_a_process_that_was_killed_is_lost_and_what_it_wrote_is_there(path):
         assert run.status == "lost"
         assert store.series(run.id, ["loss"])["loss"].values.tolist() == [2.0]
     assert sqlite3.connect(path).execute("PRAGMA integrity_check").fetchone() == ("ok",)
+
+
+def test_a_process_of_another_machine_of_this_name_is_not_looked_for_here(path, monkeypatch):
+    """Machines made of one image have one name: a number that is free here may be in use there."""
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    boot = path.parent / "boot_id"
+    boot.write_text("another start of another kernel\n")
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "getpid", lambda: gone.pid)
+        patch.setattr(processes, "BOOT", boot)
+        Writer(path, "u", "elsewhere").close()
+    with Store(path) as store:
+        for ago, status in ((30, "running"), (90, "lost")):
+            with sqlite3.connect(path) as database:
+                database.execute("UPDATE writers SET seen = ?", (time.time() - ago,))
+            assert store.run().status == status
 
 
 def test_a_process_of_another_that_has_its_number_is_not_it(path):

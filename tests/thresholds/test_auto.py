@@ -36,7 +36,9 @@ def training(seed: int) -> dict:
     return {"norms": norms, "weights": weights, "losses": losses, "rates": rates, "counts": counts}
 
 
-def answers(policy, run: dict, back_end: str, scale_free: bool = False, scale: float = 1.0) -> np.ndarray:
+def answers(
+    policy, run: dict, back_end: str, scale_free: bool = False, scale: float = 1.0, momentum: float = 0.9
+) -> np.ndarray:
     """The threshold of each step, shape ``(steps, 1)``; every gradient, and 1 / rate, times ``scale``."""
     xp, dtype = BACK_ENDS[back_end]
     array = torch.as_tensor if isinstance(dtype, torch.dtype) else np.asarray
@@ -48,7 +50,7 @@ def answers(policy, run: dict, back_end: str, scale_free: bool = False, scale: f
             weight_norm=array([run["weights"][t]], dtype=dtype),
             weight_count=int(run["counts"][t]),
             learning_rate=run["rates"][t] / scale,
-            momentum=0.9,
+            momentum=momentum,
             scale_free=scale_free,
             loss=array(run["losses"][t], dtype=dtype),
         )
@@ -234,6 +236,15 @@ def test_losses_in_half_precision_jump_no_more_than_others():
     assert factors[-1] == 0.5  # a real jump
 
 
+@pytest.mark.parametrize("momentum", [1, 1.0, 1.5, np.asarray(1.0)])
+def test_momentum_that_keeps_all_of_a_step_does_not_freeze_the_run(momentum):
+    """1 - momentum is the share of a length that each step may add: it must not become 0."""
+    run = training(0)
+    found = answers(thresholds.auto(), run, "numpy itself", momentum=momentum)
+    assert (found > 0).all()
+    assert found.tolist() == answers(thresholds.auto(), run, "numpy itself", momentum=0.999).tolist()
+
+
 @pytest.mark.parametrize("weights", [math.nan, math.inf, 1e30])
 def test_weights_that_went_to_infinity_are_forgotten_when_they_are_back(weights):
     """Those of a checkpoint, say, which the policy is not told of. 1e30 has no square in float32."""
@@ -249,9 +260,9 @@ def test_weights_that_went_to_infinity_are_forgotten_when_they_are_back(weights)
     ("keywords", "error", "words"),
     [
         ({"stretch": 0.5}, ArgumentError, "stretch must be at least 1, got 0.5"),
-        ({"first": 0.0}, ThresholdError, "first must be at least 4.94066e-324, got 0.0"),
-        ({"spike": 0.0}, ThresholdError, "spike must be at least 4.94066e-324, got 0.0"),
-        ({"floor": 0.0}, ThresholdError, "floor must be at least 4.94066e-324, got 0.0"),
+        ({"first": 0.0}, ThresholdError, "first must be at least 1.17549e-38, got 0.0"),
+        ({"spike": 0.0}, ThresholdError, "spike must be at least 1.17549e-38, got 0.0"),
+        ({"floor": 0.0}, ThresholdError, "floor must be at least 1.17549e-38, got 0.0"),
         ({"up": 0.9}, ArgumentError, "up is at least 1, got floor=0.05, down=0.5, up=0.9"),
         ({"window": 5}, ArgumentError, "window must be a whole number of at least 10, got 5"),
         ({"spike": math.nan}, ThresholdError, "spike must be a number, got NaN"),

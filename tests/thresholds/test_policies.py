@@ -223,6 +223,7 @@ def test_what_policies_say_of_themselves():
         (lambda: thresholds.schedule(3.0), ArgumentError, "got 3.0"),
         (lambda: thresholds.relative(-0.1), ThresholdError, "ratio must be at least 0, got -0.1"),
         (lambda: thresholds.relative(0.1, 0.0), ThresholdError, "eps"),
+        (lambda: thresholds.quantile_ema(start=1e-300), ThresholdError, "start must be at least 1.17549e-38"),
         (lambda: thresholds.quantile_ema(1.5), ThresholdError, "quantile must be within [0, 1], got 1.5"),
         (
             lambda: thresholds.reduce_on_instability(floor=2.0),
@@ -236,6 +237,23 @@ def test_bad_arguments_are_named(make, error, words):
     with pytest.raises(error) as caught:
         make()
     assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "policy", [thresholds.zscore(), thresholds.rolling_zscore()], ids=lambda p: type(p).__name__
+)
+@pytest.mark.parametrize("back_end", BACK_ENDS)
+@pytest.mark.filterwarnings("ignore:overflow:RuntimeWarning")
+def test_a_norm_without_a_square_in_the_warm_up_does_not_lift_the_threshold_for_ever(policy, back_end):
+    xp, dtype = BACK_ENDS[back_end]
+    array = torch.as_tensor if isinstance(dtype, torch.dtype) else np.asarray
+    large = 1e25 if "float32" in back_end else 1e200
+    state = policy.init(xp, ())
+    for t in range(200):
+        norm = large if t == 3 else 1.0 + t % 2
+        seen = Observation(norm=array(norm, dtype=dtype), step=t)
+        threshold, state = policy.update(xp, state, seen)
+    assert 1.0 < float(threshold) < 10.0
 
 
 def test_a_schedule_that_gives_nonsense_is_named():

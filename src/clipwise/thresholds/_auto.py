@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
-from clipwise.checks import check_number, whole
+from clipwise.checks import SMALLEST, check_number, whole
 from clipwise.errors import ArgumentError
 from clipwise.namespace import Array
 from clipwise.thresholds import _falling, _history, _travel
@@ -12,6 +12,7 @@ from clipwise.thresholds._base import NOTHING, Conditions, Observation, WithReas
 from clipwise.thresholds._losses import ENOUGH, jumped
 
 _PACE = 0.02  # share of a norm in the usual one, once there were 50
+_MOST_MOMENTUM = 0.999  # with 1, no length would be left for a gradient to add
 _FURTHEST = 1.0  # logarithm; no norm counts as further than a factor e from the usual one
 
 
@@ -39,7 +40,7 @@ class AutoState(NamedTuple):
 class auto(WithReasons):
     """A threshold that is learned from the run. It bounds the length of a step and clips spikes.
 
-    For optimizers whose step is proportional to the gradient (SGD with momentum m, which may be 0), with
+    For optimizers whose step is proportional to the gradient (SGD with momentum m, from 0 to 0.999), with
     learning rate r, weights w and gradient norms n::
 
         u = the usual norm (see below)
@@ -120,7 +121,7 @@ class auto(WithReasons):
             object.__setattr__(self, name, check_number(name, getattr(self, name)))
         # With one of these at 0 the threshold would become 0, and stay there.
         for name in ("first", "spike", "share", "floor"):
-            object.__setattr__(self, name, check_number(name, getattr(self, name), low=math.ulp(0.0)))
+            object.__setattr__(self, name, check_number(name, getattr(self, name), low=SMALLEST))
         if self.stretch < 1:
             raise ArgumentError(f"stretch must be at least 1, got {self.stretch:g}")
         if self.floor > 1 or self.down > 1 or self.up < 1:
@@ -155,6 +156,8 @@ class auto(WithReasons):
             weights = xp.asarray(seen.weight_norm)
             agreement, hidden, travel = _travel.look(xp, travel, weights, size, self.first, self.stretch)
             momentum = 0.0 if seen.momentum is None else seen.momentum
+            known = isinstance(momentum, float | int)
+            momentum = min(momentum, _MOST_MOMENTUM) if known else xp.clip(momentum, None, _MOST_MOMENTUM)
             rate = xp.asarray(seen.learning_rate, dtype=usual.dtype)
 
         path = travel.path

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from clipwise.checks import check_number
+from clipwise.checks import SMALLEST, check_number
 from clipwise.errors import ThresholdError
 from clipwise.namespace import Array
 from clipwise.thresholds._base import NOTHING, Observation, Stateless
@@ -42,7 +42,7 @@ class automatic:
 
     def __post_init__(self) -> None:
         for name in ("size", "gamma"):
-            value = check_number(name, getattr(self, name), low=math.ulp(0.0))
+            value = check_number(name, getattr(self, name), low=SMALLEST)
             if value == math.inf:
                 raise ThresholdError(f"{name} must be finite, got inf")
             object.__setattr__(self, name, value)

@@ -4,11 +4,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
+from clipwise.checks import SMALLEST
 from clipwise.namespace import Array
 
 NOTHING: frozenset[str] = frozenset()
-
-_SMALLEST = 1.1754944e-38  # of the normal float32
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,4 +150,4 @@ def usable(xp: Any, norm: Array) -> Array:
     zeros counted, a low percentile would become 0, and the tensor could never move again. A subnormal float32
     is 0 as well: to XLA it is one in a logarithm, though not always in a comparison.
     """
-    return xp.isfinite(norm) & (norm >= _SMALLEST)
+    return xp.isfinite(norm) & (norm >= SMALLEST)

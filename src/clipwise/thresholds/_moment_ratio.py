@@ -1,10 +1,9 @@
 """StableAdamW's threshold: updates are shortened where Adam's second moment lags behind the gradient."""
 
-import math
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from clipwise.checks import check_number
+from clipwise.checks import SMALLEST, check_number
 from clipwise.namespace import Array
 from clipwise.thresholds._base import NOTHING, Observation, Stateless
 
@@ -38,7 +37,7 @@ class moment_ratio:
     watches_norm: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "limit", check_number("limit", self.limit, low=math.ulp(0.0)))
+        object.__setattr__(self, "limit", check_number("limit", self.limit, low=SMALLEST))
 
     def init(self, xp: Any, shape: tuple[int, ...]) -> Stateless:
         return Stateless()

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
-from clipwise.checks import check_number
+from clipwise.checks import SMALLEST, check_number
 from clipwise.namespace import Array
 from clipwise.thresholds._base import NOTHING, Observation, usable
 
@@ -49,7 +49,7 @@ class quantile_ema:
     def __post_init__(self) -> None:
         object.__setattr__(self, "quantile", check_number("quantile", self.quantile, high=1.0))
         object.__setattr__(self, "rate", check_number("rate", self.rate, high=100.0))
-        object.__setattr__(self, "start", check_number("start", self.start, low=math.ulp(0.0)))
+        object.__setattr__(self, "start", check_number("start", self.start, low=SMALLEST))
 
     def init(self, xp: Any, shape: tuple[int, ...]) -> QuantileState:
         return QuantileState(xp.full(shape, self.start))

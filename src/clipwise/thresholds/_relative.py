@@ -1,10 +1,9 @@
 """A threshold relative to the norm of the weights (AGC)."""
 
-import math
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from clipwise.checks import check_number
+from clipwise.checks import SMALLEST, check_number
 from clipwise.namespace import Array
 from clipwise.thresholds._base import NOTHING, Conditions, Observation, Stateless, WithReasons
 
@@ -37,7 +36,7 @@ class relative(WithReasons):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "ratio", check_number("ratio", self.ratio, traced=True))
-        object.__setattr__(self, "eps", check_number("eps", self.eps, low=math.ulp(0.0)))
+        object.__setattr__(self, "eps", check_number("eps", self.eps, low=SMALLEST))
 
     def init(self, xp: Any, shape: tuple[int, ...]) -> Stateless:
         return Stateless()

@@ -1,10 +1,9 @@
 """A threshold a number of standard deviations above the mean of the recent norms."""
 
-import math
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
-from clipwise.checks import check_number, whole
+from clipwise.checks import SMALLEST, check_number, whole
 from clipwise.namespace import Array
 from clipwise.thresholds._base import NOTHING, Conditions, Observation, WithReasons, usable
 
@@ -55,7 +54,7 @@ class rolling_zscore(WithReasons):
     takes_losses: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "z", check_number("z", self.z, low=math.ulp(0.0)))
+        object.__setattr__(self, "z", check_number("z", self.z, low=SMALLEST))
         object.__setattr__(self, "window", whole("window", self.window, low=2))
 
     def init(self, xp: Any, shape: tuple[int, ...]) -> RollingState:

@@ -1,10 +1,9 @@
 """A threshold for norms far above their moving average (ZClip)."""
 
-import math
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
-from clipwise.checks import check_number, fraction, whole
+from clipwise.checks import SMALLEST, check_number, fraction, whole
 from clipwise.namespace import Array
 from clipwise.thresholds._base import NOTHING, Conditions, Observation, WithReasons, usable
 
@@ -31,7 +30,8 @@ class zscore(WithReasons):
 
     Their first values are the mean and the population variance of the first ``warmup`` norms, during which
     nothing is clipped. In a step that is not clipped the reported threshold is ``mu + z * (sigma + 1e-6)``,
-    above which the step would have been clipped. A norm that is NaN, Inf or exactly 0 is ignored.
+    above which the step would have been clipped. A norm that is NaN, Inf or exactly 0 is ignored, and in the
+    warm-up also one whose square overflows.
 
     Args:
         z: number of standard deviations above the mean, above 0.
@@ -61,7 +61,7 @@ class zscore(WithReasons):
     reasons: ClassVar[tuple[str, ...]] = ("warm-up", "history")
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "z", check_number("z", self.z, low=math.ulp(0.0)))
+        object.__setattr__(self, "z", check_number("z", self.z, low=SMALLEST))
         object.__setattr__(self, "decay", fraction("decay", self.decay))
         object.__setattr__(self, "warmup", whole("warmup", self.warmup))
 
@@ -73,8 +73,9 @@ class zscore(WithReasons):
     ) -> tuple[Array, ZScoreState, Conditions]:
         norm = xp.asarray(seen.norm)
         mu, variance, count = state
-        accept = usable(xp, norm)
         active = count >= self.warmup
+        # In the warm-up nothing bounds a norm; a variance that overflowed would never be finite again.
+        accept = usable(xp, norm) & (active | xp.isfinite(norm * norm))
 
         sigma = xp.sqrt(variance)
         score = (norm - mu) / (sigma + _EPS)

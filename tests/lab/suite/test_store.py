@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
+from clipwise import processes
 from clipwise.errors import ArgumentError, ClipwiseError, StoreError
 from clipwise.lab.compare.figures import measure
-from clipwise.lab.suite import lease
 from clipwise.lab.suite.catalog import named
 from clipwise.lab.suite.cells import Cell, cells
 from clipwise.lab.suite.database import where
@@ -95,7 +95,7 @@ def test_what_a_process_that_is_gone_had_begun_is_anyones_at_once_and_of_other_m
         else:  # of the same name, as machines made of one image are
             boot = tmp_path / "boot_id"
             boot.write_text("another start of another kernel\n")
-            patch.setattr(lease, "BOOT", boot)
+            patch.setattr(processes, "BOOT", boot)
         one = opened()
     other = opened()
     assert here.claim(wanted) == wanted[0]

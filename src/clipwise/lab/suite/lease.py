@@ -1,11 +1,6 @@
 """Who holds a claim, whether it is still there, and how it keeps what it holds."""
 
-import os
-import platform
-import socket
 import threading
-import uuid
-from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -15,13 +10,11 @@ from clipwise.lab.suite.cells import Cell
 if TYPE_CHECKING:
     from clipwise.lab.suite.store import SuiteStore
 
-__all__ = ["LEASE", "Lease", "machine"]
+__all__ = ["LEASE", "Lease"]
 
 LEASE = 180.0
 """Seconds for which a claim holds unless it is renewed."""
 RENEW = 30.0
-BOOT = Path("/proc/sys/kernel/random/boot_id")
-"""Linux draws it anew whenever the machine starts."""
 
 
 class Lease:
@@ -50,15 +43,3 @@ class Lease:
         self._thread.join()
         if error is not None:
             self._store.release(self._cell)
-
-
-def machine() -> str:
-    """What process numbers are counted in: a host and, where it has containers, the part of it seen here.
-
-    Machines that were made of one image often have one name, hence what tells them apart beside it.
-    """
-    try:
-        host, space = BOOT.read_text(encoding="ascii").strip(), os.readlink("/proc/self/ns/pid")
-    except OSError:
-        host, space = f"{uuid.getnode():x}", platform.system()  # the number of its network card
-    return f"{socket.gethostname()} {host} {space}"

@@ -17,9 +17,9 @@ from typing import Any, TypeVar
 from clipwise.errors import StoreError
 from clipwise.lab.suite.cells import Cell, Key
 from clipwise.lab.suite.database import open_database
-from clipwise.lab.suite.lease import LEASE, machine
+from clipwise.lab.suite.lease import LEASE
 from clipwise.lab.suite.task import Result
-from clipwise.processes import is_alive
+from clipwise.processes import is_alive, machine
 
 __all__ = ["Finished", "SuiteStore"]
 

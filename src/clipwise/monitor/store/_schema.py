@@ -28,7 +28,7 @@ CREATE TABLE writers (                       -- one a process
     run INTEGER NOT NULL REFERENCES runs,
     rank INTEGER NOT NULL,
     pid INTEGER NOT NULL,
-    host TEXT NOT NULL,
+    host TEXT NOT NULL,                      -- of `clipwise.processes.machine`
     seen REAL NOT NULL,
     status TEXT NOT NULL,
     note TEXT NOT NULL DEFAULT ''

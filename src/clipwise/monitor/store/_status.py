@@ -2,12 +2,11 @@
 
 import json
 import os
-import socket
 import time
 from typing import Any
 
 from clipwise.monitor.store.records import Run
-from clipwise.processes import is_alive
+from clipwise.processes import is_alive, machine
 
 ENDS = ("running", "failed", "lost", "stopped", "diverged", "finished")
 """What can have become of a process; of a run what comes first, of any of them."""
@@ -23,7 +22,7 @@ def run_of(row: Any, writers: list[Any], steps: int) -> Run:
 
     Args:
         row: id, name, started, command, clip, facts.
-        writers: rank, pid, host, seen, status and note of each process.
+        writers: rank, pid, machine, seen, status and note of each process.
         steps: the largest number of a step.
     """
     id_, name, started, command, clip, facts = row
@@ -53,10 +52,10 @@ def _facts(text: str) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _status(rank: int, pid: int, host: str, seen: float, status: str, note: str) -> str:
+def _status(rank: int, pid: int, where: str, seen: float, status: str, note: str) -> str:
     if status != "running":
         return status
-    here = os.name == "posix" and host == socket.gethostname()
+    here = os.name == "posix" and where == machine()
     if time.time() - seen > (GONE_AFTER if here else LOST_AFTER):
         return "lost"
     return "running" if not here or is_alive(pid) else "lost"

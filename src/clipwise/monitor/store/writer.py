@@ -2,7 +2,6 @@
 
 import json
 import os
-import socket
 import sqlite3
 import time
 from collections.abc import Collection, Mapping
@@ -13,6 +12,7 @@ import numpy as np
 from clipwise.monitor.store._schema import ENDING, open_database, patiently
 from clipwise.monitor.store.plain import plain, text
 from clipwise.monitor.store.records import Alert, Rows
+from clipwise.processes import machine
 
 SAY_EVERY = 10.0
 """Seconds after which a process with nothing to write says that it is there; well below what readers wait."""
@@ -67,7 +67,7 @@ class Writer:
                     ),
                 )
                 (self.run,) = self._db.execute("SELECT id FROM runs WHERE uid = ?", (uid,)).fetchone()
-                here = (self.run, rank, os.getpid(), socket.gethostname())
+                here = (self.run, rank, os.getpid(), machine())
                 # After a write that failed a process opens the file anew; it is no other one.
                 self._db.execute(
                     "DELETE FROM writers WHERE run = ? AND rank = ? AND pid = ? AND host = ?", here
