@@ -25,6 +25,7 @@ from clipwise.lab.suite.methods import Variant
 from clipwise.lab.suite.postgres import without_password
 from clipwise.lab.suite.store import SuiteStore
 from clipwise.lab.suite.task import Result
+from clipwise.lab.suite.work import state_of
 from tests.depth import thorough
 from tests.lab.records import record
 from tests.servers import postgresql
@@ -63,6 +64,23 @@ def test_a_claimed_cell_is_nobody_elses_and_a_finished_one_is_done(
     assert set(found) == {first.key}
     assert found[first.key].result == RESULT
     assert found[first.key].environment == ABOUT
+
+
+def test_the_time_left_follows_the_usual_cell_and_not_the_one_of_a_busy_machine(
+    two: tuple[SuiteStore, SuiteStore], wanted: list[Cell]
+) -> None:
+    one, _ = two
+    many = [replace(cell, seed=seed) for seed in range(3) for cell in wanted]
+    for took in (2.0, 2.0, 60.0, 2.0):  # times what the task says
+        cell = one.claim(many)
+        assert cell is not None
+        one.finish(cell, replace(RESULT, seconds=took * cell.seconds), ABOUT)
+    running = one.claim(many)
+    assert running is not None
+    left = sum(cell.seconds for cell in many[4:]) - running.seconds / 2
+    state = state_of(one, many, processes=2)
+    assert (state.done, state.failed, state.total) == (4, 0, 9)
+    assert state.left == pytest.approx(2.0 * left / 2)
 
 
 def test_a_failed_cell_is_tried_again_by_the_next_call_only(

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
+from statistics import median
 from typing import Protocol
 
 from clipwise.errors import ClipwiseError, StoreError
@@ -97,27 +98,22 @@ def work(
 def state_of(store: SuiteStore, wanted: Sequence[Cell], processes: int = 1) -> State:
     """How far all processes together are.
 
-    The time left is that of the task's cells that are done, or what the task says where none is; the cells
-    that are running count half.
+    A cell takes what its task says, times the median of what its finished cells took beside that, or that of
+    all tasks where none is finished. A cell that is running counts half.
     """
     finished, running = store.finished(), store.running()
     keys = {cell.key: cell for cell in wanted}
-    factors = [
-        found.result.seconds / keys[key].seconds
-        for key, found in finished.items()
-        if key in keys and found.result is not None
-    ]
-    of_task: dict[str, list[float]] = {}
+    factors: dict[str, list[float]] = {}
     for key, found in finished.items():
         if key in keys and found.result is not None:
-            of_task.setdefault(key.task, []).append(found.result.seconds / keys[key].seconds)
-    usual = sum(factors) / len(factors) if factors else 1.0
+            factors.setdefault(key.task, []).append(found.result.seconds / keys[key].seconds)
+    # Medians: a machine that was busy for a while is no sign for what is left.
+    of_task = {task: median(some) for task, some in factors.items()}
+    usual = median(one for some in factors.values() for one in some) if factors else 1.0
     left = 0.0
     for key, cell in keys.items():
         if key not in finished:
-            known = of_task.get(key.task)
-            factor = sum(known) / len(known) if known else usual
-            left += cell.seconds * factor * (0.5 if key in running else 1.0)
+            left += cell.seconds * of_task.get(key.task, usual) * (0.5 if key in running else 1.0)
     failed = sum(finished[key].result is None for key in keys if key in finished)
     done = sum(key in finished for key in keys) - failed
     workers = max(processes, len(set(running.values())))
