@@ -23,7 +23,9 @@ NOTES = (
     "Figures are held-out values at the end of the run. If a task has a goal, methods are compared by the"
     " number of seeds that reached it, and then by the steps that it took.",
     "The best fixed threshold is chosen afterwards from seven, and the tuned rate from six, by the same"
-    " held-out data. Nobody has this information before a training.",
+    " held-out data. In practice they are not known before training.",
+    'A method "fails" where it diverges, or reaches the goal with fewer seeds than the best fixed threshold,'
+    ' and is "alone" where it reaches the goal with more.',
     "A method that tries several rates needs one training for each; its time is the sum of all of them.",
 )
 

@@ -62,12 +62,12 @@ def _temporal_order(boards: Mapping[str, Board]) -> Comparison | None:
         steps = number(max(run.steps for run in clipped.group.runs))
         closer = "closer with clipping" if clipped.error < none.error else "no closer with clipping"
         sentence = (
-            f"{steps} updates are too few to solve it; the result is {closer}. The regularisation of the"
+            f"{steps} updates are too few to solve it; the result is {closer}. The regularization of the"
             " paper, which extends it to 200 steps, is not part of this suite."
         )
     return Comparison(
         "Pascanu, Mikolov, Bengio 2013 (arXiv:1211.5063), temporal order over 50 steps",
-        "SGD usually fails; clipped at a norm of 1 and regularised, it solves 50 to 200 steps",
+        "SGD usually fails; clipped at a norm of 1 and regularized, it solves 50 to 200 steps",
         ours,
         sentence,
     )
