@@ -1,10 +1,16 @@
-"""Which machine this is, and whether one of its processes is still there."""
+"""Which machine this is, whether one of its processes is still there, and how further ones are ended."""
 
 import os
 import platform
+import signal
 import socket
 import uuid
+from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import subprocess
 
 BOOT = Path("/proc/sys/kernel/random/boot_id")
 """Linux draws it anew whenever the machine starts."""
@@ -33,3 +39,15 @@ def is_alive(pid: int) -> bool:
     except PermissionError:
         return True
     return True
+
+
+def end(processes: "Iterable[subprocess.Popen[Any]]") -> None:
+    """End processes as Ctrl-C does, so that they give back what they hold, and wait for them."""
+    running = [process for process in processes if process.poll() is None]
+    for process in running:
+        if os.name == "posix":
+            process.send_signal(signal.SIGINT)
+        else:
+            process.terminate()
+    for process in running:
+        process.wait()

@@ -16,9 +16,9 @@ from clipwise.errors import ArgumentError, StoreError
 from clipwise.monitor import Monitor
 from clipwise.monitor.store import Store
 from clipwise.tune.of_script import ScriptObjective
-from clipwise.tune.result import configuration, picture, sentences
+from clipwise.tune.result import _apart, configuration, picture, sentences
 from clipwise.tune.space import RANGES, USUAL, Space, candidate
-from clipwise.tune.study import Pruned, Search, Trial, TrialFailed
+from clipwise.tune.study import Pruned, Search, Trial, TrialFailed, helpers
 from tests.depth import THOROUGH, thorough
 from tests.servers import postgresql
 
@@ -69,6 +69,18 @@ def test_the_same_search_goes_on_and_another_one_is_refused(tmp_path):
     assert again.count() == 5
     with pytest.raises(ArgumentError, match=r"target 'a bowl', and this is 'another'"):
         search(tmp_path, about={"target": "another"})
+
+
+def test_an_interrupted_trial_is_tried_again(tmp_path):
+    def interrupted(chosen, number, report):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        search(tmp_path).run(interrupted, 3)
+    again = search(tmp_path)
+    again.run(bowl, 3)
+    first = {"none", "auto()", "clip_by_global_norm(1)"}
+    assert {one.chosen.clip for one in again.trials()} == first
 
 
 def test_hopeless_trials_end_early_and_failed_ones_do_not_count(tmp_path):
@@ -155,6 +167,22 @@ def test_what_is_said_and_drawn():
     assert found["learning_rate"] == 0.01
     assert configuration(trials[0]) == {"gradient_clipping": None}
     assert picture(trials, "a", "loss", True).startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("value", "best", "said"),
+    [
+        (3.0, 1.0, "3 times that"),
+        (-3.0, -1.0, "3 times that"),  # where more is better
+        (-0.5, 0.5, "1 away from it"),
+        (3.0, -1.0, "4 away from it"),
+        (0.0, 3.0, "3 away from it"),
+        (0.1, 0.9, "89 % worse"),
+        (-math.inf, 0.9, "it diverged"),
+    ],
+)
+def test_how_far_another_trial_is_from_the_best(value, best, said):
+    assert _apart(value, best) == said
 
 
 def test_a_configuration(tmp_path, monkeypatch, capsys):
@@ -249,6 +277,63 @@ def test_a_recorded_series_is_compared_at_doubling_steps(tmp_path):
     objective = ScriptObjective(["x"], "loss", tmp_path / "runs.db", tmp_path)
     assert objective._on_the_way("trial 0: none", tmp_path / "x") == [31.0, 61.5]  # of 30..32, of 59..64
     assert objective._on_the_way("trial 1: none", tmp_path / "x") == []
+    # The trial of a later search has the same name, and has not recorded anything yet.
+    before = objective._newest()
+    assert objective._on_the_way("trial 0: none", tmp_path / "x", before) == []
+    with pytest.raises(TrialFailed, match="recorded no step"):
+        objective._recorded("trial 0: none", before)
+    with Monitor(tmp_path / "runs.db", run="trial 0: none", rules=()) as monitor:
+        monitor.log(step=1, loss=7.0)
+    assert objective._recorded("trial 0: none", before) == 7.0
+
+
+@pytest.mark.parametrize("lower_is_better", [True, False])
+def test_a_script_that_diverged_is_the_worst_trial(tmp_path, lower_is_better):
+    output, worst = tmp_path / "x.log", math.inf if lower_is_better else -math.inf
+    output.write_text("acc: 0.5\nacc: inf\nacc: -inf\n")
+    objective = ScriptObjective(
+        ["x"], r"acc: (\S+)", tmp_path / "runs.db", tmp_path, lower_is_better=lower_is_better
+    )
+    assert objective._on_the_way("x", output) == [0.5, worst, worst]
+    for last in ("nan", "inf", "-inf"):
+        assert objective._printed(f"acc: 0.5\nacc: {last}\n", output) == worst
+    with Monitor(tmp_path / "runs.db", run="x", rules=()) as monitor:
+        monitor.log(step=1, loss=math.nan)
+    objective = ScriptObjective(
+        ["x"], "loss", tmp_path / "runs.db", tmp_path, lower_is_better=lower_is_better
+    )
+    assert objective._recorded("x") == worst
+
+
+SLEEP = [sys.executable, "-S", "-c", "import time; time.sleep(60)"]
+
+
+def test_a_trial_ends_where_its_search_cannot_go_on(tmp_path, monkeypatch):
+    monkeypatch.setattr("clipwise.tune.of_script.LOOK", 0.05)
+    objective = ScriptObjective(["x"], "loss", tmp_path / "runs.db", tmp_path)
+
+    def report(place, value):
+        raise StoreError("the storage is locked")
+
+    with subprocess.Popen(SLEEP) as child:
+        with pytest.raises(StoreError):
+            objective._watched(child, lambda: [1.0], report)
+        assert child.returncode not in (None, 0)
+
+
+def test_further_processes_end_where_the_search_cannot_go_on(tmp_path, monkeypatch):
+    started = []
+    popen = subprocess.Popen
+
+    def kept(command, **options):
+        started.append(popen(SLEEP, **options))
+        return started[-1]
+
+    monkeypatch.setattr("clipwise.tune.study.subprocess.Popen", kept)
+    with pytest.raises(StoreError), helpers(["x.json"], 3):
+        raise StoreError("the storage is locked")
+    assert len(started) == 2
+    assert all(child.returncode not in (None, 0) for child in started)
 
 
 def test_a_driver_that_is_missing_is_named(tmp_path):

@@ -79,7 +79,7 @@ def tune(
         objective, named, lower, about = _of_config(Path(target[0]), stem, steps, seeds, db)
     else:
         _refuse({"--steps": steps, "--seeds": seeds if seeds > 1 else None})
-        objective, named, lower, about = _of_script(target, metric, maximize, rate, db, folder)
+        objective, named, lower, about = _of_script(target, metric, maximize, rate, db, folder, study or stem)
     about |= {"methods": list(space.methods), "rates": None if rate is None else list(rate)}
     from clipwise.lab.suite.postgres import without_password
     from clipwise.tune.study import Search, helpers
@@ -93,18 +93,13 @@ def tune(
     words = [w for name, value in options.items() if value is not None for w in (name, str(value))]
     words += ["--rate", *map(str, rate)] if rate is not None else []
     words += [*(["--maximize"] if maximize else []), "--", *target]
-    others = helpers(words, jobs)
     try:
-        search.run(objective, trials, _teller(search, trials, named))
+        with helpers(words, jobs):
+            search.run(objective, trials, _teller(search, trials, named))
     except KeyboardInterrupt:
-        for process in others:
-            process.terminate()
         command = without_password(shlex.join(words))
         click.echo(f"Interrupted. To continue: clipwise tune {command}", err=True)
         return 130
-    finally:
-        for process in others:
-            process.wait()
     return _show(search, folder, stem, named, lower)
 
 
@@ -142,6 +137,7 @@ def _of_script(
     rate: tuple[float, float] | None,
     db: Path,
     folder: Path,
+    search: str,
 ) -> Any:
     from clipwise.tune.of_script import RATE, ScriptObjective
 
@@ -151,7 +147,7 @@ def _of_script(
             f"--rate and {RATE} in the arguments of the script go together, such as: --rate 1e-4 1e-2 --"
             f" python train.py --lr {RATE}"
         )
-    objective = ScriptObjective(target, metric, db, folder)
+    objective = ScriptObjective(target, metric, db, folder, search=search, lower_is_better=not maximize)
     return objective, objective.name, not maximize, {"target": shlex.join(target), "metric": metric}
 
 

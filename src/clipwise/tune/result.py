@@ -53,7 +53,8 @@ def _apart(value: float, best: float) -> str:
         return f"{number(abs(value))} away from it"
     share = abs(value - best) / abs(best)
     if share >= 1:
-        return f"{number(value / best, 2)} times that"
+        times = value / best
+        return f"{number(times, 2)} times that" if times > 1 else f"{number(abs(value - best))} away from it"
     return "the same" if share < 5e-4 else f"{number(100 * share, 2)} % worse"
 
 

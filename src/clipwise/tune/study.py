@@ -4,12 +4,14 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
 from clipwise.errors import ArgumentError, ClipwiseError, StoreError
 from clipwise.extras import load
+from clipwise.processes import end
 from clipwise.tune.space import Candidate, Space
 
 FAILURES = 3
@@ -164,6 +166,9 @@ class Search:
                 return objective(chosen, asked.number, report)
             except Pruned as hopeless:
                 raise optuna.TrialPruned from hopeless
+            except KeyboardInterrupt:  # for Optuna a trial that failed: whoever goes on tries it again
+                self._study.enqueue_trial(asked.params)
+                raise
             except TrialFailed as error:
                 reasons.append(error)
                 raise
@@ -226,7 +231,18 @@ def _unusable(storage: str, error: Exception) -> StoreError:
     return StoreError(f"the storage {shown} cannot be used: {str(error).partition(chr(10))[0]}")
 
 
-def helpers(words: Sequence[str], jobs: int) -> list[subprocess.Popen[bytes]]:
-    """Starts further processes for the same study: ``clipwise tune`` with these arguments."""
+@contextmanager
+def helpers(words: Sequence[str], jobs: int) -> Iterator[None]:
+    """Further processes for the same study: ``clipwise tune`` with these arguments.
+
+    At the end their last trials are waited for; whatever else ends this process is Ctrl-C for them.
+    """
     command = [sys.executable, "-m", "clipwise", "tune", *words]
-    return [subprocess.Popen(command, stdout=subprocess.DEVNULL) for _ in range(jobs - 1)]
+    processes: list[subprocess.Popen[bytes]] = []
+    try:
+        processes.extend(subprocess.Popen(command, stdout=subprocess.DEVNULL) for _ in range(jobs - 1))
+        yield
+        for process in processes:
+            process.wait()
+    finally:
+        end(processes)
