@@ -2,7 +2,6 @@
 
 import os
 import shlex
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from clipwise.errors import ArgumentError
+from clipwise.processes import end
 from clipwise.wording import counted
 
 if TYPE_CHECKING:
-    from clipwise.lab.suite.cells import Cell
+    from clipwise.lab.suite.cells import Cell, Key
     from clipwise.lab.suite.store import SuiteStore
     from clipwise.lab.suite.task import SuiteTask
     from clipwise.lab.suite.work import State
@@ -82,12 +82,13 @@ def run_command(
         jobs = min(jobs, max(1, before.total - before.done))
         say(f"store: {store.place}; {before.done} of {counted(before.total, 'run')} are already finished")
         others: list[subprocess.Popen[str]] = []
+        tried: list[Key] = []
         try:
-            with shown_progress(lambda: state_of(store, wanted, jobs)) as progress, _ended(others):
+            with shown_progress(lambda: state_of(store, wanted, jobs, tried)) as progress, _ended(others):
                 for _ in range(jobs - 1):
                     others.append(_helper(words, piped=progress.piped))
                     progress.follow(others[-1])
-                work(store, wanted, db, progress, processes=jobs)
+                work(store, wanted, db, progress, processes=jobs, tried=tried)
                 for process in others:
                     process.wait()
         except KeyboardInterrupt:
@@ -115,10 +116,7 @@ def _ended(processes: "Sequence[subprocess.Popen[str]]") -> Iterator[None]:
     try:
         yield
     finally:
-        for process in processes:
-            if process.poll() is None:
-                process.send_signal(signal.SIGINT)
-            process.wait()
+        end(processes)
 
 
 def place_of(storage: str | None, out: Path) -> Path | str:

@@ -113,6 +113,14 @@ def test_where_there_is_a_goal_seeds_decide_and_then_steps(found: list[Board]) -
     assert lines["tuned-rate"].better == 1
 
 
+def test_one_mistake_beside_none_is_not_a_failure() -> None:
+    made = [cell("invoices", "norm-1", 0, [0.9, 1.0]), cell("invoices", "auto", 0, [0.9, 0.999])]
+    (board,) = boards(TASKS.values(), "small", {one.key: one for one in made})
+    text = markdown(board_sheet(board))
+    assert "best fixed" in text
+    assert "0.1 % worse" in text
+
+
 def test_the_table_holds_these_numbers(found: list[Board]) -> None:
     text = markdown(board_sheet(found[1]))
     rows = {

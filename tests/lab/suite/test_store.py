@@ -15,8 +15,10 @@ from pathlib import Path
 import pytest
 
 from clipwise import processes
+from clipwise.cli.lab_progress import Lines
 from clipwise.errors import ArgumentError, ClipwiseError, StoreError
 from clipwise.lab.compare.figures import measure
+from clipwise.lab.record import RunRecord
 from clipwise.lab.suite.catalog import named
 from clipwise.lab.suite.cells import Cell, cells
 from clipwise.lab.suite.database import where
@@ -24,8 +26,8 @@ from clipwise.lab.suite.lease import LEASE, Lease
 from clipwise.lab.suite.methods import Variant
 from clipwise.lab.suite.postgres import without_password
 from clipwise.lab.suite.store import SuiteStore
-from clipwise.lab.suite.task import Result
-from clipwise.lab.suite.work import state_of
+from clipwise.lab.suite.task import Result, SuiteTask, Trial
+from clipwise.lab.suite.work import state_of, work
 from tests.depth import thorough
 from tests.lab.records import record
 from tests.servers import postgresql
@@ -162,6 +164,66 @@ def test_a_cell_left_by_an_error_is_given_back(
     with pytest.raises(KeyboardInterrupt), Lease(one, cell):
         raise KeyboardInterrupt
     assert other.claim(wanted) == cell
+
+
+def test_ctrl_c_is_not_hidden_by_a_store_that_is_busy(
+    two: tuple[SuiteStore, SuiteStore], wanted: list[Cell]
+) -> None:
+    one, _ = two
+    cell = one.claim(wanted)
+    assert cell is not None
+    one._db.rows("PRAGMA busy_timeout = 10")
+    with sqlite3.connect(one.place, isolation_level=None) as busy:
+        busy.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(KeyboardInterrupt), Lease(one, cell):
+            raise KeyboardInterrupt
+        busy.execute("ROLLBACK")
+    assert cell.key in one.running()  # until its claim runs out
+
+
+def test_a_claim_that_was_not_renewed_once_is_renewed_the_next_time(
+    two: tuple[SuiteStore, SuiteStore], wanted: list[Cell], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, _ = two
+    cell = one.claim(wanted)
+    assert cell is not None
+    tries, again = iter([RuntimeError("the network")]), threading.Event()
+
+    def renew(cell: Cell) -> None:
+        for error in tries:
+            raise error
+        again.set()
+
+    monkeypatch.setattr("clipwise.lab.suite.lease.RENEW", 0.01)
+    monkeypatch.setattr(one, "renew", renew)
+    with pytest.warns(UserWarning, match="not renewed: RuntimeError: the network"), Lease(one, cell):
+        assert again.wait(10.0)
+
+
+class _Broken(SuiteTask):
+    def train(self, trial: Trial) -> RunRecord:
+        raise RuntimeError("out of memory")
+
+
+def test_a_run_that_raises_fails_and_the_others_are_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = _Broken(
+        name="broken", title="", about="", metric="loss", sizes={"tiny": {}}, seconds={"tiny": 8.0}
+    )
+    wanted = cells([task], "tiny", methods=["none", "norm-1"], seeds=1)
+    with SuiteStore(tmp_path / "lab.db") as store:
+        state = work(store, wanted, tmp_path / "runs.db", Lines())
+        assert (state.done, state.failed, state.left) == (0, 2, 0.0)
+        for found in store.finished().values():
+            assert re.fullmatch(r"RuntimeError: out of memory \(test_store.py, line \d+\)", found.error)
+        assert state_of(store, wanted).left == 16.0  # a later call tries them again
+        assert store.claim([replace(wanted[0], seed=1)]) is not None
+        monkeypatch.setattr(os, "getpid", os.getppid)  # another process, which is there
+        with SuiteStore(tmp_path / "lab.db") as other:
+            assert other.claim([replace(wanted[0], seed=2)]) is not None
+            assert len(set(store.running().values())) == 2
+        assert state_of(store, wanted).left == 16.0  # what they run is nothing of this
 
 
 def test_another_setting_is_another_cell(wanted: list[Cell]) -> None:

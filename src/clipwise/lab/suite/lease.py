@@ -1,6 +1,8 @@
 """Who holds a claim, whether it is still there, and how it keeps what it holds."""
 
 import threading
+import warnings
+from contextlib import suppress
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -31,6 +33,9 @@ class Lease:
                 self._store.renew(self._cell)
             except StoreError:
                 continue
+            except Exception as error:  # said, and tried again: without its claim the cell would be run twice
+                said = f"the claim of {self._cell} was not renewed: {type(error).__name__}: {error}"
+                warnings.warn(said, stacklevel=1)
 
     def __enter__(self) -> "Lease":
         self._thread.start()
@@ -42,4 +47,5 @@ class Lease:
         self._over.set()
         self._thread.join()
         if error is not None:
-            self._store.release(self._cell)
+            with suppress(StoreError):  # a claim that cannot be given back just now runs out by itself
+                self._store.release(self._cell)

@@ -87,7 +87,8 @@ class Board:
         """Relative amount by which a row is worse than another; negative if it is better.
 
         If the task has a goal that the other row reached, the steps to the goal are compared, and fewer
-        solved seeds count as infinitely worse. Otherwise the errors are compared.
+        solved seeds count as infinitely worse. Otherwise the errors are compared, by their difference where
+        the other row has none.
         """
         if row.diverged:
             return math.inf
@@ -100,9 +101,7 @@ class Board:
             steps, other_steps = row.steps.median, other.steps.median
             if math.isfinite(steps) and math.isfinite(other_steps):
                 return steps / other_steps - 1
-        if row.error == other.error:
-            return 0.0
-        return (row.error - other.error) / abs(other.error) if other.error else math.inf
+        return (row.error - other.error) / (abs(other.error) or 1.0)
 
 
 @dataclass(frozen=True)
