@@ -112,16 +112,16 @@ def test_what_held_the_threshold_is_recorded_and_said(path):
     parameter = torch.nn.Parameter(torch.ones(2))
     optimizer = torch.optim.SGD([parameter], lr=0.1)
     with Monitor(path, rules=[]) as monitor:
-        monitor.attach(clipwise.torch.attach(optimizer, clipwise.zclip(warmup=4)))
-        for _ in range(20):
-            parameter.grad = torch.ones(2)
+        monitor.attach(clipwise.torch.attach(optimizer, clipwise.zclip(warmup=4), nonfinite="skip"))
+        for step in range(25):  # of the last five, which are left out, nothing held the threshold
+            parameter.grad = torch.ones(2) * (torch.nan if step >= 20 else 1.0)
             optimizer.step()
             monitor.log(loss=1.0)
     with Store(path) as store:
         found = store.series(1, ["clipwise/held/warm-up", "clipwise/held/history"])
         assert [one.values.tolist() for one in found.values()] == [
-            [1.0] * 4 + [0.0] * 16,
-            [0.0] * 4 + [1.0] * 16,
+            [1.0] * 4 + [0.0] * 21,
+            [0.0] * 4 + [1.0] * 16 + [0.0] * 5,
         ]
         said = suggest_run(store, 1).reasons
     held = "The threshold was determined by earlier norms in 80 % of the steps, by the warm-up in 20 %."

@@ -690,6 +690,7 @@ def test_the_report():
     assert metrics["clipwise/example/clip_fraction"] == np.mean(norms > 1)
     assert metrics["clipwise/example/largest"] == 3
     assert metrics["clipwise/example/key"] == 13
+    assert metrics["clipwise/example/norm_after"] == pytest.approx(1.0)
     assert "example 13" in str(report)
 
 
@@ -740,6 +741,7 @@ def test_the_monitor_records_norms_and_names_the_example(tmp_path):
         assert (alert.rule, alert.step) == ("example_spike", 7)
         medians = store.series(run.id, ["clipwise/example/norm/0.5"], source="examples")
         values = medians["clipwise/example/norm/0.5"].values
+    assert run.clip == "clip_by_global_norm(1.0) per example"
     assert len(values) == 8
     assert values[-1] == pytest.approx(np.median(step.report.norms))
 
@@ -768,16 +770,19 @@ def test_alerts_of_spikes_name_the_examples(tmp_path):
                 targets[:] = targets[3]
             optimizer.zero_grad()
             step.backward(loss_fn, inputs, targets, keys=[f"{number}/{i}" for i in range(5)])
-            optimizer.step()
+            assert monitor.step == clipper.steps + 1
+            if number != 2:  # which a gradient scaler leaves out
+                optimizer.step()
         monitor.record(step.explain(loss_fn, inputs, targets), name="other", step=9)
     with pytest.raises(ArgumentError, match="examples"):
         clipwise.Monitor(tmp_path / "runs.db", examples=3)
     with clipwise.monitor.Store(tmp_path / "runs.db") as store:
+        assert store.run("one").clip == clipwise.config.to_string(high)  # of the steps
         run = store.run("one").id
         alerts = {alert.rule: alert for alert in store.alerts(run)}
         largest = store.series(run, ["clipwise/example/norm/1"], source="other/examples")
-    for rule in ("gradient_spike", "example_spike"):
-        assert alerts[rule].step == 7
+    for rule, number in (("gradient_spike", 6), ("example_spike", 7)):
+        assert alerts[rule].step == number
         assert "stand out: example 3 (key 6/3), with" in alerts[rule].seen
         assert alerts[rule].seen.count("key") == 1
     assert largest["clipwise/example/norm/1"].values == [float(step.report.norms.max())]

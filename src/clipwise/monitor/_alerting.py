@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from clipwise.errors import ArgumentError
 from clipwise.monitor._examples import ExampleNames
-from clipwise.monitor._rows import Examined, Item
+from clipwise.monitor._rows import Item
 from clipwise.monitor._warning import say
 from clipwise.monitor.notify import Notifier
 from clipwise.monitor.rules import Engine, Rule
@@ -49,8 +49,8 @@ class Alerting:
             items: what the steps were made of.
         """
         for item in items:
-            if self._examples is not None and isinstance(item, Examined):
-                self._examples.see(item.step, item.source, item.report)
+            if self._examples is not None:
+                self._examples.see(item)
         return self._heard(alert for moment in moments for alert in self.engine.see(moment))
 
     def rest(self) -> list[Alert]:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+from clipwise.config.spelling import spelled
 from clipwise.errors import ArgumentError
 from clipwise.functional.examples.report import ExampleReport
 from clipwise.monitor._adam import of_clipper
@@ -24,6 +25,9 @@ class Attached:
         rank: of this process.
         describe: is told the clip of each.
         examples: gradients of single examples have to come before any others.
+
+    Attributes:
+        clip_of_examples: the first clip of single examples, in words; None where there is none.
     """
 
     def __init__(
@@ -36,6 +40,7 @@ class Attached:
         examples: bool = False,
     ) -> None:
         self._lacks_examples = examples
+        self.clip_of_examples: str | None = None
         self._intake, self._alerting, self._rank, self._describe = intake, alerting, rank, describe
         self._names: set[str] = set()
         self._fresh: set[str] = set()  # of whose optimizers nothing is recorded yet
@@ -91,6 +96,8 @@ class Attached:
     def _add_examples(self, source: Any, name: str) -> Any:
         self.refuse(name)
         self._names.add(name)
+        # In words that are no clip of a step: of the gradients of a batch it says nothing.
+        self.clip_of_examples = self.clip_of_examples or f"{spelled(source.options.clip)} per example"
 
         def heard(step: int, report: ExampleReport) -> None:
             self._intake.take_examples(step, report, name)

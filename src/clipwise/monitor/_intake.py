@@ -42,6 +42,7 @@ class Intake:
         self.consensus = Consensus()
         self.said_loss = self.stopped = False
         self._first: set[str] = set()  # whose first step was recorded
+        self._examples: dict[str, ExampleReport] = {}  # by clipper: of the batch of its coming step
         self._alerting = alerting
         self._may_stop = alerting.engine.may_stop
         alive.add(self)
@@ -53,6 +54,7 @@ class Intake:
             StateError: the report is the state of an optimizer, and there is none in it.
             TrainingStopped: a rule with the action ``"stop"`` has spoken.
         """
+        examples = self._examples.pop(name, None)
         layers = self.has_layers(step) or (self.layers_every > 0 and name not in self._first)
         if layers or not step % self.every:
             self._first.add(name)
@@ -60,7 +62,7 @@ class Intake:
                 from clipwise.monitor.sources import report_in
 
                 report = report_in(report)
-            self.queue.append(Reported(step, time.time(), report, name, layers, extra))
+            self.queue.append(Reported(step, time.time(), report, name, layers, extra, examples))
         self.counts[name] = self.step = step
         self.stop_if_told()
 
@@ -69,15 +71,21 @@ class Intake:
         self.counts[name] = step
         self.queue.append(Reported(step, time.time(), report, name))
 
-    def take_examples(self, step: int, report: ExampleReport, name: str) -> None:
-        """A step that clipped the gradient of each example.
+    def take_examples(self, step: int, report: ExampleReport, name: str, *, numbered: bool = False) -> None:
+        """A step that clipped the gradient of each example; ``numbered`` as in `Examined`.
 
         Raises:
             TrainingStopped: a rule with the action ``"stop"`` has spoken.
         """
-        self.step = max(self.step, step)
+        clipper = name.rpartition("/")[0]
+        if numbered or clipper not in self.counts:
+            self.step = max(self.step, step)
+        else:  # what is logged now is of the step that the clipper of the batch is about to take
+            self.step = self.counts[clipper] + 1
+        if not numbered:
+            self._examples[clipper] = report
         if not step % self.every:
-            self.queue.append(Examined(step, time.time(), report, name))
+            self.queue.append(Examined(step, time.time(), report, name, numbered))
         self.stop_if_told()
 
     def take_values(self, step: int, names: tuple[str, ...], values: tuple[Any, ...], name: str) -> None:

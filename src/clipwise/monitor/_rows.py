@@ -29,6 +29,7 @@ class Reported(NamedTuple):
         source: whose step it was, where several are recorded; "" otherwise.
         layers: whether the norm of each parameter is to be recorded.
         extra: further values of the step, by name.
+        examples: what is known of the examples of its batch.
     """
 
     step: int
@@ -37,6 +38,7 @@ class Reported(NamedTuple):
     source: str = ""
     layers: bool = False
     extra: tuple[tuple[str, Any], ...] = ()
+    examples: ExampleReport | None = None
 
 
 class Logged(NamedTuple):
@@ -54,12 +56,14 @@ class Examined(NamedTuple):
 
     Attributes:
         report: an `ExampleReport`, whose values may be on a device.
+        numbered: whether its number is that of the clipper's step, because someone has said so.
     """
 
     step: int
     time: float
     report: ExampleReport
     source: str = ""
+    numbered: bool = False
 
 
 Item = Reported | Logged | Examined

@@ -189,7 +189,8 @@ class Monitor:
 
         Args:
             report: the report or state. It is not read here, so there is no host-device sync.
-            step: number of the step; by default one more than the last.
+            step: number of the step; by default one more than the last. Of examples: that of the clipper's
+                step; by default their alerts are those of the clipper's next step.
             name: as for `attach`.
 
         Raises:
@@ -201,10 +202,11 @@ class Monitor:
         name = self._attached.examples(name) if of_examples else name
         self._attached.refuse_no_examples()
         self._attached.refuse(name)
+        numbered = step is not None
         step = self.steps_of(name) + 1 if step is None else as_step(step)
         if of_examples:
             self._intake.counts[name] = step
-            self._intake.take_examples(step, report, name)
+            self._intake.take_examples(step, report, name, numbered=numbered)
         else:
             self._intake.take(step, report, name)
 
@@ -227,6 +229,10 @@ class Monitor:
         """Store the clip with the run; `attach` does it."""
         if self._clip is None:
             self._clip = spelled(clip)
+
+    def _described(self) -> str | None:
+        """The clip of the steps, or else that of their examples."""
+        return self._clip or self._attached.clip_of_examples
 
     @property
     def stopping(self) -> Alert | None:
@@ -263,7 +269,7 @@ class Monitor:
         self._attached.end()
         found, note = outcome(error, self._intake.stopped)
         judge = status is None and found == "finished"
-        self._flusher.close(status or found, note, self._clip, judge=judge)
+        self._flusher.close(status or found, note, self._described(), judge=judge)
 
     def __reduce__(self) -> Any:
         raise TypeError(
@@ -289,6 +295,6 @@ class Monitor:
             self.run,
             self.rank,
             command=shlex.join(sys.orig_argv),
-            clip=self._clip,
+            clip=self._described(),
             facts=self._facts,
         )

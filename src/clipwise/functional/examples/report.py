@@ -100,7 +100,10 @@ class ExampleReport:
         return float(np.mean(self._rows(self.norms_after) < self._rows(self.norms) * (1 - 1e-6)))
 
     def metrics(self) -> dict[str, float]:
-        """Values for a logger: ``clipwise/example/norm/0.5`` and the other quantiles, and more."""
+        """Values for a logger: ``clipwise/example/norm/0.5`` and the other quantiles, and more.
+
+        ``clipwise/example/norm_after`` is the norm of the largest example after clipping.
+        """
         found = {f"clipwise/example/norm/{q:g}": value for q, value in self.quantiles().items()}
         norms = self._rows(self.norms)
         found["clipwise/example/nonfinite"] = float((~np.isfinite(norms)).sum())
@@ -109,6 +112,7 @@ class ExampleReport:
         place = self.largest
         if place is not None:
             found["clipwise/example/largest"] = float(place)
+            found["clipwise/example/norm_after"] = float(on_host(self.norms_after[place]))
             key = None if self.keys is None else on_host(self.keys[place])
             if key is not None and key.shape == () and key.dtype.kind in "iuf":
                 found["clipwise/example/key"] = float(key)

@@ -9,8 +9,8 @@ from clipwise.monitor.store import Moment
 from clipwise.monitor.wording import of, show, times
 
 PREFIX = "clipwise/example/"
-LARGEST, THRESHOLD, PLACE, KEY, NONFINITE = (
-    f"{PREFIX}{name}" for name in ("norm/1", "threshold", "largest", "key", "nonfinite")
+LARGEST, AFTER, THRESHOLD, PLACE, KEY, NONFINITE = (
+    f"{PREFIX}{name}" for name in ("norm/1", "norm_after", "threshold", "largest", "key", "nonfinite")
 )
 
 
@@ -56,12 +56,16 @@ class _Watcher(SpikeWatcher):
                 why="One such example makes the sum of all NaN, unless it is left out.",
                 advice=f'{advice} nonfinite="drop" of per_example leaves such examples out.',
             )
-        norm, threshold = values[LARGEST], values.get(THRESHOLD, float("inf"))
-        cut = f"It was clipped, and counts for no more than {show(threshold)}."
+        norm = values[LARGEST]
+        # A recording of old has the threshold alone, which bounds tensors where those are clipped.
+        after = values.get(AFTER, min(norm, values.get(THRESHOLD, norm)))
+        why = "It was not clipped, and may outweigh the rest of its batch."
+        if after < norm * (1 - 1e-6):
+            why = f"It was clipped, and counts for {show(after)}."
         return Finding(
             seen=f"The gradient of {example} has the norm {show(norm)} at step {self._bad.step:,}"
             f"{of(self._source)}, {times(norm / self._usual)} the {show(self._usual)} that the largest of a"
             " batch usually has.",
-            why=cut if threshold < norm else "It was not clipped, and may outweigh the rest of its batch.",
+            why=why,
             advice=advice,
         )

@@ -26,7 +26,8 @@ class Run:
         steps: the largest step number.
         ranks: ranks of the processes that wrote, ascending.
         command: the command line.
-        clip: the clip; None if gradients were only measured.
+        clip: the clip, or that of single examples with ``per example`` after it; None if gradients were only
+            measured.
         facts: further information, such as versions. ``"sweep"``, ``"notes"`` and ``"unnamed"`` (the name of
             the source "" if there are others) have a meaning.
         note: what its processes reported at the end, such as data that could not be written.

@@ -27,11 +27,16 @@ def what_held(store: Store, run: int, source: str) -> str | None:
         source: the clipper whose threshold it is.
 
     Returns:
-        One sentence; None if the policy has only one possible reason, or none was recorded.
+        One sentence; None if the policy has only one possible reason, or none was recorded. Steps that were
+        left out had no threshold, and do not count.
     """
     names = [name for name in store.names(run, source) if name.startswith(HELD)]
-    values = {name: one.values for name, one in store.series(run, names, source).items()}
-    shares = {name.removeprefix(HELD): float(np.nanmean(found)) for name, found in values.items()}
+    series = store.series(run, names, source)
+    taken = np.concatenate(
+        [one.steps[one.values > 0] for one in series.values()] or [np.zeros(0, dtype=np.int64)]
+    )
+    values = {name: one.values[np.isin(one.steps, taken)] for name, one in series.items()}
+    shares = {name.removeprefix(HELD): float(np.nanmean(v)) for name, v in values.items() if len(v)}
     often = sorted((share, reason) for reason, share in shares.items() if share > 0)[::-1]
     if not often:
         return None
