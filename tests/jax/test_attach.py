@@ -214,5 +214,8 @@ def test_what_is_refused():
         clipwise.jax.attach(optax.MultiSteps(optax.sgd(0.1), 2), clip)
     with pytest.raises(ArgumentError, match="must be one of"):
         clipwise.jax.attach(optax.sgd(0.1), clip, nonfinite="ignore")
+    for given in ({"learning_rate": "x"}, {"momentum": "x"}, {"momentum": -0.1}):
+        with pytest.raises(ArgumentError, match="must be a number of at least 0"):
+            clipwise.jax.attach(optax.sgd(0.1), clip, **given)
     with pytest.raises(StateError, match=r"expected the state of clipwise.jax.attach"):
         clipwise.jax.attach(optax.sgd(0.1), clip).update(grads(), optax.sgd(0.1).init(params()))

@@ -108,6 +108,24 @@ def test_inside_a_compiled_step_with_noise_and_bad_examples():
     assert 0.3 < noise.std() / (2 * np.sqrt(2) / 4) < 2
 
 
+def test_an_empty_batch_and_the_norm_of_the_clip():
+    """Zeros, noise and the state as it was; a root mean square is reported where one is compared."""
+    rms = clipwise.Clip(per="global", norm="rms", threshold=0.1)
+    for clip, noise in ((clipwise.Clip(thresholds.quantile_ema(start=2.0)), 0.0), (rms, 1.0)):
+        step = per_example(loss_fn, clip, batch_size=4, noise_multiplier=noise)
+        key = jax.random.key(0) if noise else None
+        state = step.init(PARAMS)
+        gradients, after, report = step(PARAMS, X[:0], Y[:0], state=state, key=key)
+        assert all(bool(jnp.any(one)) == bool(noise) for one in jax.tree.leaves(gradients))
+        assert (len(report), report.losses.shape, int(after.step)) == (0, (0,), 1)
+        assert jax.tree.all(jax.tree.map(jnp.array_equal, after.thresholds, state.thresholds))
+    _, _, report = step(PARAMS, X, Y, key=key)
+    np.testing.assert_allclose(report.norms, norms() / np.sqrt(30), rtol=1e-5)
+    np.testing.assert_allclose(report.norms_after, np.minimum(norms() / np.sqrt(30), 0.1), rtol=1e-5)
+    parts = [[np.sqrt(np.mean(one**2)) for one in row] for row in rows()]
+    np.testing.assert_allclose(report.tensor_norms, parts, rtol=1e-5)
+
+
 def test_what_is_refused():
     clip = clipwise.clip_by_global_norm(1.0)
     step = per_example(loss_fn, clip)
@@ -123,6 +141,9 @@ def test_what_is_refused():
         per_example(loss_fn, clip, "sum", noise_multiplier=1.0)(PARAMS, X, Y)
     with pytest.raises(ArgumentError, match="batch_size"):
         step.sensitivity(PARAMS)
+    for loose in (clipwise.by_name({"a": clip}), clipwise.Clip(thresholds.fixed(np.inf))):
+        with pytest.raises(ArgumentError, match="without a bound"):
+            per_example(loss_fn, loose, "sum", noise_multiplier=1.0)(PARAMS, X, Y, key=jax.random.key(0))
     with pytest.raises(ArgumentError, match="drop"):
         per_example(loss_fn, clip, nonfinite="error")
     with pytest.raises(StateError):

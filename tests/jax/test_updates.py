@@ -132,6 +132,8 @@ def test_refused():
         ({}, "give learning_rate=, the number or the schedule"),
         ({"learning_rate": -0.1}, "learning_rate must be a number of at least 0, got -0.1"),
         ({"learning_rate": float("nan")}, "at least 0, got nan"),
+        ({"learning_rate": "x"}, "a number of at least 0, or a schedule, got 'x'"),
+        ({"learning_rate": jnp.zeros(2)}, "or a schedule"),
     ):
         with pytest.raises(ArgumentError, match=message):
             cj.attach(optax.adam(0.1), updates="clip_by_block_rms(1.0)", **given)

@@ -95,6 +95,27 @@ def test_noise_follows_from_its_seed():
         assert noise.std() == pytest.approx(3.0 * 0.125, rel=0.1)
 
 
+def test_an_empty_batch_and_the_norm_of_the_clip():
+    """Zeros, noise and the state as it was; a root mean square is reported where one is compared."""
+    rms = clipwise.Clip(per="global", norm="rms", threshold=0.1)
+    for clip, noise in ((clipwise.Clip(thresholds.quantile_ema(start=2.0)), 0.0), (rms, 1.0)):
+        step = ct.per_example(loss_fn, clip, batch_size=4, noise_multiplier=noise)
+        state = step.init([A, B])
+        seed = (1, 2) if noise else None
+        gradients, after, report = step([A, B], X[:0], Y[:0], state=state, seed=seed)
+        assert all(bool(tf.reduce_any(one != 0)) == bool(noise) for one in gradients)
+        assert (len(report), report.losses.shape, int(after.step)) == (0, (0,), 1)
+        for new, old in zip(
+            tf.nest.flatten(after.thresholds), tf.nest.flatten(state.thresholds), strict=True
+        ):
+            np.testing.assert_array_equal(new, old)
+    _, _, report = step([A, B], X, Y, seed=seed)
+    np.testing.assert_allclose(report.norms, norms() / np.sqrt(30), rtol=1e-9)
+    np.testing.assert_allclose(report.norms_after, np.minimum(norms() / np.sqrt(30), 0.1), rtol=1e-9)
+    parts = [[np.sqrt(np.mean(one**2)) for one in row] for row in rows()]
+    np.testing.assert_allclose(report.tensor_norms, parts, rtol=1e-9)
+
+
 def test_what_is_refused_before_a_gradient():
     clip = clipwise.clip_by_global_norm(1.0)
     step = ct.per_example(loss_fn, clip)
@@ -110,6 +131,9 @@ def test_what_is_refused_before_a_gradient():
         step([X], X, Y)
     with pytest.raises(ArgumentError, match="batch_size"):
         step.sensitivity([A, B])
+    for loose in (clipwise.by_name({"a": clip}), clipwise.Clip(thresholds.fixed(np.inf))):
+        with pytest.raises(ArgumentError, match="without a bound"):
+            ct.per_example(loss_fn, loose, "sum", noise_multiplier=1.0)([A, B], X, Y, seed=(1, 2))
     with pytest.raises(ArgumentError, match="drop"):
         ct.per_example(loss_fn, clip, nonfinite="error")
     unknown = tf.TensorSpec((None, 4), tf.float64)

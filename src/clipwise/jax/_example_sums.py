@@ -37,6 +37,9 @@ def sums_of(
     """
     xp = JaxArithmetic().xp
     size = there.shape[0]
+    wide = [jnp.zeros(slot.shape, _sum_dtype(a)) for slot, a in zip(laid.slots, laid.gradients, strict=True)]
+    if not size:  # a batch that was drawn at random may be empty
+        return wide, jnp.zeros(0), {p: jnp.zeros((0, len(wide)), xp.float_dtype) for p in plan.orders}
     entries = max(1, sum(slot.size for slot in laid.slots))
     micro = min(size, options.micro_batch or max(1, ENTRIES // entries))
     parts = -(-size // micro)
@@ -74,7 +77,6 @@ def sums_of(
 
     rows = [padded(jnp.asarray(array)) for array in arrays]
     here = jnp.concatenate([there, jnp.zeros(parts * micro - size, bool)]).reshape(parts, micro)
-    wide = [jnp.zeros(slot.shape, _sum_dtype(a)) for slot, a in zip(laid.slots, laid.gradients, strict=True)]
     totals, (losses, norms) = jax.lax.scan(part, wide, (rows, here))
     flat = {p: one.reshape(-1, len(laid.slots))[:size] for p, one in norms.items()}
     return totals, losses.reshape(-1)[:size], flat

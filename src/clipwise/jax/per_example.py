@@ -102,21 +102,19 @@ class PerExample:
     ) -> tuple[Any, ClipState, ExampleReport]:
         options, xp = self.options, JaxArithmetic().xp
         plan, thresholds, laid, full, weights, context = self._begin(params, state)
+        if options.noise_multiplier:
+            options.refuse_unbounded(plan.bounded)
         size = size_of(batch)
         there = jnp.ones(size, bool) if mask is None else jnp.asarray(mask, bool)
         totals, losses, norms = sums_of(self.loss_fn, options, batch, there, plan, thresholds, laid)
         clipped = plan.clipped(xp, norms, thresholds)
-        after = plan.learned(
-            xp,
-            weights,
-            full.thresholds,
-            context,
-            [
-                (jnp.where(there.reshape(-1, *[1] * (a.ndim - 1)), a, jnp.nan), jnp.where(there, b, jnp.nan))
-                for a, b in zip(clipped.groups, clipped.joints, strict=True)
-            ],
-            _scanned,
-        )
+        seen = [
+            (jnp.where(there.reshape(-1, *[1] * (a.ndim - 1)), a, jnp.nan), jnp.where(there, b, jnp.nan))
+            for a, b in zip(clipped.groups, clipped.joints, strict=True)
+        ]
+        after = full.thresholds
+        if size:
+            after = plan.learned(xp, weights, full.thresholds, context, seen, _scanned)
         divisor: Any = 1
         if options.loss == "mean":
             divisor = options.batch_size or jnp.maximum(jnp.sum(there), 1)

@@ -5,8 +5,10 @@ from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
+from clipwise import checks
 from clipwise.clip import AnyClip, leaves_steps_out
 from clipwise.config.arguments import as_clip
 from clipwise.config.spelling import spelled
@@ -22,7 +24,7 @@ from clipwise.jax.functional import raise_nonfinite, refuse_error_while_tracing
 from clipwise.namespace import Array
 from clipwise.report import ClipReport
 
-__all__ = ["Rate", "TransformState", "Updater", "loss_of", "transform"]
+__all__ = ["Rate", "TransformState", "Updater", "loss_of", "refuse_no_number", "transform"]
 
 Rate: TypeAlias = Array | Callable[[Array], Array]
 """A learning rate, or a schedule of it: a function of the number of steps taken, as optax' are."""
@@ -121,6 +123,15 @@ def loss_of(extra: Mapping[str, Any]) -> Array | None:
     return extra.get("value") if loss is None else loss
 
 
+def refuse_no_number(name: str, value: Any, *, schedules: bool = False) -> None:
+    """ArgumentError unless this is a number of at least 0, an array of one, None, or a schedule."""
+    array = hasattr(value, "dtype") and np.shape(value) == ()
+    if value is None or (schedules and callable(value)) or (array and not checks.is_number(value)):
+        return
+    allowed = "a number of at least 0" + (", or a schedule" if schedules else "")
+    checks.number_where(name, value, lambda number: number >= 0, allowed)
+
+
 class Updater:
     """The clip inside of `transform` and `attach`; immutable."""
 
@@ -134,6 +145,8 @@ class Updater:
         unit_axes: UnitAxes | None,
     ) -> None:
         self.clip = as_clip(clip)
+        refuse_no_number("learning_rate", learning_rate, schedules=True)
+        refuse_no_number("momentum", momentum)
         self.learning_rate = learning_rate
         self.momentum = momentum
         self.scale_free = scale_free

@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from clipwise import checks
 from clipwise.clip import AnyClip
 from clipwise.config.arguments import as_update_clip
 from clipwise.errors import ArgumentError
@@ -16,7 +15,7 @@ from clipwise.functional.clipping import ClipState
 from clipwise.functional.slots import UnitAxes
 from clipwise.jax._left_out import unless
 from clipwise.jax._packed import OfUpdates, unpack
-from clipwise.jax.transform import Rate, TransformState, Updater
+from clipwise.jax.transform import Rate, TransformState, Updater, refuse_no_number
 from clipwise.namespace import Array
 from clipwise.report import ClipReport
 
@@ -63,8 +62,7 @@ def clipping_updates(
             " learning_rate=, the number or the schedule that the optimizer has; or put the clip before the"
             " rate: optax.chain(optax.scale_by_adam(), clipwise.jax.transform(clip), optax.scale(-rate))"
         )
-    if checks.is_number(learning_rate):
-        checks.number_where("learning_rate", learning_rate, lambda rate: rate >= 0, "a number of at least 0")
+    refuse_no_number("learning_rate", learning_rate, schedules=True)
     updater = Updater(clip, None, None, False, nonfinite, unit_axes)
     made = _ClippedUpdates(optax.with_extra_args_support(optimizer), updater, learning_rate)
     return optax.GradientTransformationExtraArgs(made.init, made.update)

@@ -63,6 +63,9 @@ def sums_of(
     entries = max(1, sum(slot.size for slot in plan.slots))
     step = options.micro_batch or max(1, ENTRIES // entries)
     totals = [tf.zeros(slot.shape, _sum_dtype(v)) for slot, v in zip(plan.slots, variables, strict=True)]
+    if not size:  # a batch that was drawn at random may be empty
+        nothing = tf.zeros((0, len(totals)), xp.float_dtype)
+        return totals, tf.zeros(0, totals[0].dtype), dict.fromkeys(plan.orders, nothing)
     losses, norms = [], []
     for start in range(0, size, step):
         some = tf.nest.map_structure(lambda one, at=start: one[at : at + step], batch)

@@ -125,7 +125,10 @@ class PerExample:
     ) -> tuple[list[Array], ClipState, ExampleReport]:
         options, xp = self.options, TensorFlowArithmetic().xp
         plan, thresholds, weights, context = self._begin(owners, state)
-        there = mask if mask is not None else tf.ones(tf.nest.flatten(batch)[0].shape[0], tf.bool)
+        if options.noise_multiplier:
+            options.refuse_unbounded(plan.bounded)
+        size = int(tf.nest.flatten(batch)[0].shape[0])
+        there = mask if mask is not None else tf.ones(size, tf.bool)
         totals, losses, norms = sums_of(
             self.loss_fn,
             options,
@@ -142,7 +145,9 @@ class PerExample:
             (tf.where(tf.reshape(there, [-1] + [1] * (a.shape.rank - 1)), a, nan), tf.where(there, b, nan))
             for a, b in zip(clipped.groups, clipped.joints, strict=True)
         ]
-        learned = plan.learned(xp, weights, state.thresholds, context, seen, _folded)
+        learned = state.thresholds
+        if size:
+            learned = plan.learned(xp, weights, state.thresholds, context, seen, _folded)
         divisor: Any = 1.0
         if options.loss == "mean":
             divisor = options.batch_size or tf.maximum(tf.reduce_sum(tf.cast(there, tf.float64)), 1.0)

@@ -73,9 +73,9 @@ class Options:
             noise,
         )
 
-    def refuse_unbounded(self, sensitivity: float) -> None:
-        """ArgumentError for noise if the clip does not bound every example."""
-        if not math.isfinite(sensitivity):
+    def refuse_unbounded(self, bounded: bool) -> None:
+        """ArgumentError for noise unless the clip bounds every example."""
+        if not bounded:
             raise ArgumentError(
                 f"{self.clip!r} leaves an example without a bound, so the scale of the noise is unknown: give"
                 " every parameter a finite threshold"

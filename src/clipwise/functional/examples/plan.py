@@ -5,6 +5,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from clipwise.clip import AnyClip
 from clipwise.errors import ArgumentError
 from clipwise.functional import scaling
@@ -95,7 +97,7 @@ class ExamplePlan:
             sizes = [self.slots[place].size for place in columns]
             if stage.clip.norm == "rms":
                 joint = joint / math.sqrt(max(1, sum(sizes)))
-                own = own / xp.asarray([math.sqrt(max(1, size)) for size in sizes], dtype=own.dtype)
+                own = _by_root(xp, own, sizes)
             whole = stage.clip.per == "global"
             seen = joint if whole else own
             factor = _factor(xp, stage, seen, threshold)
@@ -144,10 +146,15 @@ class ExamplePlan:
         order = order_of(self.plan.norm)
         order = order if order in norms else self.orders[0]
         own = norms[order]
+        whole, after = joined(xp, own, order), joined(xp, own * coefficients, order)
+        if self.plan.norm == "rms":
+            sizes = [slot.size for slot in self.slots]
+            root = math.sqrt(max(1, sum(sizes)))
+            whole, after, own = whole / root, after / root, _by_root(xp, own, sizes)
         return ExampleReport(
             losses=losses,
-            norms=joined(xp, own, order),
-            norms_after=joined(xp, own * coefficients, order),
+            norms=whole,
+            norms_after=after,
             threshold=xp.min(xp.stack([xp.min(one) for one in thresholds])),
             tensor_norms=own,
             names=tuple(slot.name for slot in self.slots),
@@ -173,6 +180,14 @@ class ExamplePlan:
             )
         return bound(xp, self.plan, iter(zip(self._placed, thresholds, strict=True)), self.slots)
 
+    @property
+    def bounded(self) -> bool:
+        """Whether every parameter has a clip that is not given as infinite; known without an array."""
+        xp = Namespace.bound(np.float64)
+        limits = [xp.full((), _limit(stage)) for stage, _ in self._placed]
+        found = bound(xp, self.plan, iter(zip(self._placed, limits, strict=True)), self.slots)
+        return math.isfinite(found)
+
     def _spread(self, xp: Namespace, factor: Array, columns: Places) -> Array:
         """Factors of some parameters as those of all, 1 for the others."""
         if len(columns) == len(self.slots):
@@ -196,6 +211,18 @@ def joined(xp: Namespace, norms: Array, p: float) -> Array:
     divisor = xp.where((largest > 0) & (largest < math.inf), largest, 1.0)
     powers = scaling.powers(xp, norms / divisor[:, None], p)
     return divisor * scaling.root(xp, xp.sum(powers, axis=1), p)
+
+
+def _by_root(xp: Namespace, norms: Array, sizes: Sequence[int]) -> Array:
+    """The root mean squares of parameters of these sizes, from their 2-norms."""
+    return norms / xp.asarray([math.sqrt(max(1, size)) for size in sizes], dtype=norms.dtype)
+
+
+def _limit(stage: Stage) -> float:
+    """Inf for a threshold that is given as infinite, otherwise 1."""
+    policy = stage.thresholds.policy
+    given = (stage.clip.threshold,) if policy is None else vars(policy).values()
+    return math.inf if any(isinstance(one, float) and one == math.inf for one in given) else 1.0
 
 
 def fold_rows(function: Callable[[Any, Any], Any], state: Any, arrays: Sequence[Array]) -> Any:

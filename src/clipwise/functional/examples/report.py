@@ -27,7 +27,7 @@ class ExampleReport:
             part.
         norms_after: the same after clipping.
         threshold: the largest norm allowed; the smallest threshold if there are several.
-        tensor_norms: norms by parameter, ``(examples, parameters)``.
+        tensor_norms: norms by parameter of the same kind, ``(examples, parameters)``.
         names: names of the parameters.
         keys: the caller's names of the examples; None without names.
         mask: which rows are examples and not padding; None: all.

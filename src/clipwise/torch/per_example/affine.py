@@ -55,6 +55,9 @@ class AffineUse(Use):
         shapes = [weight.tensor.shape for weight in self.weights]
         self._rows = [torch.cat(part).view(-1, *shape) for part, shape in zip(parts, shapes, strict=True)]
 
+    def replace(self, places: Tensor) -> None:
+        self._rows = [rows[places] for rows in self._rows]
+
     def release(self) -> None:
         self._rows = []
 

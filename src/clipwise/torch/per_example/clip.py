@@ -19,7 +19,7 @@ from clipwise.torch._state import PolicyState
 from clipwise.torch.engines._arrays import namespace_on, tensor_of
 from clipwise.torch.per_example.explicit import Sums
 
-__all__ = ["ExampleClip", "refuse_nonfinite"]
+__all__ = ["ExampleClip", "overflowed", "refuse_nonfinite"]
 
 
 class ExampleClip:
@@ -40,14 +40,18 @@ class ExampleClip:
         self._parameters = parameters
         self.plan = ExamplePlan(self._options.clip, slots_of(parameters, self._model, None), later=later)
 
-    def follow(self, parameters: dict[str, Tensor]) -> bool:
-        """Go on with these parameters; whether they are others. What was learned is carried over by name."""
-        if list(parameters) == [slot.name for slot in self.plan.slots]:
+    def knows(self, parameters: dict[str, Tensor]) -> bool:
+        """Whether it is laid out over parameters of these names and shapes."""
+        known = [(slot.name, slot.shape) for slot in self.plan.slots]
+        return known == [(name, tuple(one.shape)) for name, one in parameters.items()]
+
+    def follow(self, parameters: dict[str, Tensor]) -> None:
+        """Go on with these parameters. What was learned is carried over by name."""
+        if self.knows(parameters):
             self._parameters = parameters
-            return False
+            return
         self._lay_out(parameters, later=True)
         self._state = self._state.carried(self.plan.plan)
-        return True
 
     def thresholds(self) -> tuple[Tensor, ...]:
         """Those of the coming step, one for each single clip."""
@@ -129,6 +133,11 @@ class ExampleClip:
 
     def _context(self) -> StepContext:
         return StepContext(step=float(self.steps))
+
+
+def overflowed(sums: Sums) -> Tensor:
+    """Whether an example of a finite loss has a gradient that is not finite, 0-d."""
+    return (sums.losses.isfinite() & ~_finite(sums.norms)).any()
 
 
 def refuse_nonfinite(sums: Sums) -> None:

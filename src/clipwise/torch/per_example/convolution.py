@@ -59,6 +59,12 @@ class ConvUse(MatrixUse):
         super().release()
         del self._x
 
+    def replace(self, places: Tensor) -> None:
+        super().replace(places)
+        unchanged(self._x, self._version)
+        self._x = self._x[places]
+        self._version = self._x._version
+
     def _factors(self, some: slice) -> tuple[Tensor, Tensor]:
         unchanged(self._x, self._version)
         g, groups = self.gradient[some], self.geometry.groups

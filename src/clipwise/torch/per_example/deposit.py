@@ -1,5 +1,6 @@
 """What a step adds to ``p.grad``: clipped sums, and noise."""
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -8,11 +9,27 @@ from torch import Tensor
 __all__ = ["add_noise", "deposit"]
 
 
-def deposit(parameters: dict[str, Tensor], totals: Sequence[Tensor | None], divisor: int) -> None:
-    """Add sums, divided by a number, to the gradients."""
+def deposit(
+    parameters: dict[str, Tensor],
+    totals: Sequence[Tensor | None],
+    divisor: int,
+    overflow: Tensor | None = None,
+) -> None:
+    """Add sums, divided by a number, to the gradients.
+
+    Args:
+        overflow: whether a gradient scaler is to find NaN in all of them, 0-d.
+    """
     for parameter, total in zip(parameters.values(), totals, strict=True):
-        if total is not None:
-            _accumulate(parameter, total if divisor == 1 else total.div_(divisor))
+        if total is None:
+            continue
+        if any(
+            stride == 0 and length > 1 for stride, length in zip(total.stride(), total.shape, strict=True)
+        ):
+            total = total.contiguous()  # a number seen as many cannot be written into
+        if overflow is not None:
+            total.masked_fill_(overflow, math.nan)
+        _accumulate(parameter, total if divisor == 1 else total.div_(divisor))
 
 
 def add_noise(parameters: dict[str, Tensor], deviation: Tensor, generator: torch.Generator | None) -> None:

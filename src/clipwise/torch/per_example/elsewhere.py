@@ -174,6 +174,14 @@ class Local(Use):
     def cost(self, role: int) -> int:
         return super().cost(role) + self._cost
 
+    def replace(self, places: Tensor) -> None:
+        def replaced(tensor: Tensor) -> Tensor:
+            return tensor.unflatten(0, (self.size, self.rows))[places].flatten(0, 1)
+
+        self._gradient = replaced(self.gradient)
+        own, tensors = self.arguments, [replaced(one) for one in self.arguments.tensors()]
+        own.args = own.of_example(own.args, tensors)
+
     def examples(self, role: int, some: slice) -> Tensor:
         weight = self.weights[role].tensor.detach()
         own = self.gradient[some.start * self.rows : some.stop * self.rows]

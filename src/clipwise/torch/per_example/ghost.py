@@ -67,9 +67,14 @@ def ghost(
             return Sums(losses, norms, [])
         factors = coefficients(norms)
         if drops and bool((bad := ~found.isfinite().all(dim=1)).any()):
-            return _without(
-                model, parameters, loss_fn, batch, coefficients, scale, Sums(losses, norms, []), bad
-            )
+            if bool(bad.all()):
+                nothings = [torch.zeros_like(w.tensor) if w.reached else None for w in recorder.weights]
+                return Sums(losses, norms, nothings)
+            # 0 times NaN is NaN, so a finite example takes the place of each bad one, with the factor 0.
+            places = torch.arange(batch.size, device=device).masked_fill(bad, int(bad.int().argmin()))
+            for use, _ in recorder.uses:
+                if use.reached:
+                    use.replace(places)
         totals: list[Tensor | None] = [None] * len(recorder.weights)
         # The last first: a table of words, mostly the largest, comes when all else is forgotten.
         for place, weight in reversed(list(enumerate(recorder.weights))):
@@ -77,22 +82,3 @@ def ghost(
                 totals[place] = weight.total(factors[:, place])
             weight.finish()
     return Sums(losses, norms, totals)
-
-
-def _without(
-    model: nn.Module,
-    parameters: dict[str, Tensor],
-    loss_fn: LossFunction,
-    batch: Batch,
-    coefficients: Callable[[dict[float, Tensor]], Tensor],
-    scale: Tensor | None,
-    found: Sums,
-    bad: Tensor,
-) -> Sums:
-    """The same with the totals of the good examples only, computed anew: 0 times NaN is NaN."""
-    good = (~bad).nonzero().flatten()
-    if not len(good):
-        return found._replace(totals=[None] * len(parameters))
-    with torch.enable_grad():
-        again = ghost(model, parameters, loss_fn, batch.examples(good), coefficients, scale)
-    return found._replace(totals=again.totals)

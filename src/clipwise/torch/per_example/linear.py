@@ -64,6 +64,11 @@ class LinearUse(MatrixUse):
         super().release()
         del self._x
 
+    def replace(self, places: Tensor) -> None:
+        x, gradient = self._both()
+        self._x, self._gradient, self.time_first = x[places], gradient[places], False
+        self._version = self._x._version
+
     def _both(self) -> tuple[Tensor, Tensor]:
         """What went in and came back, ``(examples, T, ...)``."""
         unchanged(self._x, self._version)

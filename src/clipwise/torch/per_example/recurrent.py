@@ -71,6 +71,9 @@ def _layers(
 class _FirstState(Use):
     """A first state ``(layers, examples, width)`` that is made of parameters, as a copy for each example."""
 
+    def replace(self, places: Tensor) -> None:
+        self._gradient = self.gradient[:, places]
+
     def examples(self, role: int, some: slice) -> Tensor:
         own = self.gradient[:, some].transpose(0, 1)
         found = own.new_zeros(len(own), *self.gradient.shape)

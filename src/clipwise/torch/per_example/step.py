@@ -1,5 +1,6 @@
 """One step with the gradient of each example clipped by itself: what a training loop calls."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeAlias
@@ -12,7 +13,7 @@ from clipwise.functional.examples.options import Options
 from clipwise.functional.examples.report import ExampleReport
 from clipwise.torch.engines._arrays import tensor_of, wide
 from clipwise.torch.per_example.batch import Batch, LossFunction
-from clipwise.torch.per_example.clip import ExampleClip, refuse_nonfinite
+from clipwise.torch.per_example.clip import ExampleClip, overflowed, refuse_nonfinite
 from clipwise.torch.per_example.deposit import add_noise, deposit
 from clipwise.torch.per_example.explicit import Coefficients, Sums
 from clipwise.torch.per_example.refusals import refuse_models, refuse_parameters
@@ -47,8 +48,7 @@ class PerExample:
         self._followers: list[ExampleFollower] = []
         self._clip = ExampleClip(model, options, self._trainable())
         self._routes = Routes(model, route, options.micro_batch, self._clip.plan.orders)
-        if options.noise_multiplier:
-            options.refuse_unbounded(self.sensitivity())
+        self._refuse_unbounded()
 
     @property
     def steps(self) -> int:
@@ -90,6 +90,9 @@ class PerExample:
             scaler: a `torch.amp.GradScaler`; use this instead of ``scaler.scale(loss).backward()``. The
                 gradients in ``p.grad`` are then scaled; norms and thresholds are not.
 
+        An error while the gradients are computed ends a step of several calls: set ``p.grad`` to zero and
+        begin it again.
+
         Returns:
             The losses, ``(examples,)``, detached from the graph.
 
@@ -97,10 +100,25 @@ class PerExample:
             ArgumentError: ``loss_fn`` does not return one loss per example, a loss depends on other examples,
                 shapes do not match, or the requested route is not possible.
             NonFiniteError: a gradient holds NaN or Inf and ``nonfinite="error"``; ``p.grad`` is unchanged.
+            StateError: the parameters that require a gradient have changed within a step (``more=True``).
         """
         batch = _checked(inputs, targets, keys)
         if more and self.options.loss == "mean" and self.options.batch_size is None:
             raise ArgumentError("a mean over several calls needs batch_size=, the total number of examples")
+        try:
+            return self._backward(loss_fn, batch, more, keys, scaler)
+        except BaseException:
+            self._begin_anew()
+            raise
+
+    def _backward(
+        self,
+        loss_fn: LossFunction,
+        batch: Batch,
+        more: bool,
+        keys: Sequence[Any] | Tensor | None,
+        scaler: Any,
+    ) -> Tensor:
         parameters = self._ready()
         device = next(iter(parameters.values())).device
         scale = None if scaler is None else scaler.scale(torch.ones((), device=device))
@@ -110,7 +128,9 @@ class PerExample:
         if self.options.nonfinite == "error":
             refuse_nonfinite(sums)
         divisor = 1 if self.options.loss == "sum" else self.options.batch_size or max(1, batch.size)
-        deposit(parameters, sums.totals, divisor)
+        # The scaler has to see what its scale has made overflow, and not only that it was left out.
+        hidden = scale is not None and self.options.nonfinite == "drop"
+        deposit(parameters, sums.totals, divisor, overflowed(sums) if hidden else None)
         self._seen.append(sums._replace(totals=[]))
         self._keys = None if keys is None or self._keys is None else [*self._keys, *keys]
         if not more:
@@ -177,15 +197,41 @@ class PerExample:
         """The state that the next step depends on; `torch.load(..., weights_only=True)` can read it."""
         if self._seen:
             raise StateError("a step is not complete (more=True): save after its last call")
-        return self._clip.dump()
+        drawn = None if self.generator is None else self.generator.get_state()
+        return {**self._clip.dump(), "generator": drawn}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue from a `state_dict`.
+        """Continue from a `state_dict`. A step that is not complete is forgotten.
 
         Raises:
-            StateError: the state belongs to another kind of clip or to other parameters. Nothing is changed.
+            StateError: the state belongs to another kind of clip or to other parameters, or it holds the
+                state of a generator, and there is none here that can take it. Nothing is changed.
         """
-        self._clip.load(state)
+        drawn = state.get("generator") if isinstance(state, Mapping) else None
+        before = self._draw_on(drawn)
+        try:
+            self._clip.load(state)
+        except StateError:
+            self._draw_on(before)
+            raise
+        self._begin_anew()
+
+    def _draw_on(self, state: Any) -> Tensor | None:
+        """Let the generator of the noise go on from a state, if there is one; the state before."""
+        if state is None:
+            return None
+        if self.generator is None:
+            raise StateError("the state holds that of the noise's generator: pass generator= to per_example")
+        before = self.generator.get_state()
+        try:
+            self.generator.set_state(state)
+        except (RuntimeError, TypeError) as error:
+            raise StateError(f"the state of the noise's generator is of another kind: {error}") from error
+        return before
+
+    def _begin_anew(self) -> None:
+        """Forget the calls of a step that is not complete."""
+        self._seen, self._keys = [], []
 
     # How.
 
@@ -198,9 +244,25 @@ class PerExample:
         """The parameters, which the clip follows."""
         refuse_models(self.model)
         parameters = self._trainable()
-        if self._clip.follow(parameters):
+        others = not self._clip.knows(parameters)
+        if others and self._seen:
+            raise StateError(
+                "the parameters that require a gradient have changed within a step of several calls"
+                " (more=True)"
+            )
+        self._clip.follow(parameters)
+        if others:
             self._routes.forget()
+            self._bounded = False
+        if not self._bounded:
+            self._refuse_unbounded()
         return parameters
+
+    def _refuse_unbounded(self) -> None:
+        """ArgumentError for noise if the clip does not bound every example."""
+        if self.options.noise_multiplier:
+            self.options.refuse_unbounded(math.isfinite(self.sensitivity()))
+        self._bounded = True
 
     def _sums(
         self,
@@ -234,8 +296,8 @@ class PerExample:
             device = next(iter(parameters.values())).device
             deviation = tensor_of(self._clip.sensitivity()).to(device) * self.options.noise_multiplier
             add_noise(parameters, deviation if scale is None else deviation * scale, self.generator)
-        seen, self._seen = self._seen, []
-        keys, self._keys = self._keys, []
+        seen, keys = self._seen, self._keys
+        self._begin_anew()
         self._clip.learn(seen, thresholds)
         self.report = self._clip.report(seen, thresholds, keys)
         for follower in tuple(self._followers):

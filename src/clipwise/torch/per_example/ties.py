@@ -1,14 +1,17 @@
 """Gradients of examples that are known as products of two factors: norms without the products."""
 
+import math
 from collections.abc import Callable, Sequence
+from itertools import combinations_with_replacement
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from clipwise.torch.engines._arrays import wide
 from clipwise.torch.per_example.rows import chunks, squared, widened
 
-__all__ = ["Factors", "inner", "joined", "product_squares"]
+__all__ = ["Factors", "joined", "largest", "product_squares", "summed_squares"]
 
 
 class Factors(NamedTuple):
@@ -59,36 +62,81 @@ def product_squares(
         apart: entries of one example that ``factors`` has to make.
     """
     pairs = positions * (ins + outs) < ins * outs
-    cost = groups * (2 * positions * positions if pairs else ins * outs) + apart
+    cost = groups * (positions * (2 * positions + ins + outs) if pairs else ins * outs) + apart
     found = []
     for some in chunks(size, cost, device):
-        a, g = (widened(one) for one in factors(some))
+        a, g = factors(some)
         if positions == 1:
             found.append((_sums(a) * _sums(g)).sum(1))
         elif pairs:
-            products = a @ a.mT
-            found.append(products.mul_(g @ g.mT).flatten(1).sum(1).clamp_(min=0))
+            found.append(summed_squares([Factors(g, a)]))
         else:
-            found.append(squared(g.mT @ a))
+            found.append(squared(widened(g).mT @ widened(a)))
     return torch.cat(found)
 
 
-def inner(one: Factors, other: Factors) -> Tensor:
-    """The inner products of two gradients of each example, ``(examples,)``.
+def summed_squares(parts: Sequence[Factors]) -> Tensor:
+    """The squared norms of the sum of some gradients of each example, in the wide float, ``(examples,)``.
+
+    Axes between the examples and the positions are groups, whose squares are added.
+    """
+    scaled = [_scaled(one) for one in parts]
+    found = [_inner(a, b) * (1 if a is b else 2) for a, b in combinations_with_replacement(scaled, 2)]
+    return torch.stack(found).sum(0).clamp_(min=0)
+
+
+def largest(tensor: Tensor, axes: int | tuple[int, ...]) -> Tensor:
+    """The largest modulus along some axes, which stay with length 1; 1 where it is 0 or not finite."""
+    found: Tensor = torch.linalg.vector_norm(tensor, math.inf, dim=axes, keepdim=True)
+    return torch.where((found > 0) & (found < math.inf), found, 1)
+
+
+class _Scaled(NamedTuple):
+    """`Factors` whose numbers are at most 1, so that products of four of them stay in the range of a float32.
+
+    Attributes:
+        rows, columns: divided by the largest entry of each position.
+        sizes: what they were divided by, ``(..., T, 1)``, divided by the total.
+        total: ``(..., 1, 1)`` in the wide float.
+    """
+
+    rows: Tensor
+    columns: Tensor
+    sizes: Tensor
+    total: Tensor
+
+
+def _scaled(factors: Factors) -> _Scaled:
+    rows, columns = factors.rows, widened(factors.columns)
+    dtype, by = wide(columns.device), largest(columns, -1)
+    columns, sizes = columns / by, by.to(dtype)
+    if rows.is_floating_point():
+        rows = widened(rows)
+        by = largest(rows, -1)
+        rows, sizes = rows / by, sizes * by
+    total = sizes.sum(-2, keepdim=True)
+    total = torch.where(total > 0, total, 1)
+    return _Scaled(rows, columns, (sizes / total).to(columns.dtype), total)
+
+
+def _inner(one: _Scaled, other: _Scaled) -> Tensor:
+    """The inner products of two gradients of each example, ``(examples,)``, in the wide float.
 
     ``sum_st (columns_s . columns'_t) (rows_s . rows'_t)``, T times T' numbers an example.
     """
     if one.rows.ndim < other.rows.ndim:
         one, other = other, one
-    columns = widened(one.columns) @ widened(other.columns).mT
+    products = one.columns @ other.columns.mT
     if one.rows.ndim == 2:  # two tables
-        rows = (one.rows[:, :, None] == other.rows[:, None]).to(columns.dtype)
+        rows = (one.rows[:, :, None] == other.rows[:, None]).to(products.dtype)
     elif other.rows.ndim == 2:  # the columns of the one's rows that the other has a 1 in
         index = other.rows[:, None].expand(-1, one.rows.shape[1], -1)
-        rows = widened(one.rows.gather(2, index.long()))
+        rows = one.rows.gather(2, index.long())
     else:
-        rows = widened(one.rows) @ widened(other.rows).mT
-    return columns.mul_(rows).flatten(1).sum(1)
+        rows = one.rows @ other.rows.mT
+    found = one.sizes * (products.mul_(rows) @ other.sizes)
+    totals = one.total * other.total
+    return (found.sum(-2, keepdim=True).to(totals.dtype) * totals).flatten(1).sum(1)
 
 
 def _sums(tensor: Tensor) -> Tensor:

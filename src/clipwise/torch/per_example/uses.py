@@ -9,7 +9,7 @@ from torch import Tensor
 
 from clipwise.errors import ClipwiseError
 from clipwise.torch.per_example.rows import chunks, squared
-from clipwise.torch.per_example.ties import Factors, inner, joined, product_squares
+from clipwise.torch.per_example.ties import Factors, joined, product_squares, summed_squares
 
 __all__ = ["NotFollowed", "Part", "Use", "Weight"]
 
@@ -51,6 +51,10 @@ class Use(ABC):
         """Take what the backward pass brought."""
         self.reached, self.entries = True, gradient.numel() // max(1, self.size)
         self._gradient = gradient
+
+    def replace(self, places: Tensor) -> None:
+        """Put other examples in the place of some, such as finite ones where the factor will be 0."""
+        self._gradient = self.gradient[places]
 
     def finish(self) -> None:
         """One of its weights has its total; after the last nothing is kept."""
@@ -190,12 +194,8 @@ class Weight:
             )
         if positions**2 >= self.size:
             return None
-        found = []
-        for some in chunks(size, 2 * positions**2, device):
-            kinds = factors(some)
-            pairs = [(one, other) for i, one in enumerate(kinds) for other in kinds[i:]]
-            found.append(_sum([inner(a, b) * (1 if a is b else 2) for a, b in pairs]))
-        return torch.cat(found).clamp_(min=0)
+        cost = positions * (2 * positions + ins + outs)
+        return torch.cat([summed_squares(factors(some)) for some in chunks(size, cost, device)])
 
     def examples(self, some: slice) -> Tensor:
         """The gradients of some examples, ``(examples, *shape)``."""
