@@ -2,11 +2,14 @@
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
-__all__ = ["add_noise", "deposit"]
+from clipwise.errors import StateError
+
+__all__ = ["add_noise", "deposit", "draw_on"]
 
 
 def deposit(
@@ -23,9 +26,7 @@ def deposit(
     for parameter, total in zip(parameters.values(), totals, strict=True):
         if total is None:
             continue
-        if any(
-            stride == 0 and length > 1 for stride, length in zip(total.stride(), total.shape, strict=True)
-        ):
+        if 0 in total.stride():
             total = total.contiguous()  # a number seen as many cannot be written into
         if overflow is not None:
             total.masked_fill_(overflow, math.nan)
@@ -39,6 +40,24 @@ def add_noise(parameters: dict[str, Tensor], deviation: Tensor, generator: torch
         where = parameter.device if generator is None else generator.device
         noise = torch.randn(parameter.shape, generator=generator, device=where, dtype=dtype)
         _accumulate(parameter, noise.to(parameter.device).mul_(deviation.to(dtype)))
+
+
+def draw_on(generator: torch.Generator | None, state: Any) -> Tensor | None:
+    """Let the generator of the noise go on from a state, if there is one; returns the state before.
+
+    Raises:
+        StateError: there is no generator, or the state is none of its kind. Nothing is changed.
+    """
+    if state is None:
+        return None
+    if generator is None:
+        raise StateError("the state holds that of the noise's generator: pass generator= to per_example")
+    before = generator.get_state()
+    try:
+        generator.set_state(state)
+    except (RuntimeError, TypeError) as error:
+        raise StateError(f"the state of the noise's generator is of another kind: {error}") from error
+    return before
 
 
 @torch.no_grad()

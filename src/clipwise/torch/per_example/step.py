@@ -14,7 +14,7 @@ from clipwise.functional.examples.report import ExampleReport
 from clipwise.torch.engines._arrays import tensor_of, wide
 from clipwise.torch.per_example.batch import Batch, LossFunction
 from clipwise.torch.per_example.clip import ExampleClip, overflowed, refuse_nonfinite
-from clipwise.torch.per_example.deposit import add_noise, deposit
+from clipwise.torch.per_example.deposit import add_noise, deposit, draw_on
 from clipwise.torch.per_example.explicit import Coefficients, Sums
 from clipwise.torch.per_example.refusals import refuse_models, refuse_parameters
 from clipwise.torch.per_example.routes import Route, Routes
@@ -208,26 +208,13 @@ class PerExample:
                 state of a generator, and there is none here that can take it. Nothing is changed.
         """
         drawn = state.get("generator") if isinstance(state, Mapping) else None
-        before = self._draw_on(drawn)
+        before = draw_on(self.generator, drawn)
         try:
             self._clip.load(state)
         except StateError:
-            self._draw_on(before)
+            draw_on(self.generator, before)
             raise
         self._begin_anew()
-
-    def _draw_on(self, state: Any) -> Tensor | None:
-        """Let the generator of the noise go on from a state, if there is one; the state before."""
-        if state is None:
-            return None
-        if self.generator is None:
-            raise StateError("the state holds that of the noise's generator: pass generator= to per_example")
-        before = self.generator.get_state()
-        try:
-            self.generator.set_state(state)
-        except (RuntimeError, TypeError) as error:
-            raise StateError(f"the state of the noise's generator is of another kind: {error}") from error
-        return before
 
     def _begin_anew(self) -> None:
         """Forget the calls of a step that is not complete."""

@@ -87,7 +87,10 @@ def summed_squares(parts: Sequence[Factors]) -> Tensor:
 
 def largest(tensor: Tensor, axes: int | tuple[int, ...]) -> Tensor:
     """The largest modulus along some axes, which stay with length 1; 1 where it is 0 or not finite."""
-    found: Tensor = torch.linalg.vector_norm(tensor, math.inf, dim=axes, keepdim=True)
+    return _divisor(torch.linalg.vector_norm(tensor, math.inf, dim=axes, keepdim=True))
+
+
+def _divisor(found: Tensor) -> Tensor:
     return torch.where((found > 0) & (found < math.inf), found, 1)
 
 
@@ -107,16 +110,22 @@ class _Scaled(NamedTuple):
 
 
 def _scaled(factors: Factors) -> _Scaled:
-    rows, columns = factors.rows, widened(factors.columns)
-    dtype, by = wide(columns.device), largest(columns, -1)
-    columns, sizes = columns / by, by.to(dtype)
+    columns, sizes = _by_largest(factors.columns)
+    rows = factors.rows
     if rows.is_floating_point():
-        rows = widened(rows)
-        by = largest(rows, -1)
-        rows, sizes = rows / by, sizes * by
+        rows, more = _by_largest(rows)
+        sizes = sizes * more
     total = sizes.sum(-2, keepdim=True)
     total = torch.where(total > 0, total, 1)
     return _Scaled(rows, columns, (sizes / total).to(columns.dtype), total)
+
+
+def _by_largest(tensor: Tensor) -> tuple[Tensor, Tensor]:
+    """A tensor divided by the largest modulus along its last axis, and that modulus in the wide float."""
+    tensor = widened(tensor)
+    found = torch.linalg.vector_norm(tensor, math.inf, dim=-1, keepdim=True)
+    by = _divisor(found)
+    return tensor / by, by.masked_fill(found == 0, 0).to(wide(by.device))
 
 
 def _inner(one: _Scaled, other: _Scaled) -> Tensor:
