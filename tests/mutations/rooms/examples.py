@@ -4,21 +4,43 @@ from tests.mutations.breaks import Break
 
 FOLDER = "src/clipwise/torch/per_example/"
 TORCH, JAX = "tests/torch/test_per_example.py", "tests/jax/test_per_example.py"
+NUMBERS = "tests/torch/test_per_example_numbers.py"
 
 BREAKS = [
     Break(
         "the norm of a linear layer is of each position alone",
         FOLDER + "ties.py",
-        "found.append(products.mul_(g @ g.mT).flatten(1).sum(1).clamp_(min=0))",
-        "found.append(products.mul_(g @ g.mT).diagonal(dim1=-2, dim2=-1).flatten(1).sum(1))",
+        "found = one.sizes * (products.mul_(rows) @ other.sizes)",
+        "found = one.sizes * (products.mul_(rows) * torch.eye(*rows.shape[-2:]) @ other.sizes)",
         TORCH,
     ),
     Break(
         "a tied weight has the norms of its uses",
-        FOLDER + "uses.py",
+        FOLDER + "ties.py",
         "inner(a, b) * (1 if a is b else 2)",
         "inner(a, b) * (1 if a is b else 0)",
         TORCH,
+    ),
+    Break(
+        "a position is as large as any other",
+        FOLDER + "ties.py",
+        "return _Scaled(rows, columns, (sizes / total).to(columns.dtype), total)",
+        "return _Scaled(rows, columns, torch.ones_like(sizes, dtype=columns.dtype), total)",
+        TORCH,
+    ),
+    Break(
+        "the report has 2-norms where the clip has root mean squares",
+        "src/clipwise/functional/examples/plan.py",
+        'if self.plan.norm == "rms":',
+        "if False:",
+        JAX,
+    ),
+    Break(
+        "an overflow of dropped examples is hidden from the scaler",
+        FOLDER + "step.py",
+        'hidden = scale is not None and self.options.nonfinite == "drop"',
+        "hidden = False",
+        NUMBERS,
     ),
     Break(
         "the gate of a GRU that scales what comes from its state is forgotten",

@@ -176,7 +176,8 @@ class Local(Use):
 
     def replace(self, places: Tensor) -> None:
         def replaced(tensor: Tensor) -> Tensor:
-            return tensor.unflatten(0, (self.size, self.rows))[places].flatten(0, 1)
+            each: Tensor = tensor.unflatten(0, (self.size, self.rows))
+            return each[places].flatten(0, 1)
 
         self._gradient = replaced(self.gradient)
         own, tensors = self.arguments, [replaced(one) for one in self.arguments.tensors()]
