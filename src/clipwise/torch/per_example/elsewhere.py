@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.func import vjp, vmap
 
+from clipwise.torch.per_example.rows import unchanged
 from clipwise.torch.per_example.uses import NotFollowed, Use, Weight
 
 __all__ = ["Arguments", "Derived", "Local", "name_of"]
@@ -58,6 +59,14 @@ class Arguments:
                     self.weights.append(weights[id(tensor)])
                 elif isinstance(tensor, Tensor) and follows(tensor):
                     self.batched.append((i, j))
+
+        # What was made under inference mode counts no versions.
+        self._versions = [(one, one._version) for one in self.tensors() if not one.is_inference()]
+
+    def check(self) -> None:
+        """RuntimeError if a tensor with examples was written into since."""
+        for tensor, version in self._versions:
+            unchanged(tensor, version)
 
     def args_with(self, place: int, weight: Tensor) -> list[Any]:
         """The positional arguments with another tensor as one of the weights."""
@@ -201,7 +210,11 @@ class Local(Use):
             pull = vjp(forward, weight)[1]
             return pull(gradient)[0]  # type: ignore[no-any-return]
 
-        return _followed(lambda: vmap(back)(own, *parts), self.function)
+        def compute() -> Tensor:
+            self.arguments.check()
+            return vmap(back)(own, *parts)
+
+        return _followed(compute, self.function)
 
     def total(self, role: int, factors: Tensor) -> Tensor:
 

@@ -172,7 +172,7 @@ def sums_of(
             if drops:  # 0 times NaN is NaN
                 bad = factors[:, place] == 0
                 gradient = gradient.masked_fill(bad.view(-1, *[1] * (gradient.ndim - 1)), 0)
-            rows = widened(gradient.flatten(1))
+            rows = widened(gradient.reshape(len(gradient), -1))
             total = (factors[:, place].to(rows.dtype) @ rows).view(gradient.shape[1:])
             before = totals[place]
             totals[place] = total if before is None else before.add_(total)

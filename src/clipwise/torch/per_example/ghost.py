@@ -10,6 +10,7 @@ from clipwise.torch.per_example.batch import Batch, LossFunction, check_losses
 from clipwise.torch.per_example.explicit import Sums
 from clipwise.torch.per_example.recorder import Recorder
 from clipwise.torch.per_example.uses import NotFollowed
+from clipwise.torch.per_example.verified import Verified
 
 __all__ = ["NotFollowed", "ghost"]
 
@@ -21,6 +22,7 @@ def ghost(
     batch: Batch,
     coefficients: Callable[[dict[float, Tensor]], Tensor] | None,
     scale: Tensor | None,
+    verified: Verified,
     *,
     drops: bool = False,
     tell: Callable[[str], None] | None = None,
@@ -33,13 +35,14 @@ def ghost(
     Args:
         coefficients: function from norms to coefficients; None if no sums are needed.
         scale: scale of a gradient scaler; it is removed from norms, but not from totals.
+        verified: what two examples showed.
         drops: whether examples that are not finite are left out.
         tell: called with a message for each parameter whose per-example gradients had to be computed.
 
     Raises:
         NotFollowed: the model uses a parameter in an unsupported way. Nothing was changed.
     """
-    recorder = Recorder(parameters, batch.tensors, batch.size)
+    recorder = Recorder(parameters, batch.tensors, batch.size, verified)
     with recorder:
         losses = batch.losses(model, loss_fn)
     check_losses(losses, batch.size)

@@ -45,6 +45,8 @@ def _matrix(seen: Seen, x: Tensor, weight: Tensor, bias: Tensor | None, *, trans
             f"{seen.name_of(weight, bias)!r} is applied to a tensor of shape {tuple(x.shape)}, which does not"
             f" have the {seen.size} examples along axis 0"
         )
+    if not time_first:
+        seen.verified.rows(seen.name_of(weight, bias), len(x) // seen.size, seen.size)
     weights, roles = seen.roles(weight, bias)
     return LinearUse(weights, roles, seen.size, x, transposed=transposed, time_first=time_first)
 
@@ -62,15 +64,28 @@ def _embedding(
 ) -> Use | None:
     if max_norm is not None or scale_grad_by_freq:
         raise NotFollowed(f"{seen.name_of(weight)!r} has max_norm or scale_grad_by_freq")
-    if not seen.follows(input) and not (input.ndim > 1 and len(input) == seen.size > 1):
+    if not seen.follows(input) and not (
+        input.ndim > 1
+        and seen.verified.has_examples(("embedding", seen.name_of(weight)), len(input), seen.size)
+    ):
         return None  # the positions of all examples, say
     if not input.ndim or len(input) != seen.size or id(weight) not in seen.by_id:
         raise NotFollowed(f"{seen.name_of(weight)!r} is applied to indices without the examples along axis 0")
     return EmbeddingUse(seen.by_id[id(weight)], seen.size, input, padding_idx)
 
 
-def _matmul(seen: Seen, found: Tensor, input: Tensor, other: Tensor) -> Use | None:
-    return _matrix(seen, input, other, None, transposed=True) if id(other) in seen.by_id else None
+def _matmul(
+    seen: Seen,
+    found: Tensor,
+    input: Tensor,
+    other: Tensor | None = None,
+    *,
+    mat2: Tensor | None = None,
+    tensor2: Tensor | None = None,
+) -> Use | None:
+    # The second argument has three names: of torch.matmul, of mm, and of the method matmul.
+    weight = next((one for one in (other, mat2, tensor2) if id(one) in seen.by_id), None)
+    return None if weight is None else _matrix(seen, input, weight, None, transposed=True)
 
 
 def _conv(

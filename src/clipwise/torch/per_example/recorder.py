@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.graph import get_gradient_edge
 from torch.overrides import TorchFunctionMode
+from torch.utils import _pytree as pytree
 
 from clipwise.torch.per_example.affine import AffineUse
 from clipwise.torch.per_example.elsewhere import Arguments, Derived, Local, name_of
@@ -16,6 +17,7 @@ from clipwise.torch.per_example.known import KNOWN
 from clipwise.torch.per_example.recurrent import RECURRENT
 from clipwise.torch.per_example.seen import Seen
 from clipwise.torch.per_example.uses import NotFollowed, Use, Weight
+from clipwise.torch.per_example.verified import Verified
 
 __all__ = ["Recorder"]
 
@@ -34,6 +36,7 @@ class Recorder(TorchFunctionMode):
         parameters: the parameters by name.
         tensors: the tensors with examples.
         size: number of examples.
+        verified: what two examples showed.
 
     Attributes:
         weights: the parameters, in the given order.
@@ -41,11 +44,13 @@ class Recorder(TorchFunctionMode):
         uses: the uses, each with the edge of the graph at which its gradient arrives.
     """
 
-    def __init__(self, parameters: dict[str, Tensor], tensors: Sequence[Tensor], size: int) -> None:
+    def __init__(
+        self, parameters: dict[str, Tensor], tensors: Sequence[Tensor], size: int, verified: Verified
+    ) -> None:
         super().__init__()
         self.size = size
         self.weights = [Weight(tensor, name) for name, tensor in parameters.items()]
-        self.seen = Seen(self.weights, tensors, size)
+        self.seen = Seen(self.weights, tensors, size, verified)
         self.uses: list[tuple[Use, Any]] = []
 
     def __torch_function__(
@@ -100,19 +105,25 @@ class Recorder(TorchFunctionMode):
     ) -> Use | None:
         """A use in any function, or None: what it gave is made of weights alone."""
         name = name_of(func)
-        named = [v for v in kwargs.values() if isinstance(v, Tensor)]
         if any(word in name for word in _RANDOM):
             raise NotFollowed(f"{self._first(args, kwargs)!r} is combined with random numbers in {name}")
         if any(found is one for one in args):
             raise NotFollowed(f"{self._first(args, kwargs)!r} is used in the in-place operation {name}")
-        if any(id(v) in self.seen.by_id or self.seen.follows(v) for v in named):
-            # Positions tell arguments apart here; a tensor that is named is put into a function of its own.
-            keys = [key for key, value in kwargs.items() if isinstance(value, Tensor)]
+        keys = [key for key, value in kwargs.items() if self._met(value)]
+        if keys:
+            # Positions tell arguments apart here; tensors that are named are put into a function of its own.
             func, args, kwargs = _with_named(func, keys, len(args), kwargs, args)
         arguments = Arguments(args, kwargs, self.seen.by_id, self.seen.follows)
         batched = arguments.tensors()
+        if len(batched) + len(arguments.weights) < len(self._met((args, kwargs))):
+            raise NotFollowed(f"{self._first(args, kwargs)!r} is deep within an argument of {name}")
         if not batched:
-            if name in _COPIES and tensors[0].ndim and len(tensors[0]) == self.size > 1:
+            use = (name, *(weight.name for weight in arguments.weights))
+            if (
+                name in _COPIES
+                and tensors[0].ndim
+                and self.seen.verified.has_examples(use, len(tensors[0]), self.size)
+            ):
                 return Local(func, arguments, self.size, 1, tensors[0])
             outputs = [Weight(tensor, f"{name} of {arguments.weights[0].name}") for tensor in tensors]
             self.seen.by_id |= {id(weight.tensor): weight for weight in outputs}
@@ -125,6 +136,7 @@ class Recorder(TorchFunctionMode):
                 f"{arguments.weights[0].name!r} is used in {name}, whose arguments and result do not all have"
                 " the examples along axis 0"
             )
+        self.seen.verified.rows(arguments.weights[0].name, rows, self.size)
         return Local(func, arguments, self.size, rows, found)
 
     def _attention(self, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
@@ -139,8 +151,12 @@ class Recorder(TorchFunctionMode):
 
     def _first(self, args: Sequence[Any], kwargs: dict[str, Any]) -> str:
         """The name of the first weight of a call."""
-        weights = Arguments([*args, *kwargs.values()], {}, self.seen.by_id, self.seen.follows).weights
-        return weights[0].name
+        return self.seen.name_of(*pytree.tree_leaves((args, kwargs)))
+
+    def _met(self, tree: Any) -> list[Tensor]:
+        """The weights and the tensors with examples, however deep."""
+        leaves = [one for one in pytree.tree_leaves(tree) if isinstance(one, Tensor)]
+        return [one for one in leaves if id(one) in self.seen.by_id or self.seen.follows(one)]
 
 
 def _with_named(

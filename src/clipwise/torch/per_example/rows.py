@@ -27,7 +27,7 @@ def widened(tensor: Tensor) -> Tensor:
 
 def row_norms(rows: Tensor, p: float = 2.0) -> Tensor:
     """The p-norms over all axes but the first, in the wide float."""
-    flat, dtype = widened(rows.flatten(1)), wide(rows.device)
+    flat, dtype = widened(rows.reshape(len(rows), -1)), wide(rows.device)
     if rows.device.type != "cpu":
         found: Tensor = torch.linalg.vector_norm(flat, p, dim=1, dtype=dtype)
         return found

@@ -6,6 +6,7 @@ from typing import Any
 from torch import Tensor
 
 from clipwise.torch.per_example.uses import Weight
+from clipwise.torch.per_example.verified import Verified
 
 __all__ = ["Seen"]
 
@@ -23,17 +24,20 @@ class Seen:
         weights: that are tracked.
         tensors: the examples.
         size: how many.
+        verified: what two examples showed.
 
     Attributes:
         by_id: the weights, and what was made of them alone, by the id of their tensor.
         time_first: whether examples lie along axis 1 at this moment, as in torch's own attention.
     """
 
-    def __init__(self, weights: Sequence[Weight], tensors: Sequence[Tensor], size: int) -> None:
+    def __init__(
+        self, weights: Sequence[Weight], tensors: Sequence[Tensor], size: int, verified: Verified
+    ) -> None:
         global _recordings
         _recordings += 1
         self._number = _recordings
-        self.size = size
+        self.size, self.verified = size, verified
         self.by_id = {id(weight.tensor): weight for weight in weights}
         self.time_first = False
         self._inputs = {id(tensor) for tensor in tensors}

@@ -13,6 +13,7 @@ from clipwise.functional.examples.options import Options
 from clipwise.functional.examples.report import ExampleReport
 from clipwise.torch.engines._arrays import tensor_of, wide
 from clipwise.torch.per_example.batch import Batch, LossFunction
+from clipwise.torch.per_example.check import buffers_kept
 from clipwise.torch.per_example.clip import ExampleClip, overflowed, refuse_nonfinite
 from clipwise.torch.per_example.deposit import add_noise, deposit, draw_on
 from clipwise.torch.per_example.explicit import Coefficients, Sums
@@ -148,8 +149,8 @@ class PerExample:
         """Measure the norms of a batch's examples, as `backward` would report them, without side effects.
 
         This finds the example that made the gradient of a batch large, also in a loop without per-example
-        clipping. ``p.grad``, thresholds, `steps`, `report` and the state of the random number generators do
-        not change. Arguments and errors are those of `backward`.
+        clipping. ``p.grad``, thresholds, `steps`, `report`, what the forward pass writes into buffers and the
+        state of the random number generators do not change. Arguments and errors are those of `backward`.
 
         Returns:
             An `ExampleReport`.
@@ -165,7 +166,7 @@ class PerExample:
         parameters = self._ready()
         device = next(iter(parameters.values())).device
         thresholds = self._clip.thresholds()
-        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        with torch.random.fork_rng([device] if device.type == "cuda" else []), buffers_kept(self.model):
             sums = self._sums(parameters, loss_fn, batch, None, None)
         return self._clip.report([sums], thresholds, None if keys is None else list(keys))
 
