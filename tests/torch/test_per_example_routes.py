@@ -278,6 +278,32 @@ def test_a_route_that_takes_over_in_training_is_checked_too():
         assert_right(step, draw(1, 4), loss_fn)
 
 
+@pytest.mark.parametrize("write", ["token", "product", "sum"])
+def test_what_training_alone_writes_a_weight_into(write):
+    """The embedding of a masked place, as in wav2vec 2.0, and tensors made of weights alone."""
+
+    class Writing(nn.Linear):
+        def __init__(self):
+            super().__init__(4, 4)
+            self.token = nn.Parameter(draw(4))
+
+        def forward(self, x):
+            weight, h = self.weight.clone(), super().forward(x).tanh().clone()
+            if self.training and write == "token":
+                h[:, 1] = self.token
+            elif self.training and write == "product":
+                weight.mul_(3)
+            elif self.training:
+                weight += self.token
+            return F.linear(h, weight)
+
+    torch.manual_seed(0)
+    step = made(Writing())
+    with pytest.warns(UserWarning, match=r"is used in the in-place operation.*torch\.func"):
+        assert_right(step, draw(4, 3, 4))
+    assert step.route == "explicit"
+
+
 def test_a_route_that_training_alone_shows_to_be_impossible_is_left():
     """Statistics that are written in training, which torch.func does not allow."""
     torch.manual_seed(0)

@@ -64,9 +64,13 @@ class Recorder(TorchFunctionMode):
             return RECURRENT[func](self, *args, **kwargs)
         found = func(*args, **kwargs)
         if weighed and torch.is_grad_enabled():
+            if func is Tensor.__setitem__:  # which gives nothing that could be noted
+                raise _in_place(self._first(args, kwargs), func)
             outputs = [found] if isinstance(found, Tensor) else found
             if isinstance(outputs, list | tuple):
                 tensors = [one for one in outputs if isinstance(one, Tensor)]
+                if any(one.grad_fn is not None and id(one) in self.seen.by_id for one in tensors):
+                    self._refuse_writing(func, args, kwargs)
                 if any(one.requires_grad and id(one) not in self.seen.by_id for one in tensors):
                     noted = self._note(func, args, kwargs, found, tensors, below)
                     follows, below = follows or noted, below or noted
@@ -108,7 +112,7 @@ class Recorder(TorchFunctionMode):
         if any(word in name for word in _RANDOM):
             raise NotFollowed(f"{self._first(args, kwargs)!r} is combined with random numbers in {name}")
         if any(found is one for one in args):
-            raise NotFollowed(f"{self._first(args, kwargs)!r} is used in the in-place operation {name}")
+            raise _in_place(self._first(args, kwargs), func)
         keys = [key for key, value in kwargs.items() if self._met(value)]
         if keys:
             # Positions tell arguments apart here; tensors that are named are put into a function of its own.
@@ -149,6 +153,12 @@ class Recorder(TorchFunctionMode):
         finally:
             self.seen.time_first = before
 
+    def _refuse_writing(self, func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> None:
+        """NotFollowed if what was made of weights alone is written into; `contiguous` may give it, too."""
+        name = name_of(func)
+        if name.endswith("_") and (name.startswith("__i") or not name.endswith("__")):
+            raise _in_place(self._first(args, kwargs), func)
+
     def _first(self, args: Sequence[Any], kwargs: dict[str, Any]) -> str:
         """The name of the first weight of a call."""
         return self.seen.name_of(*pytree.tree_leaves((args, kwargs)))
@@ -157,6 +167,10 @@ class Recorder(TorchFunctionMode):
         """The weights and the tensors with examples, however deep."""
         leaves = [one for one in pytree.tree_leaves(tree) if isinstance(one, Tensor)]
         return [one for one in leaves if id(one) in self.seen.by_id or self.seen.follows(one)]
+
+
+def _in_place(weight: str, func: Any) -> NotFollowed:
+    return NotFollowed(f"{weight!r} is used in the in-place operation {name_of(func)}")
 
 
 def _with_named(
