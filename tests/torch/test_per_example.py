@@ -502,7 +502,7 @@ def test_sensitivity_and_noise():
 
 @pytest.mark.parametrize("route", ["ghost", "explicit"])
 def test_examples_that_are_not_finite(route):
-    model, loss_fn, inputs, targets = case("mlp")
+    model, loss_fn, inputs, targets = case("sequence")  # with layers that the backward pass comes by
     wanted = clipped_sum(one_by_one(model, loss_fn, inputs[:4], targets[:4]), "global", 0.3)
     inputs[4, 0] = float("nan")
     make = functools.partial(per_example, model, clipwise.clip_by_global_norm(0.3), "sum", route=route)

@@ -4,7 +4,7 @@ from tests.mutations.breaks import Break
 
 FOLDER = "src/clipwise/torch/per_example/"
 TORCH, JAX = "tests/torch/test_per_example.py", "tests/jax/test_per_example.py"
-NUMBERS = "tests/torch/test_per_example_numbers.py"
+NUMBERS, ROUTES = "tests/torch/test_per_example_numbers.py", "tests/torch/test_per_example_routes.py"
 
 BREAKS = [
     Break(
@@ -99,6 +99,34 @@ BREAKS = [
         TORCH,
     ),
     Break(
+        "a sequence as long as the batch is taken for the examples",
+        FOLDER + "verified.py",
+        "return True in found",
+        "return True",
+        ROUTES,
+    ),
+    Break(
+        "several rows of an example need not have been checked",
+        FOLDER + "verified.py",
+        "elif rows > 1 and True not in",
+        "elif rows < 1 and True not in",
+        ROUTES,
+    ),
+    Break(
+        "NaN in the first examples ends the check of the routes",
+        FOLDER + "routes.py",
+        "batch.size > 1 and (told is None or told.finite)",
+        "batch.size > 1",
+        ROUTES,
+    ),
+    Break(
+        "the first call evaluates modules by their own ways",
+        FOLDER + "check.py",
+        "module.training = False",
+        "module.eval()",
+        ROUTES,
+    ),
+    Break(
         "noise is added in every call of a step",
         FOLDER + "step.py",
         "        if not more:\n            self._finish(parameters, thresholds, scale)",
@@ -143,8 +171,8 @@ BREAKS = [
     Break(
         "explaining a batch draws from the random numbers of the run",
         FOLDER + "step.py",
-        'with torch.random.fork_rng([device] if device.type == "cuda" else []):',
-        "with torch.enable_grad():",
+        'with torch.random.fork_rng([device] if device.type == "cuda" else []), buffers_kept(self.model):',
+        "with buffers_kept(self.model):",
         TORCH,
     ),
     Break(

@@ -75,7 +75,7 @@ def ghost(
                 return Sums(losses, norms, nothings)
             # 0 times NaN is NaN, so a finite example takes the place of each bad one, with the factor 0.
             places = torch.arange(batch.size, device=device).masked_fill(bad, int(bad.int().argmin()))
-            for use, _ in recorder.uses:
+            for use in recorder.every_use():
                 if use.reached:
                     use.replace(places)
         totals: list[Tensor | None] = [None] * len(recorder.weights)

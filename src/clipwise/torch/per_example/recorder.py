@@ -78,6 +78,10 @@ class Recorder(TorchFunctionMode):
             self.seen.mark(found, below)
         return found
 
+    def every_use(self) -> set[Use]:
+        """Also of those that the backward pass comes by on its way."""
+        return {use for weight in self.seen.by_id.values() for use, _ in weight.uses}
+
     def _note(
         self,
         func: Any,
