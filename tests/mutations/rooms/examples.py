@@ -178,8 +178,8 @@ BREAKS = [
     Break(
         "an alert of a spike names the examples of another step",
         "src/clipwise/monitor/_examples.py",
-        "self._known[source, step] = _named(report)",
-        "self._known[source, step - 1] = _named(report)",
+        "self._known[source, step] = names",
+        "self._known[source, step - 1] = names",
         TORCH,
     ),
     Break(

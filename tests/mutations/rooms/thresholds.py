@@ -23,7 +23,7 @@ BREAKS = [
     Break(
         "norms of zero enter a history",
         "src/clipwise/thresholds/_base.py",
-        "& (norm >= _SMALLEST)",
+        "& (norm >= SMALLEST)",
         "& (norm >= 0)",
         POLICIES,
     ),
