@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from clipwise import clip as c
 from clipwise import thresholds as t
+from clipwise.checks import SMALLEST
 from clipwise.config import parse, to_dict, to_string
 from clipwise.errors import ConfigError
 from tests.config.cases import STRINGS
@@ -20,7 +21,7 @@ from tests.config.cases import STRINGS
 # No deadline: how long an example takes says nothing about it on a shared machine.
 QUICK = settings(deadline=None, max_examples=300, suppress_health_check=[HealthCheck.too_slow])
 
-POSITIVE = st.floats(min_value=0, exclude_min=True, allow_nan=False, allow_infinity=False)
+POSITIVE = st.floats(min_value=SMALLEST, allow_nan=False, allow_infinity=False)
 BOUND = st.floats(min_value=0, allow_nan=False)
 FRACTION = st.floats(min_value=0, max_value=1, exclude_max=True)
 PERCENT = st.floats(min_value=0, max_value=100)
