@@ -114,7 +114,8 @@ def _is_zero(parameter: Tensor) -> bool:
     """Whether its gradient is known to be 0 without waiting for a device or for other ranks."""
     gradient = parameter.grad
     plain = type(gradient) is Tensor and gradient.is_cpu and gradient.layout == torch.strided
-    return plain and not bool(gradient.any())  # type: ignore[union-attr]
+    # Not `any`, which writes a mask of one byte an entry.
+    return plain and not bool(torch.count_nonzero(gradient))  # type: ignore[arg-type]
 
 
 _watching: "weakref.WeakSet[FirstCalls]" = weakref.WeakSet()
